@@ -1,0 +1,41 @@
+//! The `manifold` command.
+
+mod args;
+mod cat;
+mod error;
+mod fold;
+mod images;
+mod input;
+mod progress;
+mod report;
+mod run;
+mod session;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Arguments, Command};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the async runtime cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = match arguments.command {
+        Command::Fold(fold) => runtime.block_on(fold::fold(fold)),
+        Command::Run(run) => runtime.block_on(run::run(run)),
+        Command::Cat(cat) => cat::cat(&cat),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprint!("{}", error::render(&error));
+            ExitCode::FAILURE
+        }
+    }
+}

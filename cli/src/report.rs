@@ -1,0 +1,149 @@
+//! What a command prints on standard output.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table, presets};
+use manifold_dispatcher::{Dispatcher, Stats};
+use manifold_runtime_api::bstr::ByteSlice;
+use manifold_runtime_api::{Object, ObjectKind, Outcome, Tree};
+use serde::Serialize;
+
+use crate::error::CliError;
+
+/// A blob up to this size is shown as text, if it is text.
+const SHORT: usize = 4096;
+
+#[derive(Serialize)]
+pub(crate) struct OutcomeReport {
+    kind: &'static str,
+    hash: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+}
+
+impl OutcomeReport {
+    pub(crate) fn new(dispatcher: &Dispatcher, outcome: Outcome) -> Result<Self, CliError> {
+        let text = match outcome.kind {
+            ObjectKind::Tree => None,
+            ObjectKind::Blob => {
+                let content = dispatcher.read(outcome.id)?.content;
+                (content.len() <= SHORT).then(|| content.to_str().ok().map(str::to_owned)).flatten()
+            }
+        };
+        Ok(Self { kind: outcome.kind.as_str(), hash: outcome.id.to_string(), text })
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct Repeat {
+    pub(crate) seconds: f64,
+    pub(crate) runs: u64,
+    pub(crate) hits: u64,
+}
+
+impl Repeat {
+    pub(crate) fn new(time: Duration, stats: Stats) -> Self {
+        Self { seconds: time.as_secs_f64(), runs: stats.runs, hits: stats.hits }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct FoldReport {
+    pub(crate) request: String,
+    pub(crate) result: OutcomeReport,
+    pub(crate) nodes: u64,
+    pub(crate) repeats: Vec<Repeat>,
+}
+
+impl FoldReport {
+    pub(crate) fn table(&self) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        table.set_header(["fold", "result", "nodes", "frames run", "memo hits", "time", "frames/s"]);
+        for (index, repeat) in self.repeats.iter().enumerate() {
+            let rate =
+                if repeat.runs == 0 { "–".to_owned() } else { format!("{:.0}", repeat.runs as f64 / repeat.seconds) };
+            table.add_row([
+                (index + 1).to_string(),
+                self.result.brief(),
+                self.nodes.to_string(),
+                repeat.runs.to_string(),
+                repeat.hits.to_string(),
+                time(repeat.seconds),
+                rate,
+            ]);
+        }
+        for column in table.column_iter_mut().skip(2) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        format!("{table}\nrequest {}\nresult  {} {}\n", self.request, self.result.kind, self.result.hash)
+    }
+}
+
+impl OutcomeReport {
+    /// One line for a table.
+    fn brief(&self) -> String {
+        match &self.text {
+            Some(text) if text.lines().count() == 1 && text.len() <= 40 => text.trim_end().to_owned(),
+            _ => format!("{} {}", self.kind, &self.hash[..12]),
+        }
+    }
+}
+
+fn time(seconds: f64) -> String {
+    match seconds {
+        s if s >= 1.0 => format!("{s:.2} s"),
+        s if s >= 1e-3 => format!("{:.2} ms", s * 1e3),
+        s => format!("{:.1} µs", s * 1e6),
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct RunReport {
+    pub(crate) request: String,
+    pub(crate) result: OutcomeReport,
+}
+
+impl RunReport {
+    /// The outcome in one line, and its text if it has a short one.
+    pub(crate) fn text(&self) -> String {
+        let mut text = format!("{} {}\n", self.result.kind, self.result.hash);
+        if let Some(content) = &self.result.text {
+            text.push_str(content);
+            if !content.ends_with('\n') {
+                text.push('\n');
+            }
+        }
+        text
+    }
+}
+
+pub(crate) fn json(report: &impl Serialize) -> Result<String, CliError> {
+    let text = serde_json::to_string(report).map_err(|error| CliError::Output(error.into()))?;
+    Ok(text + "\n")
+}
+
+/// Prints an object: a blob's bytes, or a tree as `git ls-tree` does.
+pub(crate) fn object(object: &Object) -> Result<(), CliError> {
+    if object.kind == ObjectKind::Blob {
+        return print(&object.content);
+    }
+    let tree = Tree::decode(&object.content).map_err(manifold_runtime_api::Error::from)?;
+    let mut lines = Vec::new();
+    for entry in tree.entries() {
+        lines.extend_from_slice(format!("{:0>6} {} {}\t", entry.mode, entry.mode.kind_str(), entry.id).as_bytes());
+        lines.extend_from_slice(&entry.name);
+        lines.push(b'\n');
+    }
+    print(&lines)
+}
+
+/// Writes to standard output. A reader that has seen enough is no error.
+pub(crate) fn print(text: &[u8]) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Output(error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,339 @@
+//! Who runs what, and who waits for whom.
+//!
+//! One table answers the three questions that have to be answered together: is somebody running this request already,
+//! would waiting for it close a cycle, and is anybody still waiting. Everything here is synchronous and short.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
+
+use manifold_runtime_api::{Error, ObjectId, Outcome, Reason, Result};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+/// How a run ended, for everybody who waited.
+#[derive(Debug, Clone)]
+pub(crate) struct Settled {
+    pub(crate) result: Result<Outcome>,
+    /// Whether the request alone decided the result. If not, neither it nor what is made of it is memoized.
+    pub(crate) pure: bool,
+}
+
+/// One execution of a request, from the claim until its code has stopped.
+pub(crate) struct Flight {
+    serial: u64,
+    request: ObjectId,
+    settled: watch::Sender<Option<Settled>>,
+    task: OnceLock<AbortHandle>,
+}
+
+#[derive(Default)]
+pub(crate) struct Claims {
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    next_serial: u64,
+    /// The flight that a request's next claimant joins.
+    current: HashMap<ObjectId, Arc<Flight>>,
+    /// Every flight that has not stopped yet, current or abandoned.
+    nodes: HashMap<u64, Node>,
+}
+
+struct Node {
+    request: ObjectId,
+    waiters: usize,
+    /// Flights that this one's frame waits for, as often as it does.
+    waits_for: Vec<u64>,
+    /// Abandoned flights of the same request that had not stopped when this one was claimed.
+    after: Vec<watch::Receiver<Option<Settled>>>,
+}
+
+/// The answer to a claim.
+pub(crate) enum Claim {
+    /// The claimant has to run the request, and to wait like everybody else.
+    Run(Lead, Wait),
+    /// Somebody is running it.
+    Join(Wait),
+}
+
+impl Claims {
+    /// Claims `request` for `waiter`, the flight whose frame wants it; `None` is a caller from outside.
+    ///
+    /// # Errors
+    /// `Cycle` when the waiter would wait for itself. Nothing is claimed then.
+    pub(crate) fn claim(self: &Arc<Self>, waiter: Option<&Arc<Flight>>, request: ObjectId) -> Result<Claim> {
+        let mut table = self.table.lock();
+        let joinable = table.current.get(&request).filter(|flight| table.nodes[&flight.serial].waiters > 0).cloned();
+        if let Some(flight) = joinable {
+            if let Some(waiter) = waiter
+                && let Some(chain) = table.path(flight.serial, waiter.serial)
+            {
+                return Err(Error::new(Reason::Cycle { chain }));
+            }
+            return Ok(Claim::Join(self.wait(&mut table, waiter, flight)));
+        }
+        let flight = table.insert(request);
+        let wait = self.wait(&mut table, waiter, Arc::clone(&flight));
+        Ok(Claim::Run(Lead { claims: Arc::clone(self), flight }, wait))
+    }
+
+    fn wait(self: &Arc<Self>, table: &mut Table, waiter: Option<&Arc<Flight>>, flight: Arc<Flight>) -> Wait {
+        if let Some(node) = table.nodes.get_mut(&flight.serial) {
+            node.waiters += 1;
+        }
+        if let Some(node) = waiter.and_then(|waiter| table.nodes.get_mut(&waiter.serial)) {
+            node.waits_for.push(flight.serial);
+        }
+        Wait {
+            claims: Arc::clone(self),
+            waiter: waiter.map(|waiter| waiter.serial),
+            settled: flight.settled.subscribe(),
+            flight,
+        }
+    }
+
+    fn leave(&self, waiter: Option<u64>, flight: &Flight) {
+        let mut table = self.table.lock();
+        if let Some(node) = waiter.and_then(|serial| table.nodes.get_mut(&serial))
+            && let Some(index) = node.waits_for.iter().position(|serial| *serial == flight.serial)
+        {
+            node.waits_for.swap_remove(index);
+        }
+        let Some(node) = table.nodes.get_mut(&flight.serial) else { return };
+        node.waiters -= 1;
+        if node.waiters == 0 {
+            drop(table);
+            if let Some(task) = flight.task.get() {
+                task.abort();
+            }
+        }
+    }
+
+    fn stop(&self, flight: &Flight) {
+        let mut table = self.table.lock();
+        table.nodes.remove(&flight.serial);
+        if table.current.get(&flight.request).is_some_and(|current| current.serial == flight.serial) {
+            table.current.remove(&flight.request);
+        }
+    }
+
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
+        let table = self.table.lock();
+        table.current.is_empty() && table.nodes.is_empty()
+    }
+}
+
+impl Table {
+    fn insert(&mut self, request: ObjectId) -> Arc<Flight> {
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        let flight = Arc::new(Flight { serial, request, settled: watch::Sender::new(None), task: OnceLock::new() });
+        let abandoned = self.current.insert(request, Arc::clone(&flight));
+        let mut after = Vec::new();
+        if let Some(abandoned) = abandoned {
+            after.extend(self.nodes[&abandoned.serial].after.iter().filter(|stop| stop.borrow().is_none()).cloned());
+            after.push(abandoned.settled.subscribe());
+        }
+        self.nodes.insert(serial, Node { request, waiters: 0, waits_for: Vec::new(), after });
+        flight
+    }
+
+    /// The requests on a way from `from` to `to` along who waits for whom, closed with the first one again.
+    ///
+    /// A flight that was just claimed waits for nothing, so only joining a flight can close a cycle, and only joining asks.
+    fn path(&self, from: u64, to: u64) -> Option<Vec<ObjectId>> {
+        let mut met = HashSet::from([from]);
+        let mut way = vec![(from, self.waits_for(from).iter())];
+        while let Some((serial, rest)) = way.last_mut() {
+            if *serial == to {
+                let first = way.first().map(|(serial, _)| *serial);
+                return Some(
+                    way.iter().map(|(serial, _)| *serial).chain(first).map(|s| self.nodes[&s].request).collect(),
+                );
+            }
+            match rest.next() {
+                Some(next) if met.insert(*next) => way.push((*next, self.waits_for(*next).iter())),
+                Some(_) => {}
+                None => drop(way.pop()),
+            }
+        }
+        None
+    }
+
+    fn waits_for(&self, serial: u64) -> &[u64] {
+        self.nodes.get(&serial).map_or(&[], |node| &node.waits_for)
+    }
+}
+
+/// The duty to run a request. Dropping it unsettled tells the waiters that the run was cancelled or panicked.
+pub(crate) struct Lead {
+    claims: Arc<Claims>,
+    flight: Arc<Flight>,
+}
+
+impl Lead {
+    pub(crate) fn flight(&self) -> &Arc<Flight> {
+        &self.flight
+    }
+
+    /// Names the task that is to be aborted when nobody waits any more.
+    pub(crate) fn runs_in(flight: &Flight, task: AbortHandle) {
+        // The claimant still waits, so the flight cannot have been abandoned before this.
+        let _ = flight.task.set(task);
+    }
+
+    /// Waits until earlier executions of the same request, abandoned but not yet stopped, have stopped.
+    pub(crate) async fn turn(&self) {
+        let after = self.claims.table.lock().nodes.get(&self.flight.serial).map(|node| node.after.clone());
+        for mut earlier in after.unwrap_or_default() {
+            // An error means that the flight is gone, which is as good.
+            let _ = earlier.wait_for(Option::is_some).await;
+        }
+    }
+
+    /// Whether nobody waits for the result any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.claims.table.lock().nodes.get(&self.flight.serial).is_none_or(|node| node.waiters == 0)
+    }
+
+    /// Publishes the result. The memo has it by now, if it is to have it, so that the next claimant finds it there.
+    pub(crate) fn settle(self, settled: Settled) {
+        self.publish(settled);
+    }
+
+    fn publish(&self, settled: Settled) {
+        self.claims.stop(&self.flight);
+        self.flight.settled.send_replace(Some(settled));
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        if self.flight.settled.borrow().is_some() {
+            return;
+        }
+        let reason = if std::thread::panicking() {
+            Reason::Panicked { message: "while the dispatcher settled it".to_owned() }
+        } else {
+            Reason::Cancelled
+        };
+        self.publish(Settled { result: Err(Error::new(reason)), pure: false });
+    }
+}
+
+/// A place among those who wait for a flight. Dropping it gives the place up; the last one to do so cancels the work.
+pub(crate) struct Wait {
+    claims: Arc<Claims>,
+    flight: Arc<Flight>,
+    waiter: Option<u64>,
+    settled: watch::Receiver<Option<Settled>>,
+}
+
+impl Wait {
+    pub(crate) async fn settled(mut self) -> Settled {
+        match self.settled.wait_for(Option::is_some).await {
+            Ok(settled) => settled.clone(),
+            Err(_) => None,
+        }
+        .unwrap_or_else(|| Settled { result: Err(Error::new(Reason::Cancelled)), pure: false })
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.claims.leave(self.waiter, &self.flight);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use manifold_runtime_api::ObjectKind;
+
+    fn request(name: &str) -> ObjectId {
+        ObjectId::of(ObjectKind::Blob, name.as_bytes())
+    }
+
+    fn lead(claims: &Arc<Claims>, waiter: Option<&Arc<Flight>>, name: &str) -> (Lead, Wait) {
+        match claims.claim(waiter, request(name)) {
+            Ok(Claim::Run(lead, wait)) => (lead, wait),
+            _ => panic!("{name} is claimed already"),
+        }
+    }
+
+    fn success() -> Settled {
+        Settled { result: Ok(Outcome::blob(request("outcome"))), pure: true }
+    }
+
+    // root1 → a → b
+    // root2 → b → a   must fail: a waits for b already
+    #[test]
+    fn cycle_a_waits_b_b_waits_a_across_chains() {
+        let claims = Arc::default();
+        let (a, _root1) = lead(&claims, None, "a");
+        let (b, _root2) = lead(&claims, None, "b");
+        let Ok(Claim::Join(_a_waits)) = claims.claim(Some(a.flight()), request("b")) else { panic!("b is in flight") };
+        let Err(error) = claims.claim(Some(b.flight()), request("a")) else { panic!("a cycle") };
+        let Reason::Cycle { chain } = error.reason() else { panic!("{error:?}") };
+        assert_eq!(chain, &[request("a"), request("b"), request("a")]);
+    }
+
+    #[test]
+    fn cycle_of_one() {
+        let claims = Arc::default();
+        let (a, _wait) = lead(&claims, None, "a");
+        let Err(error) = claims.claim(Some(a.flight()), request("a")) else { panic!("a cycle") };
+        assert!(matches!(error.reason(), Reason::Cycle { chain } if chain == &[request("a"), request("a")]));
+    }
+
+    #[test]
+    fn a_left_wait_no_longer_counts_as_an_edge() {
+        let claims = Arc::default();
+        let (a, _root1) = lead(&claims, None, "a");
+        let (b, _root2) = lead(&claims, None, "b");
+        drop(claims.claim(Some(a.flight()), request("b")));
+        assert!(matches!(claims.claim(Some(b.flight()), request("a")), Ok(Claim::Join(_))));
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_flight_is_not_joined_and_its_successor_takes_turns() {
+        let claims = Arc::default();
+        let (old, wait) = lead(&claims, None, "a");
+        drop(wait);
+        assert!(old.is_abandoned());
+        let (second, second_wait) = lead(&claims, None, "a");
+        drop(second_wait);
+        drop(second);
+        let (third, _wait) = lead(&claims, None, "a");
+        let turn = third.turn();
+        tokio::pin!(turn);
+        let not_yet = tokio::time::timeout(std::time::Duration::from_millis(20), &mut turn).await;
+        assert!(not_yet.is_err(), "the first flight has not stopped");
+        drop(old);
+        turn.await;
+    }
+
+    #[tokio::test]
+    async fn a_lost_lead_wakes_the_waiters_with_an_error() {
+        let claims: Arc<Claims> = Arc::default();
+        let (a, wait) = lead(&claims, None, "a");
+        drop(a);
+        let settled = wait.settled().await;
+        assert!(matches!(settled.result, Err(error) if matches!(error.reason(), Reason::Cancelled)));
+        assert!(claims.is_empty());
+    }
+
+    #[tokio::test]
+    async fn everybody_gets_the_result_and_nothing_stays_behind() {
+        let claims: Arc<Claims> = Arc::default();
+        let (a, first) = lead(&claims, None, "a");
+        let Ok(Claim::Join(second)) = claims.claim(None, request("a")) else { panic!("in flight") };
+        a.settle(success());
+        assert!(first.settled().await.result.is_ok());
+        assert!(second.settled().await.result.is_ok());
+        assert!(claims.is_empty());
+    }
+}

@@ -1,0 +1,302 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use manifold_runtime_api::{
+    Call, EncodedNode, HostRef, Limits, Module, Object, ObjectId, ObjectKind, Outcome, Request, RequestScope, Result,
+    Runtime, RuntimeNode, Tree, TreeEntry,
+};
+
+use crate::claim::Claims;
+use crate::core::{Core, Scope};
+use crate::memory_store::MemoryStore;
+use crate::objects::Objects;
+use crate::observe::{Counters, Observer, Stats};
+use crate::permits::Permits;
+use crate::registry::Registry;
+use crate::resolve::Resolver;
+use crate::store::{ObjectSource, Store};
+
+/// Runs requests, each at most once.
+///
+/// Cloning is cheap, and clones share everything. Methods that store or read objects may block for as long as the store
+/// takes; runs need a tokio runtime around them.
+#[derive(Clone)]
+pub struct Dispatcher {
+    core: Arc<Core>,
+    roots: Arc<AtomicU64>,
+}
+
+/// A call from outside: an image, its arguments, and what the whole tree of nested runs inherits.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Invocation {
+    /// The image reference.
+    pub image: String,
+    /// The arguments tree.
+    pub args: ObjectId,
+    /// Opaque text that changes every key under this call and nothing else. Default: empty.
+    pub salt: String,
+    /// The tree of named images. Default: none.
+    pub std: Option<ObjectId>,
+}
+
+impl Invocation {
+    /// Runs `image` on `args`.
+    pub fn new(image: impl ToString, args: ObjectId) -> Self {
+        Self { image: image.to_string(), args, salt: String::new(), std: None }
+    }
+
+    /// With a salt.
+    #[must_use]
+    pub fn salt(mut self, salt: impl Into<String>) -> Self {
+        self.salt = salt.into();
+        self
+    }
+
+    /// With a tree of named images.
+    #[must_use]
+    pub fn std(mut self, std: ObjectId) -> Self {
+        self.std = Some(std);
+        self
+    }
+}
+
+/// What a call from outside answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Completion {
+    /// The id of the request that the call came down to. The request itself is in the store.
+    pub request: ObjectId,
+    /// The outcome.
+    pub outcome: Outcome,
+    /// Whether the outcome was remembered, and nothing was run.
+    pub remembered: bool,
+}
+
+impl Dispatcher {
+    /// Starts a dispatcher: in-memory store, no runtimes, default limits.
+    pub fn builder() -> DispatcherBuilder {
+        DispatcherBuilder::default()
+    }
+
+    /// Runs a request, or remembers its outcome.
+    ///
+    /// # Behavior
+    /// - Callers that want one request at a time share one execution; the last one to drop the future cancels it.
+    /// - A failure is never remembered.
+    ///
+    /// # Errors
+    /// The failure with its whole chain of frames.
+    pub async fn run(&self, invocation: Invocation) -> Result<Completion> {
+        let Invocation { image, args, salt, std } = invocation;
+        let core = &self.core;
+        let scope = Arc::new(Scope {
+            root: self.roots.fetch_add(1, Ordering::Relaxed),
+            hashes: RequestScope::new(&salt, std),
+            salt: salt.into(),
+            std,
+        });
+        core.objects.check(args, ObjectKind::Tree)?;
+        let keyed = core.key(&scope, &Call { image, args })?;
+        let request = keyed.request;
+        if let Some(outcome) = core.look_up(request)? {
+            return Ok(Completion { request, outcome, remembered: true });
+        }
+        let node = Request {
+            args: keyed.args,
+            image: Arc::clone(&keyed.image.text),
+            salt: Arc::clone(&scope.salt),
+            std: scope.std,
+        };
+        self.put_node(node.encode()?)?;
+        let settled = core.demand(&scope, keyed, None)?.settled().await;
+        Ok(Completion { request, outcome: settled.result?, remembered: false })
+    }
+
+    /// The remembered outcome of a request, by its id. One whose object is gone counts as none.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub fn look_up(&self, request: ObjectId) -> Result<Option<Outcome>> {
+        self.core.look_up(request)
+    }
+
+    /// Makes later runs of `image` faster: its module is read, checked and compiled now.
+    ///
+    /// # Errors
+    /// When the image cannot be resolved, or no job of its module can run.
+    pub async fn prepare(&self, image: &str, std: Option<ObjectId>) -> Result<()> {
+        let core = &self.core;
+        let image = core.resolver.resolve(image, std, &core.objects, &core.registry)?;
+        let objects = crate::prepare::ReadOnlyHost(&core.objects);
+        image.runtime.prepare(image.module, &core.limits, &objects).await
+    }
+
+    /// Reads an object from the store or a source.
+    ///
+    /// # Errors
+    /// `MissingObject`, or what the store answers.
+    pub fn read(&self, id: ObjectId) -> Result<Object> {
+        self.core.objects.find(id)?.ok_or_else(|| manifold_runtime_api::Error::missing(id))
+    }
+
+    /// Reads a tree.
+    ///
+    /// # Errors
+    /// `MissingObject`, `WrongKind`, `BadTree`, or what the store answers.
+    pub fn read_tree(&self, id: ObjectId) -> Result<Tree> {
+        self.core.objects.tree(id)
+    }
+
+    /// Stores a blob.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub fn put_blob(&self, content: impl Into<Bytes>) -> Result<ObjectId> {
+        self.core.objects.store.write(Object::blob(content))
+    }
+
+    /// Stores a tree of entries in any order.
+    ///
+    /// # Errors
+    /// `BadTree` when git would refuse it; `MissingObject` or `WrongKind` when an entry names no object of its mode's kind.
+    pub fn put_tree(&self, entries: impl IntoIterator<Item = TreeEntry>) -> Result<ObjectId> {
+        self.core.objects.write_tree(&Tree::new(entries)?)
+    }
+
+    /// Stores an image: `module`, to be run by the host whose image has the hash `host`.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub fn put_image(&self, host: ObjectId, module: Module) -> Result<ObjectId> {
+        self.core.objects.check(module.id, module.kind)?;
+        self.put_node(RuntimeNode { host: HostRef::HostImage(host), module }.encode()?)
+    }
+
+    /// Stores a node and its blobs.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub fn put_node(&self, node: EncodedNode) -> Result<ObjectId> {
+        let id = node.id();
+        for object in node.into_objects() {
+            self.core.objects.store.write(object)?;
+        }
+        Ok(id)
+    }
+
+    /// How much has been done so far.
+    pub fn stats(&self) -> Stats {
+        self.core.counters.read()
+    }
+}
+
+/// A [`Dispatcher`] whose parts are still being chosen.
+#[derive(Default)]
+pub struct DispatcherBuilder {
+    store: Option<Arc<dyn Store>>,
+    sources: Vec<Arc<dyn ObjectSource>>,
+    runtimes: Vec<(Option<ObjectId>, Arc<dyn Runtime>)>,
+    observer: Option<Arc<dyn Observer>>,
+    limits: Limits,
+    permits: Option<usize>,
+    width: Option<usize>,
+}
+
+/// How many nested runs of one frame are under way at once, unless told otherwise.
+const DEFAULT_WIDTH: usize = 16;
+
+impl DispatcherBuilder {
+    /// Keeps objects and the memo in `store`. Default: a [`MemoryStore`].
+    #[must_use]
+    pub fn store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Also reads objects from `source`, after the store and the sources added before.
+    #[must_use]
+    pub fn source(mut self, source: Arc<dyn ObjectSource>) -> Self {
+        self.sources.push(source);
+        self
+    }
+
+    /// Runs images whose marker carries the hash of `runtime`'s host image.
+    #[must_use]
+    pub fn runtime(mut self, runtime: Arc<dyn Runtime>) -> Self {
+        self.runtimes.push((None, runtime));
+        self
+    }
+
+    /// Runs images whose marker carries `host` on `runtime`, though its host image has another hash. The caller vouches that
+    /// it answers as that host would.
+    #[must_use]
+    pub fn runtime_as(mut self, host: ObjectId, runtime: Arc<dyn Runtime>) -> Self {
+        self.runtimes.push((Some(host), runtime));
+        self
+    }
+
+    /// Tells `observer` about everything that happens to requests.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    /// Bounds every frame by `limits`.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Lets `count` frames compute at once, at least one. Frames that wait for nested runs do not count. Default: one for
+    /// each core.
+    #[must_use]
+    pub fn permits(mut self, count: usize) -> Self {
+        self.permits = Some(count.max(1));
+        self
+    }
+
+    /// Lets one frame's `run_many` have `count` runs under way at once, at least one. Default: 16.
+    #[must_use]
+    pub fn width(mut self, count: usize) -> Self {
+        self.width = Some(count.max(1));
+        self
+    }
+
+    /// Builds the dispatcher, and writes the host image of every runtime to the store.
+    ///
+    /// # Errors
+    /// `RuntimeFailed` when two runtimes claim one host image hash; what the store answers.
+    pub fn build(self) -> Result<Dispatcher> {
+        let store = self.store.unwrap_or_else(|| Arc::new(MemoryStore::new()));
+        let mut registry = Registry::default();
+        for (alias, runtime) in self.runtimes {
+            let image = runtime.host_image().clone();
+            for object in image.node().clone().into_objects() {
+                store.write(object)?;
+            }
+            let host = alias.unwrap_or_else(|| image.id());
+            if let Some(other) = registry.insert(host, runtime) {
+                let (one, other) = (image.name(), other.host_image().name());
+                let problem = format!("runtimes {one} and {other} are both registered for host image {host}");
+                return Err(manifold_runtime_api::Error::runtime(problem));
+            }
+        }
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let core = Core {
+            objects: Objects { store, sources: self.sources },
+            registry,
+            resolver: Resolver::new(),
+            claims: Arc::new(Claims::default()),
+            permits: Permits::new(self.permits.unwrap_or_else(cores)),
+            limits: self.limits,
+            width: self.width.unwrap_or(DEFAULT_WIDTH),
+            counters: Counters::default(),
+            observer: self.observer,
+        };
+        Ok(Dispatcher { core: Arc::new(core), roots: Arc::default() })
+    }
+}

@@ -1,0 +1,99 @@
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use manifold_runtime_api::{Error, Object, ObjectId, ObjectKind, Outcome, Result};
+use parking_lot::RwLock;
+
+use crate::store::{ObjectSource, Store};
+
+/// A store in memory. It keeps everything until it is dropped.
+#[derive(Default)]
+pub struct MemoryStore {
+    objects: Sharded<Object>,
+    memo: Sharded<Outcome>,
+    bytes: AtomicUsize,
+}
+
+impl MemoryStore {
+    /// A store with nothing in it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many objects there are.
+    pub fn object_count(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// How many bytes the contents of the objects take.
+    pub fn object_bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How many outcomes are remembered.
+    pub fn memo_count(&self) -> usize {
+        self.memo.len()
+    }
+
+    /// Drops an object, as an eviction would. Memo entries that name it stay, and count as misses from then on.
+    pub fn evict(&self, id: ObjectId) -> bool {
+        let evicted = self.objects.shard(id).write().remove(&id);
+        self.bytes.fetch_sub(evicted.as_ref().map_or(0, |object| object.content.len()), Ordering::Relaxed);
+        evicted.is_some()
+    }
+}
+
+impl ObjectSource for MemoryStore {
+    fn read(&self, id: ObjectId) -> Result<Option<Object>> {
+        Ok(self.objects.shard(id).read().get(&id).cloned())
+    }
+
+    fn kind(&self, id: ObjectId) -> Result<Option<ObjectKind>> {
+        Ok(self.objects.shard(id).read().get(&id).map(|object| object.kind))
+    }
+}
+
+impl Store for MemoryStore {
+    fn write(&self, object: Object) -> Result<ObjectId> {
+        let id = object.id();
+        if id.is_null() {
+            return Err(Error::store("the content is one half of a SHA-1 collision and has no id"));
+        }
+        let length = object.content.len();
+        if self.objects.shard(id).write().insert(id, object).is_none() {
+            self.bytes.fetch_add(length, Ordering::Relaxed);
+        }
+        Ok(id)
+    }
+
+    fn recall(&self, request: ObjectId) -> Result<Option<Outcome>> {
+        Ok(self.memo.shard(request).read().get(&request).copied())
+    }
+
+    fn remember(&self, request: ObjectId, outcome: Outcome) -> Result<()> {
+        self.memo.shard(request).write().insert(request, outcome);
+        Ok(())
+    }
+}
+
+const SHARDS: usize = 16;
+
+/// A map in shards, so that threads seldom meet at one lock.
+struct Sharded<T>([RwLock<HashMap<ObjectId, T>>; SHARDS]);
+
+impl<T> Sharded<T> {
+    fn shard(&self, id: ObjectId) -> &RwLock<HashMap<ObjectId, T>> {
+        let last = id.as_bytes().last().copied().unwrap_or_default();
+        &self.0[usize::from(last) % SHARDS]
+    }
+
+    fn len(&self) -> usize {
+        self.0.iter().map(|shard| shard.read().len()).sum()
+    }
+}
+
+impl<T> Default for Sharded<T> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| RwLock::default()))
+    }
+}

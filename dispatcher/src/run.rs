@@ -1,0 +1,84 @@
+//! Claim and run: at most one execution of a request at a time, each in a task of its own.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use manifold_runtime_api::{Error, Host, Job, Outcome, Reason, Result};
+use tokio::runtime::Handle;
+
+use crate::claim::{Claim, Flight, Lead, Settled, Wait};
+use crate::core::{Core, Keyed, Scope};
+use crate::frame::FrameHost;
+use crate::observe::Event;
+use crate::permits::Queued;
+
+impl Core {
+    /// Makes sure that `keyed` is being run, and answers a place among those who wait for it.
+    pub(crate) fn demand(
+        self: &Arc<Self>,
+        scope: &Arc<Scope>,
+        keyed: Keyed,
+        waiter: Option<&Arc<Flight>>,
+    ) -> Result<Wait> {
+        let runtime = Handle::try_current().map_err(|_| Error::runtime("a dispatcher runs inside a tokio runtime"))?;
+        match self.claims.claim(waiter, keyed.request)? {
+            Claim::Join(wait) => {
+                self.tell(&Event::Joined { request: keyed.request });
+                Ok(wait)
+            }
+            Claim::Run(lead, wait) => {
+                let flight = Arc::clone(lead.flight());
+                let queued = self.permits.queue(scope.root);
+                let task = runtime.spawn(Arc::clone(self).lead(Arc::clone(scope), keyed, lead, queued));
+                Lead::runs_in(&flight, task.abort_handle());
+                Ok(wait)
+            }
+        }
+    }
+
+    async fn lead(self: Arc<Self>, scope: Arc<Scope>, keyed: Keyed, lead: Lead, queued: Queued) {
+        lead.turn().await;
+        // Between the caller's look-up and its claim another execution may have settled.
+        let settled = match self.look_up(keyed.request) {
+            Ok(Some(outcome)) => Settled { result: Ok(outcome), pure: true },
+            Err(error) => Settled { result: Err(error), pure: false },
+            Ok(None) => {
+                let host = Arc::new(FrameHost::new(
+                    Arc::clone(&self),
+                    Arc::clone(&scope),
+                    keyed.request,
+                    Arc::clone(lead.flight()),
+                    queued.permit().await,
+                ));
+                let result = self.execute(&scope, &keyed, Arc::clone(&host)).await;
+                self.settle(&keyed, result, host.saw_impure(), &lead)
+            }
+        };
+        lead.settle(settled);
+    }
+
+    async fn execute(&self, scope: &Scope, keyed: &Keyed, host: Arc<FrameHost>) -> Result<Outcome> {
+        let image = &keyed.image;
+        self.tell(&Event::Started {
+            request: keyed.request,
+            image: &image.text,
+            runtime: image.runtime.host_image().name(),
+        });
+        let job = Job {
+            request: keyed.request,
+            image: Arc::clone(&image.text),
+            module: image.module,
+            args: keyed.args,
+            std: scope.std,
+            salt: Arc::clone(&scope.salt),
+            limits: self.limits,
+        };
+        let run = image.runtime.run(job, host as Arc<dyn Host>);
+        AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let message = text.or_else(|| panic.downcast_ref::<String>().cloned());
+            Err(Error::new(Reason::Panicked { message: message.unwrap_or_else(|| "without a message".to_owned()) }))
+        })
+    }
+}

@@ -1,0 +1,174 @@
+use std::sync::Arc;
+
+use super::operation::{Answer, Operation};
+use super::wire;
+use crate::error::{Error, Limit, Reason, Result};
+use crate::host::Host;
+use crate::object::ObjectId;
+use crate::request::Outcome;
+use crate::runtime::Job;
+use crate::tree::{Tree, TreeEntry};
+
+/// One job's conversation with its host.
+///
+/// # Behavior
+/// - `out` names the outcome; a second `out` fails the job.
+/// - `fail`, and a request that is not JSON, end the job: [`Session::has_ended`] is true from then on, and the backend stops
+///   the guest.
+/// - Any other operation that fails is answered with the error, and the guest goes on. If the job fails later, the last such
+///   error is given as the cause, so that a guest's panic does not hide why.
+pub struct Session {
+    job: Job,
+    host: Arc<dyn Host>,
+    outcome: Option<Outcome>,
+    verdict: Option<Error>,
+    last_error: Option<Error>,
+    log_bytes_left: u64,
+}
+
+/// The answer to one request, as bytes for the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// One JSON object, without a line end.
+    pub body: Vec<u8>,
+}
+
+impl Session {
+    /// Begins the conversation of `job`.
+    pub fn new(job: Job, host: Arc<dyn Host>) -> Self {
+        let log_bytes_left = job.limits.log_bytes;
+        Self { job, host, outcome: None, verdict: None, last_error: None, log_bytes_left }
+    }
+
+    /// The job that the session is about.
+    pub fn job(&self) -> &Job {
+        &self.job
+    }
+
+    /// Serves one request in JSON.
+    pub async fn call(&mut self, request: &[u8]) -> Reply {
+        let limit = self.job.limits.guest_request_bytes;
+        let result = if request.len() as u64 > limit {
+            Err(self.note(Limit::GuestRequest { bytes: limit }.into()))
+        } else {
+            match wire::decode(request) {
+                Ok(operation) => self.operate(operation).await,
+                Err(wire::DecodeError::NotJson(problem)) => {
+                    let error = Error::abi_violation(format!("a request is not a JSON object with an `op`: {problem}"));
+                    Err(self.end(error))
+                }
+                Err(wire::DecodeError::Field(problem)) => Err(self.note(Error::abi_violation(problem))),
+            }
+        };
+        let body = wire::encode(&self.job, result.as_ref());
+        let limit = self.job.limits.response_bytes;
+        if body.len() as u64 > limit {
+            let error = self.note(Limit::Response { bytes: limit }.into());
+            return Reply { body: wire::encode(&self.job, Err(&error)) };
+        }
+        Reply { body }
+    }
+
+    /// Serves one operation.
+    ///
+    /// # Errors
+    /// What the guest is to be told. The session remembers it.
+    pub async fn operate(&mut self, operation: Operation) -> Result<Answer> {
+        if let Some(verdict) = &self.verdict {
+            return Err(verdict.clone());
+        }
+        let result = match operation {
+            Operation::Job => Ok(Answer::Job),
+            Operation::Tree(id) => self.host.tree(id).await.map(Answer::Tree),
+            Operation::Get(id) => self.get(id).await,
+            Operation::PutBlob(content) => self.host.put_blob(content).await.map(Answer::Stored),
+            Operation::PutTree(entries) => self.put_tree(entries).await,
+            Operation::Run(call) => self.host.run(call).await.map(Answer::Outcome),
+            Operation::RunMany(calls) => {
+                let results = self.host.run_many(calls).await;
+                if let Some(error) = results.iter().find_map(|result| result.as_ref().err()) {
+                    self.note(error.clone());
+                }
+                Ok(Answer::Outcomes(results))
+            }
+            Operation::Out(outcome) => self.out(outcome),
+            Operation::Log(message) => {
+                self.log(&message);
+                Ok(Answer::Done)
+            }
+            Operation::Fail(message) => {
+                self.end(Error::guest_failed(message));
+                return Ok(Answer::Done);
+            }
+        };
+        result.map_err(|error| self.note(error))
+    }
+
+    /// Takes text for the job's log, from `log` or from the guest's standard error.
+    pub fn log(&mut self, message: &str) {
+        if self.log_bytes_left == 0 {
+            return;
+        }
+        let kept = message.floor_char_boundary(self.log_bytes_left.try_into().unwrap_or(usize::MAX));
+        self.host.log(&message[..kept]);
+        self.log_bytes_left -= kept as u64;
+        if kept < message.len() {
+            self.log_bytes_left = 0;
+            self.host.log("(the rest of this job's log is dropped: it is over the limit)");
+        }
+    }
+
+    /// Whether the job's result is settled, so that the guest must be stopped.
+    pub fn has_ended(&self) -> bool {
+        self.verdict.is_some()
+    }
+
+    /// Ends the conversation once the guest has returned (`Ok`), or was stopped by an error.
+    ///
+    /// # Errors
+    /// The guest's own `fail` before anything else; then `stopped`; then a missing outcome.
+    pub fn finish(self, stopped: Result<()>) -> Result<Outcome> {
+        let result = match (self.verdict, stopped) {
+            (Some(verdict), _) => Err(verdict),
+            (None, Err(error)) => Err(error),
+            (None, Ok(())) => self.outcome.ok_or_else(|| Error::new(Reason::NoOutcome)),
+        };
+        match self.last_error {
+            Some(cause) => result.map_err(|error| error.caused_by(cause)),
+            None => result,
+        }
+    }
+
+    async fn get(&self, id: ObjectId) -> Result<Answer> {
+        let content = self.host.get(id).await?;
+        let limit = self.job.limits.response_bytes;
+        if content.len() as u64 > limit {
+            return Err(Limit::Response { bytes: limit }.into());
+        }
+        Ok(Answer::Blob(content))
+    }
+
+    async fn put_tree(&self, entries: Vec<TreeEntry>) -> Result<Answer> {
+        let tree = Tree::new(entries)?;
+        self.host.put_tree(tree).await.map(Answer::Stored)
+    }
+
+    fn out(&mut self, outcome: Outcome) -> Result<Answer> {
+        if self.outcome.is_some() {
+            return Err(self.end(Error::new(Reason::OutcomeTwice)));
+        }
+        self.outcome = Some(outcome);
+        Ok(Answer::Done)
+    }
+
+    fn note(&mut self, error: Error) -> Error {
+        if self.verdict.is_none() {
+            self.last_error = Some(error.clone());
+        }
+        error
+    }
+
+    fn end(&mut self, error: Error) -> Error {
+        self.verdict.get_or_insert(error).clone()
+    }
+}

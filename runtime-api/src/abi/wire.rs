@@ -1,0 +1,281 @@
+//! The JSON of `caos_abi_v1`.
+
+use std::borrow::Cow;
+use std::str::FromStr;
+
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use bstr::{BString, ByteSlice};
+use serde::{Deserialize, Serialize};
+
+use super::operation::{Answer, Operation};
+use crate::error::{Error, Result};
+use crate::host::Call;
+use crate::object::{ObjectId, ObjectKind};
+use crate::request::Outcome;
+use crate::runtime::Job;
+use crate::tree::{EntryMode, TreeEntry};
+
+/// Writes padding, and does not insist on it when it reads.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Why a request was not understood.
+#[derive(Debug)]
+pub(super) enum DecodeError {
+    /// Not JSON at all, or no object with an `op`.
+    NotJson(String),
+    /// JSON, but a field is missing or makes no sense.
+    Field(String),
+}
+
+/// Every field of every request. One flat structure parses in one pass, which an enum tagged by `op` does not.
+#[derive(Deserialize)]
+struct Request<'a> {
+    #[serde(borrow)]
+    op: Cow<'a, str>,
+    #[serde(borrow)]
+    hash: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    bytes_b64: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    image: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    args: Option<Cow<'a, str>>,
+    msg: Option<String>,
+    message: Option<String>,
+    #[serde(borrow)]
+    entries: Option<Vec<RequestEntry<'a>>>,
+    #[serde(borrow)]
+    reqs: Option<Vec<RequestCall<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct RequestEntry<'a> {
+    #[serde(borrow)]
+    name: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    name_b64: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    hash: Cow<'a, str>,
+    #[serde(borrow)]
+    mode: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct RequestCall<'a> {
+    #[serde(borrow)]
+    image: Cow<'a, str>,
+    #[serde(borrow)]
+    args: Cow<'a, str>,
+}
+
+pub(super) fn decode(request: &[u8]) -> Result<Operation, DecodeError> {
+    let request: Request<'_> =
+        serde_json::from_slice(request).map_err(|error| DecodeError::NotJson(error.to_string()))?;
+    let op = request.op.clone();
+    operation(request).map_err(|problem| DecodeError::Field(format!("operation {:?}: {problem}", cut(&op))))
+}
+
+fn operation(request: Request<'_>) -> Result<Operation, String> {
+    let hash = || parse_id("hash", request.hash.as_deref());
+    Ok(match &*request.op {
+        "job" => Operation::Job,
+        "tree" => Operation::Tree(hash()?),
+        "get" => Operation::Get(hash()?),
+        "put_blob" => Operation::PutBlob(parse_base64("bytes_b64", required("bytes_b64", request.bytes_b64)?)?.into()),
+        "put_tree" => {
+            let entries = required("entries", request.entries)?;
+            Operation::PutTree(entries.into_iter().map(tree_entry).collect::<Result<_, _>>()?)
+        }
+        "run" => Operation::Run(call(RequestCall {
+            image: required("image", request.image)?,
+            args: required("args", request.args)?,
+        })?),
+        "run_many" => {
+            let calls = required("reqs", request.reqs)?;
+            Operation::RunMany(calls.into_iter().map(call).collect::<Result<_, _>>()?)
+        }
+        "out" => {
+            let kind = parse_kind(&required("kind", request.kind.as_deref())?)?;
+            Operation::Out(Outcome { kind, id: hash()? })
+        }
+        "log" => Operation::Log(required("msg", request.msg)?),
+        "fail" => Operation::Fail(required("message", request.message)?),
+        _ => return Err("there is no such operation".to_owned()),
+    })
+}
+
+fn required<T>(field: &str, value: Option<T>) -> Result<T, String> {
+    value.ok_or_else(|| format!("the field `{field}` is missing"))
+}
+
+fn parse_id(field: &str, text: Option<&str>) -> Result<ObjectId, String> {
+    ObjectId::from_str(required(field, text)?).map_err(|error| format!("the field `{field}`: {error}"))
+}
+
+fn parse_base64(field: &str, text: Cow<'_, str>) -> Result<Vec<u8>, String> {
+    BASE64.decode(text.as_bytes()).map_err(|error| format!("the field `{field}` is not base64: {error}"))
+}
+
+fn parse_kind(text: &str) -> Result<ObjectKind, String> {
+    match text {
+        "blob" => Ok(ObjectKind::Blob),
+        "tree" => Ok(ObjectKind::Tree),
+        other => Err(format!("the field `kind` is {:?}, not \"blob\" or \"tree\"", cut(other))),
+    }
+}
+
+fn call(call: RequestCall<'_>) -> Result<Call, String> {
+    Ok(Call { args: parse_id("args", Some(&call.args))?, image: call.image.into_owned() })
+}
+
+fn tree_entry(entry: RequestEntry<'_>) -> Result<TreeEntry, String> {
+    let name: BString = match entry.name_b64 {
+        Some(name) => parse_base64("name_b64", name)?.into(),
+        None => required("name", entry.name)?.into_owned().into(),
+    };
+    let mode = match (entry.mode.as_deref(), entry.kind.as_deref()) {
+        (Some(mode), _) => {
+            EntryMode::parse(mode).ok_or_else(|| format!("the mode {:?} is none of git's", cut(mode)))?
+        }
+        (None, Some("commit")) => EntryMode::Commit,
+        (None, Some(kind)) => EntryMode::plain(parse_kind(kind)?),
+        (None, None) => return Err(format!("the entry {name:?} has neither `mode` nor `kind`")),
+    };
+    Ok(TreeEntry { name, mode, id: parse_id("hash", Some(&entry.hash))? })
+}
+
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(80)]
+}
+
+#[derive(Serialize)]
+struct Empty {}
+
+#[derive(Serialize)]
+struct JobResponse<'a> {
+    args: String,
+    std: String,
+    salt: &'a str,
+    image: &'a str,
+    stack: &'static str,
+}
+
+#[derive(Serialize)]
+struct TreeResponse<'a> {
+    entries: Vec<EntryResponse<'a>>,
+}
+
+#[derive(Serialize)]
+struct EntryResponse<'a> {
+    name: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name_b64: Option<String>,
+    kind: &'static str,
+    hash: String,
+    mode: &'static str,
+}
+
+#[derive(Serialize)]
+struct BytesResponse {
+    bytes_b64: String,
+}
+
+#[derive(Serialize)]
+struct HashResponse {
+    hash: String,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum OutcomeResponse {
+    Success { kind: &'static str, hash: String },
+    Failure(ErrorResponse),
+}
+
+#[derive(Serialize)]
+struct OutcomesResponse {
+    results: Vec<OutcomeResponse>,
+}
+
+#[derive(Serialize)]
+struct ErrorResponse {
+    error: String,
+    kind: &'static str,
+    chain: Vec<String>,
+}
+
+pub(super) fn encode(job: &Job, result: Result<&Answer, &Error>) -> Vec<u8> {
+    match result {
+        Err(error) => to_json(&error_response(error)),
+        Ok(Answer::Job) => to_json(&JobResponse {
+            args: job.args.to_string(),
+            std: job.std.map(|id| id.to_string()).unwrap_or_default(),
+            salt: &job.salt,
+            image: &job.image,
+            stack: "",
+        }),
+        Ok(Answer::Tree(tree)) => {
+            to_json(&TreeResponse { entries: tree.entries().iter().map(entry_response).collect() })
+        }
+        Ok(Answer::Blob(content)) => to_json(&BytesResponse { bytes_b64: BASE64.encode(content) }),
+        Ok(Answer::Stored(id)) => to_json(&HashResponse { hash: id.to_string() }),
+        Ok(Answer::Outcome(outcome)) => to_json(&outcome_response(Ok(outcome))),
+        Ok(Answer::Outcomes(results)) => {
+            to_json(&OutcomesResponse { results: results.iter().map(|r| outcome_response(r.as_ref())).collect() })
+        }
+        Ok(Answer::Done) => to_json(&Empty {}),
+    }
+}
+
+/// Serialization of these structures cannot fail; were it to, the guest would get an empty object.
+fn to_json(response: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(response).unwrap_or_else(|_| b"{}".to_vec())
+}
+
+fn entry_response(entry: &TreeEntry) -> EntryResponse<'_> {
+    let (name, name_b64) = match entry.name.to_str() {
+        Ok(name) => (Cow::Borrowed(name), None),
+        Err(_) => (Cow::Owned(entry.name.escape_bytes().to_string()), Some(BASE64.encode(&entry.name))),
+    };
+    EntryResponse { name, name_b64, kind: entry.mode.kind_str(), hash: entry.id.to_string(), mode: entry.mode.as_str() }
+}
+
+fn outcome_response(result: Result<&Outcome, &Error>) -> OutcomeResponse {
+    match result {
+        Ok(outcome) => OutcomeResponse::Success { kind: outcome.kind.as_str(), hash: outcome.id.to_string() },
+        Err(error) => OutcomeResponse::Failure(error_response(error)),
+    }
+}
+
+/// Errors of a deep recursion have thousands of causes. A guest gets the nearest ones and the first one.
+const CHAIN_SENT: usize = 16;
+
+fn error_response(error: &Error) -> ErrorResponse {
+    let mut chain: Vec<String> = error.chain().take(CHAIN_SENT).map(line).collect();
+    if error.chain().nth(CHAIN_SENT).is_some() {
+        chain.push("…".to_owned());
+        chain.push(line(error.root_cause()));
+    }
+    // A frame that only passes a failure on has no words of its own; the words that matter are the first frame's.
+    ErrorResponse { error: words(error).to_string(), kind: error.kind().as_str(), chain }
+}
+
+fn words(error: &Error) -> &Error {
+    error.chain().find(|error| !matches!(error.reason(), crate::Reason::NestedRunFailed)).unwrap_or(error)
+}
+
+fn line(error: &Error) -> String {
+    match error.frame() {
+        Some(frame) => format!("{error} ({frame})"),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,30 @@
+#![doc = include_str!("../README.md")]
+
+pub mod abi;
+mod entry_name;
+mod error;
+mod host;
+mod host_image;
+mod image;
+mod limits;
+mod object;
+mod request;
+mod runtime;
+mod tree;
+
+pub use entry_name::NameProblem;
+pub use error::{Error, ErrorKind, Frame, Limit, Reason, Result, Status};
+pub use host::{Call, Host};
+pub use host_image::{HostImage, HostImageBuilder};
+pub use image::{
+    CURRY_MARKER, CurryNode, DockerReference, EncodedNode, HostRef, ImageProblem, ImageRef, MAX_IMAGE_DEPTH, Module,
+    NodeShape, RUNTIME_MARKER, RuntimeNode,
+};
+pub use limits::Limits;
+pub use object::{IdError, Object, ObjectId, ObjectKind};
+pub use request::{Outcome, Request, RequestScope};
+pub use runtime::{Capabilities, Job, Runtime};
+pub use tree::{EntryMode, Tree, TreeEntry, TreeError};
+
+pub use async_trait::async_trait;
+pub use {bstr, bytes};

@@ -1,0 +1,47 @@
+//! What the host allows one frame.
+
+use std::time::Duration;
+
+use crate::error::{Error, Limit, Reason};
+
+/// Bounds on one frame. A breach ends the frame with [`Reason::LimitBreached`]; it never changes an answer, for failures
+/// are not memoized, and a caller that survives one is not memoized either. So limits are no part of a host image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Linear memory or heap, in bytes. Default 256 MiB.
+    pub memory_bytes: u64,
+    /// Elements in a guest's tables. Default 100,000.
+    pub table_elements: u64,
+    /// Time spent computing, not waiting for nested runs. Default 60 s.
+    pub compute_time: Duration,
+    /// One request of the guest through the ABI, in bytes. Default 64 MiB.
+    pub guest_request_bytes: u64,
+    /// One response to the guest, in bytes. Default 64 MiB.
+    pub response_bytes: u64,
+    /// A module's code, in bytes. Default 16 MiB.
+    pub module_bytes: u64,
+    /// Log text kept of one job, in bytes; what follows is dropped, and the log says so. Default 1 MiB.
+    pub log_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const MIB: u64 = 1 << 20;
+        Self {
+            memory_bytes: 256 * MIB,
+            table_elements: 100_000,
+            compute_time: Duration::from_secs(60),
+            guest_request_bytes: 64 * MIB,
+            response_bytes: 64 * MIB,
+            module_bytes: 16 * MIB,
+            log_bytes: MIB,
+        }
+    }
+}
+
+impl From<Limit> for Error {
+    fn from(limit: Limit) -> Self {
+        Self::new(Reason::LimitBreached(limit))
+    }
+}

@@ -1,0 +1,91 @@
+//! The two engines, which differ in where instances live and in nothing that a guest can see.
+
+use std::time::Duration;
+
+use manifold_runtime_api::{Error, Result};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmFeatures};
+
+/// A guest's call stack, in bytes.
+pub(crate) const WASM_STACK: usize = 256 << 10;
+/// A fiber holds the guest's stack and what the host's import functions need, which is little: requests are served outside.
+const FIBER_STACK: usize = WASM_STACK + (128 << 10);
+/// How often a computing guest lets others run, and has its deadline checked.
+pub(crate) const TICK: Duration = Duration::from_millis(10);
+/// A guest has one memory in practice. More would be a slot for each.
+const POOL_TABLES_PER_MODULE: u32 = 2;
+/// Memory of a slot that stays mapped between guests: zeroing it is cheaper than faulting it in again.
+const KEEP_RESIDENT: usize = 64 << 10;
+
+/// Where an instance lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Placement {
+    /// In a slot of the pool: microseconds, but there is a fixed number of slots.
+    Pool,
+    /// On the heap: slower, and as many as memory allows. Takes over when the pool is full, or a module does not fit it.
+    Heap,
+}
+
+/// An engine for each [`Placement`].
+pub(crate) struct Engines {
+    pub(crate) pool: Engine,
+    pub(crate) heap: Engine,
+}
+
+impl Engines {
+    pub(crate) fn new(pool_size: u32, table_elements: usize) -> Result<Self> {
+        let mut pool = PoolingAllocationConfig::new();
+        pool.total_core_instances(pool_size)
+            .total_memories(pool_size)
+            .total_tables(pool_size * POOL_TABLES_PER_MODULE)
+            .total_stacks(pool_size)
+            .max_memories_per_module(1)
+            .max_tables_per_module(POOL_TABLES_PER_MODULE)
+            .table_elements(table_elements)
+            .linear_memory_keep_resident(KEEP_RESIDENT)
+            .table_keep_resident(KEEP_RESIDENT)
+            .max_unused_warm_slots(pool_size)
+            .pagemap_scan(Enabled::Auto);
+        let mut pooled = deterministic();
+        pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+
+        // Memory from the heap takes no mappings of its own, of which a process has some 65,000. It needs bounds checks in
+        // place of guard pages.
+        let mut heap = deterministic();
+        heap.allocation_strategy(InstanceAllocationStrategy::OnDemand)
+            .signals_based_traps(false)
+            .memory_reservation(0)
+            .memory_reservation_for_growth(0)
+            .memory_guard_size(0)
+            .memory_init_cow(false);
+
+        Ok(Self { pool: engine(&pooled)?, heap: engine(&heap)? })
+    }
+
+    pub(crate) fn get(&self, placement: Placement) -> &Engine {
+        match placement {
+            Placement::Pool => &self.pool,
+            Placement::Heap => &self.heap,
+        }
+    }
+}
+
+fn engine(config: &Config) -> Result<Engine> {
+    Engine::new(config).map_err(|error| Error::runtime(format!("wasmtime cannot start: {error:#}")))
+}
+
+/// What every engine has in common, and what decides results.
+fn deterministic() -> Config {
+    let mut config = Config::new();
+    config
+        .cranelift_nan_canonicalization(true)
+        .relaxed_simd_deterministic(true)
+        .wasm_features(WasmFeatures::THREADS, false)
+        .epoch_interruption(true)
+        .max_wasm_stack(WASM_STACK)
+        .async_stack_size(FIBER_STACK);
+    config
+}
+
+/// The settings that decide results, for the host image.
+pub(crate) const DETERMINISM: [(&str, &str); 4] =
+    [("nan", "canonical"), ("relaxed-simd", "deterministic"), ("threads", "off"), ("wasi", "deterministic-stubs-1")];

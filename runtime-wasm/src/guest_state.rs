@@ -1,0 +1,77 @@
+//! What the host keeps beside one instance.
+
+use std::sync::Arc;
+
+use manifold_runtime_api::{Error, Limit, Limits};
+use wasmtime::{Memory, ResourceLimiter, Store, UpdateDeadline};
+
+use crate::engines::TICK;
+use crate::mailbox::Mailbox;
+
+pub(crate) struct GuestState {
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) limits: Limits,
+    pub(crate) memory: Option<Memory>,
+    /// What `read` copies out.
+    pub(crate) response: Vec<u8>,
+    /// How much more text of standard output and error is passed on. The rest would be dropped from the log anyway.
+    pub(crate) log_bytes_left: u64,
+}
+
+impl GuestState {
+    pub(crate) fn new(mailbox: Arc<Mailbox>, limits: Limits) -> Self {
+        Self { mailbox, limits, memory: None, response: Vec::new(), log_bytes_left: limits.log_bytes.saturating_add(1) }
+    }
+}
+
+/// Applies the limits to everything that runs in `store` from now on.
+pub(crate) fn limit(store: &mut Store<GuestState>) {
+    store.limiter(|state| state);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|context| {
+        let state = context.data();
+        let (computed, stretch) = state.mailbox.computing_time();
+        let limit = state.limits.compute_time;
+        if computed > limit {
+            return Err(wasmtime::Error::new(Error::from(Limit::ComputeTime { time: limit })));
+        }
+        // After a wait the epoch is long past, though the guest has hardly computed.
+        Ok(if stretch < TICK { UpdateDeadline::Continue(1) } else { UpdateDeadline::Yield(1) })
+    });
+}
+
+impl ResourceLimiter for GuestState {
+    fn memory_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let bytes = self.limits.memory_bytes;
+        grow(desired, maximum, bytes, Limit::Memory { bytes })
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let elements = self.limits.table_elements;
+        grow(desired, maximum, elements, Limit::Table { elements })
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        Err(out_of_memory(&error))
+    }
+
+    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        Err(out_of_memory(&error))
+    }
+}
+
+/// A guest may see its own maximum. The host's limit ends it, for an answer must not depend on it.
+fn grow(desired: usize, maximum: Option<usize>, limit: u64, breach: Limit) -> wasmtime::Result<bool> {
+    if maximum.is_some_and(|maximum| desired > maximum) {
+        return Ok(false);
+    }
+    if desired as u64 > limit {
+        return Err(wasmtime::Error::new(Error::from(breach)));
+    }
+    Ok(true)
+}
+
+/// The guest must not see that the machine is short of memory, either.
+fn out_of_memory(error: &wasmtime::Error) -> wasmtime::Error {
+    wasmtime::Error::new(Error::runtime(format!("the host cannot grow a guest's memory or table: {error:#}")))
+}

@@ -1,0 +1,84 @@
+//! Compiled modules, by id. One compilation at a time for each module, and none waits for another's.
+
+use std::sync::Arc;
+
+use manifold_runtime_api::{Error, Host, Limit, Limits, ObjectId, Reason, Result};
+use quick_cache::sync::Cache;
+use wasmtime::{ExternType, InstancePre, Linker, Module};
+
+use crate::engines::{Engines, Placement};
+use crate::guest_state::GuestState;
+use crate::{imports, wasi};
+
+/// A module ready to be instantiated.
+pub(crate) struct Compiled {
+    pub(crate) instance: InstancePre<GuestState>,
+    /// Whether the module is a WASI reactor, whose `_initialize` comes before any other export.
+    pub(crate) has_initialize: bool,
+}
+
+/// How many compiled modules are kept.
+const KEPT: usize = 256;
+
+pub(crate) struct ModuleCache {
+    engines: Arc<Engines>,
+    /// A module that cannot be compiled is remembered too, or every frame that wants it would try again.
+    compiled: Arc<Cache<(ObjectId, Placement), Result<Arc<Compiled>>>>,
+}
+
+impl ModuleCache {
+    pub(crate) fn new(engines: Arc<Engines>) -> Self {
+        Self { engines, compiled: Arc::new(Cache::new(KEPT)) }
+    }
+
+    pub(crate) async fn get(
+        &self,
+        module: ObjectId,
+        placement: Placement,
+        limits: &Limits,
+        host: &dyn Host,
+    ) -> Result<Arc<Compiled>> {
+        let key = (module, placement);
+        if let Some(compiled) = self.compiled.get(&key) {
+            return compiled;
+        }
+        let code = host.get(module).await?;
+        if code.len() as u64 > limits.module_bytes {
+            return Err(Limit::Module { bytes: limits.module_bytes }.into());
+        }
+        let cache = Arc::clone(&self.compiled);
+        let engines = Arc::clone(&self.engines);
+        // A task of its own: a job that is cancelled leaves the compilation to those who wait for it, and to later jobs.
+        let task = tokio::spawn(async move {
+            let compile = tokio::task::spawn_blocking(move || compile(&engines, placement, module, &code));
+            let fill = async { compile.await.map(|compiled| compiled.map(Arc::new)) };
+            cache.get_or_insert_async(&key, fill).await
+        });
+        let lost = |error| Error::runtime(format!("the compilation of module {module} was lost: {error}"));
+        task.await.map_err(lost)?.map_err(lost)?
+    }
+}
+
+fn compile(engines: &Engines, placement: Placement, id: ObjectId, code: &[u8]) -> Result<Compiled> {
+    let engine = engines.get(placement);
+    let bad = |problem: String| Error::new(Reason::BadModule { module: id, problem });
+    let module = Module::from_binary(engine, code).map_err(|error| bad(format!("{error:#}")))?;
+
+    let is_entry = |name: &str| match module.get_export(name) {
+        Some(ExternType::Func(function)) => function.params().len() == 0 && function.results().len() == 0,
+        _ => false,
+    };
+    if !is_entry("caos_run") {
+        return Err(bad("it exports no function `caos_run` without parameters and results".to_owned()));
+    }
+    let memory = module.get_export("memory");
+    if !matches!(memory, Some(ExternType::Memory(memory)) if !memory.is_64()) {
+        return Err(bad("it exports no 32-bit `memory`".to_owned()));
+    }
+
+    let mut linker = Linker::new(engine);
+    let linked = imports::link(&mut linker).and_then(|()| wasi::link(&mut linker, engine));
+    linked.map_err(|error| Error::runtime(format!("the host functions cannot be linked: {error:#}")))?;
+    let instance = linker.instantiate_pre(&module).map_err(|error| bad(format!("{error:#}")))?;
+    Ok(Compiled { instance, has_initialize: is_entry("_initialize") })
+}

@@ -1,0 +1,120 @@
+use std::sync::Arc;
+
+use manifold_runtime_api::abi::{self, Session};
+use manifold_runtime_api::{Capabilities, Host, HostImage, Job, Limits, Module, Outcome, Result, Runtime, async_trait};
+
+use crate::engines::{DETERMINISM, Engines, Placement};
+use crate::instance::{self, Attempt};
+use crate::module_cache::{Compiled, ModuleCache};
+use crate::ticker::Ticker;
+
+/// Runs WebAssembly guests on wasmtime.
+///
+/// Every job gets a fresh instance, from a pool while it lasts and from the heap beyond. A job that waits for nested runs
+/// keeps its memory and a fiber, and no thread.
+pub struct WasmRuntime {
+    host_image: HostImage,
+    modules: ModuleCache,
+    ticker: Ticker,
+}
+
+/// A [`WasmRuntime`] whose settings are still being chosen. None of them can change an answer.
+#[derive(Debug, Clone)]
+pub struct WasmRuntimeBuilder {
+    pool_size: u32,
+    table_elements: usize,
+}
+
+/// Instances in the pool, unless told otherwise. Each reserves address space; memory is taken as guests touch it.
+const POOL_SIZE: u32 = 1000;
+
+impl WasmRuntime {
+    /// A runtime with default settings.
+    ///
+    /// # Errors
+    /// `RuntimeFailed` when wasmtime cannot start on this machine.
+    pub fn new() -> Result<Self> {
+        Self::builder().build()
+    }
+
+    /// Starts a runtime.
+    pub fn builder() -> WasmRuntimeBuilder {
+        let table_elements = usize::try_from(Limits::default().table_elements).unwrap_or(usize::MAX);
+        WasmRuntimeBuilder { pool_size: POOL_SIZE, table_elements }
+    }
+
+    /// The module, compiled for the pool if it fits it. A module that fits neither is bad.
+    async fn compiled(&self, module: Module, limits: &Limits, host: &dyn Host) -> Result<(Arc<Compiled>, Placement)> {
+        match self.modules.get(module.id, Placement::Pool, limits, host).await {
+            Ok(compiled) => Ok((compiled, Placement::Pool)),
+            Err(_) => {
+                let compiled = self.modules.get(module.id, Placement::Heap, limits, host).await?;
+                Ok((compiled, Placement::Heap))
+            }
+        }
+    }
+}
+
+impl WasmRuntimeBuilder {
+    /// How many instances the pool holds. Default: 1000. More jobs than that may be under way; they start slower.
+    #[must_use]
+    pub fn pool_size(mut self, instances: u32) -> Self {
+        self.pool_size = instances.max(1);
+        self
+    }
+
+    /// How many elements a table in the pool holds. At least what [`Limits::table_elements`] allows; default: its default.
+    #[must_use]
+    pub fn pool_table_elements(mut self, elements: usize) -> Self {
+        self.table_elements = elements;
+        self
+    }
+
+    /// Starts the runtime.
+    ///
+    /// # Errors
+    /// `RuntimeFailed` when wasmtime cannot start, for instance when the pool's address space cannot be reserved.
+    pub fn build(self) -> Result<WasmRuntime> {
+        let engines = Arc::new(Engines::new(self.pool_size, self.table_elements)?);
+        let description = HostImage::new("wasmtime").with("engine", wasmtime_environ::VERSION).with("abi", abi::NAME);
+        let host_image = DETERMINISM
+            .into_iter()
+            .fold(description, |description, (setting, value)| description.with(setting, value))
+            .seal()?;
+        let ticker = Ticker::start(&engines)?;
+        Ok(WasmRuntime { host_image, modules: ModuleCache::new(engines), ticker })
+    }
+}
+
+#[async_trait]
+impl Runtime for WasmRuntime {
+    fn host_image(&self) -> &HostImage {
+        &self.host_image
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::blob_modules()
+    }
+
+    async fn prepare(&self, module: Module, limits: &Limits, host: &dyn Host) -> Result<()> {
+        self.compiled(module, limits, host).await.map(|_| ())
+    }
+
+    async fn run(&self, job: Job, host: Arc<dyn Host>) -> Result<Outcome> {
+        let (module, limits) = (job.module, job.limits);
+        let (compiled, placement) = self.compiled(module, &limits, &*host).await?;
+        let _awake = self.ticker.awake();
+        let mut session = Session::new(job, Arc::clone(&host));
+        let attempt = match (instance::run(&compiled, &mut session).await, placement) {
+            (Attempt::PoolFull, Placement::Pool) => {
+                let compiled = self.modules.get(module.id, Placement::Heap, &limits, &*host).await?;
+                instance::run(&compiled, &mut session).await
+            }
+            (attempt, _) => attempt,
+        };
+        session.finish(match attempt {
+            Attempt::Ran(end) => end,
+            Attempt::PoolFull => Err(manifold_runtime_api::Error::runtime("the heap engine reports a full pool")),
+        })
+    }
+}

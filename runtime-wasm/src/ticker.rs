@@ -1,0 +1,71 @@
+//! The clock behind epochs: ticks while guests compute, sleeps while none does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, Thread};
+
+use manifold_runtime_api::{Error, Result};
+use wasmtime::Engine;
+
+use crate::engines::{Engines, TICK};
+
+pub(crate) struct Ticker {
+    shared: Arc<Shared>,
+    thread: Thread,
+}
+
+#[derive(Default)]
+struct Shared {
+    jobs: AtomicUsize,
+    stop: AtomicBool,
+}
+
+/// Keeps the ticker awake.
+pub(crate) struct Awake<'a>(&'a Ticker);
+
+impl Ticker {
+    pub(crate) fn start(engines: &Engines) -> Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let engines = [engines.pool.clone(), engines.heap.clone()];
+        let state = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("manifold-wasm-epoch".to_owned())
+            .spawn(move || tick(&state, &engines))
+            .map_err(|error| Error::runtime(format!("the epoch thread cannot start: {error}")))?;
+        Ok(Self { shared, thread: thread.thread().clone() })
+    }
+
+    pub(crate) fn awake(&self) -> Awake<'_> {
+        if self.shared.jobs.fetch_add(1, Ordering::AcqRel) == 0 {
+            self.thread.unpark();
+        }
+        Awake(self)
+    }
+}
+
+fn tick(shared: &Shared, engines: &[Engine]) {
+    while !shared.stop.load(Ordering::Acquire) {
+        if shared.jobs.load(Ordering::Acquire) == 0 {
+            // An unpark that comes before the park makes it return at once, so no job is overlooked.
+            thread::park();
+            continue;
+        }
+        thread::sleep(TICK);
+        for engine in engines {
+            engine.increment_epoch();
+        }
+    }
+}
+
+impl Drop for Awake<'_> {
+    fn drop(&mut self) {
+        self.0.shared.jobs.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}

@@ -1,0 +1,140 @@
+//! `wasi_snapshot_preview1` for guests whose toolchain needs it: nothing that tells time, place or chance.
+//!
+//! The clock stands at 0, random bytes are 0x42, there are no files, no environment and no arguments, standard input is
+//! empty, standard output and error go to the log, and `proc_exit` ends the job. Whatever else there is answers `ENOSYS`.
+//! Names and types follow the WASI preview 1 witx files.
+
+use wasmtime::{Caller, Engine, FuncType, Linker, Val, ValType};
+
+use crate::guest_state::GuestState;
+use crate::imports::slice;
+
+const MODULE: &str = "wasi_snapshot_preview1";
+
+const SUCCESS: u32 = 0;
+const BADF: u32 = 8;
+const INVAL: u32 = 28;
+const NOSYS: u32 = 52;
+const SPIPE: u32 = 70;
+
+/// The guest called `proc_exit`.
+#[derive(Debug, thiserror::Error)]
+#[error("the guest exited with status {0}")]
+pub(crate) struct Exit(pub(crate) u32);
+
+type Guest<'a> = Caller<'a, GuestState>;
+
+pub(crate) fn link(linker: &mut Linker<GuestState>, engine: &Engine) -> wasmtime::Result<()> {
+    for sizes in ["args_sizes_get", "environ_sizes_get"] {
+        linker.func_wrap(MODULE, sizes, |mut guest: Guest<'_>, count: u32, bytes: u32| {
+            write(&mut guest, count, &0u32.to_le_bytes())?;
+            write(&mut guest, bytes, &0u32.to_le_bytes())
+        })?;
+    }
+    for get in ["args_get", "environ_get"] {
+        linker.func_wrap(MODULE, get, |_: u32, _: u32| SUCCESS)?;
+    }
+    linker.func_wrap(MODULE, "clock_time_get", |mut guest: Guest<'_>, _clock: u32, _precision: u64, time: u32| {
+        write(&mut guest, time, &0u64.to_le_bytes())
+    })?;
+    linker.func_wrap(MODULE, "clock_res_get", |mut guest: Guest<'_>, _clock: u32, resolution: u32| {
+        write(&mut guest, resolution, &1_000_000_000u64.to_le_bytes())
+    })?;
+    linker.func_wrap(MODULE, "random_get", |mut guest: Guest<'_>, buffer: u32, length: u32| {
+        slice(&mut guest, "random_get", buffer, length as usize)?.fill(0x42);
+        wasmtime::Result::Ok(SUCCESS)
+    })?;
+    linker.func_wrap(MODULE, "fd_write", fd_write)?;
+    linker.func_wrap(MODULE, "fd_read", |mut guest: Guest<'_>, fd: u32, _vectors: u32, _count: u32, read: u32| {
+        if fd == 0 { write(&mut guest, read, &0u32.to_le_bytes()) } else { Ok(BADF) }
+    })?;
+    linker.func_wrap(MODULE, "fd_fdstat_get", |mut guest: Guest<'_>, fd: u32, stat: u32| {
+        const CHARACTER_DEVICE: u8 = 2;
+        let mut fdstat = [0; 24];
+        fdstat[0] = CHARACTER_DEVICE;
+        if fd <= 2 { write(&mut guest, stat, &fdstat) } else { Ok(BADF) }
+    })?;
+    linker.func_wrap(MODULE, "fd_seek", |fd: u32, _: i64, _: u32, _: u32| if fd <= 2 { SPIPE } else { BADF })?;
+    linker.func_wrap(MODULE, "fd_close", |fd: u32| if fd <= 2 { SUCCESS } else { BADF })?;
+    linker.func_wrap(MODULE, "fd_prestat_get", |_: u32, _: u32| BADF)?;
+    linker.func_wrap(MODULE, "fd_prestat_dir_name", |_: u32, _: u32, _: u32| BADF)?;
+    linker.func_wrap(MODULE, "sched_yield", || SUCCESS)?;
+    linker.func_wrap(MODULE, "proc_exit", |status: u32| -> wasmtime::Result<()> {
+        Err(wasmtime::Error::new(Exit(status)))
+    })?;
+    for (name, parameters) in NOT_THERE {
+        let parameters = parameters.chars().map(|letter| if letter == 'I' { ValType::I64 } else { ValType::I32 });
+        let signature = FuncType::new(engine, parameters, [ValType::I32]);
+        linker.func_new(MODULE, name, signature, |_, _, results| {
+            results[0] = Val::I32(NOSYS as i32);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Functions of files, sockets and the like, with their parameters: `i` is an `i32`, `I` an `i64`.
+const NOT_THERE: [(&str, &str); 27] = [
+    ("fd_advise", "iIIi"),
+    ("fd_allocate", "iII"),
+    ("fd_datasync", "i"),
+    ("fd_fdstat_set_flags", "ii"),
+    ("fd_fdstat_set_rights", "iII"),
+    ("fd_filestat_get", "ii"),
+    ("fd_filestat_set_size", "iI"),
+    ("fd_filestat_set_times", "iIIi"),
+    ("fd_pread", "iiiIi"),
+    ("fd_pwrite", "iiiIi"),
+    ("fd_readdir", "iiiIi"),
+    ("fd_renumber", "ii"),
+    ("fd_sync", "i"),
+    ("fd_tell", "ii"),
+    ("path_create_directory", "iii"),
+    ("path_filestat_get", "iiiii"),
+    ("path_filestat_set_times", "iiiiIIi"),
+    ("path_link", "iiiiiii"),
+    ("path_open", "iiiiiIIii"),
+    ("path_readlink", "iiiiii"),
+    ("path_remove_directory", "iii"),
+    ("path_rename", "iiiiii"),
+    ("path_symlink", "iiiii"),
+    ("path_unlink_file", "iii"),
+    ("poll_oneoff", "iiii"),
+    ("proc_raise", "i"),
+    ("sock_shutdown", "ii"),
+];
+
+fn write(guest: &mut Guest<'_>, pointer: u32, bytes: &[u8]) -> wasmtime::Result<u32> {
+    slice(guest, "wasi", pointer, bytes.len())?.copy_from_slice(bytes);
+    Ok(SUCCESS)
+}
+
+/// More vectors than any C library passes at once.
+const MAX_VECTORS: u32 = 1024;
+
+fn fd_write(mut guest: Guest<'_>, fd: u32, vectors: u32, count: u32, written: u32) -> wasmtime::Result<u32> {
+    if fd != 1 && fd != 2 {
+        return Ok(BADF);
+    }
+    if count > MAX_VECTORS {
+        return Ok(INVAL);
+    }
+    let vectors = slice(&mut guest, "fd_write", vectors, count as usize * 8)?.to_vec();
+    let mut text = Vec::new();
+    let mut total = 0u32;
+    for vector in vectors.chunks_exact(8) {
+        let word = |at: usize| u32::from_le_bytes([vector[at], vector[at + 1], vector[at + 2], vector[at + 3]]);
+        let (pointer, length) = (word(0), word(4));
+        let bytes = slice(&mut guest, "fd_write", pointer, length as usize)?.to_vec();
+        total = total.saturating_add(length);
+        text.extend_from_slice(&bytes);
+    }
+    let state = guest.data_mut();
+    let kept = text.len().min(state.log_bytes_left.try_into().unwrap_or(usize::MAX));
+    state.log_bytes_left -= kept as u64;
+    if kept > 0 {
+        let line = String::from_utf8_lossy(&text[..kept]);
+        state.mailbox.log(line.trim_end_matches('\n').to_owned());
+    }
+    write(&mut guest, written, &total.to_le_bytes())
+}

@@ -1,0 +1,44 @@
+//! The commands, each a few steps.
+
+use std::process::Command;
+
+use crate::guests;
+use crate::process::{Result, cargo, output, root, run, target};
+
+pub(crate) fn setup() -> Result {
+    guests::build()
+}
+
+pub(crate) fn fold(arguments: &[String]) -> Result {
+    setup()?;
+    run(cargo().args(["build", "--quiet", "--release", "--package", "manifold"]))?;
+    let mut manifold = Command::new(target().join("release").join("manifold"));
+    manifold.arg("fold").args(arguments);
+    if !arguments.iter().any(|argument| argument == "--repeat" || argument.starts_with("--repeat=")) {
+        manifold.args(["--repeat", "2"]);
+    }
+    run(&mut manifold)
+}
+
+pub(crate) fn test() -> Result {
+    output(Command::new("git").arg("--version"))
+        .map_err(|problem| format!("{problem}\nThe tests ask git about git's formats. Install git."))?;
+    setup()?;
+    run(cargo().args(["test", "--release", "--workspace"]))?;
+    run(cargo().args(["test", "--quiet", "--package", "manifold-guest"]).current_dir(root().join("fold-guests")))
+}
+
+pub(crate) fn lint() -> Result {
+    setup()?;
+    let guests = root().join("fold-guests");
+    let wasm = ["--target", "wasm32-unknown-unknown", "--exclude", "wasip1-guest"];
+    run(cargo().args(["fmt", "--all", "--check"]))?;
+    run(cargo().args(["fmt", "--all", "--check"]).current_dir(&guests))?;
+    run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    run(cargo()
+        .args(["clippy", "--quiet", "--workspace"])
+        .args(wasm)
+        .args(["--", "-D", "warnings"])
+        .current_dir(&guests))?;
+    run(cargo().args(["doc", "--quiet", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+}

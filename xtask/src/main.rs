@@ -1,0 +1,39 @@
+//! `cargo xtask`: set-up, guest builds, and the commands that the README promises.
+
+mod commands;
+mod guests;
+mod process;
+mod toolchain;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask <command>
+
+  setup              install what is missing and build the guests; quick when nothing is to do
+  fold PATH [...]    set-up, then fold PATH twice: computed, and from the memo; further arguments go to `manifold fold`
+  test               set-up, then all tests
+  lint               set-up, then formatting, clippy and rustdoc, with warnings as errors
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["setup"] => commands::setup(),
+        ["fold", ..] => commands::fold(&arguments[1..]),
+        ["test"] => commands::test(),
+        ["lint"] => commands::lint(),
+        ["help" | "--help" | "-h"] => {
+            eprint!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => Err(USAGE.to_owned()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("{}", problem.trim_end());
+            ExitCode::FAILURE
+        }
+    }
+}
