@@ -3,13 +3,17 @@
 //! One table answers the three questions that have to be answered together: is somebody running this request already,
 //! would waiting for it close a cycle, and is anybody still waiting. Everything here is synchronous and short.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use manifold_runtime_api::{Error, ObjectId, Outcome, Reason, Result};
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+
+use crate::permits::Permit;
 
 /// How a run ended, for everybody who waited.
 #[derive(Debug, Clone)]
@@ -24,6 +28,9 @@ pub(crate) struct Flight {
     serial: u64,
     request: ObjectId,
     settled: watch::Sender<Option<Settled>>,
+    /// The run permit of the frame that settled, for the first frame that goes on because of it: a recursion that goes back
+    /// up must not be overtaken by what has not begun yet.
+    permit: Mutex<Option<Permit>>,
     task: OnceLock<AbortHandle>,
 }
 
@@ -35,9 +42,10 @@ pub(crate) struct Claims {
 #[derive(Default)]
 struct Table {
     next_serial: u64,
-    /// The flight that a request's next claimant joins.
-    current: HashMap<ObjectId, Arc<Flight>>,
-    /// Every flight that has not stopped yet, current or abandoned.
+    /// The flights of a request that have not stopped yet, in the order of their claims. Only the last one can still have
+    /// waiters; those before it are abandoned.
+    flights: HashMap<ObjectId, SmallVec<[Arc<Flight>; 1]>>,
+    /// The same flights by serial number.
     nodes: HashMap<u64, Node>,
 }
 
@@ -65,7 +73,8 @@ impl Claims {
     /// `Cycle` when the waiter would wait for itself. Nothing is claimed then.
     pub(crate) fn claim(self: &Arc<Self>, waiter: Option<&Arc<Flight>>, request: ObjectId) -> Result<Claim> {
         let mut table = self.table.lock();
-        let joinable = table.current.get(&request).filter(|flight| table.nodes[&flight.serial].waiters > 0).cloned();
+        let last = table.flights.get(&request).and_then(|flights| flights.last());
+        let joinable = last.filter(|flight| table.nodes[&flight.serial].waiters > 0).cloned();
         if let Some(flight) = joinable {
             if let Some(waiter) = waiter
                 && let Some(chain) = table.path(flight.serial, waiter.serial)
@@ -114,15 +123,18 @@ impl Claims {
     fn stop(&self, flight: &Flight) {
         let mut table = self.table.lock();
         table.nodes.remove(&flight.serial);
-        if table.current.get(&flight.request).is_some_and(|current| current.serial == flight.serial) {
-            table.current.remove(&flight.request);
+        if let Entry::Occupied(mut flights) = table.flights.entry(flight.request) {
+            flights.get_mut().retain(|other| other.serial != flight.serial);
+            if flights.get().is_empty() {
+                flights.remove();
+            }
         }
     }
 
     #[cfg(test)]
     fn is_empty(&self) -> bool {
         let table = self.table.lock();
-        table.current.is_empty() && table.nodes.is_empty()
+        table.flights.is_empty() && table.nodes.is_empty()
     }
 }
 
@@ -130,13 +142,16 @@ impl Table {
     fn insert(&mut self, request: ObjectId) -> Arc<Flight> {
         let serial = self.next_serial;
         self.next_serial += 1;
-        let flight = Arc::new(Flight { serial, request, settled: watch::Sender::new(None), task: OnceLock::new() });
-        let abandoned = self.current.insert(request, Arc::clone(&flight));
-        let mut after = Vec::new();
-        if let Some(abandoned) = abandoned {
-            after.extend(self.nodes[&abandoned.serial].after.iter().filter(|stop| stop.borrow().is_none()).cloned());
-            after.push(abandoned.settled.subscribe());
-        }
+        let flight = Arc::new(Flight {
+            serial,
+            request,
+            settled: watch::Sender::new(None),
+            permit: Mutex::new(None),
+            task: OnceLock::new(),
+        });
+        let flights = self.flights.entry(request).or_default();
+        let after = flights.iter().map(|abandoned| abandoned.settled.subscribe()).collect();
+        flights.push(Arc::clone(&flight));
         self.nodes.insert(serial, Node { request, waiters: 0, waits_for: Vec::new(), after });
         flight
     }
@@ -199,8 +214,9 @@ impl Lead {
         self.claims.table.lock().nodes.get(&self.flight.serial).is_none_or(|node| node.waiters == 0)
     }
 
-    /// Publishes the result. The memo has it by now, if it is to have it, so that the next claimant finds it there.
-    pub(crate) fn settle(self, settled: Settled) {
+    /// Publishes the result, and passes the frame's permit on. The memo has the result by now, if it is to have it, so that the next claimant finds it there.
+    pub(crate) fn settle(self, settled: Settled, permit: Option<Permit>) {
+        *self.flight.permit.lock() = permit;
         self.publish(settled);
     }
 
@@ -233,12 +249,14 @@ pub(crate) struct Wait {
 }
 
 impl Wait {
-    pub(crate) async fn settled(mut self) -> Settled {
-        match self.settled.wait_for(Option::is_some).await {
+    /// Waits for the result. Whoever is first also gets the permit of the frame that settled.
+    pub(crate) async fn settled(mut self) -> (Settled, Option<Permit>) {
+        let settled = match self.settled.wait_for(Option::is_some).await {
             Ok(settled) => settled.clone(),
             Err(_) => None,
-        }
-        .unwrap_or_else(|| Settled { result: Err(Error::new(Reason::Cancelled)), pure: false })
+        };
+        let lost = || Settled { result: Err(Error::new(Reason::Cancelled)), pure: false };
+        (settled.unwrap_or_else(lost), self.flight.permit.lock().take())
     }
 }
 
@@ -321,7 +339,7 @@ mod tests {
         let claims: Arc<Claims> = Arc::default();
         let (a, wait) = lead(&claims, None, "a");
         drop(a);
-        let settled = wait.settled().await;
+        let (settled, _) = wait.settled().await;
         assert!(matches!(settled.result, Err(error) if matches!(error.reason(), Reason::Cancelled)));
         assert!(claims.is_empty());
     }
@@ -331,9 +349,9 @@ mod tests {
         let claims: Arc<Claims> = Arc::default();
         let (a, first) = lead(&claims, None, "a");
         let Ok(Claim::Join(second)) = claims.claim(None, request("a")) else { panic!("in flight") };
-        a.settle(success());
-        assert!(first.settled().await.result.is_ok());
-        assert!(second.settled().await.result.is_ok());
+        a.settle(success(), None);
+        assert!(first.settled().await.0.result.is_ok());
+        assert!(second.settled().await.0.result.is_ok());
         assert!(claims.is_empty());
     }
 }

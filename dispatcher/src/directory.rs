@@ -137,11 +137,10 @@ enum What {
     Link,
 }
 
-/// Lists everything below `path`, each directory after what is in it.
+/// Lists everything below `path`, each directory before what is in it.
 fn walk(path: &Path) -> Result<Vec<Found>, DirectoryError> {
     let entries = WalkDir::new(path)
         .min_depth(1)
-        .contents_first(true)
         .into_iter()
         .filter_entry(|entry| entry.depth() == 0 || entry.file_name() != OsStr::new(".git"));
     let mut found = Vec::new();
@@ -211,7 +210,8 @@ fn build(path: &Path, hashed: Vec<Hashed>) -> Result<DirectoryObjects, Directory
     let mut objects = HashMap::with_capacity(hashed.len());
     // The entries of the directories that are not complete yet, by depth: those of `path` itself at 0.
     let mut open: Vec<Vec<TreeEntry>> = vec![Vec::new()];
-    for Hashed { depth, path, object } in hashed {
+    // Backwards, so that everything in a directory comes before the directory itself.
+    for Hashed { depth, path, object } in hashed.into_iter().rev() {
         open.resize_with(open.len().max(depth), Vec::new);
         let (mode, id, stored) = match object {
             Some(leaf) => leaf,

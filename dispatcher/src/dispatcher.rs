@@ -110,7 +110,8 @@ impl Dispatcher {
             std: scope.std,
         };
         self.put_node(node.encode()?)?;
-        let settled = core.demand(&scope, keyed, None)?.settled().await;
+        let (settled, permit) = core.demand(&scope, keyed, None)?.settled().await;
+        drop(permit);
         Ok(Completion { request, outcome: settled.result?, remembered: false })
     }
 

@@ -70,20 +70,25 @@ impl FrameHost {
         answer
     }
 
-    /// Gives the permit away until [`FrameHost::resume`].
-    fn suspend(&self) {
-        // The permit must not be dropped under the lock: whoever gets it may be resumed at once.
-        let permit = self.permit.lock().take();
-        drop(permit);
+    /// Gives the permit away.
+    pub(crate) fn take_permit(&self) -> Option<Permit> {
+        self.permit.lock().take()
+    }
+
+    /// Keeps `permit`, unless there is one already.
+    fn keep(&self, permit: Option<Permit>) {
+        let mut held = self.permit.lock();
+        let surplus = if held.is_none() { std::mem::replace(&mut *held, permit) } else { permit };
+        // A permit must not be dropped under the lock: whoever gets it may be resumed at once.
+        drop(held);
+        drop(surplus);
     }
 
     async fn resume(&self) {
-        if self.permit.lock().is_some() {
-            return;
+        let has_permit = self.permit.lock().is_some();
+        if !has_permit {
+            self.keep(Some(self.core.permits.queue(self.scope.root).permit().await));
         }
-        let permit = self.core.permits.queue(self.scope.root).permit().await;
-        let surplus = self.permit.lock().replace(permit);
-        drop(surplus);
     }
 }
 
@@ -110,8 +115,9 @@ impl Host for FrameHost {
         match self.tell(self.begin(keyed))? {
             Nested::Answered(outcome) => Ok(outcome),
             Nested::Pending(wait) => {
-                self.suspend();
-                let settled = wait.settled().await;
+                drop(self.take_permit());
+                let (settled, permit) = wait.settled().await;
+                self.keep(permit);
                 self.resume().await;
                 self.take(settled)
             }
@@ -152,8 +158,9 @@ impl Host for FrameHost {
             if under_way.is_empty() {
                 break;
             }
-            self.suspend();
-            if let Some((index, settled)) = under_way.next().await {
+            drop(self.take_permit());
+            if let Some((index, (settled, permit))) = under_way.next().await {
+                self.keep(permit);
                 answers[index] = self.take(settled);
             }
         }

@@ -1,5 +1,7 @@
 //! Guests that are Rust closures.
 
+mod fold;
+
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;

@@ -40,9 +40,9 @@ impl Core {
     async fn lead(self: Arc<Self>, scope: Arc<Scope>, keyed: Keyed, lead: Lead, queued: Queued) {
         lead.turn().await;
         // Between the caller's look-up and its claim another execution may have settled.
-        let settled = match self.look_up(keyed.request) {
-            Ok(Some(outcome)) => Settled { result: Ok(outcome), pure: true },
-            Err(error) => Settled { result: Err(error), pure: false },
+        let (settled, permit) = match self.look_up(keyed.request) {
+            Ok(Some(outcome)) => (Settled { result: Ok(outcome), pure: true }, None),
+            Err(error) => (Settled { result: Err(error), pure: false }, None),
             Ok(None) => {
                 let host = Arc::new(FrameHost::new(
                     Arc::clone(&self),
@@ -52,10 +52,10 @@ impl Core {
                     queued.permit().await,
                 ));
                 let result = self.execute(&scope, &keyed, Arc::clone(&host)).await;
-                self.settle(&keyed, result, host.saw_impure(), &lead)
+                (self.settle(&keyed, result, host.saw_impure(), &lead), host.take_permit())
             }
         };
-        lead.settle(settled);
+        lead.settle(settled, permit);
     }
 
     async fn execute(&self, scope: &Scope, keyed: &Keyed, host: Arc<FrameHost>) -> Result<Outcome> {

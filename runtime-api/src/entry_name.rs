@@ -3,6 +3,7 @@
 use bstr::{BStr, ByteSlice};
 use gix_validate::path::{component, component::Error as Refusal};
 
+use crate::git_attributes_name;
 use crate::tree::EntryMode;
 
 /// What is wrong with the name of a tree entry.
@@ -48,10 +49,12 @@ pub(crate) fn check(name: &BStr, mode: EntryMode) -> Result<(), NameProblem> {
         return Err(NameProblem::TooLong);
     }
     check_component(name, mode)?;
-    // Windows takes a backslash for a separator, so what follows one may not be a look-alike either.
-    for backslash in name.find_iter(b"\\") {
-        let rest = name[backslash + 1..].as_bstr();
-        match check_component(rest, mode) {
+    if matches!(mode, EntryMode::Tree | EntryMode::Commit) && git_attributes_name::is_look_alike(name) {
+        return Err(NameProblem::GitFile);
+    }
+    // Windows takes a backslash for a separator, so no part between two of them may be a look-alike either.
+    for part in name.split_str(b"\\") {
+        match check_component(part.as_bstr(), mode) {
             Err(problem @ (NameProblem::DotGit | NameProblem::GitFile)) => return Err(problem),
             _ => {}
         }

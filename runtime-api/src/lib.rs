@@ -3,6 +3,7 @@
 pub mod abi;
 mod entry_name;
 mod error;
+mod git_attributes_name;
 mod host;
 mod host_image;
 mod image;

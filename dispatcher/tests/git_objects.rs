@@ -1,0 +1,185 @@
+//! Objects of real repositories and directories, compared with what git says.
+
+mod fixture;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use fixture::Fixture;
+use manifold_dispatcher::api::{Error, ObjectId, ObjectKind, Outcome, Reason, Status};
+use manifold_dispatcher::native::{NativeRuntime, argument};
+use manifold_dispatcher::{DirectoryError, DirectoryObjects, GitObjects, Invocation, MemoryStore, ObjectSource};
+use tempfile::TempDir;
+
+fn git(directory: &Path, arguments: &[&str]) -> String {
+    let identity = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"];
+    let output = Command::new("git")
+        .args(identity)
+        .args(["-c", "core.autocrlf=false", "-c", "core.symlinks=true", "-c", "core.fileMode=true"])
+        .args(arguments)
+        .current_dir(directory)
+        .env_remove("GIT_DIR")
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("git is installed");
+    assert!(output.status.success(), "git {arguments:?}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+fn id(text: &str) -> ObjectId {
+    text.parse().unwrap()
+}
+
+/// A directory with everything that a directory may have in it.
+fn write_zoo(root: &Path) {
+    let file = |path: &str, content: &[u8]| {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    };
+    file("a", b"a\n");
+    file("a.b/x", b"x\n");
+    file("a0", b"");
+    file("deep/er/and/deeper/f", b"down here\n");
+    file("large", &vec![b'l'; 5 << 20]);
+    file("run.sh", b"#!/bin/sh\n");
+    file(" odd\tname\n", b"?\n");
+    file("group-executable", b"no\n");
+    file("unicode-\u{e9}", b"e\n");
+    fs::set_permissions(root.join("run.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(root.join("group-executable"), fs::Permissions::from_mode(0o654)).unwrap();
+    symlink("a", root.join("link")).unwrap();
+    symlink("../..", root.join("deep/up")).unwrap();
+    symlink("nowhere", root.join("dangling")).unwrap();
+    fs::create_dir_all(root.join("empty/emptier")).unwrap();
+    fs::create_dir_all(root.join("almost-empty/x")).unwrap();
+    symlink("x", root.join("almost-empty/y")).unwrap();
+}
+
+/// The objects below `root`, by git's count.
+fn all_objects(directory: &Path) -> Vec<(ObjectId, String)> {
+    let listed = git(directory, &["cat-file", "--batch-all-objects", "--batch-check=%(objectname) %(objecttype)"]);
+    listed.lines().map(|line| line.split_once(' ').unwrap()).map(|(id_, kind)| (id(id_), kind.to_owned())).collect()
+}
+
+#[test]
+fn a_directory_is_what_git_would_store() {
+    let directory = TempDir::new().unwrap();
+    write_zoo(directory.path());
+    let before = DirectoryObjects::scan(directory.path()).unwrap();
+    git(directory.path(), &["init", "--quiet", "."]);
+    git(directory.path(), &["add", "--all"]);
+    let tree = git(directory.path(), &["write-tree"]);
+    let after = DirectoryObjects::scan(directory.path()).unwrap();
+    assert_eq!(before.root(), Outcome::tree(id(&tree)));
+    assert_eq!(after.root(), before.root(), ".git is left out");
+
+    let listed = all_objects(directory.path());
+    assert!(listed.len() > 15);
+    let git_objects = GitObjects::open(directory.path().join(".git/objects")).unwrap();
+    for (id, kind) in listed {
+        for source in [&git_objects as &dyn ObjectSource, &after] {
+            let object = source.read(id).unwrap().unwrap_or_else(|| panic!("{kind} {id} is missing"));
+            assert_eq!((object.id(), object.kind.as_str()), (id, kind.as_str()));
+            assert_eq!(source.kind(id).unwrap(), Some(object.kind));
+        }
+    }
+    git(directory.path(), &["fsck", "--strict"]);
+}
+
+#[test]
+fn a_single_file_is_a_blob_and_a_linked_directory_is_followed() {
+    let directory = TempDir::new().unwrap();
+    write_zoo(directory.path());
+    let file = DirectoryObjects::scan(&directory.path().join("a")).unwrap();
+    assert_eq!(file.root(), Outcome::blob(ObjectId::of(ObjectKind::Blob, b"a\n")));
+    let link = directory.path().join("to-deep");
+    symlink("deep", &link).unwrap();
+    let (linked, direct) = (DirectoryObjects::scan(&link), DirectoryObjects::scan(&directory.path().join("deep")));
+    assert_eq!(linked.unwrap().root(), direct.unwrap().root());
+    let empty = DirectoryObjects::scan(&directory.path().join("empty")).unwrap();
+    assert_eq!(empty.root(), Outcome::tree(ObjectId::empty_tree()));
+}
+
+#[test]
+fn a_changed_file_is_never_served_under_the_old_id() {
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("f"), "before\n").unwrap();
+    let objects = DirectoryObjects::scan(directory.path()).unwrap();
+    let blob = ObjectId::of(ObjectKind::Blob, b"before\n");
+    assert!(objects.read(blob).unwrap().is_some());
+    fs::write(directory.path().join("f"), "after!\n").unwrap();
+    let changed = |error: Error| {
+        assert_eq!(error.status(), Status::Transient);
+        assert!(error.to_string().contains("changed since"), "{error}");
+    };
+    changed(objects.read(blob).unwrap_err());
+    fs::remove_file(directory.path().join("f")).unwrap();
+    changed(objects.read(blob).unwrap_err());
+}
+
+#[test]
+fn what_cannot_be_read_or_stored_is_named() {
+    let directory = TempDir::new().unwrap();
+    let missing = DirectoryObjects::scan(&directory.path().join("missing")).err().unwrap();
+    assert!(matches!(missing, DirectoryError::Io { .. }), "{missing}");
+    fs::create_dir(directory.path().join("inner")).unwrap();
+    fs::write(directory.path().join("inner/git~1"), "").unwrap();
+    let refused = DirectoryObjects::scan(directory.path()).err().unwrap();
+    assert!(matches!(&refused, DirectoryError::Refused { path, .. } if path.ends_with("inner")), "{refused}");
+    let device = DirectoryObjects::scan(Path::new("/dev/null")).err().unwrap();
+    assert!(matches!(device, DirectoryError::Special { .. }), "{device}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fold_of_head_reads_loose_and_packed_objects_and_imports_nothing() {
+    let directory = TempDir::new().unwrap();
+    write_zoo(directory.path());
+    git(directory.path(), &["init", "--quiet", "."]);
+    git(directory.path(), &["add", "--all"]);
+    git(directory.path(), &["commit", "--quiet", "--message", "zoo"]);
+    // A submodule, whose commit no one here has.
+    let commit = git(directory.path(), &["rev-parse", "HEAD"]);
+    git(directory.path(), &["update-index", "--add", "--cacheinfo", &format!("160000,{},sub", "12".repeat(20))]);
+    git(directory.path(), &["commit", "--quiet", "--message", "with a submodule"]);
+    let head = id(&git(directory.path(), &["rev-parse", "HEAD^{tree}"]));
+
+    let mut counts = Vec::new();
+    for packed in [false, true] {
+        if packed {
+            git(directory.path(), &["gc", "--quiet", "--aggressive", "--prune=now"]);
+            assert_eq!(git(directory.path(), &["count-objects"]), "0 objects, 0 kilobytes");
+        }
+        let source = Arc::new(GitObjects::open(directory.path().join(".git/objects")).unwrap());
+        let store = Arc::new(MemoryStore::new());
+        let runtime = NativeRuntime::builder("native", "1").fold_guests().build().unwrap();
+        let fixture =
+            Fixture::with(runtime, |builder| builder.store(Arc::clone(&store) as _).source(Arc::clone(&source) as _));
+        let dispatcher = &fixture.dispatcher;
+        let post = dispatcher.put_blob(fixture.image("file-count")).unwrap();
+        let args = dispatcher.put_tree([argument("in", Outcome::tree(head)), argument("post", Outcome::blob(post))]);
+        let invocation = Invocation::new(fixture.image("fold"), args.unwrap());
+        let completion = dispatcher.run(invocation).await.unwrap();
+        counts.push(fixture.text(completion.outcome));
+
+        let large = ObjectId::of(ObjectKind::Blob, &vec![b'l'; 5 << 20]);
+        assert!(source.read(large).unwrap().is_some());
+        assert!(store.read(large).unwrap().is_none() && store.read(head).unwrap().is_none(), "nothing is imported");
+
+        let error = source.read(id(&commit)).unwrap_err();
+        assert!(matches!(error.reason(), Reason::WrongKind { found: "commit", .. }), "{error}");
+        assert_eq!(source.read(id(&"12".repeat(20))).unwrap(), None);
+    }
+    let files = git(directory.path(), &["ls-tree", "-r", "--name-only", "-z", &commit]);
+    let expected = format!("{}\n", files.split_terminator('\0').count());
+    assert_eq!(counts, [expected.clone(), expected], "a submodule is no child");
+}
+
+#[test]
+fn a_directory_without_objects_is_an_error() {
+    let error = GitObjects::open("/nowhere/objects").err().unwrap();
+    assert!(error.to_string().contains("/nowhere/objects"), "{error}");
+}

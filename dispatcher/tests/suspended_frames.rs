@@ -1,0 +1,117 @@
+//! Invariant 5: a frame suspended in `run` or `run_many` holds no OS thread, no run permit and no slot that its children
+//! need: any depth completes with one permit.
+
+mod fixture;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use fixture::{Fixture, store_chain};
+use manifold_dispatcher::api::{Call, EntryMode, Outcome, TreeEntry};
+use manifold_dispatcher::native::{NativeRuntime, argument};
+use manifold_dispatcher::{Dispatcher, Invocation};
+
+fn fold_fixture() -> Fixture {
+    let runtime = NativeRuntime::builder("native", "1").fold_guests().build().unwrap();
+    Fixture::with(runtime, |builder| builder.permits(1))
+}
+
+async fn fold(fixture: &Fixture, root: Outcome) -> String {
+    let dispatcher: &Dispatcher = &fixture.dispatcher;
+    let post = dispatcher.put_blob(fixture.image("file-count")).unwrap();
+    let args = dispatcher.put_tree([argument("in", root), argument("post", Outcome::blob(post))]).unwrap();
+    let completion = dispatcher.run(Invocation::new(fixture.image("fold"), args)).await.unwrap();
+    fixture.text(completion.outcome)
+}
+
+#[test]
+fn a_chain_of_100_000_levels_with_one_permit_on_one_thread() {
+    const LEVELS: usize = 100_000;
+    let fixture = fold_fixture();
+    let root = store_chain(&fixture.dispatcher, LEVELS);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    assert_eq!(runtime.block_on(fold(&fixture, Outcome::tree(root))), "1\n");
+    assert_eq!(fixture.runs(), 2 * LEVELS + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_directory_of_100_000_entries_with_one_permit() {
+    const ENTRIES: usize = 100_000;
+    let fixture = fold_fixture();
+    let dispatcher = &fixture.dispatcher;
+    let entries = (0..ENTRIES).map(|number| {
+        let blob = dispatcher.put_blob(number.to_string()).unwrap();
+        TreeEntry::new(format!("f{number}"), EntryMode::Blob, blob)
+    });
+    let root = dispatcher.put_tree(entries).unwrap();
+    assert_eq!(fold(&fixture, Outcome::tree(root)).await, format!("{ENTRIES}\n"));
+}
+
+/// The deeper run goes first, so a wide and deep recursion has few frames under way at a time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_under_way_stay_near_depth_times_width() {
+    const FANOUT: usize = 6;
+    const LEVELS: usize = 6;
+    const WIDTH: usize = 2;
+    let live = Arc::new(AtomicUsize::new(0));
+    let most = Arc::new(AtomicUsize::new(0));
+    let runtime = NativeRuntime::builder("native", "1")
+        .guest("branch", {
+            let most = Arc::clone(&most);
+            move |guest| {
+                let (live, most) = (Arc::clone(&live), Arc::clone(&most));
+                async move {
+                    most.fetch_max(live.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    let path = guest.text("path").await?;
+                    if path.len() < LEVELS {
+                        let mut calls = Vec::new();
+                        for child in 0..FANOUT {
+                            let path = guest.host().put_blob(format!("{path}{child}").into()).await?;
+                            let args = guest.put_tree([argument("path", Outcome::blob(path))]).await?;
+                            calls.push(Call { image: guest.job().image.to_string(), args });
+                        }
+                        for result in guest.host().run_many(calls).await {
+                            result?;
+                        }
+                    }
+                    live.fetch_sub(1, Ordering::SeqCst);
+                    guest.blob(path).await
+                }
+            }
+        })
+        .build()
+        .unwrap();
+    let fixture = Fixture::with(runtime, |builder| builder.permits(1).width(WIDTH));
+    let invocation = Invocation::new(fixture.image("branch"), fixture.args(&[("path", "")]));
+    fixture.dispatcher.run(invocation).await.unwrap();
+    let all: usize = (0..=LEVELS as u32).map(|level| FANOUT.pow(level)).sum();
+    assert_eq!(fixture.runs(), all);
+    let most = most.load(Ordering::SeqCst);
+    assert!(most <= LEVELS * WIDTH + 1, "{most} of {all} frames were under way at once");
+}
+
+/// A small fold that comes after a huge one has its turns.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_later_root_is_not_starved() {
+    let fixture = fold_fixture();
+    let dispatcher = &fixture.dispatcher;
+    let huge = (0..20_000).map(|number| {
+        let blob = dispatcher.put_blob(format!("huge {number}")).unwrap();
+        TreeEntry::new(format!("f{number}"), EntryMode::Blob, blob)
+    });
+    let huge = dispatcher.put_tree(huge).unwrap();
+    let small = store_chain(dispatcher, 5);
+    let (huge_done, small_done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let order = AtomicUsize::new(1);
+    tokio::join!(
+        async {
+            fold(&fixture, Outcome::tree(huge)).await;
+            huge_done.store(order.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
+        },
+        async {
+            fold(&fixture, Outcome::tree(small)).await;
+            small_done.store(order.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
+        }
+    );
+    assert_eq!((small_done.into_inner(), huge_done.into_inner()), (1, 2));
+}

@@ -1,0 +1,338 @@
+//! Trees against the real git: the same ids, the same refusals.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use manifold_runtime_api::bstr::{BString, ByteSlice};
+use manifold_runtime_api::{EntryMode, Object, ObjectId, ObjectKind, Tree, TreeEntry, TreeError};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+/// A repository that git checks trees for.
+struct Git(TempDir);
+
+impl Git {
+    fn new() -> Self {
+        let git = Self(TempDir::new().unwrap());
+        git.run(&["init", "--quiet", "--object-format=sha1", "."], b"");
+        git.run(&["hash-object", "-w", "-t", "blob", "--stdin"], b"");
+        git.run(&["hash-object", "-w", "-t", "tree", "--stdin"], b"");
+        git
+    }
+
+    fn run(&self, arguments: &[&str], input: &[u8]) -> Result<String, String> {
+        run(self.0.path(), arguments, input)
+    }
+
+    /// The id that git stores a tree under, unless it refuses it.
+    fn store(&self, encoded: &[u8]) -> Result<ObjectId, String> {
+        let id = self.run(&["hash-object", "-w", "-t", "tree", "--stdin"], encoded)?;
+        Ok(id.trim().parse().unwrap())
+    }
+
+    /// The id that git gives to an object without judging it.
+    fn id(&self, encoded: &[u8]) -> ObjectId {
+        self.run(&["hash-object", "--literally", "-t", "tree", "--stdin"], encoded).unwrap().trim().parse().unwrap()
+    }
+
+    /// Whether git's strictest check lets an object through that it stored without looking.
+    fn fsck(&self, encoded: &[u8]) -> Result<(), String> {
+        let id = self.run(&["hash-object", "-w", "--literally", "-t", "tree", "--stdin"], encoded)?;
+        let checked = self.run(&["fsck", "--strict", "--no-dangling", id.trim()], b"");
+        std::fs::remove_file(self.0.path().join(".git/objects").join(&id[..2]).join(id[2..].trim())).unwrap();
+        checked.map(drop)
+    }
+}
+
+fn run(directory: &Path, arguments: &[&str], input: &[u8]) -> Result<String, String> {
+    let mut child = Command::new("git")
+        .args(arguments)
+        .current_dir(directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("git is installed");
+    // A git that refuses before it has read everything closes the pipe.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    let output = child.wait_with_output().unwrap();
+    if output.status.success() {
+        Ok(String::from_utf8(output.stdout).unwrap())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+fn empty_blob() -> ObjectId {
+    ObjectId::of(ObjectKind::Blob, b"")
+}
+
+/// An object of the mode's kind: one that the repository has, but for a submodule.
+fn target(mode: EntryMode) -> ObjectId {
+    match mode.object_kind() {
+        Some(ObjectKind::Tree) => ObjectId::empty_tree(),
+        Some(ObjectKind::Blob) => empty_blob(),
+        None => ObjectId::of(ObjectKind::Blob, b"in another repository"),
+    }
+}
+
+fn entry(name: impl Into<BString>, mode: EntryMode) -> TreeEntry {
+    TreeEntry::new(name, mode, target(mode))
+}
+
+/// Git's encoding of entries as they stand, right or wrong.
+fn encode(entries: &[(&str, &[u8], ObjectId)]) -> Vec<u8> {
+    let mut encoded = Vec::new();
+    for (mode, name, id) in entries {
+        encoded.extend_from_slice(mode.as_bytes());
+        encoded.push(b' ');
+        encoded.extend_from_slice(name);
+        encoded.push(0);
+        encoded.extend_from_slice(id.as_bytes());
+    }
+    encoded
+}
+
+/// Names around everything that git is careful about.
+const TRICKY: &[&str] = &[
+    ".",
+    "..",
+    "...",
+    ".git",
+    ".GIT",
+    ".Git",
+    ".gIt.",
+    ".git ",
+    ".git .. ",
+    ".git:x",
+    ".git::$INDEX_ALLOCATION",
+    ".git\\x",
+    "x\\.git",
+    "x\\git~1",
+    "x\\y\\.GIT ",
+    "x\\.gitmodules",
+    "\\",
+    "\\.git",
+    "git~1",
+    "GIT~1",
+    "git~1 ",
+    "git~1.",
+    "git~1:x",
+    "git~2",
+    "git~10",
+    "git",
+    ".gi",
+    ".gitt",
+    ".git-x",
+    "gıt",
+    ".g\u{200c}it",
+    "\u{200d}.git",
+    ".git\u{feff}",
+    ".\u{206a}GIT",
+    ".g\u{200b}it",
+    "a/b",
+    "/",
+    "a/",
+    ".gitmodules",
+    ".gitmodules ",
+    ".GITMODULES",
+    ".gitmodules:x",
+    "gitmod~1",
+    "GITMOD~4",
+    "gitmod~5",
+    "gi7eba~1",
+    "GI7EBA~9",
+    "gi7eb~10",
+    "gi7d29~1",
+    ".gitm\u{200c}odules",
+    ".gitattributes",
+    ".gitignore",
+    ".mailmap",
+    "con",
+    "nul.txt",
+    "a:b",
+    "a ",
+    "a.",
+    " ",
+    "\t",
+    "\n",
+    "~",
+    "%",
+    "é",
+    "e\u{301}",
+    "d",
+    "d.x",
+    "d0",
+    "d-",
+    "d/",
+];
+
+fn tricky_name() -> impl Strategy<Value = BString> {
+    prop_oneof![
+        6 => prop::sample::select(TRICKY).prop_map(BString::from),
+        2 => prop::collection::vec(any::<u8>().prop_filter("NUL ends a name", |byte| *byte != 0), 0..6).prop_map(BString::from),
+        2 => prop::collection::vec(prop::sample::select(&b"ad.-/0\\~:"[..]), 0..4).prop_map(BString::from),
+        2 => (prop::sample::select(TRICKY), prop::sample::select(TRICKY)).prop_map(|(a, b)| BString::from(format!("{a}{b}"))),
+    ]
+}
+
+fn mode() -> impl Strategy<Value = EntryMode> {
+    prop::sample::select(&EntryMode::ALL[..])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn trees_are_made_as_git_makes_them_and_refused_as_git_refuses_them(
+        entries in prop::collection::vec((tricky_name(), mode()), 0..5),
+    ) {
+        let git = Git::new();
+        let mut sorted: Vec<TreeEntry> = entries.into_iter().map(|(name, mode)| entry(name, mode)).collect();
+        // In git's order, as git checks it: the id of an unsorted tree says nothing.
+        sorted.sort_by_key(|entry| {
+            let mut key = entry.name.to_vec();
+            key.extend((entry.mode == EntryMode::Tree).then_some(b'/'));
+            key
+        });
+        let raw: Vec<_> = sorted.iter().map(|e| (e.mode.as_str(), e.name.as_slice(), e.id)).collect();
+        let encoded = encode(&raw);
+        let gits = git.fsck(&encoded);
+        let ours = Tree::new(sorted.iter().cloned());
+        prop_assert_eq!(&ours, &Tree::decode(&encoded));
+        match (&ours, &gits) {
+            (Ok(tree), Ok(())) => {
+                prop_assert_eq!(tree.encode(), &encoded[..]);
+                prop_assert_eq!(git.id(&encoded), tree.id());
+            }
+            (Err(_), Err(_)) => {}
+            _ => prop_assert!(false, "git: {gits:?}, ours: {ours:?}, entries: {sorted:?}"),
+        }
+    }
+
+    #[test]
+    fn damaged_trees_are_refused_as_git_refuses_them(
+        names in prop::collection::btree_set("[a-e]{1,2}(\\.[a-c])?", 1..5),
+        cut in any::<prop::sample::Index>(),
+        damage in prop_oneof![Just(None), any::<u8>().prop_map(Some)],
+    ) {
+        let git = Git::new();
+        let tree = Tree::new(names.iter().map(|name| entry(name.as_str(), EntryMode::Blob))).unwrap();
+        let mut encoded = tree.encode();
+        let index = cut.index(encoded.len());
+        match damage {
+            Some(byte) => encoded[index] = byte,
+            None => encoded.truncate(index),
+        }
+        let gits = git.store(&encoded);
+        match Tree::decode(&encoded) {
+            Ok(tree) => {
+                prop_assert_eq!(tree.encode(), encoded);
+                prop_assert_eq!(gits, Ok(tree.id()));
+            }
+            // Git reads 100664 and the like where it is not asked to be strict.
+            Err(TreeError::Mode { .. }) => {}
+            Err(error) => prop_assert!(gits.is_err(), "git takes what is refused: {error}"),
+        }
+    }
+
+    #[test]
+    fn what_is_decoded_is_what_was_encoded(entries in prop::collection::vec((tricky_name(), mode()), 0..12)) {
+        if let Ok(tree) = Tree::new(entries.into_iter().map(|(name, mode)| entry(name, mode))) {
+            prop_assert_eq!(Tree::decode(&tree.encode()), Ok(tree.clone()));
+            for entry in tree.entries() {
+                prop_assert_eq!(tree.get(&entry.name), Some(entry));
+            }
+            prop_assert_eq!(tree.get("not there"), None);
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        if let Ok(tree) = Tree::decode(&bytes) {
+            prop_assert_eq!(tree.encode(), bytes);
+        }
+    }
+}
+
+#[test]
+fn every_tricky_name_in_every_mode_is_judged_as_git_judges_it() {
+    let git = Git::new();
+    let mut wrong = Vec::new();
+    for name in TRICKY {
+        for mode in EntryMode::ALL {
+            let encoded = encode(&[(mode.as_str(), name.as_bytes(), target(mode))]);
+            let (ours, gits) = (Tree::decode(&encoded), git.fsck(&encoded));
+            if ours.is_ok() != gits.is_ok() {
+                wrong.push(format!("{mode} {name:?}: ours {ours:?}, git's {gits:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn malformed_trees_are_refused_as_git_refuses_them() {
+    let (blob, tree, null) = (empty_blob(), ObjectId::empty_tree(), ObjectId::from_bytes(&[0; 20]).unwrap());
+    let long = [b'x'; 4097];
+    let cases: &[(&str, Vec<u8>)] = &[
+        ("null id", encode(&[("100644", b"a", null)])),
+        ("empty name", encode(&[("100644", b"", blob)])),
+        ("slash", encode(&[("100644", b"a/b", blob)])),
+        ("padded mode", encode(&[("0100644", b"a", blob)])),
+        ("padded directory", encode(&[("040000", b"a", tree)])),
+        ("empty mode", encode(&[("", b"a", blob)])),
+        ("mode that is no number", encode(&[("10064x", b"a", blob)])),
+        ("duplicate", encode(&[("100644", b"a", blob), ("100644", b"a", blob)])),
+        (
+            "file and directory, apart",
+            encode(&[("100644", b"a", blob), ("100644", b"a.b", blob), ("40000", b"a", tree)]),
+        ),
+        ("order", encode(&[("100644", b"b", blob), ("100644", b"a", blob)])),
+        ("order of a directory", encode(&[("40000", b"a", tree), ("100644", b"a.b", blob)])),
+        ("cut id", encode(&[("100644", b"a", blob)])[..20].to_vec()),
+        ("no NUL", b"100644 a".to_vec()),
+        ("trailing byte", [encode(&[("100644", b"a", blob)]), vec![b'1']].concat()),
+        ("long name", encode(&[("100644", &long, blob)])),
+    ];
+    let git = Git::new();
+    for (what, encoded) in cases {
+        assert!(git.store(encoded).is_err(), "git takes: {what}");
+        assert!(Tree::decode(encoded).is_err(), "{what}");
+    }
+    // Git keeps reading old trees with such a mode; nothing new is to have one. The last one is 100644 in 16 bits.
+    for mode in ["100664", "100600", "644", "40755", "120777", "10644", "1100644"] {
+        assert!(Tree::decode(&encode(&[(mode, b"a", blob)])).is_err(), "{mode}");
+    }
+}
+
+#[test]
+fn what_a_tree_holds_passes_fsck_with_everything_that_git_allows() {
+    let git = Git::new();
+    let names = ["a", "a.b", "a0", " sp ace\t", "\u{e9}", "con", "a:b", "x\\y", ".gitignore", ".gitattributes"];
+    let entries = names.iter().map(|name| entry(*name, EntryMode::Blob)).chain([
+        entry("run.sh", EntryMode::Executable),
+        entry("up", EntryMode::Symlink),
+        entry("hollow", EntryMode::Tree),
+        entry("sub", EntryMode::Commit),
+        TreeEntry::new(&b"caf\xe9"[..], EntryMode::Blob, empty_blob()),
+    ]);
+    let tree = Tree::new(entries).unwrap();
+    assert_eq!(git.store(&tree.encode()), Ok(tree.id()));
+    git.run(&["fsck", "--strict", &tree.id().to_string()], b"").unwrap();
+}
+
+#[test]
+fn blobs_have_gits_ids_whole_or_piece_by_piece() {
+    let git = Git::new();
+    for content in [&b""[..], b"hello\n", &[0xff; 300_000]] {
+        let gits = git.run(&["hash-object", "--stdin"], content).unwrap();
+        let id = Object::blob(content.to_vec()).id();
+        assert_eq!(gits.trim(), id.to_string());
+        let length = content.len() as u64;
+        assert_eq!(ObjectId::of_blob_from(&mut &content[..], length).unwrap(), id);
+        assert!(ObjectId::of_blob_from(&mut &content[..], length + 1).is_err());
+        assert!(content.is_empty() || ObjectId::of_blob_from(&mut &content[..], length - 1).is_err());
+    }
+}
