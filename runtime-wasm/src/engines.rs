@@ -32,7 +32,7 @@ pub(crate) struct Engines {
 }
 
 impl Engines {
-    pub(crate) fn new(pool_size: u32, table_elements: usize) -> Result<Self> {
+    pub(crate) fn new(pool_size: u32, max_table_elements: usize) -> Result<Self> {
         let mut pool = PoolingAllocationConfig::new();
         pool.total_core_instances(pool_size)
             .total_memories(pool_size)
@@ -40,7 +40,8 @@ impl Engines {
             .total_stacks(pool_size)
             .max_memories_per_module(1)
             .max_tables_per_module(POOL_TABLES_PER_MODULE)
-            .table_elements(table_elements)
+            // One more than a guest may have, so that a breach meets the limit and not the end of the slot.
+            .table_elements(max_table_elements.saturating_add(1))
             .linear_memory_keep_resident(KEEP_RESIDENT)
             .table_keep_resident(KEEP_RESIDENT)
             .max_unused_warm_slots(pool_size)
@@ -48,11 +49,10 @@ impl Engines {
         let mut pooled = deterministic();
         pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
 
-        // Memory from the heap takes no mappings of its own, of which a process has some 65,000. It needs bounds checks in
-        // place of guard pages.
+        // Without reservations, guards and images a memory is one plain mapping, which the kernel joins with its neighbours;
+        // a process has some 65,000 mappings. Bounds checks take the place of guards.
         let mut heap = deterministic();
         heap.allocation_strategy(InstanceAllocationStrategy::OnDemand)
-            .signals_based_traps(false)
             .memory_reservation(0)
             .memory_reservation_for_growth(0)
             .memory_guard_size(0)

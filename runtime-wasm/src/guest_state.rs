@@ -60,10 +60,12 @@ impl ResourceLimiter for GuestState {
     }
 }
 
-/// A guest may see its own maximum. The host's limit ends it, for an answer must not depend on it.
+/// A guest may see its own maximum. The host's limit ends it, for an answer must not depend on it; a `maximum` above the limit
+/// may be the allocator's.
 fn grow(desired: usize, maximum: Option<usize>, limit: u64, breach: Limit) -> wasmtime::Result<bool> {
-    if maximum.is_some_and(|maximum| desired > maximum) {
-        return Ok(false);
+    let is_own = |maximum: &usize| *maximum as u64 <= limit;
+    if let Some(maximum) = maximum.filter(is_own) {
+        return Ok(desired <= maximum);
     }
     if desired as u64 > limit {
         return Err(wasmtime::Error::new(Error::from(breach)));

@@ -16,13 +16,14 @@ pub struct WasmRuntime {
     host_image: HostImage,
     modules: ModuleCache,
     ticker: Ticker,
+    max_table_elements: u64,
 }
 
 /// A [`WasmRuntime`] whose settings are still being chosen. None of them can change an answer.
 #[derive(Debug, Clone)]
 pub struct WasmRuntimeBuilder {
     pool_size: u32,
-    table_elements: usize,
+    max_table_elements: usize,
 }
 
 /// Instances in the pool, unless told otherwise. Each reserves address space; memory is taken as guests touch it.
@@ -39,8 +40,8 @@ impl WasmRuntime {
 
     /// Starts a runtime.
     pub fn builder() -> WasmRuntimeBuilder {
-        let table_elements = usize::try_from(Limits::default().table_elements).unwrap_or(usize::MAX);
-        WasmRuntimeBuilder { pool_size: POOL_SIZE, table_elements }
+        let max_table_elements = usize::try_from(Limits::default().table_elements).unwrap_or(usize::MAX);
+        WasmRuntimeBuilder { pool_size: POOL_SIZE, max_table_elements }
     }
 
     /// The module, compiled for the pool if it fits it. A module that fits neither is bad.
@@ -63,10 +64,11 @@ impl WasmRuntimeBuilder {
         self
     }
 
-    /// How many elements a table in the pool holds. At least what [`Limits::table_elements`] allows; default: its default.
+    /// How many elements a guest's table may have, even where [`Limits::table_elements`] is larger. Default: that limit's
+    /// default.
     #[must_use]
-    pub fn pool_table_elements(mut self, elements: usize) -> Self {
-        self.table_elements = elements;
+    pub fn max_table_elements(mut self, elements: usize) -> Self {
+        self.max_table_elements = elements;
         self
     }
 
@@ -75,14 +77,15 @@ impl WasmRuntimeBuilder {
     /// # Errors
     /// `RuntimeFailed` when wasmtime cannot start, for instance when the pool's address space cannot be reserved.
     pub fn build(self) -> Result<WasmRuntime> {
-        let engines = Arc::new(Engines::new(self.pool_size, self.table_elements)?);
+        let engines = Arc::new(Engines::new(self.pool_size, self.max_table_elements)?);
         let description = HostImage::new("wasmtime").with("engine", wasmtime_environ::VERSION).with("abi", abi::NAME);
         let host_image = DETERMINISM
             .into_iter()
             .fold(description, |description, (setting, value)| description.with(setting, value))
             .seal()?;
         let ticker = Ticker::start(&engines)?;
-        Ok(WasmRuntime { host_image, modules: ModuleCache::new(engines), ticker })
+        let max_table_elements = self.max_table_elements as u64;
+        Ok(WasmRuntime { host_image, modules: ModuleCache::new(engines), ticker, max_table_elements })
     }
 }
 
@@ -100,7 +103,8 @@ impl Runtime for WasmRuntime {
         self.compiled(module, limits, host).await.map(|_| ())
     }
 
-    async fn run(&self, job: Job, host: Arc<dyn Host>) -> Result<Outcome> {
+    async fn run(&self, mut job: Job, host: Arc<dyn Host>) -> Result<Outcome> {
+        job.limits.table_elements = job.limits.table_elements.min(self.max_table_elements);
         let (module, limits) = (job.module, job.limits);
         let (compiled, placement) = self.compiled(module, &limits, &*host).await?;
         let _awake = self.ticker.awake();

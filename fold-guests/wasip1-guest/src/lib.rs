@@ -2,7 +2,7 @@
 //!
 //! It answers the number of entries of the argument tree `in`, greets on standard output, and panics when asked to.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 #[link(wasm_import_module = "caos_abi_v1")]
 unsafe extern "C" {
@@ -32,7 +32,7 @@ pub extern "C" fn caos_run() {
     let job = host(r#"{"op":"job"}"#);
     assert_eq!(field(&job, "stack"), "");
     let args = host(&format!(r#"{{"op":"tree","hash":"{}"}}"#, field(&job, "args")));
-    let hashes: HashMap<_, _> =
+    let hashes: BTreeMap<_, _> =
         args.split('{').skip(2).map(|entry| (field(entry, "name"), field(entry, "hash"))).collect();
     assert!(!hashes.contains_key("panic"), "asked to panic");
     let entries = host(&format!(r#"{{"op":"tree","hash":"{}"}}"#, hashes["in"]));

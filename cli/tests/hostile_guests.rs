@@ -1,0 +1,251 @@
+//! Guests that misbehave: each gets a typed error that names guest and request, and the dispatcher goes on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use manifold_dispatcher::{Dispatcher, Invocation};
+use manifold_runtime_api::{Error, ErrorKind, Limit, Limits, Module, ObjectId, ObjectKind, Reason, Runtime};
+use manifold_runtime_wasm::WasmRuntime;
+
+struct Arena {
+    dispatcher: Dispatcher,
+    wasm: ObjectId,
+}
+
+const EMPTY_TREE: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
+
+impl Arena {
+    fn new() -> Self {
+        let runtime = WasmRuntime::new().unwrap();
+        let wasm = runtime.host_image().id();
+        let mut limits = Limits::default();
+        limits.compute_time = Duration::from_millis(200);
+        limits.memory_bytes = 16 << 20;
+        limits.module_bytes = 1 << 20;
+        let dispatcher = Dispatcher::builder().runtime(Arc::new(runtime)).limits(limits).build().unwrap();
+        Self { dispatcher, wasm }
+    }
+
+    async fn run(&self, code: Vec<u8>) -> Result<String, Error> {
+        let module = Module { kind: ObjectKind::Blob, id: self.dispatcher.put_blob(code).unwrap() };
+        let image = self.dispatcher.put_image(self.wasm, module).unwrap();
+        let args = self.dispatcher.put_tree([]).unwrap();
+        let completion = self.dispatcher.run(Invocation::new(image, args)).await.map_err(|error| {
+            let frame = error.frame().unwrap_or_else(|| panic!("no frame: {error:?}"));
+            assert_eq!((frame.image.as_str(), frame.runtime.as_str()), (image.to_string().as_str(), "wasmtime"));
+            error
+        })?;
+        Ok(completion.outcome.id.to_string())
+    }
+
+    async fn fails(&self, what: &str, text: &str) -> Error {
+        let error = self.run(wat::parse_str(text).unwrap()).await.expect_err(what);
+        let healthy = self.run(wat::parse_str(guest(&answer())).unwrap()).await;
+        assert_eq!(healthy.unwrap(), EMPTY_TREE, "after {what}");
+        error
+    }
+}
+
+/// A guest whose body may use `$call`, `$read` and `$say` (send the request at a place in memory).
+fn guest(body: &str) -> String {
+    format!(
+        r#"(module
+            (import "caos_abi_v1" "call" (func $call (param i32 i32) (result i32)))
+            (import "caos_abi_v1" "read" (func $read (param i32)))
+            (memory (export "memory") 1)
+            {body})"#
+    )
+}
+
+/// The body of a guest that sends `requests` one after the other.
+fn says(requests: &[&str]) -> String {
+    let mut data = String::new();
+    let mut calls = String::new();
+    let mut offset = 0;
+    for request in requests {
+        let escaped: String = request.bytes().map(|byte| format!("\\{byte:02x}")).collect();
+        data += &format!("(data (i32.const {offset}) \"{escaped}\")\n");
+        calls += &format!("(drop (call $call (i32.const {offset}) (i32.const {})))\n", request.len());
+        offset += request.len();
+    }
+    format!("{data}(func (export \"caos_run\") {calls})")
+}
+
+fn out() -> String {
+    format!("{{\"op\":\"out\",\"kind\":\"tree\",\"hash\":\"{EMPTY_TREE}\"}}")
+}
+
+fn answer() -> String {
+    says(&[&out()])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_that_loops_for_ever_is_stopped_while_others_run() {
+    let arena = Arena::new();
+    let looping = guest("(func (export \"caos_run\") (loop (br 0)))");
+    let error = arena.fails("a loop", &looping).await;
+    assert!(matches!(error.reason(), Reason::LimitBreached(Limit::ComputeTime { .. })), "{error:?}");
+    let starting = guest("(func $spin (loop (br 0))) (start $spin) (func (export \"caos_run\"))");
+    let error = arena.fails("a loop in the start function", &starting).await;
+    assert!(matches!(error.reason(), Reason::LimitBreached(Limit::ComputeTime { .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn loops_do_not_keep_others_from_running_on_one_thread() {
+    let arena = Arena::new();
+    let looping = wat::parse_str(guest("(func (export \"caos_run\") (loop (br 0)))")).unwrap();
+    let healthy = wat::parse_str(guest(&answer())).unwrap();
+    let (error, healthy) = tokio::join!(arena.run(looping), arena.run(healthy));
+    assert!(error.is_err());
+    assert_eq!(healthy.unwrap(), EMPTY_TREE);
+}
+
+#[tokio::test]
+async fn memory_and_tables_have_limits_that_a_guest_cannot_survive() {
+    let arena = Arena::new();
+    let growing = guest("(func (export \"caos_run\") (loop (drop (memory.grow (i32.const 16))) (br 0)))");
+    let error = arena.fails("growing memory", &growing).await;
+    assert!(matches!(error.reason(), Reason::LimitBreached(Limit::Memory { bytes: 0x100_0000 })), "{error:?}");
+    let large = "(module (memory (export \"memory\") 1000) (func (export \"caos_run\")))";
+    let error = arena.fails("a large initial memory", large).await;
+    assert!(matches!(error.reason(), Reason::LimitBreached(Limit::Memory { .. })), "{error:?}");
+    let table = guest(
+        "(table $t 1 funcref)
+         (func (export \"caos_run\") (loop (drop (table.grow $t (ref.null func) (i32.const 10000))) (br 0)))",
+    );
+    let error = arena.fails("a growing table", &table).await;
+    assert!(matches!(error.reason(), Reason::LimitBreached(Limit::Table { elements: 100_000 })), "{error:?}");
+
+    // A maximum of the guest's own is the guest's business.
+    let bounded = guest(&answer()).replace("(export \"memory\") 1", "(export \"memory\") 1 2").replace(
+        "(func (export \"caos_run\")",
+        "(func (export \"caos_run\") (if (i32.ne (memory.grow (i32.const 5)) (i32.const -1)) (then unreachable))",
+    );
+    assert_eq!(arena.run(wat::parse_str(bounded).unwrap()).await.unwrap(), EMPTY_TREE);
+}
+
+#[tokio::test]
+async fn traps_and_deep_recursion() {
+    let arena = Arena::new();
+    let error =
+        arena.fails("unreachable", &guest("(func $boom unreachable) (func (export \"caos_run\") (call $boom))")).await;
+    assert!(
+        matches!(error.reason(), Reason::Trapped { trap } if trap.contains("unreachable") && trap.contains("boom")),
+        "{error:?}"
+    );
+    assert_eq!(error.kind(), ErrorKind::Guest);
+    let error = arena
+        .fails("division", &guest("(func (export \"caos_run\") (drop (i32.div_u (i32.const 1) (i32.const 0))))"))
+        .await;
+    assert!(matches!(error.reason(), Reason::Trapped { trap } if trap.contains("divide by zero")), "{error:?}");
+    let error = arena.fails("recursion", &guest("(func $f (export \"caos_run\") (call $f) (call $f))")).await;
+    assert!(matches!(error.reason(), Reason::LimitBreached(Limit::Stack { .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn out_is_called_once() {
+    let arena = Arena::new();
+    let error = arena.fails("no out", &guest("(func (export \"caos_run\"))")).await;
+    assert!(matches!(error.reason(), Reason::NoOutcome), "{error:?}");
+    let error = arena.fails("out twice", &guest(&says(&[&out(), &out()]))).await;
+    assert!(matches!(error.reason(), Reason::OutcomeTwice), "{error:?}");
+}
+
+#[tokio::test]
+async fn objects_that_do_not_exist_or_are_of_another_kind() {
+    let arena = Arena::new();
+    let missing = "ab".repeat(20);
+    let out_missing = format!("{{\"op\":\"out\",\"kind\":\"blob\",\"hash\":\"{missing}\"}}");
+    let error = arena.fails("out of a missing object", &guest(&says(&[&out_missing]))).await;
+    assert!(matches!(error.reason(), Reason::MissingObject { .. }), "{error:?}");
+    let out_kind = format!("{{\"op\":\"out\",\"kind\":\"blob\",\"hash\":\"{EMPTY_TREE}\"}}");
+    let error = arena.fails("out of another kind", &guest(&says(&[&out_kind]))).await;
+    assert!(matches!(error.reason(), Reason::WrongKind { .. }), "{error:?}");
+    for request in [
+        format!("{{\"op\":\"get\",\"hash\":\"{missing}\"}}"),
+        format!("{{\"op\":\"tree\",\"hash\":\"{missing}\"}}"),
+        format!("{{\"op\":\"get\",\"hash\":\"{EMPTY_TREE}\"}}"),
+        format!("{{\"op\":\"put_tree\",\"entries\":[{{\"name\":\"x\",\"kind\":\"blob\",\"hash\":\"{missing}\"}}]}}"),
+        format!("{{\"op\":\"run\",\"image\":\"{missing}\",\"args\":\"{EMPTY_TREE}\"}}"),
+    ] {
+        let error = arena.fails(&request, &guest(&says(&[&request]))).await;
+        assert!(matches!(error.reason(), Reason::NoOutcome), "{error:?}");
+        let cause = error.root_cause().reason();
+        assert!(matches!(cause, Reason::MissingObject { .. } | Reason::WrongKind { .. }), "{request}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn pointers_outside_the_memory() {
+    let arena = Arena::new();
+    for (what, body) in [
+        ("call past the end", "(drop (call $call (i32.const 65530) (i32.const 100)))"),
+        ("call that wraps around", "(drop (call $call (i32.const -1) (i32.const -1)))"),
+        ("read past the end", "(drop (call $call (i32.const 0) (i32.const 12))) (call $read (i32.const 65535))"),
+        ("read at -1", "(drop (call $call (i32.const 0) (i32.const 12))) (call $read (i32.const -1))"),
+    ] {
+        let text =
+            guest(&format!("(data (i32.const 0) \"{{\\22op\\22:\\22job\\22}}\") (func (export \"caos_run\") {body})"));
+        let error = arena.fails(what, &text).await;
+        let expected = matches!(error.reason(), Reason::AbiViolation { problem } if problem.contains("outside"))
+            || matches!(error.reason(), Reason::LimitBreached(Limit::GuestRequest { .. }));
+        assert!(expected, "{what}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn malformed_requests_and_modules() {
+    let arena = Arena::new();
+    for request in ["", "{", "not json", "{\"op\": 5}", "\u{0}\u{1}"] {
+        let error = arena.fails(request, &guest(&says(&[request, &out()]))).await;
+        assert!(matches!(error.reason(), Reason::AbiViolation { .. }), "{request}: {error:?}");
+    }
+    let no_memory = "(module (func (export \"caos_run\")))";
+    let two_results = "(module (memory (export \"memory\") 1) (func (export \"caos_run\") (result i32) (i32.const 1)))";
+    let stranger =
+        "(module (import \"env\" \"time\" (func)) (memory (export \"memory\") 1) (func (export \"caos_run\")))";
+    for (text, words) in [(no_memory, "memory"), (two_results, "caos_run"), (stranger, "env::time")] {
+        let error = arena.fails(text, text).await;
+        assert!(matches!(error.reason(), Reason::BadModule { problem, .. } if problem.contains(words)), "{error:?}");
+    }
+    for code in [b"".to_vec(), b"not wasm".to_vec(), b"\0asm\x01\0\0\0\xff".to_vec()] {
+        let error = arena.run(code).await.unwrap_err();
+        assert!(matches!(error.reason(), Reason::BadModule { .. }), "{error:?}");
+    }
+    let error = arena.run(vec![0; 2 << 20]).await.unwrap_err();
+    assert!(matches!(error.reason(), Reason::LimitBreached(Limit::Module { .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn fail_ends_the_guest_at_once() {
+    let arena = Arena::new();
+    let body =
+        says(&[&out(), "{\"op\":\"fail\",\"message\":\"enough\"}"]).replacen("(func (export", "(func $said (export", 1);
+    let text = guest(&body.replace("))\n)", "))\n(loop (br 0)))"));
+    let error = arena.fails("fail and loop", &text).await;
+    assert!(matches!(error.reason(), Reason::GuestFailed { message } if message == "enough"), "{error:?}");
+}
+
+/// Two memories do not fit a slot of the pool, and run on the heap instead.
+#[tokio::test]
+async fn a_module_that_does_not_fit_the_pool_runs_all_the_same() {
+    let arena = Arena::new();
+    let text = guest(&format!("(memory $second 1) {}", answer()));
+    assert_eq!(arena.run(wat::parse_str(text).unwrap()).await.unwrap(), EMPTY_TREE);
+}
+
+/// NaN bits, the one thing about floats that wasm leaves open, are canonical.
+#[tokio::test]
+async fn nan_is_canonical() {
+    let arena = Arena::new();
+    let body = answer().replace(
+        "(func (export \"caos_run\")",
+        "(func (export \"caos_run\")
+            (if (i32.ne (i32.const 0x7fc00000) (i32.reinterpret_f32 (f32.div (f32.const 0) (f32.const 0))))
+                (then unreachable))
+            (if (i32.ne (i32.const 0x7fc00000)
+                        (i32.reinterpret_f32 (f32.add (f32.reinterpret_i32 (i32.const 0xffc12345)) (f32.const 1))))
+                (then unreachable))",
+    );
+    assert_eq!(arena.run(wat::parse_str(guest(&body)).unwrap()).await.unwrap(), EMPTY_TREE);
+}
