@@ -89,7 +89,7 @@ impl EntryMode {
 
 impl fmt::Display for EntryMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.pad(self.as_str())
     }
 }
 

@@ -1,0 +1,232 @@
+//! The `manifold` command as a user types it.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn manifold(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_manifold")).args(arguments).current_dir(directory).output().unwrap()
+}
+
+fn succeeds(directory: &Path, arguments: &[&str]) -> String {
+    let output = manifold(directory, arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "manifold {arguments:?}: {errors}");
+    assert_eq!(errors, "", "manifold {arguments:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn json(directory: &Path, arguments: &[&str]) -> Value {
+    let text = succeeds(directory, arguments);
+    assert_eq!(text.lines().count(), 1, "one object: {text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+/// What a failing command says on standard error. It says nothing on standard output.
+fn fails(directory: &Path, arguments: &[&str]) -> String {
+    let output = manifold(directory, arguments);
+    assert!(!output.status.success(), "manifold {arguments:?} succeeds");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "", "manifold {arguments:?}");
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.starts_with("error: "), "{errors}");
+    assert_eq!(errors.matches("error: ").count(), 1, "{errors}");
+    errors
+}
+
+fn git(directory: &Path, arguments: &[&str]) -> String {
+    let identity = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"];
+    let output = Command::new("git").args(identity).args(arguments).current_dir(directory).output().unwrap();
+    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// The fixture *bench* as a directory.
+fn bench() -> TempDir {
+    fn fill(directory: &Path, path: &str, levels: usize) {
+        fs::create_dir_all(directory).unwrap();
+        for number in 1..=3 {
+            fs::write(directory.join(format!("f{number}.txt")), format!("{path}/f{number}.txt\n")).unwrap();
+            if levels > 0 {
+                fill(&directory.join(format!("d{number}")), &format!("{path}/d{number}"), levels - 1);
+            }
+        }
+    }
+    let root = TempDir::new().unwrap();
+    fill(&root.path().join("tree"), "tree", 3);
+    root
+}
+
+fn repository() -> TempDir {
+    let root = bench();
+    git(root.path(), &["init", "--quiet", "--initial-branch=main", "."]);
+    symlink("tree/f1.txt", root.path().join("link")).unwrap();
+    git(root.path(), &["add", "--all"]);
+    git(root.path(), &["commit", "--quiet", "--message", "bench"]);
+    git(root.path(), &["tag", "-a", "-m", "a tag", "v1"]);
+    root
+}
+
+#[test]
+fn fold_prints_one_json_object() {
+    let root = bench();
+    let report = json(root.path(), &["fold", "tree", "--repeat", "3", "--json"]);
+    assert_eq!(
+        report["result"],
+        serde_json::json!({
+            "kind": "blob", "hash": "52bd8e43afb01d0c9747f1fedf2fc94684ee4cc4", "text": "120\n"
+        })
+    );
+    assert_eq!(report["nodes"], 160);
+    assert_eq!(report["request"].as_str().unwrap().len(), 40);
+    let repeats = report["repeats"].as_array().unwrap();
+    assert_eq!(repeats.len(), 3);
+    assert_eq!((&repeats[0]["runs"], &repeats[0]["hits"]), (&Value::from(200), &Value::from(0)));
+    for repeat in &repeats[1..] {
+        assert_eq!((&repeat["runs"], &repeat["hits"]), (&Value::from(0), &Value::from(1)));
+        assert!(repeat["seconds"].as_f64().unwrap() > 0.0);
+    }
+    let mut keys: Vec<_> = report.as_object().unwrap().keys().collect();
+    keys.sort();
+    assert_eq!(keys, ["nodes", "repeats", "request", "result"]);
+}
+
+#[test]
+fn fold_prints_a_table_with_a_row_for_each_repeat() {
+    let root = bench();
+    let table = succeeds(root.path(), &["fold", "tree", "--repeat", "2"]);
+    for word in ["result", "nodes", "frames run", "memo hits", "time", "frames/s", "120", "160", "200"] {
+        assert!(table.contains(word), "{word} is not in:\n{table}");
+    }
+    assert!(table.contains("blob 52bd8e43afb01d0c9747f1fedf2fc94684ee4cc4"), "{table}");
+}
+
+#[test]
+fn fold_takes_the_current_directory_and_other_visitors() {
+    let root = bench();
+    let tree = root.path().join("tree");
+    assert_eq!(json(&tree, &["fold", "--json"])["result"]["text"], "120\n");
+    assert_eq!(json(&tree, &["fold", "--json", "--post", "line-count"])["result"]["text"], "120\n");
+    assert_eq!(json(&tree, &["fold", "--json", "--post", "/cas/std/total-size"])["result"]["text"], "2358\n");
+    let dirs_only = json(&tree, &["fold", "--json", "--pre", "dirs-only"]);
+    assert_eq!((&dirs_only["result"]["text"], &dirs_only["nodes"]), (&Value::from("0\n"), &Value::from(160)));
+    let one_file = json(&tree, &["fold", "f1.txt", "--json"]);
+    assert_eq!((&one_file["result"]["text"], &one_file["nodes"]), (&Value::from("1\n"), &Value::from(1)));
+    let salted = json(&tree, &["fold", "--json", "--salt", "x"]);
+    assert_ne!(salted["request"], json(&tree, &["fold", "--json"])["request"]);
+}
+
+#[test]
+fn a_directory_and_the_revision_made_of_it_are_one_request() {
+    let root = repository();
+    let directory = json(root.path(), &["fold", "--json"]);
+    assert_eq!(directory["result"]["text"], "121\n", "a symbolic link is a leaf");
+    for rev in ["HEAD", "main", "v1", &git(root.path(), &["rev-parse", "HEAD"]), "HEAD:"] {
+        let revision = json(root.path(), &["fold", "--rev", rev, "--json"]);
+        assert_eq!(revision["request"], directory["request"], "{rev}");
+        assert_eq!(revision["nodes"], directory["nodes"], "{rev}");
+    }
+    let folder = json(&root.path().join("tree/d1"), &["fold", "--rev", "HEAD:tree", "--json"]);
+    assert_eq!(folder["request"], json(root.path(), &["fold", "tree", "--json"])["request"]);
+    assert_eq!(json(root.path(), &["fold", "--rev", "HEAD:tree/f1.txt", "--json"])["result"]["text"], "1\n");
+
+    git(root.path(), &["gc", "--quiet"]);
+    let packed = json(root.path(), &["fold", "--rev", "HEAD", "--json"]);
+    assert_eq!(packed["request"], directory["request"]);
+    let linked = TempDir::new().unwrap();
+    git(root.path(), &["worktree", "add", "--quiet", linked.path().join("tree").to_str().unwrap()]);
+    let worktree = json(&linked.path().join("tree"), &["fold", "--rev", "HEAD", "--json"]);
+    assert_eq!(worktree["request"], directory["request"], "a linked worktree");
+}
+
+#[test]
+fn run_takes_names_files_and_texts() {
+    let root = bench();
+    let run = |arguments: &[&str]| succeeds(root.path(), arguments);
+    let text = run(&["run", "fold", "--arg", "in=tree", "--arg", "post=/cas/std/file-count"]);
+    assert_eq!(text, "blob 52bd8e43afb01d0c9747f1fedf2fc94684ee4cc4\n120\n");
+    let report = json(root.path(), &["run", "/cas/std/line-count", "--arg", "in=tree/f1.txt", "--json"]);
+    assert_eq!(report["result"]["text"], "1\n");
+    assert_eq!(run(&["run", "total-size", "--text", "in=tree", "--raw"]), "4\n", "four letters and no directory");
+    assert_eq!(run(&["run", "total-size", "--arg", "in=no such path", "--raw"]), "12\n");
+    let tree = run(&["run", "dirs-only", "--arg", "in=tree", "--raw"]);
+    assert_eq!(tree.lines().count(), 3, "{tree}");
+    assert!(tree.starts_with("040000 tree ") && tree.contains("\td1\n"), "{tree}");
+
+    let module = r#"(module
+        (import "caos_abi_v1" "call" (func $call (param i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 0) "{\22op\22:\22out\22,\22kind\22:\22tree\22,\22hash\22:\224b825dc642cb6eb9a060e54bf8d69288fbee4904\22}")
+        (func (export "caos_run") (drop (call $call (i32.const 0) (i32.const 76)))))"#;
+    fs::write(root.path().join("my.wasm"), wat::parse_str(module).unwrap()).unwrap();
+    assert_eq!(run(&["run", "my.wasm"]), "tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\n");
+}
+
+#[test]
+fn cat_prints_objects_of_the_repository_and_of_the_standard_images() {
+    let root = repository();
+    let blob = git(root.path(), &["rev-parse", "HEAD:tree/f1.txt"]);
+    assert_eq!(succeeds(root.path(), &["cat", &blob]), "tree/f1.txt\n");
+    let tree = git(root.path(), &["rev-parse", "HEAD^{tree}"]);
+    assert_eq!(succeeds(root.path(), &["cat", &tree]).trim(), git(root.path(), &["ls-tree", "HEAD"]));
+
+    let elsewhere = TempDir::new().unwrap();
+    let from = root.path().to_str().unwrap();
+    assert_eq!(succeeds(elsewhere.path(), &["cat", &blob, "--repo", from]), "tree/f1.txt\n");
+    assert!(fails(elsewhere.path(), &["cat", &blob]).contains("is not in the store"));
+    assert!(fails(root.path(), &["cat", "xyz"]).contains("no object id"));
+    assert!(fails(root.path(), &["cat", &git(root.path(), &["rev-parse", "HEAD"])]).contains("is a commit"));
+}
+
+#[test]
+fn bad_input_is_one_clear_error() {
+    let root = repository();
+    let error = |arguments: &[&str]| fails(root.path(), arguments);
+    assert!(error(&["fold", "nowhere"]).contains("there is no nowhere"));
+    assert!(
+        error(&["fold", "--post", "no-such"]).contains("one of dirs-only, file-count, fold, line-count, total-size")
+    );
+    assert!(error(&["fold", "--post", "/cas/std/no-such"]).contains("no image"));
+    assert!(error(&["fold", "--post", &"ab".repeat(20)]).contains("is not in the store"));
+    assert!(error(&["fold", "--rev", "no-such"]).contains("\"no-such\" names no file or directory"));
+    assert!(error(&["fold", "--rev", "HEAD:no/such"]).contains("names no file or directory"));
+    assert!(error(&["fold", "/dev/null"]).contains("neither a directory nor a file"));
+    assert!(error(&["run", "fold", "--arg", "in"]).contains("expected NAME=VALUE"));
+    assert!(error(&["run", "fold", "--arg", "a=1", "--text", "a=2"]).contains("given twice"));
+    assert!(error(&["run", "fold", "--arg", "a/b=1"]).contains("slash"));
+
+    let elsewhere = TempDir::new().unwrap();
+    let not_a_repository = fails(elsewhere.path(), &["fold", "--rev", "HEAD"]);
+    assert!(not_a_repository.contains("not in a git repository") && not_a_repository.contains("because: "));
+
+    fs::write(elsewhere.path().join("git~1"), "").unwrap();
+    let refused = fails(elsewhere.path(), &["fold"]);
+    assert!(refused.contains("git~1") && refused.contains("because: "), "{refused}");
+}
+
+/// Root reads everything, so this one is for other users.
+#[test]
+fn an_unreadable_file_is_named() {
+    let root = bench();
+    let secret = root.path().join("tree/d2/f3.txt");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).unwrap();
+    if fs::read(&secret).is_ok() {
+        // What root cannot read either: a file whose reads fail.
+        let memory = fails(root.path(), &["fold", "/proc/self/mem"]);
+        assert!(memory.contains("/proc/self/mem cannot be read"), "{memory}");
+        return;
+    }
+    assert!(fails(root.path(), &["fold", "tree"]).contains("d2/f3.txt cannot be read"));
+}
+
+#[test]
+fn a_failing_guest_is_shown_with_its_frames() {
+    let root = bench();
+    let error = fails(root.path(), &["run", "fold", "--arg", "in=tree", "--text", "post=/cas/std/fold"]);
+    assert!(error.starts_with("error: the argument `post` is missing"), "{error}");
+    assert!(error.contains("in request ") && error.contains("runtime wasmtime"), "{error}");
+    assert!(error.matches("because: ").count() >= 3, "{error}");
+}
