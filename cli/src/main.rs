@@ -1,4 +1,5 @@
 //! The `manifold` command.
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod args;
 mod cat;

@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout))]
 
 mod claim;
 mod core;
@@ -30,3 +31,8 @@ pub use manifold_runtime_wasm as wasm;
 pub use memory_store::MemoryStore;
 pub use observe::{Event, Observer, Stats};
 pub use store::{ObjectSource, Store};
+
+/// The example of the project's README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct ProjectReadme;

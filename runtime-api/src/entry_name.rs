@@ -54,9 +54,8 @@ pub(crate) fn check(name: &BStr, mode: EntryMode) -> Result<(), NameProblem> {
     }
     // Windows takes a backslash for a separator, so no part between two of them may be a look-alike either.
     for part in name.split_str(b"\\") {
-        match check_component(part.as_bstr(), mode) {
-            Err(problem @ (NameProblem::DotGit | NameProblem::GitFile)) => return Err(problem),
-            _ => {}
+        if let Err(problem @ (NameProblem::DotGit | NameProblem::GitFile)) = check_component(part.as_bstr(), mode) {
+            return Err(problem);
         }
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use manifold_runtime_api::bstr::{BString, ByteSlice};
+use manifold_runtime_api::bstr::BString;
 use manifold_runtime_api::{EntryMode, Object, ObjectId, ObjectKind, Tree, TreeEntry, TreeError};
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -15,9 +15,9 @@ struct Git(TempDir);
 impl Git {
     fn new() -> Self {
         let git = Self(TempDir::new().unwrap());
-        git.run(&["init", "--quiet", "--object-format=sha1", "."], b"");
-        git.run(&["hash-object", "-w", "-t", "blob", "--stdin"], b"");
-        git.run(&["hash-object", "-w", "-t", "tree", "--stdin"], b"");
+        git.run(&["init", "--quiet", "--object-format=sha1", "."], b"").unwrap();
+        git.run(&["hash-object", "-w", "-t", "blob", "--stdin"], b"").unwrap();
+        git.run(&["hash-object", "-w", "-t", "tree", "--stdin"], b"").unwrap();
         git
     }
 

@@ -17,13 +17,15 @@ pub(crate) struct Compiled {
     pub(crate) has_initialize: bool,
 }
 
+/// A module that cannot be compiled is remembered too, or every frame that wants it would try again.
+type CompiledOrNot = Result<Arc<Compiled>>;
+
 /// How many compiled modules are kept.
 const KEPT: usize = 256;
 
 pub(crate) struct ModuleCache {
     engines: Arc<Engines>,
-    /// A module that cannot be compiled is remembered too, or every frame that wants it would try again.
-    compiled: Arc<Cache<(ObjectId, Placement), Result<Arc<Compiled>>>>,
+    compiled: Arc<Cache<(ObjectId, Placement), CompiledOrNot>>,
 }
 
 impl ModuleCache {

@@ -1,4 +1,5 @@
 //! `cargo xtask`: set-up, guest builds, and the commands that the README promises.
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod commands;
 mod guests;

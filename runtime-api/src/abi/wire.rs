@@ -104,7 +104,7 @@ fn operation(request: Request<'_>) -> Result<Operation, String> {
             Operation::RunMany(calls.into_iter().map(call).collect::<Result<_, _>>()?)
         }
         "out" => {
-            let kind = parse_kind(&required("kind", request.kind.as_deref())?)?;
+            let kind = parse_kind(required("kind", request.kind.as_deref())?)?;
             Operation::Out(Outcome { kind, id: hash()? })
         }
         "log" => Operation::Log(required("msg", request.msg)?),

@@ -9,13 +9,13 @@ use manifold_runtime_api::{
 };
 
 #[derive(Default)]
-pub struct MapHost {
-    pub objects: Mutex<HashMap<ObjectId, Object>>,
-    pub log: Mutex<Vec<String>>,
+pub(crate) struct MapHost {
+    pub(crate) objects: Mutex<HashMap<ObjectId, Object>>,
+    pub(crate) log: Mutex<Vec<String>>,
 }
 
 impl MapHost {
-    pub fn put(&self, object: Object) -> ObjectId {
+    pub(crate) fn put(&self, object: Object) -> ObjectId {
         let id = object.id();
         self.objects.lock().unwrap().insert(id, object);
         id
@@ -66,7 +66,7 @@ impl Host for MapHost {
     }
 }
 
-pub fn job(host: &MapHost) -> Job {
+pub(crate) fn job(host: &MapHost) -> Job {
     Job {
         request: ObjectId::of(ObjectKind::Blob, b"the request"),
         image: "the image".into(),
