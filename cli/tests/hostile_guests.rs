@@ -116,6 +116,15 @@ async fn memory_and_tables_have_limits_that_a_guest_cannot_survive() {
     let error = arena.fails("a growing table", &table).await;
     assert!(matches!(error.reason(), Reason::LimitBreached(Limit::Table { elements: 100_000 })), "{error:?}");
 
+    // The sum counts, on the heap too, where there is room for many.
+    let many =
+        format!("(module {} (memory (export \"memory\") 1) (func (export \"caos_run\")))", "(memory 100)".repeat(3));
+    let error = arena.fails("many memories", &many).await;
+    assert!(matches!(error.reason(), Reason::LimitBreached(Limit::Memory { .. })), "{error:?}");
+    let many = guest(&format!("{} (func (export \"caos_run\"))", "(table 30000 funcref)".repeat(4)));
+    let error = arena.fails("many tables", &many).await;
+    assert!(matches!(error.reason(), Reason::LimitBreached(Limit::Table { .. })), "{error:?}");
+
     // A maximum of the guest's own is the guest's business.
     let bounded = guest(&answer()).replace("(export \"memory\") 1", "(export \"memory\") 1 2").replace(
         "(func (export \"caos_run\")",
@@ -224,6 +233,27 @@ async fn fail_ends_the_guest_at_once() {
     let text = guest(&body.replace("))\n)", "))\n(loop (br 0)))"));
     let error = arena.fails("fail and loop", &text).await;
     assert!(matches!(error.reason(), Reason::GuestFailed { message } if message == "enough"), "{error:?}");
+}
+
+/// A thousand vectors over the same megabyte are a gigabyte of text.
+#[tokio::test]
+async fn standard_output_is_bounded_before_it_is_copied() {
+    let arena = Arena::new();
+    let body = answer().replace(
+        "(func (export \"caos_run\")",
+        "(func (export \"caos_run\")
+            (local $at i32)
+            (drop (memory.grow (i32.const 200)))
+            (loop $next
+                (i32.store (i32.add (i32.const 4096) (local.get $at)) (i32.const 0))
+                (i32.store (i32.add (i32.const 4100) (local.get $at)) (i32.const 12000000))
+                (local.set $at (i32.add (local.get $at) (i32.const 8)))
+                (br_if $next (i32.lt_u (local.get $at) (i32.const 8192))))
+            (drop (call $write (i32.const 1) (i32.const 4096) (i32.const 1024) (i32.const 2048)))",
+    );
+    let import = "(import \"wasi_snapshot_preview1\" \"fd_write\" (func $write (param i32 i32 i32 i32) (result i32)))";
+    let text = guest(&body).replacen("(module", &format!("(module {import}"), 1);
+    assert_eq!(arena.run(wat::parse_str(text).unwrap()).await.unwrap(), EMPTY_TREE);
 }
 
 /// Two memories do not fit a slot of the pool, and run on the heap instead.

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use manifold_runtime_api::{HostRef, ImageProblem, ObjectId, Runtime};
+use manifold_runtime_api::{DockerReference, HostRef, ImageProblem, ObjectId, Runtime};
 
 /// The runtimes, each under the hash of its host image.
 #[derive(Default)]
@@ -16,14 +16,19 @@ impl Registry {
     }
 
     pub(crate) fn find(&self, host: &HostRef) -> Result<&Arc<dyn Runtime>, ImageProblem> {
-        let found = match host {
-            HostRef::HostImage(id) => self.runtimes.get(id),
-            _ => None,
-        };
-        found.ok_or_else(|| ImageProblem::UnknownHost { host: host.to_string(), known: self.known() })
+        match host {
+            HostRef::HostImage(id) => self.runtimes.get(id).ok_or_else(|| self.unknown(host.to_string())),
+            HostRef::Container(container) => Err(self.refuse_container(container)),
+        }
     }
 
-    pub(crate) fn known(&self) -> Vec<String> {
-        self.runtimes.iter().map(|(id, runtime)| format!("{id} ({})", runtime.host_image().name())).collect()
+    /// Why a container can neither be run nor host others: no runtime for containers exists yet.
+    pub(crate) fn refuse_container(&self, container: &DockerReference) -> ImageProblem {
+        if container.is_by_digest() { self.unknown(container.to_string()) } else { ImageProblem::MovingTag }
+    }
+
+    fn unknown(&self, host: String) -> ImageProblem {
+        let known = |(id, runtime): (&ObjectId, &Arc<dyn Runtime>)| format!("{id} ({})", runtime.host_image().name());
+        ImageProblem::UnknownHost { host, known: self.runtimes.iter().map(known).collect() }
     }
 }

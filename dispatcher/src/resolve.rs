@@ -121,15 +121,8 @@ impl Walk<'_> {
                     NodeShape::Runtime { marker, module } => {
                         return Ok(self.end(*id, bound, self.runtime(*id, marker, module)?, module));
                     }
-                    _ => return Err(not_an_image(*id, "it is of a kind that this dispatcher does not know")),
                 },
-                ImageRef::Docker(container) => {
-                    let host = HostRef::Container(container.clone());
-                    return Err(
-                        ImageProblem::UnknownHost { host: host.to_string(), known: self.registry.known() }.into()
-                    );
-                }
-                other => return Err(not_an_image(ObjectId::empty_tree(), &format!("unknown reference {other}"))),
+                ImageRef::Docker(container) => return Err(self.registry.refuse_container(container).into()),
             };
         }
     }

@@ -132,9 +132,17 @@ async fn an_unknown_host_is_an_error_that_lists_the_known_ones() {
     assert_eq!(known, [format!("{native} (native)")]);
     assert!(fixture.dispatcher.read_tree(native).is_ok(), "the host image is in the store");
 
-    let container = RuntimeNode { host: HostRef::parse("docker://x@sha256:0").unwrap(), module };
-    let image = fixture.dispatcher.put_node(container.encode().unwrap()).unwrap().to_string();
-    assert!(matches!(problem(run(&fixture, &image, &[], None).await), ImageProblem::UnknownHost { .. }));
+    let digest = format!("docker://worker@sha256:{}", "0".repeat(64));
+    for reference in [digest.as_str(), "docker://worker:latest"] {
+        let container = RuntimeNode { host: HostRef::parse(reference).unwrap(), module };
+        let hosted = fixture.dispatcher.put_node(container.encode().unwrap()).unwrap().to_string();
+        for image in [hosted.as_str(), reference] {
+            let problem = problem(run(&fixture, image, &[], None).await);
+            let is_tag = reference != digest;
+            assert_eq!(matches!(problem, ImageProblem::MovingTag), is_tag, "{image}: {problem}");
+            assert_eq!(matches!(problem, ImageProblem::UnknownHost { .. }), !is_tag, "{image}: {problem}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -40,6 +40,9 @@ const MAX_LENGTH: usize = 4096;
 const AS_FSCK: component::Options =
     component::Options { protect_windows: false, protect_hfs: true, protect_ntfs: true };
 
+/// Only Windows takes a backslash for a separator, so only its look-alikes count in the parts of such a name.
+const BETWEEN_BACKSLASHES: component::Options = component::Options { protect_hfs: false, ..AS_FSCK };
+
 /// Checks one entry's name, given the entry's mode.
 pub(crate) fn check(name: &BStr, mode: EntryMode) -> Result<(), NameProblem> {
     if name.find_byte(0).is_some() {
@@ -48,24 +51,26 @@ pub(crate) fn check(name: &BStr, mode: EntryMode) -> Result<(), NameProblem> {
     if name.len() > MAX_LENGTH {
         return Err(NameProblem::TooLong);
     }
-    check_component(name, mode)?;
+    check_component(name, mode, AS_FSCK)?;
     if matches!(mode, EntryMode::Tree | EntryMode::Commit) && git_attributes_name::is_look_alike(name) {
         return Err(NameProblem::GitFile);
     }
-    // Windows takes a backslash for a separator, so no part between two of them may be a look-alike either.
-    for part in name.split_str(b"\\") {
-        if let Err(problem @ (NameProblem::DotGit | NameProblem::GitFile)) = check_component(part.as_bstr(), mode) {
-            return Err(problem);
+    let mut parts = name.split_str(b"\\").peekable();
+    while let Some(part) = parts.next() {
+        match check_component(part.as_bstr(), mode, BETWEEN_BACKSLASHES) {
+            Err(NameProblem::DotGit) => return Err(NameProblem::DotGit),
+            Err(NameProblem::GitFile) if parts.peek().is_none() => return Err(NameProblem::GitFile),
+            _ => {}
         }
     }
     Ok(())
 }
 
-fn check_component(name: &BStr, mode: EntryMode) -> Result<(), NameProblem> {
+fn check_component(name: &BStr, mode: EntryMode, options: component::Options) -> Result<(), NameProblem> {
     // Git wants `.gitmodules` to be a regular file. The library asks that of symbolic links, so other modes go by that name.
     let regular = matches!(mode, EntryMode::Blob | EntryMode::Executable);
     let as_link = (!regular).then_some(component::Mode::Symlink);
-    component(name, as_link, AS_FSCK).map(|_| ()).map_err(|problem| match problem {
+    component(name, as_link, options).map(|_| ()).map_err(|problem| match problem {
         Refusal::Empty => NameProblem::Empty,
         Refusal::PathSeparator => NameProblem::Slash,
         Refusal::Relative => NameProblem::Relative,

@@ -10,7 +10,6 @@ use crate::tree::{EntryMode, Tree, TreeEntry, TreeError};
 
 /// What a caller writes to name an image.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum ImageRef {
     /// Hex digits: a [`RuntimeNode`] or a [`CurryNode`].
     Node(ObjectId),
@@ -64,8 +63,8 @@ pub enum ImageProblem {
         /// The registered hosts, each with its hash and name.
         known: Vec<String>,
     },
-    /// A tag instead of a digest.
-    #[error("a tag moves; name the image by digest (name@sha256:…), or allow tags in the dispatcher")]
+    /// A container image named by a tag instead of a digest.
+    #[error("a tag moves; name the image by digest (name@sha256:…)")]
     MovingTag,
 }
 
@@ -145,7 +144,6 @@ impl fmt::Display for DockerReference {
 
 /// Who runs a module: the content of a runtime node's marker.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum HostRef {
     /// The whole hash of a registered runtime's [`crate::HostImage`].
     HostImage(ObjectId),
@@ -272,7 +270,6 @@ impl CurryNode {
 
 /// The shape of an image node, before the blobs that it names have been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum NodeShape {
     /// A runtime node.
     Runtime {

@@ -9,9 +9,9 @@ use crate::error::{Error, Limit, Reason};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Linear memory or heap, in bytes. Default 256 MiB.
+    /// Linear memory or heap, in bytes, all of a guest's memories together. Default 256 MiB.
     pub memory_bytes: u64,
-    /// Elements in a guest's tables. Default 100,000.
+    /// Elements in a guest's tables, all together. Default 100,000.
     pub table_elements: u64,
     /// Time spent computing, not waiting for nested runs. Default 60 s.
     pub compute_time: Duration,

@@ -71,10 +71,6 @@ impl EntryMode {
         }
     }
 
-    fn from_value(value: u16) -> Option<Self> {
-        Self::ALL.into_iter().find(|mode| mode.as_gix() as u16 == value)
-    }
-
     const fn as_gix(self) -> gix_object::tree::EntryKind {
         use gix_object::tree::EntryKind;
         match self {
@@ -135,13 +131,13 @@ pub enum TreeError {
         /// The first entry that should stand earlier.
         name: BString,
     },
-    /// The mode of an entry is not one of git's five.
-    #[error("tree entry {name:?} has the unknown mode {mode:o}")]
+    /// The mode of an entry is not one of git's five, or is padded with zeros.
+    #[error("tree entry {name:?} has the mode {mode:?}, which is none of git's")]
     Mode {
         /// The name.
         name: BString,
-        /// The mode found.
-        mode: u16,
+        /// The mode as it is spelled.
+        mode: BString,
     },
     /// An entry names the null id.
     #[error("tree entry {name:?} names the null id")]
@@ -149,7 +145,7 @@ pub enum TreeError {
         /// The name.
         name: BString,
     },
-    /// The bytes are not entries of the form `mode SP name NUL id`, or a mode is padded with zeros.
+    /// The bytes are not entries of the form `mode SP name NUL id`.
     #[error("malformed tree: {problem}")]
     Malformed {
         /// What was found.
@@ -191,17 +187,17 @@ impl Tree {
     /// [`TreeError`], which names the first entry at fault.
     pub fn decode(bytes: &[u8]) -> Result<Self, TreeError> {
         let mut entries = Vec::with_capacity(bytes.len() / 48);
-        let mut canonical_length = 0;
+        let mut start = 0;
         for entry in gix_object::TreeRefIter::from_bytes(bytes, gix_hash::Kind::Sha1) {
             let entry = entry
                 .map_err(|_| TreeError::Malformed { problem: "an entry is cut short, or its mode is not octal" })?;
-            let mode = EntryMode::from_value(entry.mode.value())
-                .ok_or_else(|| TreeError::Mode { name: entry.filename.to_owned(), mode: entry.mode.value() })?;
-            canonical_length += mode.as_str().len() + entry.filename.len() + 2 + entry.oid.as_bytes().len();
+            // The library reads the mode as a number. Git wants it spelled in one way.
+            let spelling = bytes[start..].split(|byte| *byte == b' ').next().unwrap_or_default();
+            let mode = EntryMode::ALL.into_iter().find(|mode| mode.as_str().as_bytes() == spelling);
+            let mode =
+                mode.ok_or_else(|| TreeError::Mode { name: entry.filename.to_owned(), mode: BString::from(spelling) })?;
+            start += spelling.len() + entry.filename.len() + 2 + entry.oid.as_bytes().len();
             entries.push(TreeEntry::new(entry.filename, mode, ObjectId::from_gix(entry.oid)));
-        }
-        if canonical_length != bytes.len() {
-            return Err(TreeError::Malformed { problem: "a mode is padded with zeros" });
         }
         if let Some(pair) = entries.windows(2).find(|pair| in_git_order(&pair[0], &pair[1]).is_gt()) {
             return Err(TreeError::Order { name: pair[1].name.clone() });

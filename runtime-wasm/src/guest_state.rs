@@ -14,13 +14,25 @@ pub(crate) struct GuestState {
     pub(crate) memory: Option<Memory>,
     /// What `read` copies out.
     pub(crate) response: Vec<u8>,
+    /// Bytes of all memories together.
+    memory_bytes: u64,
+    /// Elements of all tables together.
+    table_elements: u64,
     /// How much more text of standard output and error is passed on. The rest would be dropped from the log anyway.
     pub(crate) log_bytes_left: u64,
 }
 
 impl GuestState {
     pub(crate) fn new(mailbox: Arc<Mailbox>, limits: Limits) -> Self {
-        Self { mailbox, limits, memory: None, response: Vec::new(), log_bytes_left: limits.log_bytes.saturating_add(1) }
+        Self {
+            mailbox,
+            limits,
+            memory: None,
+            response: Vec::new(),
+            memory_bytes: 0,
+            table_elements: 0,
+            log_bytes_left: limits.log_bytes.saturating_add(1),
+        }
     }
 }
 
@@ -41,14 +53,14 @@ pub(crate) fn limit(store: &mut Store<GuestState>) {
 }
 
 impl ResourceLimiter for GuestState {
-    fn memory_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         let bytes = self.limits.memory_bytes;
-        grow(desired, maximum, bytes, Limit::Memory { bytes })
+        grow(&mut self.memory_bytes, current, desired, maximum, bytes, Limit::Memory { bytes })
     }
 
-    fn table_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         let elements = self.limits.table_elements;
-        grow(desired, maximum, elements, Limit::Table { elements })
+        grow(&mut self.table_elements, current, desired, maximum, elements, Limit::Table { elements })
     }
 
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
@@ -61,15 +73,23 @@ impl ResourceLimiter for GuestState {
 }
 
 /// A guest may see its own maximum. The host's limit ends it, for an answer must not depend on it; a `maximum` above the limit
-/// may be the allocator's.
-fn grow(desired: usize, maximum: Option<usize>, limit: u64, breach: Limit) -> wasmtime::Result<bool> {
-    let is_own = |maximum: &usize| *maximum as u64 <= limit;
-    if let Some(maximum) = maximum.filter(is_own) {
-        return Ok(desired <= maximum);
+/// may be the allocator's. What counts is the sum over all memories, or tables, of the guest.
+fn grow(
+    total: &mut u64,
+    current: usize,
+    desired: usize,
+    maximum: Option<usize>,
+    limit: u64,
+    breach: Limit,
+) -> wasmtime::Result<bool> {
+    if maximum.is_some_and(|maximum| maximum as u64 <= limit && desired > maximum) {
+        return Ok(false);
     }
-    if desired as u64 > limit {
+    let grown = total.saturating_add(desired.saturating_sub(current) as u64);
+    if grown > limit {
         return Err(wasmtime::Error::new(Error::from(breach)));
     }
+    *total = grown;
     Ok(true)
 }
 

@@ -120,20 +120,21 @@ fn fd_write(mut guest: Guest<'_>, fd: u32, vectors: u32, count: u32, written: u3
         return Ok(INVAL);
     }
     let vectors = slice(&mut guest, "fd_write", vectors, count as usize * 8)?.to_vec();
+    let room = usize::try_from(guest.data().log_bytes_left).unwrap_or(usize::MAX);
     let mut text = Vec::new();
     let mut total = 0u32;
     for vector in vectors.chunks_exact(8) {
         let word = |at: usize| u32::from_le_bytes([vector[at], vector[at + 1], vector[at + 2], vector[at + 3]]);
         let (pointer, length) = (word(0), word(4));
-        let bytes = slice(&mut guest, "fd_write", pointer, length as usize)?.to_vec();
+        let bytes = slice(&mut guest, "fd_write", pointer, length as usize)?;
+        // The vectors may overlap and add up to far more than the memory holds.
+        text.extend_from_slice(&bytes[..bytes.len().min(room - text.len())]);
         total = total.saturating_add(length);
-        text.extend_from_slice(&bytes);
     }
     let state = guest.data_mut();
-    let kept = text.len().min(state.log_bytes_left.try_into().unwrap_or(usize::MAX));
-    state.log_bytes_left -= kept as u64;
-    if kept > 0 {
-        let line = String::from_utf8_lossy(&text[..kept]);
+    state.log_bytes_left -= text.len() as u64;
+    if !text.is_empty() {
+        let line = String::from_utf8_lossy(&text);
         state.mailbox.log(line.trim_end_matches('\n').to_owned());
     }
     write(&mut guest, written, &total.to_le_bytes())
