@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use manifold_dispatcher::DirectoryError;
-use manifold_runtime_api::Error;
+use manifold_runtime_api::{Error, Frame};
 
 /// Why a command fails.
 #[derive(Debug, thiserror::Error)]
@@ -50,35 +50,51 @@ impl From<DirectoryError> for CliError {
     }
 }
 
-/// How many causes are shown from either end of a long chain.
-const CAUSES_SHOWN: usize = 6;
+/// A message, and the frames that it came through unchanged, the outermost first.
+struct Cause<'a> {
+    message: String,
+    frames: Vec<&'a Frame>,
+}
 
-/// The error and what led to it, a line each. Frames that only pass a failure on are counted instead of shown.
+/// The error and what led to it. A failure that frames only passed on is told once, with the frames below it.
 pub(crate) fn render(error: &CliError) -> String {
-    let first: &(dyn StdError + 'static) = match error {
+    let mut causes: Vec<Cause<'_>> = Vec::new();
+    let mut next: Option<&(dyn StdError + 'static)> = Some(match error {
         CliError::Failed(error) => error,
         other => other,
-    };
-    let mut lines: Vec<String> = Vec::new();
-    let mut next = Some(first);
+    });
     while let Some(error) = next {
-        match error.downcast_ref::<Error>().and_then(Error::frame) {
-            Some(frame) => lines.push(format!("{error}\n      {frame}")),
-            None => lines.push(error.to_string()),
+        let message = error.to_string();
+        let frame = error.downcast_ref::<Error>().and_then(Error::frame);
+        match causes.last_mut() {
+            Some(last) if last.message == message => last.frames.extend(frame),
+            _ => causes.push(Cause { message, frames: frame.into_iter().collect() }),
         }
         next = error.source();
     }
-    let skipped = lines.len().saturating_sub(2 * CAUSES_SHOWN);
     let mut text = String::new();
-    for (index, line) in lines.iter().enumerate() {
-        if skipped > 0 && index == CAUSES_SHOWN {
-            let _ = writeln!(text, "  … {skipped} more frames …");
-        }
-        if skipped > 0 && (CAUSES_SHOWN..CAUSES_SHOWN + skipped).contains(&index) {
+    write_ends(&mut text, &causes, "  … ", |text, index, cause| {
+        let lead = if index == 0 { "error: " } else { "  because: " };
+        let _ = writeln!(text, "{lead}{}", cause.message);
+        write_ends(text, &cause.frames, "      … ", |text, _, frame| {
+            let _ = writeln!(text, "      {frame}");
+        });
+    });
+    text
+}
+
+/// How many items are shown from either end of a long list.
+const SHOWN: usize = 5;
+
+fn write_ends<T>(text: &mut String, items: &[T], lead: &str, mut write: impl FnMut(&mut String, usize, &T)) {
+    let skipped = if items.len() > 2 * SHOWN { SHOWN..items.len() - SHOWN } else { 0..0 };
+    for (index, item) in items.iter().enumerate() {
+        if skipped.contains(&index) {
+            if index == skipped.start {
+                let _ = writeln!(text, "{lead}{} more …", skipped.len());
+            }
             continue;
         }
-        let lead = if index == 0 { "error: " } else { "  because: " };
-        let _ = writeln!(text, "{lead}{line}");
+        write(text, index, item);
     }
-    text
 }

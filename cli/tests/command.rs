@@ -223,10 +223,21 @@ fn an_unreadable_file_is_named() {
 }
 
 #[test]
-fn a_failing_guest_is_shown_with_its_frames() {
+fn a_failing_guest_is_shown_once_with_its_frames() {
     let root = bench();
     let error = fails(root.path(), &["run", "fold", "--arg", "in=tree", "--text", "post=/cas/std/fold"]);
-    assert!(error.starts_with("error: the argument `post` is missing"), "{error}");
-    assert!(error.contains("in request ") && error.contains("runtime wasmtime"), "{error}");
-    assert!(error.matches("because: ").count() >= 3, "{error}");
+    assert_eq!(error.matches("the argument `post` is missing").count(), 1, "{error}");
+    assert_eq!(error.matches("\n      in request ").count(), 5, "four levels and the visitor: {error}");
+    assert!(error.contains("runtime wasmtime"), "{error}");
+}
+
+#[test]
+fn a_deep_failure_shows_both_ends() {
+    let root = TempDir::new().unwrap();
+    fs::create_dir_all(root.path().join(["d"; 40].join("/"))).unwrap();
+    fs::write(root.path().join(["d"; 40].join("/")).join("f"), "").unwrap();
+    let error = fails(root.path(), &["run", "fold", "--arg", "in=.", "--text", "post=no such image"]);
+    assert!(error.starts_with("error: image \"no such image\": expected"), "{error}");
+    assert!(error.contains("\n      … 31 more …\n"), "{error}");
+    assert_eq!(error.matches("\n      in request ").count(), 10, "{error}");
 }

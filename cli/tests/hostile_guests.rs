@@ -213,7 +213,14 @@ async fn malformed_requests_and_modules() {
     let two_results = "(module (memory (export \"memory\") 1) (func (export \"caos_run\") (result i32) (i32.const 1)))";
     let stranger =
         "(module (import \"env\" \"time\" (func)) (memory (export \"memory\") 1) (func (export \"caos_run\")))";
-    for (text, words) in [(no_memory, "memory"), (two_results, "caos_run"), (stranger, "env::time")] {
+    let threads = "(module (memory (export \"memory\") 1 1 shared) (func (export \"caos_run\")))";
+    let cases = [
+        (no_memory, "memory"),
+        (two_results, "caos_run"),
+        (stranger, "env::time"),
+        (threads, "threads must be enabled"),
+    ];
+    for (text, words) in cases {
         let error = arena.fails(text, text).await;
         assert!(matches!(error.reason(), Reason::BadModule { problem, .. } if problem.contains(words)), "{error:?}");
     }
