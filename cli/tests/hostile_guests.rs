@@ -16,10 +16,14 @@ const EMPTY_TREE: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
 
 impl Arena {
     fn new() -> Self {
+        Self::with_compute_time(Duration::from_millis(200))
+    }
+
+    fn with_compute_time(compute_time: Duration) -> Self {
         let runtime = WasmRuntime::new().unwrap();
         let wasm = runtime.host_image().id();
         let mut limits = Limits::default();
-        limits.compute_time = Duration::from_millis(200);
+        limits.compute_time = compute_time;
         limits.memory_bytes = 16 << 20;
         limits.module_bytes = 1 << 20;
         let dispatcher = Dispatcher::builder().runtime(Arc::new(runtime)).limits(limits).build().unwrap();
@@ -79,25 +83,87 @@ fn answer() -> String {
     says(&[&out()])
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_guest_that_loops_for_ever_is_stopped_while_others_run() {
+const SPINNING: &str = "(func (export \"caos_run\") (loop (br 0)))";
+
+/// A guest that makes a request again and again.
+fn asking(request: &str) -> String {
+    says(&[request]).replacen("(func (export \"caos_run\")", "(func (export \"caos_run\") (loop", 1).replacen(
+        "))\n)",
+        "))\n(br 0)))",
+        1,
+    )
+}
+
+/// Guests that never end: in the guest's code, and in what the host does for it.
+fn endless() -> Vec<(&'static str, String)> {
+    let put = format!("{{\"op\":\"put_blob\",\"bytes_b64\":\"{}\"}}", "QUJD".repeat(10_000));
+    vec![
+        ("a loop", SPINNING.to_owned()),
+        ("a loop of requests", asking("{\"op\":\"job\"}")),
+        ("a loop of large requests", asking(&put)),
+    ]
+}
+
+#[tokio::test]
+async fn a_guest_that_loops_for_ever_is_stopped() {
     let arena = Arena::new();
-    let looping = guest("(func (export \"caos_run\") (loop (br 0)))");
-    let error = arena.fails("a loop", &looping).await;
-    assert!(matches!(error.reason(), Reason::LimitBreached(Limit::ComputeTime { .. })), "{error:?}");
+    for (what, body) in endless() {
+        let error = arena.fails(what, &guest(&body)).await;
+        assert!(matches!(error.reason(), Reason::LimitBreached(Limit::ComputeTime { .. })), "{what}: {error:?}");
+    }
     let starting = guest("(func $spin (loop (br 0))) (start $spin) (func (export \"caos_run\"))");
     let error = arena.fails("a loop in the start function", &starting).await;
     assert!(matches!(error.reason(), Reason::LimitBreached(Limit::ComputeTime { .. })), "{error:?}");
 }
 
+/// On one thread, so that whoever does not yield is noticed.
 #[tokio::test]
-async fn loops_do_not_keep_others_from_running_on_one_thread() {
+async fn others_run_and_finish_while_a_guest_loops() {
+    for (what, body) in endless() {
+        let arena = Arena::with_compute_time(Duration::from_secs(3));
+        let (looping, healthy) = (wat::parse_str(guest(&body)).unwrap(), wat::parse_str(guest(&answer())).unwrap());
+        let looping = async { arena.run(looping).await.map(|_| ()).map_err(|_| std::time::Instant::now()) };
+        let healthy = async {
+            while arena.dispatcher.stats().runs == 0 {
+                tokio::task::yield_now().await;
+            }
+            arena.run(healthy).await.unwrap();
+            std::time::Instant::now()
+        };
+        let (looped, answered) = tokio::join!(looping, healthy);
+        assert!(answered < looped.unwrap_err(), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_looping_guest_is_cancelled_with_its_last_waiter() {
+    for (what, body) in endless() {
+        let arena = Arena::with_compute_time(Duration::from_secs(60));
+        let code = wat::parse_str(guest(&body)).unwrap();
+        let wait = async {
+            while arena.dispatcher.stats().runs == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            _ = arena.run(code) => panic!("{what} ends by itself"),
+            () = wait => {}
+        }
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(arena.dispatcher.stats().failures, 0, "{what}: it was stopped, and did not come to its limit");
+    }
+}
+
+/// A guest that ignores the error of a limit does not have an outcome that depends on the limit.
+#[tokio::test]
+async fn no_guest_survives_a_limit() {
     let arena = Arena::new();
-    let looping = wat::parse_str(guest("(func (export \"caos_run\") (loop (br 0)))")).unwrap();
-    let healthy = wat::parse_str(guest(&answer())).unwrap();
-    let (error, healthy) = tokio::join!(arena.run(looping), arena.run(healthy));
-    assert!(error.is_err());
-    assert_eq!(healthy.unwrap(), EMPTY_TREE);
+    let blob = arena.dispatcher.put_blob(vec![b'x'; 60 << 20]).unwrap();
+    let get = format!("{{\"op\":\"get\",\"hash\":\"{blob}\"}}");
+    let error = arena.fails("a large blob", &guest(&says(&[&get, &out()]))).await;
+    assert!(matches!(error.reason(), Reason::LimitBreached(Limit::Response { .. })), "{error:?}");
 }
 
 #[tokio::test]

@@ -170,6 +170,19 @@ fn a_chain_of_10_000_directories_outgrows_the_pool() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_directory_of_100_000_files() {
+    const FILES: usize = 100_000;
+    let wasm = Wasm::new();
+    let files = (0..FILES).map(|number| {
+        let blob = wasm.dispatcher.put_blob((number % 1000).to_string()).unwrap();
+        TreeEntry::new(format!("file number {number}"), EntryMode::Blob, blob)
+    });
+    let root = wasm.dispatcher.put_tree(files).unwrap();
+    assert_eq!(wasm.fold(Outcome::tree(root), FILE_COUNT).await, format!("{FILES}\n"));
+    assert_eq!(wasm.runs(), 1000 + 2, "equal files are one request");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pool_of_one_changes_nothing() {
     let wasm = Wasm::with(WasmRuntime::builder().pool_size(1).build().unwrap(), None);
     let usual = Wasm::new();

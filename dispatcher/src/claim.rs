@@ -28,8 +28,8 @@ pub(crate) struct Flight {
     serial: u64,
     request: ObjectId,
     settled: watch::Sender<Option<Settled>>,
-    /// The run permit of the frame that settled, for the first frame that goes on because of it: a recursion that goes back
-    /// up must not be overtaken by what has not begun yet.
+    /// The run permit of this flight's frame while the frame computes. A nested run that settles puts its own here: a
+    /// recursion that goes back up must not be overtaken by what has not begun yet.
     permit: Mutex<Option<Permit>>,
     task: OnceLock<AbortHandle>,
 }
@@ -50,8 +50,11 @@ struct Table {
 }
 
 struct Node {
-    request: ObjectId,
+    flight: Arc<Flight>,
+    /// How many wait for this flight, frames and callers from outside.
     waiters: usize,
+    /// Flights whose frames are among the waiters.
+    waiting_frames: Vec<u64>,
     /// Flights that this one's frame waits for, as often as it does.
     waits_for: Vec<u64>,
     /// Abandoned flights of the same request that had not stopped when this one was claimed.
@@ -91,6 +94,7 @@ impl Claims {
     fn wait(self: &Arc<Self>, table: &mut Table, waiter: Option<&Arc<Flight>>, flight: Arc<Flight>) -> Wait {
         if let Some(node) = table.nodes.get_mut(&flight.serial) {
             node.waiters += 1;
+            node.waiting_frames.extend(waiter.map(|waiter| waiter.serial));
         }
         if let Some(node) = waiter.and_then(|waiter| table.nodes.get_mut(&waiter.serial)) {
             node.waits_for.push(flight.serial);
@@ -105,12 +109,13 @@ impl Claims {
 
     fn leave(&self, waiter: Option<u64>, flight: &Flight) {
         let mut table = self.table.lock();
-        if let Some(node) = waiter.and_then(|serial| table.nodes.get_mut(&serial))
-            && let Some(index) = node.waits_for.iter().position(|serial| *serial == flight.serial)
-        {
-            node.waits_for.swap_remove(index);
+        if let Some(node) = waiter.and_then(|serial| table.nodes.get_mut(&serial)) {
+            remove_one(&mut node.waits_for, flight.serial);
         }
         let Some(node) = table.nodes.get_mut(&flight.serial) else { return };
+        if let Some(waiter) = waiter {
+            remove_one(&mut node.waiting_frames, waiter);
+        }
         node.waiters -= 1;
         if node.waiters == 0 {
             drop(table);
@@ -120,21 +125,58 @@ impl Claims {
         }
     }
 
+    /// Takes a flight that has stopped out of the table, and hands its permit to a frame that goes on because of it. A caller
+    /// from outside gets none, for it may take its time before it looks.
     fn stop(&self, flight: &Flight) {
+        let mut permit = flight.permit.lock().take();
         let mut table = self.table.lock();
-        table.nodes.remove(&flight.serial);
+        let frames = table.nodes.remove(&flight.serial).map(|node| node.waiting_frames).unwrap_or_default();
+        for waiter in frames.iter().filter_map(|serial| table.nodes.get(serial)) {
+            let mut slot = waiter.flight.permit.lock();
+            if slot.is_none() {
+                *slot = permit.take();
+            }
+        }
         if let Entry::Occupied(mut flights) = table.flights.entry(flight.request) {
             flights.get_mut().retain(|other| other.serial != flight.serial);
             if flights.get().is_empty() {
                 flights.remove();
             }
         }
+        // A permit must not be dropped under the lock: whoever gets it may be resumed at once.
+        drop(table);
+        drop(permit);
     }
 
     #[cfg(test)]
     fn is_empty(&self) -> bool {
         let table = self.table.lock();
         table.flights.is_empty() && table.nodes.is_empty()
+    }
+}
+
+impl Flight {
+    pub(crate) fn take_permit(&self) -> Option<Permit> {
+        self.permit.lock().take()
+    }
+
+    pub(crate) fn has_permit(&self) -> bool {
+        self.permit.lock().is_some()
+    }
+
+    /// Keeps `permit`, unless there is one already.
+    pub(crate) fn keep_permit(&self, permit: Permit) {
+        let surplus = {
+            let mut held = self.permit.lock();
+            if held.is_some() { Some(permit) } else { held.replace(permit) }
+        };
+        drop(surplus);
+    }
+}
+
+fn remove_one(serials: &mut Vec<u64>, serial: u64) {
+    if let Some(index) = serials.iter().position(|other| *other == serial) {
+        serials.swap_remove(index);
     }
 }
 
@@ -152,7 +194,9 @@ impl Table {
         let flights = self.flights.entry(request).or_default();
         let after = flights.iter().map(|abandoned| abandoned.settled.subscribe()).collect();
         flights.push(Arc::clone(&flight));
-        self.nodes.insert(serial, Node { request, waiters: 0, waits_for: Vec::new(), after });
+        let node =
+            Node { flight: Arc::clone(&flight), waiters: 0, waiting_frames: Vec::new(), waits_for: Vec::new(), after };
+        self.nodes.insert(serial, node);
         flight
     }
 
@@ -166,7 +210,7 @@ impl Table {
             if *serial == to {
                 let first = way.first().map(|(serial, _)| *serial);
                 return Some(
-                    way.iter().map(|(serial, _)| *serial).chain(first).map(|s| self.nodes[&s].request).collect(),
+                    way.iter().map(|(serial, _)| *serial).chain(first).map(|s| self.nodes[&s].flight.request).collect(),
                 );
             }
             match rest.next() {
@@ -214,9 +258,8 @@ impl Lead {
         self.claims.table.lock().nodes.get(&self.flight.serial).is_none_or(|node| node.waiters == 0)
     }
 
-    /// Publishes the result, and passes the frame's permit on. The memo has the result by now, if it is to have it, so that the next claimant finds it there.
-    pub(crate) fn settle(self, settled: Settled, permit: Option<Permit>) {
-        *self.flight.permit.lock() = permit;
+    /// Publishes the result. The memo has it by now, if it is to have it, so that the next claimant finds it there.
+    pub(crate) fn settle(self, settled: Settled) {
         self.publish(settled);
     }
 
@@ -249,14 +292,12 @@ pub(crate) struct Wait {
 }
 
 impl Wait {
-    /// Waits for the result. Whoever is first also gets the permit of the frame that settled.
-    pub(crate) async fn settled(mut self) -> (Settled, Option<Permit>) {
+    pub(crate) async fn settled(mut self) -> Settled {
         let settled = match self.settled.wait_for(Option::is_some).await {
             Ok(settled) => settled.clone(),
             Err(_) => None,
         };
-        let lost = || Settled { result: Err(Error::new(Reason::Cancelled)), pure: false };
-        (settled.unwrap_or_else(lost), self.flight.permit.lock().take())
+        settled.unwrap_or_else(|| Settled { result: Err(Error::new(Reason::Cancelled)), pure: false })
     }
 }
 
@@ -339,7 +380,7 @@ mod tests {
         let claims: Arc<Claims> = Arc::default();
         let (a, wait) = lead(&claims, None, "a");
         drop(a);
-        let (settled, _) = wait.settled().await;
+        let settled = wait.settled().await;
         assert!(matches!(settled.result, Err(error) if matches!(error.reason(), Reason::Cancelled)));
         assert!(claims.is_empty());
     }
@@ -349,9 +390,9 @@ mod tests {
         let claims: Arc<Claims> = Arc::default();
         let (a, first) = lead(&claims, None, "a");
         let Ok(Claim::Join(second)) = claims.claim(None, request("a")) else { panic!("in flight") };
-        a.settle(success(), None);
-        assert!(first.settled().await.0.result.is_ok());
-        assert!(second.settled().await.0.result.is_ok());
+        a.settle(success());
+        assert!(first.settled().await.result.is_ok());
+        assert!(second.settled().await.result.is_ok());
         assert!(claims.is_empty());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use manifold_runtime_api::{Call, Limits, ObjectId, RequestScope, Result};
+use manifold_runtime_api::{Call, Limits, ObjectId, ObjectKind, RequestScope, Result};
 
 use crate::claim::Claims;
 use crate::objects::Objects;
@@ -43,6 +43,7 @@ impl Core {
     /// Resolve and key: from a call to the request that is looked up.
     pub(crate) fn key(&self, scope: &Scope, call: &Call) -> Result<Keyed> {
         let image = self.resolver.resolve(&call.image, scope.std, &self.objects, &self.registry)?;
+        self.objects.check(call.args, ObjectKind::Tree)?;
         let args = image.arguments(call.args, &self.objects)?;
         let request = scope.hashes.key(image.text_blob, args)?;
         Ok(Keyed { request, image, args })

@@ -3,8 +3,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use manifold_runtime_api::{
-    Call, EncodedNode, HostRef, Limits, Module, Object, ObjectId, ObjectKind, Outcome, Request, RequestScope, Result,
-    Runtime, RuntimeNode, Tree, TreeEntry,
+    Call, EncodedNode, HostRef, Limits, Module, Object, ObjectId, Outcome, Request, RequestScope, Result, Runtime,
+    RuntimeNode, Tree, TreeEntry,
 };
 
 use crate::claim::Claims;
@@ -97,21 +97,21 @@ impl Dispatcher {
             salt: salt.into(),
             std,
         });
-        core.objects.check(args, ObjectKind::Tree)?;
         let keyed = core.key(&scope, &Call { image, args })?;
         let request = keyed.request;
+        if core.objects.kind(request)?.is_none() {
+            let node = Request {
+                args: keyed.args,
+                image: Arc::clone(&keyed.image.text),
+                salt: Arc::clone(&scope.salt),
+                std: scope.std,
+            };
+            self.put_node(node.encode()?)?;
+        }
         if let Some(outcome) = core.look_up(request)? {
             return Ok(Completion { request, outcome, remembered: true });
         }
-        let node = Request {
-            args: keyed.args,
-            image: Arc::clone(&keyed.image.text),
-            salt: Arc::clone(&scope.salt),
-            std: scope.std,
-        };
-        self.put_node(node.encode()?)?;
-        let (settled, permit) = core.demand(&scope, keyed, None)?.settled().await;
-        drop(permit);
+        let settled = core.demand(&scope, keyed, None)?.settled().await;
         Ok(Completion { request, outcome: settled.result?, remembered: false })
     }
 

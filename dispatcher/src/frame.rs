@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,20 +11,16 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use manifold_runtime_api::{Call, Error, Host, Object, ObjectId, Outcome, Reason, Result, Tree, async_trait};
-use parking_lot::Mutex;
 
 use crate::claim::{Flight, Settled, Wait};
 use crate::core::{Core, Keyed, Scope};
 use crate::observe::Event;
-use crate::permits::Permit;
 
 pub(crate) struct FrameHost {
     core: Arc<Core>,
     scope: Arc<Scope>,
     request: ObjectId,
     flight: Arc<Flight>,
-    /// Held while the frame computes.
-    permit: Mutex<Option<Permit>>,
     impure: AtomicBool,
 }
 
@@ -33,14 +31,8 @@ enum Nested {
 }
 
 impl FrameHost {
-    pub(crate) fn new(
-        core: Arc<Core>,
-        scope: Arc<Scope>,
-        request: ObjectId,
-        flight: Arc<Flight>,
-        permit: Permit,
-    ) -> Self {
-        Self { core, scope, request, flight, permit: Mutex::new(Some(permit)), impure: AtomicBool::new(false) }
+    pub(crate) fn new(core: Arc<Core>, scope: Arc<Scope>, request: ObjectId, flight: Arc<Flight>) -> Self {
+        Self { core, scope, request, flight, impure: AtomicBool::new(false) }
     }
 
     /// Whether the frame was told something that its request does not decide, such as that a clock ran out.
@@ -70,24 +62,23 @@ impl FrameHost {
         answer
     }
 
-    /// Gives the permit away.
-    pub(crate) fn take_permit(&self) -> Option<Permit> {
-        self.permit.lock().take()
-    }
-
-    /// Keeps `permit`, unless there is one already.
-    fn keep(&self, permit: Option<Permit>) {
-        let mut held = self.permit.lock();
-        let surplus = if held.is_none() { std::mem::replace(&mut *held, permit) } else { permit };
-        // A permit must not be dropped under the lock: whoever gets it may be resumed at once.
-        drop(held);
-        drop(surplus);
+    /// Waits for nested runs. Whenever there is still something to wait for, the permit is given away: also one that came
+    /// from another nested run, whose result the guest has not asked for yet.
+    async fn suspended<T>(&self, nested: impl Future<Output = T>) -> T {
+        let mut nested = pin!(nested);
+        poll_fn(|context| {
+            let polled = nested.as_mut().poll(context);
+            if polled.is_pending() {
+                drop(self.flight.take_permit());
+            }
+            polled
+        })
+        .await
     }
 
     async fn resume(&self) {
-        let has_permit = self.permit.lock().is_some();
-        if !has_permit {
-            self.keep(Some(self.core.permits.queue(self.scope.root).permit().await));
+        if !self.flight.has_permit() {
+            self.flight.keep_permit(self.core.permits.queue(self.scope.root).permit().await);
         }
     }
 }
@@ -115,9 +106,7 @@ impl Host for FrameHost {
         match self.tell(self.begin(keyed))? {
             Nested::Answered(outcome) => Ok(outcome),
             Nested::Pending(wait) => {
-                drop(self.take_permit());
-                let (settled, permit) = wait.settled().await;
-                self.keep(permit);
+                let settled = self.suspended(wait.settled()).await;
                 self.resume().await;
                 self.take(settled)
             }
@@ -158,9 +147,7 @@ impl Host for FrameHost {
             if under_way.is_empty() {
                 break;
             }
-            drop(self.take_permit());
-            if let Some((index, (settled, permit))) = under_way.next().await {
-                self.keep(permit);
+            if let Some((index, settled)) = self.suspended(under_way.next()).await {
                 answers[index] = self.take(settled);
             }
         }

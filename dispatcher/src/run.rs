@@ -40,22 +40,19 @@ impl Core {
     async fn lead(self: Arc<Self>, scope: Arc<Scope>, keyed: Keyed, lead: Lead, queued: Queued) {
         lead.turn().await;
         // Between the caller's look-up and its claim another execution may have settled.
-        let (settled, permit) = match self.look_up(keyed.request) {
-            Ok(Some(outcome)) => (Settled { result: Ok(outcome), pure: true }, None),
-            Err(error) => (Settled { result: Err(error), pure: false }, None),
+        let settled = match self.look_up(keyed.request) {
+            Ok(Some(outcome)) => Settled { result: Ok(outcome), pure: true },
+            Err(error) => Settled { result: Err(error), pure: false },
             Ok(None) => {
-                let host = Arc::new(FrameHost::new(
-                    Arc::clone(&self),
-                    Arc::clone(&scope),
-                    keyed.request,
-                    Arc::clone(lead.flight()),
-                    queued.permit().await,
-                ));
+                let flight = Arc::clone(lead.flight());
+                flight.keep_permit(queued.permit().await);
+                let host = FrameHost::new(Arc::clone(&self), Arc::clone(&scope), keyed.request, flight);
+                let host = Arc::new(host);
                 let result = self.execute(&scope, &keyed, Arc::clone(&host)).await;
-                (self.settle(&keyed, result, host.saw_impure(), &lead), host.take_permit())
+                self.settle(&keyed, result, host.saw_impure(), &lead)
             }
         };
-        lead.settle(settled, permit);
+        lead.settle(settled);
     }
 
     async fn execute(&self, scope: &Scope, keyed: &Keyed, host: Arc<FrameHost>) -> Result<Outcome> {

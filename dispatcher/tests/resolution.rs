@@ -21,6 +21,10 @@ fn fixture() -> Fixture {
             }
             guest.blob(shown.join(" ")).await
         })
+        .guest("careless", |guest| async move {
+            let args = guest.text("args").await?.parse().map_err(|_| Error::guest_failed("no id"))?;
+            guest.run(&guest.text("image").await?, args).await
+        })
         .build()
         .unwrap();
     Fixture::new(runtime)
@@ -198,6 +202,14 @@ async fn the_arguments_have_to_be_a_tree_that_is_there() {
     let gone = ObjectId::of(ObjectKind::Tree, b"gone");
     let error = fixture.dispatcher.run(Invocation::new(&show, gone)).await.unwrap_err();
     assert!(matches!(error.reason(), Reason::MissingObject { .. }));
+    // A nested run's arguments, too, though its image may never look at them.
+    let nested = fixture.image("careless");
+    for (args, kind) in [(blob, "blob"), (gone, "gone")] {
+        let invocation = Invocation::new(&nested, fixture.args(&[("image", &show), ("args", &args.to_string())]));
+        let error = fixture.dispatcher.run(invocation).await.unwrap_err();
+        assert!(matches!(error.reason(), Reason::MissingObject { .. } | Reason::WrongKind { .. }), "{kind}: {error:?}");
+    }
+
     let dangling = fixture.dispatcher.put_tree([TreeEntry::new("x", EntryMode::Blob, gone)]).unwrap_err();
     assert!(matches!(dangling.reason(), Reason::MissingObject { .. }));
     let mislabelled = fixture.dispatcher.put_tree([TreeEntry::new("x", EntryMode::Tree, blob)]).unwrap_err();

@@ -90,6 +90,50 @@ async fn frames_under_way_stay_near_depth_times_width() {
     assert!(most <= LEVELS * WIDTH + 1, "{most} of {all} frames were under way at once");
 }
 
+/// Somebody may start runs and look at them later, from outside or in a guest. Nothing waits for that look.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_that_nobody_looks_at_yet_holds_no_permit() {
+    let runtime = NativeRuntime::builder("native", "1")
+        .guest("echo", |guest| async move {
+            tokio::task::yield_now().await;
+            guest.blob(guest.text("name").await?).await
+        })
+        .guest("patient", |guest| async move {
+            let mut calls = Vec::new();
+            for name in ["x", "y", "z"] {
+                let name = Outcome::blob(guest.host().put_blob(name.into()).await?);
+                calls.push(Call {
+                    image: guest.text("echo").await?,
+                    args: guest.put_tree([argument("name", name)]).await?,
+                });
+            }
+            // The first two are begun, and looked at only after the third is done.
+            let [mut x, mut y, z] =
+                calls.try_into().map(|calls: [Call; 3]| calls.map(|call| guest.host().run(call))).unwrap();
+            assert!(futures_util::poll!(&mut x).is_pending() && futures_util::poll!(&mut y).is_pending());
+            let z = z.await?;
+            x.await?;
+            y.await?;
+            Ok(z)
+        })
+        .build()
+        .unwrap();
+    let fixture = Fixture::with(runtime, |builder| builder.permits(1));
+    let echo = fixture.image("echo");
+    let run = |name: &str| fixture.dispatcher.run(Invocation::new(&echo, fixture.args(&[("name", name)])));
+    let finish = async {
+        let (mut a, mut b) = (Box::pin(run("a")), Box::pin(run("b")));
+        assert!(futures_util::poll!(&mut a).is_pending() && futures_util::poll!(&mut b).is_pending());
+        run("c").await.unwrap();
+        a.await.unwrap();
+        b.await.unwrap();
+        let patient = Invocation::new(fixture.image("patient"), fixture.args(&[("echo", &echo)]));
+        fixture.dispatcher.run(patient).await.unwrap()
+    };
+    let completion = tokio::time::timeout(std::time::Duration::from_secs(20), finish).await.expect("no hang");
+    assert_eq!(fixture.text(completion.outcome), "z");
+}
+
 /// A small fold that comes after a huge one has its turns.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_later_root_is_not_starved() {

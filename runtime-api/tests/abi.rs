@@ -168,14 +168,10 @@ async fn run_many_keeps_failures_in_their_places() {
 async fn requests_responses_and_logs_have_limits() {
     let host = Arc::new(MapHost::default());
     let mut job = job(&host);
-    (job.limits.guest_request_bytes, job.limits.response_bytes, job.limits.log_bytes) = (200, 300, 10);
+    (job.limits.response_bytes, job.limits.log_bytes) = (300, 10);
     let large = host.put(Object::blob(vec![b'x'; 290]));
     let mut talk = Talk { session: Session::new(job, Arc::clone(&host) as _), host };
 
-    let answer = talk.say([b' '; 201]).await;
-    assert_eq!(answer["kind"], "limit");
-    let answer = talk.ask(json!({"op": "get", "hash": large.to_string()})).await;
-    assert_eq!(answer["kind"], "limit", "the response is larger than the blob");
     for _ in 0..3 {
         talk.ask(json!({"op": "log", "msg": "sixßx"})).await;
     }
@@ -183,9 +179,20 @@ async fn requests_responses_and_logs_have_limits() {
     assert_eq!(log[..2], ["sixßx", "six"]);
     assert_eq!(log.len(), 3, "one line says that the rest is dropped: {log:?}");
 
+    let answer = talk.ask(json!({"op": "get", "hash": large.to_string()})).await;
+    assert_eq!(answer["kind"], "limit", "the response is larger than the blob");
+    assert!(talk.session.has_ended(), "no guest survives a limit");
     let error = talk.finish().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Limit, "{error:?}");
     assert!(matches!(error.root_cause().reason(), Reason::LimitBreached(Limit::Response { bytes: 300 })));
+
+    let host = Arc::new(MapHost::default());
+    let mut job = map_host::job(&host);
+    job.limits.guest_request_bytes = 200;
+    let mut talk = Talk { session: Session::new(job, Arc::clone(&host) as _), host };
+    assert_eq!(talk.say([b' '; 201]).await["kind"], "limit");
+    let error = talk.finish().unwrap_err();
+    assert!(matches!(error.reason(), Reason::LimitBreached(Limit::GuestRequest { bytes: 200 })));
 }
 
 #[tokio::test]

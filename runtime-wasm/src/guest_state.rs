@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use manifold_runtime_api::{Error, Limit, Limits};
+use manifold_runtime_api::{Error, Limit, Limits, Reason, Result, Status};
 use wasmtime::{Memory, ResourceLimiter, Store, UpdateDeadline};
 
-use crate::engines::TICK;
 use crate::mailbox::Mailbox;
 
 pub(crate) struct GuestState {
@@ -36,19 +35,25 @@ impl GuestState {
     }
 }
 
+impl GuestState {
+    fn check_computing_time(&self) -> wasmtime::Result<()> {
+        check_computing_time(&self.mailbox, &self.limits).map_err(wasmtime::Error::new)
+    }
+}
+
+/// Fails once the guest has computed for longer than it may.
+pub(crate) fn check_computing_time(mailbox: &Mailbox, limits: &Limits) -> Result<()> {
+    let time = limits.compute_time;
+    if mailbox.computing_time() > time { Err(Limit::ComputeTime { time }.into()) } else { Ok(()) }
+}
+
 /// Applies the limits to everything that runs in `store` from now on.
 pub(crate) fn limit(store: &mut Store<GuestState>) {
     store.limiter(|state| state);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|context| {
-        let state = context.data();
-        let (computed, stretch) = state.mailbox.computing_time();
-        let limit = state.limits.compute_time;
-        if computed > limit {
-            return Err(wasmtime::Error::new(Error::from(Limit::ComputeTime { time: limit })));
-        }
-        // After a wait the epoch is long past, though the guest has hardly computed.
-        Ok(if stretch < TICK { UpdateDeadline::Continue(1) } else { UpdateDeadline::Yield(1) })
+        context.data().check_computing_time()?;
+        Ok(UpdateDeadline::Yield(1))
     });
 }
 
@@ -95,5 +100,6 @@ fn grow(
 
 /// The guest must not see that the machine is short of memory, either.
 fn out_of_memory(error: &wasmtime::Error) -> wasmtime::Error {
-    wasmtime::Error::new(Error::runtime(format!("the host cannot grow a guest's memory or table: {error:#}")))
+    let problem = format!("the host cannot grow a guest's memory or table: {error:#}");
+    wasmtime::Error::new(Error::new(Reason::RuntimeFailed { problem, status: Status::Transient }))
 }

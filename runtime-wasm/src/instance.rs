@@ -1,11 +1,13 @@
 //! One job in one instance.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use manifold_runtime_api::Result;
 use manifold_runtime_api::abi::Session;
 use wasmtime::{PoolConcurrencyLimitError, Store};
 
+use crate::engines::TICK;
 use crate::guest_state::{self, GuestState};
 use crate::mailbox::{Mailbox, Step};
 use crate::module_cache::Compiled;
@@ -22,25 +24,33 @@ pub(crate) enum Attempt {
 /// Instantiates `compiled`, runs its guest, and serves what it asks for.
 pub(crate) async fn run(compiled: &Compiled, session: &mut Session) -> Attempt {
     let mailbox = Arc::new(Mailbox::default());
-    let state = GuestState::new(Arc::clone(&mailbox), session.job().limits);
-    let mut guest = Box::pin(guest(compiled, state));
+    let limits = session.job().limits;
+    let mut guest = Box::pin(guest(compiled, GuestState::new(Arc::clone(&mailbox), limits)));
+    let mut yielded = Instant::now();
     loop {
         let step = mailbox.resume(&mut guest).await;
         for line in mailbox.take_log() {
             session.log(&line);
         }
-        match step {
+        let request = match step {
+            Step::Request(request) => request,
             Step::Done(Err(error)) if error.is::<PoolConcurrencyLimitError>() => return Attempt::PoolFull,
             Step::Done(end) => return Attempt::Ran(trap::explain(end)),
-            Step::Request(request) => {
-                let reply = session.call(&request).await;
-                if session.has_ended() {
-                    // Dropping the guest unwinds its fiber.
-                    return Attempt::Ran(Ok(()));
-                }
-                mailbox.respond(reply.body);
-            }
+        };
+        let reply = mailbox.serve(session.call(&request)).await;
+        if session.has_ended() {
+            // Dropping the guest unwinds its fiber.
+            return Attempt::Ran(Ok(()));
         }
+        if let Err(breach) = guest_state::check_computing_time(&mailbox, &limits) {
+            return Attempt::Ran(Err(breach));
+        }
+        // Most requests are served without a wait, and a guest that makes nothing else would never let others run.
+        if yielded.elapsed() > TICK {
+            tokio::task::yield_now().await;
+            yielded = Instant::now();
+        }
+        mailbox.respond(reply.body);
     }
 }
 

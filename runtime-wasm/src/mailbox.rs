@@ -5,7 +5,7 @@
 //! whatever depth the host's own code may reach.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -46,12 +46,9 @@ impl Mailbox {
     /// Outside: lets the fiber run until it is over or wants something. Yields to the executor whenever the fiber does.
     pub(crate) async fn resume<T>(&self, fiber: &mut Pin<Box<impl Future<Output = T>>>) -> Step<T> {
         poll_fn(|context| {
-            self.0.lock().computing_since = Some(Instant::now());
-            let polled = fiber.as_mut().poll(context);
-            let mut state = self.0.lock();
-            let stretch = state.computing_since.take().map_or(Duration::ZERO, |since| since.elapsed());
-            state.computed += stretch;
-            match (polled, state.request.take()) {
+            let polled = self.clocked(|| fiber.as_mut().poll(context));
+            let request = self.0.lock().request.take();
+            match (polled, request) {
                 (Poll::Ready(done), _) => Poll::Ready(Step::Done(done)),
                 (Poll::Pending, Some(request)) => Poll::Ready(Step::Request(request)),
                 (Poll::Pending, None) => Poll::Pending,
@@ -60,15 +57,29 @@ impl Mailbox {
         .await
     }
 
+    /// Outside: serves a request. What the host works for a guest counts as the guest's computing, what it waits does not.
+    pub(crate) async fn serve<T>(&self, service: impl Future<Output = T>) -> T {
+        let mut service = pin!(service);
+        poll_fn(|context| self.clocked(|| service.as_mut().poll(context))).await
+    }
+
+    fn clocked<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.0.lock().computing_since = Some(Instant::now());
+        let done = work();
+        let mut state = self.0.lock();
+        let stretch = state.computing_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        state.computed += stretch;
+        done
+    }
+
     pub(crate) fn respond(&self, response: Vec<u8>) {
         self.0.lock().response = Some(response);
     }
 
-    /// How long the guest has computed: in all, and since it was resumed.
-    pub(crate) fn computing_time(&self) -> (Duration, Duration) {
+    /// How long the guest, and the host on its behalf, have computed so far.
+    pub(crate) fn computing_time(&self) -> Duration {
         let state = self.0.lock();
-        let stretch = state.computing_since.map_or(Duration::ZERO, |since| since.elapsed());
-        (state.computed + stretch, stretch)
+        state.computed + state.computing_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// On the fiber: leaves a line for the log.

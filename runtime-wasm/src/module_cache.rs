@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use manifold_runtime_api::{Error, Host, Limit, Limits, ObjectId, Reason, Result};
+use manifold_runtime_api::{Error, Host, Limit, Limits, ObjectId, Reason, Result, Status};
 use quick_cache::sync::Cache;
 use wasmtime::{ExternType, InstancePre, Linker, Module};
 
@@ -52,9 +52,19 @@ impl ModuleCache {
         let engines = Arc::clone(&self.engines);
         // A task of its own: a job that is cancelled leaves the compilation to those who wait for it, and to later jobs.
         let task = tokio::spawn(async move {
+            let place = match cache.get_value_or_guard_async(&key).await {
+                Ok(compiled) => return Ok(compiled),
+                Err(place) => place,
+            };
             let compile = tokio::task::spawn_blocking(move || compile(&engines, placement, module, &code));
-            let fill = async { compile.await.map(|compiled| compiled.map(Arc::new)) };
-            cache.get_or_insert_async(&key, fill).await
+            let compiled = compile.await?.map(Arc::new);
+            // A failure of the machine says nothing about the module. What does not fit the pool goes to the heap.
+            let lasts = compiled.as_ref().err().is_none_or(Error::is_function_of_request);
+            if lasts || placement == Placement::Pool {
+                // It fails if the place was taken away in the meantime, and then the next job compiles again.
+                let _ = place.insert(compiled.clone());
+            }
+            Ok::<_, tokio::task::JoinError>(compiled)
         });
         let lost = |error| Error::runtime(format!("the compilation of module {module} was lost: {error}"));
         task.await.map_err(lost)?.map_err(lost)?
@@ -64,7 +74,11 @@ impl ModuleCache {
 fn compile(engines: &Engines, placement: Placement, id: ObjectId, code: &[u8]) -> Result<Compiled> {
     let engine = engines.get(placement);
     let bad = |problem: String| Error::new(Reason::BadModule { module: id, problem });
-    let module = Module::from_binary(engine, code).map_err(|error| bad(format!("{error:#}")))?;
+    Module::validate(engine, code).map_err(|error| bad(format!("{error:#}")))?;
+    let module = Module::from_binary(engine, code).map_err(|error| {
+        let problem = format!("module {id} cannot be compiled: {error:#}");
+        Error::new(Reason::RuntimeFailed { problem, status: Status::Transient })
+    })?;
 
     let is_entry = |name: &str| match module.get_export(name) {
         Some(ExternType::Func(function)) => function.params().len() == 0 && function.results().len() == 0,

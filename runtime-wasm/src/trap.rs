@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use manifold_runtime_api::{Error, Limit, Reason, Result};
+use manifold_runtime_api::{Error, Limit, Reason, Result, Status};
 use wasmtime::{Trap, WasmBacktrace};
 
 use crate::engines::WASM_STACK;
@@ -23,7 +23,8 @@ pub(crate) fn explain(end: wasmtime::Result<()>) -> Result<()> {
     match stop.downcast_ref::<Trap>() {
         Some(Trap::StackOverflow) => Err(Limit::Stack { bytes: WASM_STACK as u64 }.into()),
         Some(trap) => Err(Error::new(Reason::Trapped { trap: describe(*trap, stop.downcast_ref()) })),
-        None => Err(Error::runtime(format!("{stop:#}"))),
+        // What is left is the machine's fault: no memory, or no room for another mapping.
+        None => Err(Error::new(Reason::RuntimeFailed { problem: format!("{stop:#}"), status: Status::Transient })),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::tree::{Tree, TreeEntry};
 ///
 /// # Behavior
 /// - `out` names the outcome; a second `out` fails the job.
-/// - `fail`, and a request that is not JSON, end the job: [`Session::has_ended`] is true from then on, and the backend stops
+/// - `fail`, a breached limit, and a request that is not JSON end the job: [`Session::has_ended`] is true from then on, and the backend stops
 ///   the guest.
 /// - Any other operation that fails is answered with the error, and the guest goes on. If the job fails later, the last such
 ///   error is given as the cause, so that a guest's panic does not hide why.
@@ -49,7 +49,7 @@ impl Session {
     pub async fn call(&mut self, request: &[u8]) -> Reply {
         let limit = self.job.limits.guest_request_bytes;
         let result = if request.len() as u64 > limit {
-            Err(self.note(Limit::GuestRequest { bytes: limit }.into()))
+            Err(self.end(Limit::GuestRequest { bytes: limit }.into()))
         } else {
             match wire::decode(request) {
                 Ok(operation) => self.operate(operation).await,
@@ -63,7 +63,7 @@ impl Session {
         let body = wire::encode(&self.job, result.as_ref());
         let limit = self.job.limits.response_bytes;
         if body.len() as u64 > limit {
-            let error = self.note(Limit::Response { bytes: limit }.into());
+            let error = self.end(Limit::Response { bytes: limit }.into());
             return Reply { body: wire::encode(&self.job, Err(&error)) };
         }
         Reply { body }
@@ -139,11 +139,11 @@ impl Session {
         }
     }
 
-    async fn get(&self, id: ObjectId) -> Result<Answer> {
+    async fn get(&mut self, id: ObjectId) -> Result<Answer> {
         let content = self.host.get(id).await?;
         let limit = self.job.limits.response_bytes;
         if content.len() as u64 > limit {
-            return Err(Limit::Response { bytes: limit }.into());
+            return Err(self.end(Limit::Response { bytes: limit }.into()));
         }
         Ok(Answer::Blob(content))
     }
