@@ -1,3 +1,4 @@
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -52,7 +53,7 @@ pub(crate) struct Run {
     pub(crate) image: String,
     /// An argument: the file or directory of that path if there is one, else the text itself.
     #[arg(long = "arg", value_name = "NAME=PATH-OR-TEXT")]
-    pub(crate) args: Vec<String>,
+    pub(crate) args: Vec<OsString>,
     /// An argument that is text, whatever paths there are.
     #[arg(long = "text", value_name = "NAME=TEXT")]
     pub(crate) texts: Vec<String>,
@@ -72,7 +73,8 @@ pub(crate) struct Run {
 pub(crate) struct Cat {
     /// The object's id, in hex.
     pub(crate) id: String,
-    /// Any place in the repository to read from, beside the standard images.
-    #[arg(long, default_value = ".")]
-    pub(crate) repo: PathBuf,
+    /// Any place in the repository to read from, beside the standard images. Default: the one around the current directory, if
+    /// there is one.
+    #[arg(long)]
+    pub(crate) repo: Option<PathBuf>,
 }

@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::sync::Arc;
 
 use manifold_dispatcher::ObjectSource;
@@ -10,10 +11,11 @@ use crate::{input, report};
 
 pub(crate) fn cat(options: &Cat) -> Result<(), CliError> {
     let id = ObjectId::from_hex(&options.id).map_err(|source| CliError::NotAnId { id: options.id.clone(), source })?;
-    // Outside a repository there are still the standard images.
-    let sources: Vec<Arc<dyn ObjectSource>> = match input::repository(&options.repo) {
+    let around = options.repo.as_deref().unwrap_or(Path::new("."));
+    let sources: Vec<Arc<dyn ObjectSource>> = match input::repository(around) {
         Ok(objects) => vec![Arc::new(objects)],
-        Err(CliError::NotARepository { .. }) => Vec::new(),
+        // Outside a repository there are still the standard images.
+        Err(CliError::NotARepository { .. }) if options.repo.is_none() => Vec::new(),
         Err(error) => return Err(error),
     };
     report::object(&Session::new(sources)?.dispatcher.read(id)?)

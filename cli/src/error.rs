@@ -1,4 +1,5 @@
 use std::error::Error as StdError;
+use std::ffi::OsString;
 use std::fmt::Write;
 use std::io;
 use std::path::PathBuf;
@@ -19,8 +20,12 @@ pub(crate) enum CliError {
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
-    #[error("the repository at {} keeps its objects under {format} ids; only SHA-1 is supported so far", path.display())]
-    ObjectFormat { path: PathBuf, format: String },
+    #[error("the repository of {} cannot be opened (SHA-256 repositories are not supported so far)", path.display())]
+    Repository {
+        path: PathBuf,
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
     #[error("{rev:?} names no file or directory in {}", path.display())]
     NoSuchRevision {
         rev: String,
@@ -32,8 +37,10 @@ pub(crate) enum CliError {
     NoSuchImage { name: String, known: Vec<String> },
     #[error("{} cannot be read", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("{argument:?} is no argument: expected NAME=VALUE")]
-    NotAnArgument { argument: String },
+    #[error("the argument {name:?} is neither a path nor text")]
+    NotText { name: String },
+    #[error("{argument:?} is no argument: expected NAME=VALUE, with a name that is text")]
+    NotAnArgument { argument: OsString },
     #[error("the argument {name:?} is given twice")]
     ArgumentTwice { name: String },
     #[error("{id:?} is no object id")]

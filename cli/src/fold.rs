@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use manifold::tree_size;
@@ -6,37 +8,43 @@ use manifold_dispatcher::{Completion, Invocation};
 
 use crate::args::Fold;
 use crate::error::CliError;
-use crate::input;
+use crate::input::{self, Input};
 use crate::progress::{Progress, spinner};
 use crate::report::{self, FoldReport, OutcomeReport, Repeat};
-use crate::session::Session;
+use crate::session::{LateSource, Session};
 
 pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
-    let input = {
-        let _spinner = spinner("hashing");
-        match &options.rev {
-            Some(rev) => input::revision(&options.path, rev)?,
-            None => input::directory(&options.path)?,
-        }
-    };
-    let session = Session::new(vec![input.source])?;
+    let source = Arc::new(LateSource::default());
+    let session = Session::new(vec![Arc::clone(&source) as _])?;
     let dispatcher = &session.dispatcher;
-
     let fold = session.image("fold")?;
     let post = session.image(&options.post)?;
-    let mut args = vec![argument("in", input.root), session.text_argument("post", &post)?];
     let pre = options.pre.as_deref().map(|pre| session.image(pre)).transpose()?;
+
+    // The guests are compiled while the directory is hashed, so that the first fold's time is its own.
+    let prepare = |image: &str| {
+        let image = image.to_owned();
+        async move { dispatcher.prepare(&image, Some(session.std)).await }
+    };
+    let pre_ready = async {
+        match &pre {
+            Some(pre) => prepare(pre).await,
+            None => Ok(()),
+        }
+    };
+    let (input, fold_ready, post_ready, pre_ready) =
+        tokio::join!(read_input(options.path, options.rev), prepare(&fold), prepare(&post), pre_ready);
+    let input = input?;
+    fold_ready.and(post_ready).and(pre_ready)?;
+    source.set(input.source);
+
+    let mut args = vec![argument("in", input.root), session.text_argument("post", &post)?];
     if let Some(pre) = &pre {
         args.push(session.text_argument("pre", pre)?);
     }
     let invocation = Invocation::new(&fold, dispatcher.put_tree(args)?).salt(options.salt).std(session.std);
 
     let size = tree_size::measure(dispatcher, input.root)?;
-    // The guests are compiled now, all at once, so that the first fold's time is its own.
-    let (post_ready, fold_ready) =
-        tokio::join!(dispatcher.prepare(&post, Some(session.std)), dispatcher.prepare(&fold, Some(session.std)));
-    post_ready.and(fold_ready)?;
-
     // A tree is a frame of fold's and one of the visitor's, a blob is one of the visitor's.
     let expected = size.distinct_trees.saturating_mul(2).saturating_add(size.distinct_blobs);
     let mut repeats = Vec::new();
@@ -61,4 +69,15 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     };
     let text = if options.json { report::json(&report)? } else { report.table() };
     report::print(text.as_bytes())
+}
+
+async fn read_input(path: PathBuf, rev: Option<String>) -> Result<Input, CliError> {
+    let read = tokio::task::spawn_blocking(move || {
+        let _spinner = spinner("hashing");
+        match &rev {
+            Some(rev) => input::revision(&path, rev),
+            None => input::directory(&path),
+        }
+    });
+    read.await.map_err(|error| CliError::Output(error.into()))?
 }

@@ -1,5 +1,7 @@
 //! What is folded: a directory, or a revision of a repository.
 
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,11 +17,17 @@ pub(crate) struct Input {
 }
 
 pub(crate) fn directory(path: &Path) -> Result<Input, CliError> {
-    if !path.exists() {
-        return Err(CliError::NoSuchPath { path: path.to_owned() });
-    }
+    check_path(path)?;
     let objects = DirectoryObjects::scan(path)?;
     Ok(Input { root: objects.root(), source: Arc::new(objects) })
+}
+
+/// Tells a path that is not there from one that cannot be reached.
+fn check_path(path: &Path) -> Result<fs::Metadata, CliError> {
+    fs::metadata(path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => CliError::NoSuchPath { path: path.to_owned() },
+        _ => CliError::Unreadable { path: path.to_owned(), source },
+    })
 }
 
 pub(crate) fn revision(path: &Path, rev: &str) -> Result<Input, CliError> {
@@ -34,6 +42,7 @@ pub(crate) fn revision(path: &Path, rev: &str) -> Result<Input, CliError> {
         .map_err(|error| no_such(error.into()))?
         .object()
         .map_err(|error| no_such(error.into()))?;
+    let object = object.peel_tags_to_end().map_err(|error| no_such(error.into()))?;
     let (id, is_blob) = match object.kind {
         gix::object::Kind::Blob => (object.id, true),
         _ => (object.peel_to_tree().map_err(|error| no_such(error.into()))?.id, false),
@@ -48,16 +57,14 @@ pub(crate) fn repository(path: &Path) -> Result<GitObjects, CliError> {
     objects(&open(path)?)
 }
 
+/// Opens the repository around `path`, which may be a file in it.
 fn open(path: &Path) -> Result<gix::Repository, CliError> {
-    if !path.exists() {
-        return Err(CliError::NoSuchPath { path: path.to_owned() });
-    }
-    let repository = gix::discover(path)
+    let is_dir = check_path(path)?.is_dir();
+    let absolute = path.canonicalize().map_err(|source| CliError::Unreadable { path: path.to_owned(), source })?;
+    let directory = if is_dir { &absolute } else { absolute.parent().unwrap_or(&absolute) };
+    gix::discover::upwards(directory)
         .map_err(|error| CliError::NotARepository { path: path.to_owned(), source: error.into() })?;
-    match repository.object_hash() {
-        gix::hash::Kind::Sha1 => Ok(repository),
-        other => Err(CliError::ObjectFormat { path: path.to_owned(), format: other.to_string() }),
-    }
+    gix::discover(directory).map_err(|error| CliError::Repository { path: path.to_owned(), source: error.into() })
 }
 
 fn objects(repository: &gix::Repository) -> Result<GitObjects, CliError> {

@@ -1,4 +1,7 @@
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,16 +26,23 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
     let mut values = Vec::new();
     for argument in &options.args {
         let (name, value) = split(argument)?;
-        if Path::new(value).exists() {
-            let input = input::directory(Path::new(value))?;
-            sources.push(input.source);
-            values.push((name, Value::Object(input.root)));
-        } else {
-            values.push((name, Value::Text(value.to_owned())));
-        }
+        values.push((
+            name,
+            match path(value)? {
+                Some(path) => {
+                    let input = input::directory(path)?;
+                    sources.push(input.source);
+                    Value::Object(input.root)
+                }
+                None => {
+                    Value::Text(value.to_str().ok_or_else(|| CliError::NotText { name: name.to_owned() })?.to_owned())
+                }
+            },
+        ));
     }
     for argument in &options.texts {
-        let (name, value) = split(argument)?;
+        let (name, value) =
+            argument.split_once('=').ok_or_else(|| CliError::NotAnArgument { argument: argument.into() })?;
         values.push((name, Value::Text(value.to_owned())));
     }
     let mut names = BTreeSet::new();
@@ -61,6 +71,24 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
     report::print(text.as_bytes())
 }
 
-fn split(argument: &str) -> Result<(&str, &str), CliError> {
-    argument.split_once('=').ok_or_else(|| CliError::NotAnArgument { argument: argument.to_owned() })
+fn split(argument: &OsStr) -> Result<(&str, &OsStr), CliError> {
+    let not_an_argument = || CliError::NotAnArgument { argument: argument.to_owned() };
+    let bytes = argument.as_bytes();
+    let equals = bytes.iter().position(|byte| *byte == b'=').ok_or_else(not_an_argument)?;
+    let name = std::str::from_utf8(&bytes[..equals]).map_err(|_| not_an_argument())?;
+    Ok((name, OsStr::from_bytes(&bytes[equals + 1..])))
+}
+
+/// The value as a path, if something is there. What is there and cannot be reached is an error, and no text.
+fn path(value: &OsStr) -> Result<Option<&Path>, CliError> {
+    let path = Path::new(value);
+    match path.symlink_metadata() {
+        Ok(_) => Ok(Some(path)),
+        Err(error) => match error.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename | ErrorKind::InvalidInput => {
+                Ok(None)
+            }
+            _ => Err(CliError::Unreadable { path: path.to_owned(), source: error }),
+        },
+    }
 }

@@ -1,6 +1,8 @@
 //! The `manifold` command as a user types it.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
@@ -119,6 +121,22 @@ fn fold_takes_the_current_directory_and_other_visitors() {
     assert_ne!(salted["request"], json(&tree, &["fold", "--json"])["request"]);
 }
 
+/// In base64, 100 MB are more than a guest gets by default.
+#[test]
+fn large_files_and_names_that_are_no_text() {
+    let root = TempDir::new().unwrap();
+    let name = OsStr::from_bytes(b"caf\xe9");
+    fs::write(root.path().join(name), vec![b'\n'; 100_000_000]).unwrap();
+    for visitor in ["total-size", "line-count"] {
+        let report = json(root.path(), &["fold", "--json", "--post", visitor]);
+        assert_eq!(report["result"]["text"], "100000000\n", "{visitor}");
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_manifold"));
+    command.args(["run", "file-count", "--raw", "--arg"]).current_dir(root.path());
+    let output = command.arg(OsStr::from_bytes(b"in=caf\xe9")).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "1\n", "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[test]
 fn a_directory_and_the_revision_made_of_it_are_one_request() {
     let root = repository();
@@ -132,6 +150,10 @@ fn a_directory_and_the_revision_made_of_it_are_one_request() {
     let folder = json(&root.path().join("tree/d1"), &["fold", "--rev", "HEAD:tree", "--json"]);
     assert_eq!(folder["request"], json(root.path(), &["fold", "tree", "--json"])["request"]);
     assert_eq!(json(root.path(), &["fold", "--rev", "HEAD:tree/f1.txt", "--json"])["result"]["text"], "1\n");
+
+    assert_eq!(json(root.path(), &["fold", "tree/f1.txt", "--rev", "HEAD", "--json"])["request"], directory["request"]);
+    git(root.path(), &["tag", "-a", "-m", "a file", "file", "HEAD:tree/f1.txt"]);
+    assert_eq!(json(root.path(), &["fold", "--rev", "file", "--json"])["result"]["text"], "1\n");
 
     git(root.path(), &["gc", "--quiet"]);
     let packed = json(root.path(), &["fold", "--rev", "HEAD", "--json"]);
@@ -201,6 +223,19 @@ fn bad_input_is_one_clear_error() {
     let elsewhere = TempDir::new().unwrap();
     let not_a_repository = fails(elsewhere.path(), &["fold", "--rev", "HEAD"]);
     assert!(not_a_repository.contains("not in a git repository") && not_a_repository.contains("because: "));
+
+    let error = fails(elsewhere.path(), &["cat", &"ab".repeat(20), "--repo", "."]);
+    assert!(error.contains("not in a git repository"), "{error}");
+    symlink("round", elsewhere.path().join("round")).unwrap();
+    for arguments in [&["fold", "round"][..], &["run", "file-count", "--arg", "in=round"]] {
+        let error = fails(elsewhere.path(), arguments);
+        assert!(error.contains("round cannot be read") && error.contains("because: Too many levels"), "{error}");
+    }
+    git(elsewhere.path(), &["init", "--quiet", "--object-format=sha256", "other"]);
+    for arguments in [&["fold", "other", "--rev", "HEAD"][..], &["cat", &"ab".repeat(20), "--repo", "other"]] {
+        let error = fails(elsewhere.path(), arguments);
+        assert!(error.contains("SHA-256 repositories are not supported"), "{error}");
+    }
 
     fs::write(elsewhere.path().join("git~1"), "").unwrap();
     let refused = fails(elsewhere.path(), &["fold"]);

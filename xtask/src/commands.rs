@@ -1,5 +1,6 @@
 //! The commands, each a few steps.
 
+use std::ffi::OsString;
 use std::process::Command;
 
 use crate::guests;
@@ -9,12 +10,13 @@ pub(crate) fn setup() -> Result {
     guests::build()
 }
 
-pub(crate) fn fold(arguments: &[String]) -> Result {
+pub(crate) fn fold(arguments: &[OsString]) -> Result {
     setup()?;
     run(cargo().args(["build", "--quiet", "--release", "--package", "manifold"]))?;
     let mut manifold = Command::new(target().join("release").join("manifold"));
     manifold.arg("fold").args(arguments);
-    if !arguments.iter().any(|argument| argument == "--repeat" || argument.starts_with("--repeat=")) {
+    let says_how_often = |argument: &OsString| argument.as_encoded_bytes().starts_with(b"--repeat");
+    if !arguments.iter().any(says_how_often) {
         manifold.args(["--repeat", "2"]);
     }
     run(&mut manifold)

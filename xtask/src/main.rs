@@ -6,6 +6,7 @@ mod guests;
 mod process;
 mod toolchain;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 const USAGE: &str = "\
@@ -18,13 +19,17 @@ cargo xtask <command>
 ";
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["setup"] => commands::setup(),
-        ["fold", ..] => commands::fold(&arguments[1..]),
-        ["test"] => commands::test(),
-        ["lint"] => commands::lint(),
-        ["help" | "--help" | "-h"] => {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let (command, rest) = match arguments.split_first() {
+        Some((command, rest)) => (command.to_str().unwrap_or_default(), rest),
+        None => ("", &[][..]),
+    };
+    let result = match (command, rest) {
+        ("setup", []) => commands::setup(),
+        ("fold", rest) => commands::fold(rest),
+        ("test", []) => commands::test(),
+        ("lint", []) => commands::lint(),
+        ("help" | "--help" | "-h", _) => {
             eprint!("{USAGE}");
             return ExitCode::SUCCESS;
         }

@@ -23,6 +23,8 @@ pub(crate) fn target() -> PathBuf {
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root());
+    // Wherever the user's configuration puts things, they are found again.
+    cargo.env("CARGO_TARGET_DIR", target()).env_remove("CARGO_BUILD_TARGET_DIR").env_remove("CARGO_BUILD_TARGET");
     cargo
 }
 

@@ -94,6 +94,18 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads a string without escapes, where it stands.
+    pub(crate) fn plain_string(&mut self) -> Result<&'a [u8]> {
+        self.expect(b'"')?;
+        let end = self.rest.iter().position(|byte| matches!(byte, b'"' | b'\\')).ok_or_else(malformed)?;
+        let (text, rest) = self.rest.split_at(end);
+        if rest[0] != b'"' {
+            return Err(malformed());
+        }
+        self.rest = &rest[1..];
+        Ok(text)
+    }
+
     /// Reads a value that nobody wants.
     pub(crate) fn skip(&mut self) -> Result<()> {
         self.skip_nested(MAX_DEPTH)

@@ -292,7 +292,7 @@ fn read_entry(reader: &mut Reader<'_>) -> Result<Entry> {
 }
 
 fn read_base64(reader: &mut Reader<'_>) -> Result<Vec<u8>> {
-    BASE64.decode(reader.string()?).map_err(|_| malformed())
+    BASE64.decode(reader.plain_string()?).map_err(|_| malformed())
 }
 
 #[cfg(test)]
