@@ -6,6 +6,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -76,10 +77,16 @@ impl FrameHost {
         .await
     }
 
+    /// Gets a permit: from the queue, or from another nested run that settles in the meantime.
     async fn resume(&self) {
-        if !self.flight.has_permit() {
-            self.flight.keep_permit(self.core.permits.queue(self.scope.root).permit().await);
-        }
+        let mut queued = pin!(async { self.core.permits.queue(self.scope.root).permit().await });
+        poll_fn(|context| {
+            if self.flight.has_permit() {
+                return Poll::Ready(());
+            }
+            queued.as_mut().poll(context).map(|permit| self.flight.keep_permit(permit))
+        })
+        .await;
     }
 }
 
