@@ -10,12 +10,13 @@ mod host_image;
 mod image;
 mod limits;
 mod object;
+mod reason;
 mod request;
 mod runtime;
 mod tree;
 
 pub use entry_name::NameProblem;
-pub use error::{Error, ErrorKind, Frame, Limit, Reason, Result, Status};
+pub use error::{Error, ErrorKind, Frame, Result, Status};
 pub use host::{Call, Host};
 pub use host_image::{HostImage, HostImageBuilder};
 pub use image::{
@@ -24,6 +25,7 @@ pub use image::{
 };
 pub use limits::Limits;
 pub use object::{IdError, Object, ObjectId, ObjectKind};
+pub use reason::{Limit, Reason};
 pub use request::{Outcome, Request, RequestScope};
 pub use runtime::{Capabilities, Job, Runtime};
 pub use tree::{EntryMode, Tree, TreeEntry, TreeError};

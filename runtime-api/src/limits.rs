@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::error::{Error, Limit, Reason};
+use crate::error::Error;
+use crate::reason::{Limit, Reason};
 
 /// Bounds on one frame. A breach ends the frame with [`Reason::LimitBreached`]; it never changes an answer, for failures
 /// are not memoized, and a caller that survives one is not memoized either. So limits are no part of a host image.

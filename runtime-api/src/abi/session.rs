@@ -2,9 +2,10 @@ use std::sync::Arc;
 
 use super::operation::{Answer, Operation};
 use super::wire;
-use crate::error::{Error, Limit, Reason, Result};
+use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::object::ObjectId;
+use crate::reason::{Limit, Reason};
 use crate::request::Outcome;
 use crate::runtime::Job;
 use crate::tree::{Tree, TreeEntry};
