@@ -31,6 +31,12 @@ impl Git {
         Ok(id.trim().parse().unwrap())
     }
 
+    fn version(&self) -> (u32, u32) {
+        let version = self.run(&["version"], b"").unwrap();
+        let mut numbers = version.trim_start_matches("git version ").split('.').map(|part| part.parse().unwrap_or(0));
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    }
+
     /// The id that git gives to an object without judging it.
     fn id(&self, encoded: &[u8]) -> ObjectId {
         self.run(&["hash-object", "--literally", "-t", "tree", "--stdin"], encoded).unwrap().trim().parse().unwrap()
@@ -226,15 +232,17 @@ proptest! {
             Some(byte) => encoded[index] = byte,
             None => encoded.truncate(index),
         }
-        let gits = git.store(&encoded);
         match Tree::decode(&encoded) {
             Ok(tree) => {
-                prop_assert_eq!(tree.encode(), encoded);
-                prop_assert_eq!(gits, Ok(tree.id()));
+                prop_assert_eq!(tree.encode(), &encoded[..]);
+                prop_assert_eq!(git.id(&encoded), tree.id());
+                // Damage to an id leaves a tree that names what is not there, which is no fault of the tree.
+                let complaint = git.fsck(&encoded).err().unwrap_or_default();
+                prop_assert!(!complaint.contains("error in tree"), "git refuses what is taken: {complaint}");
             }
             // Git reads any mode, and only remarks on it.
             Err(TreeError::Mode { .. }) => {}
-            Err(error) => prop_assert!(gits.is_err(), "git takes what is refused: {error}"),
+            Err(error) => prop_assert!(git.fsck(&encoded).is_err(), "git takes what is refused: {error}"),
         }
     }
 
@@ -295,12 +303,18 @@ fn malformed_trees_are_refused_as_git_refuses_them() {
         ("cut id", encode(&[("100644", b"a", blob)])[..20].to_vec()),
         ("no NUL", b"100644 a".to_vec()),
         ("trailing byte", [encode(&[("100644", b"a", blob)]), vec![b'1']].concat()),
-        ("long name", encode(&[("100644", &long, blob)])),
     ];
     let git = Git::new();
     for (what, encoded) in cases {
-        assert!(git.store(encoded).is_err(), "git takes: {what}");
+        assert!(git.fsck(encoded).is_err(), "git takes: {what}");
         assert!(Tree::decode(encoded).is_err(), "{what}");
+    }
+    let long = encode(&[("100644", &long, blob)]);
+    assert!(Tree::decode(&long).is_err());
+    if git.version() >= (2, 45) {
+        assert!(git.fsck(&long).is_err());
+    } else {
+        eprintln!("skipped: git {:?} has no opinion on long names; git 2.45 and later do", git.version());
     }
     // Git keeps reading old trees with such a mode; nothing new is to have one. The last two are 100644 in 16 bits.
     for mode in ["100664", "100600", "644", "40755", "120777", "10644", "1100644", "700644"] {
