@@ -45,6 +45,9 @@ const BETWEEN_BACKSLASHES: component::Options = component::Options { protect_hfs
 
 /// Checks one entry's name, given the entry's mode.
 pub(crate) fn check(name: &BStr, mode: EntryMode) -> Result<(), NameProblem> {
+    if is_plain(name) {
+        return Ok(());
+    }
     if name.find_byte(0).is_some() {
         return Err(NameProblem::Nul);
     }
@@ -64,6 +67,15 @@ pub(crate) fn check(name: &BStr, mode: EntryMode) -> Result<(), NameProblem> {
         }
     }
     Ok(())
+}
+
+/// Whether the name is far from everything that git is careful about, as nearly every name is: all look-alikes start with a
+/// dot, or hold a tilde, a backslash, or something that is not ASCII.
+fn is_plain(name: &BStr) -> bool {
+    !name.is_empty()
+        && name.len() <= MAX_LENGTH
+        && name[0] != b'.'
+        && name.iter().all(|byte| matches!(byte, 1..0x80) && !matches!(byte, b'/' | b'\\' | b'~'))
 }
 
 fn check_component(name: &BStr, mode: EntryMode, options: component::Options) -> Result<(), NameProblem> {
