@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use manifold_runtime_api::bstr::ByteSlice;
 use manifold_runtime_api::{
@@ -21,6 +22,8 @@ pub(crate) struct ResolvedImage {
     pub(crate) text_blob: ObjectId,
     pub(crate) module: Module,
     pub(crate) runtime: Arc<dyn Runtime>,
+    /// Whether the runtime was asked to prepare the module, so that a run has nothing to do but to run.
+    pub(crate) prepared: AtomicBool,
     /// Trees of bound arguments. An earlier one wins over a later one.
     bound: Vec<ObjectId>,
 }
@@ -134,6 +137,7 @@ impl Walk<'_> {
             text: text.into(),
             module,
             runtime,
+            prepared: AtomicBool::new(false),
             bound,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures_util::FutureExt;
 use manifold_runtime_api::{Error, Host, Job, Outcome, Reason, Result};
@@ -12,6 +13,8 @@ use crate::core::{Core, Keyed, Scope};
 use crate::frame::FrameHost;
 use crate::observe::Event;
 use crate::permits::Queued;
+use crate::prepare::ReadOnlyHost;
+use crate::resolve::ResolvedImage;
 
 impl Core {
     /// Makes sure that `keyed` is being run, and answers a place among those who wait for it.
@@ -29,7 +32,10 @@ impl Core {
             }
             Claim::Run(lead, wait) => {
                 let flight = Arc::clone(lead.flight());
-                let queued = self.permits.queue(scope.root);
+                // The place in the queue is taken here and not in the task, so that nobody who asks later comes first. Preparing
+                // a module may take long, and holds neither place nor permit.
+                let prepared = keyed.image.prepared.load(Ordering::Relaxed);
+                let queued = prepared.then(|| self.permits.queue(scope.root));
                 let task = runtime.spawn(Arc::clone(self).lead(Arc::clone(scope), keyed, lead, queued));
                 Lead::runs_in(&flight, task.abort_handle());
                 Ok(wait)
@@ -37,13 +43,20 @@ impl Core {
         }
     }
 
-    async fn lead(self: Arc<Self>, scope: Arc<Scope>, keyed: Keyed, lead: Lead, queued: Queued) {
+    async fn lead(self: Arc<Self>, scope: Arc<Scope>, keyed: Keyed, lead: Lead, queued: Option<Queued>) {
         lead.turn().await;
         // Between the caller's look-up and its claim another execution may have settled.
         let settled = match self.look_up(keyed.request) {
             Ok(Some(outcome)) => Settled { result: Ok(outcome), pure: true },
             Err(error) => Settled { result: Err(error), pure: false },
             Ok(None) => {
+                let queued = match queued {
+                    Some(queued) => queued,
+                    None => {
+                        self.prepare(&keyed.image).await;
+                        self.permits.queue(scope.root)
+                    }
+                };
                 let flight = Arc::clone(lead.flight());
                 flight.keep_permit(queued.permit().await);
                 let host = FrameHost::new(Arc::clone(&self), Arc::clone(&scope), keyed.request, flight);
@@ -53,6 +66,12 @@ impl Core {
             }
         };
         lead.settle(settled);
+    }
+
+    async fn prepare(&self, image: &ResolvedImage) {
+        // A module that cannot be prepared cannot be run, and the run says so better.
+        let _ = image.runtime.prepare(image.module, &self.limits, &ReadOnlyHost(&self.objects)).await;
+        image.prepared.store(true, Ordering::Relaxed);
     }
 
     async fn execute(&self, scope: &Scope, keyed: &Keyed, host: Arc<FrameHost>) -> Result<Outcome> {

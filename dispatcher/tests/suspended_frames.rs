@@ -7,9 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fixture::{Fixture, store_chain};
-use manifold_dispatcher::api::{Call, EntryMode, Outcome, TreeEntry};
+use manifold_dispatcher::api::{
+    Call, Capabilities, EntryMode, Host, HostImage, Job, Limits, Module, ObjectKind, Outcome, Result, Runtime,
+    TreeEntry, async_trait,
+};
 use manifold_dispatcher::native::{NativeRuntime, argument};
 use manifold_dispatcher::{Dispatcher, Invocation};
+use tokio::sync::Semaphore;
 
 fn fold_fixture() -> Fixture {
     let runtime = NativeRuntime::builder("native", "1").fold_guests().build().unwrap();
@@ -132,6 +136,50 @@ async fn a_result_that_nobody_looks_at_yet_holds_no_permit() {
     };
     let completion = tokio::time::timeout(std::time::Duration::from_secs(20), finish).await.expect("no hang");
     assert_eq!(fixture.text(completion.outcome), "z");
+}
+
+/// A native runtime whose modules take their time to be prepared, until the gate opens.
+struct SlowToPrepare(NativeRuntime, Arc<Semaphore>);
+
+#[async_trait]
+impl Runtime for SlowToPrepare {
+    fn host_image(&self) -> &HostImage {
+        self.0.host_image()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    async fn prepare(&self, _: Module, _: &Limits, _: &dyn Host) -> Result<()> {
+        self.1.acquire().await.expect("the gate stays").forget();
+        Ok(())
+    }
+
+    async fn run(&self, job: Job, host: Arc<dyn Host>) -> Result<Outcome> {
+        self.0.run(job, host).await
+    }
+}
+
+#[tokio::test]
+async fn preparing_a_module_holds_no_permit() {
+    let gate = Arc::new(Semaphore::new(0));
+    let hello =
+        |name| NativeRuntime::builder(name, "1").guest("hello", |guest| async move { guest.blob("hello").await });
+    let slow = SlowToPrepare(hello("slow").build().unwrap(), Arc::clone(&gate));
+    let slow_host = slow.host_image().id();
+    let fixture = Fixture::with(hello("quick").build().unwrap(), |builder| builder.permits(1).runtime(Arc::new(slow)));
+    let module = Module { kind: ObjectKind::Blob, id: fixture.dispatcher.put_blob("hello").unwrap() };
+    let slow_image = fixture.dispatcher.put_image(slow_host, module).unwrap();
+    let slow_run = fixture.dispatcher.run(Invocation::new(slow_image, fixture.args(&[])));
+    let quick_run = async {
+        let completion = fixture.dispatcher.run(Invocation::new(fixture.image("hello"), fixture.args(&[]))).await;
+        gate.add_permits(1);
+        completion
+    };
+    let both = async { tokio::join!(slow_run, quick_run) };
+    let (slow, quick) = tokio::time::timeout(std::time::Duration::from_secs(20), both).await.expect("no hang");
+    assert_eq!(slow.unwrap().outcome, quick.unwrap().outcome);
 }
 
 /// A small fold that comes after a huge one has its turns.
