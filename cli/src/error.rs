@@ -45,6 +45,8 @@ pub(crate) enum CliError {
     ArgumentTwice { name: String },
     #[error("{id:?} is no object id")]
     NotAnId { id: String, source: manifold_runtime_api::IdError },
+    #[error("reading the input came to no end")]
+    InputLost(#[source] tokio::task::JoinError),
     #[error("the output cannot be written")]
     Output(#[source] io::Error),
     #[error(transparent)]

@@ -79,5 +79,5 @@ async fn read_input(path: PathBuf, rev: Option<String>) -> Result<Input, CliErro
             None => input::directory(&path),
         }
     });
-    read.await.map_err(|error| CliError::Output(error.into()))?
+    read.await.map_err(CliError::InputLost)?
 }

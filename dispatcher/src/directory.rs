@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -200,7 +200,9 @@ fn hash_file(path: &Path) -> Result<ObjectId, DirectoryError> {
         if length > READ_WHOLE {
             return ObjectId::of_blob_from(&mut file, length);
         }
-        fs::read(path).map(|content| ObjectId::of(ObjectKind::Blob, &content))
+        let mut content = Vec::new();
+        file.read_to_end(&mut content)?;
+        Ok(ObjectId::of(ObjectKind::Blob, &content))
     };
     hash().map_err(io_error(path))
 }

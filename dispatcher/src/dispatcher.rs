@@ -130,8 +130,7 @@ impl Dispatcher {
     pub async fn prepare(&self, image: &str, std: Option<ObjectId>) -> Result<()> {
         let core = &self.core;
         let image = core.resolver.resolve(image, std, &core.objects, &core.registry)?;
-        let objects = crate::prepare::ReadOnlyHost(&core.objects);
-        image.runtime.prepare(image.module, &core.limits, &objects).await
+        core.prepare(&image).await
     }
 
     /// Reads an object from the store or a source.

@@ -13,28 +13,26 @@ pub(crate) struct Objects {
 
 impl Objects {
     pub(crate) fn find(&self, id: ObjectId) -> Result<Option<Object>> {
-        if let Some(object) = self.store.read(id)? {
-            return Ok(Some(object));
-        }
-        for source in &self.sources {
-            if let Some(object) = source.read(id)? {
-                return Ok(Some(object));
-            }
-        }
+        let found = self.first(|layer| layer.read(id))?;
         // Git, too, knows the empty tree without having it.
-        Ok((id == ObjectId::empty_tree()).then(|| Object::encoded_tree(Bytes::new())))
+        Ok(found.or_else(|| (id == ObjectId::empty_tree()).then(|| Object::encoded_tree(Bytes::new()))))
     }
 
     pub(crate) fn kind(&self, id: ObjectId) -> Result<Option<ObjectKind>> {
-        if let Some(kind) = self.store.kind(id)? {
-            return Ok(Some(kind));
+        let found = self.first(|layer| layer.kind(id))?;
+        Ok(found.or_else(|| (id == ObjectId::empty_tree()).then_some(ObjectKind::Tree)))
+    }
+
+    /// Asks the store, then the sources in their order, until one knows.
+    fn first<T>(&self, ask: impl Fn(&dyn ObjectSource) -> Result<Option<T>>) -> Result<Option<T>> {
+        let mut answer = ask(&*self.store)?;
+        let mut sources = self.sources.iter();
+        while answer.is_none()
+            && let Some(source) = sources.next()
+        {
+            answer = ask(&**source)?;
         }
-        for source in &self.sources {
-            if let Some(kind) = source.kind(id)? {
-                return Ok(Some(kind));
-            }
-        }
-        Ok((id == ObjectId::empty_tree()).then_some(ObjectKind::Tree))
+        Ok(answer)
     }
 
     pub(crate) fn blob(&self, id: ObjectId) -> Result<Bytes> {

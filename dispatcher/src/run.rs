@@ -53,7 +53,8 @@ impl Core {
                 let queued = match queued {
                     Some(queued) => queued,
                     None => {
-                        self.prepare(&keyed.image).await;
+                        // A module that cannot be prepared cannot be run, and the run says so with its frame.
+                        let _ = self.prepare(&keyed.image).await;
                         self.permits.queue(scope.root)
                     }
                 };
@@ -68,10 +69,11 @@ impl Core {
         lead.settle(settled);
     }
 
-    async fn prepare(&self, image: &ResolvedImage) {
-        // A module that cannot be prepared cannot be run, and the run says so better.
-        let _ = image.runtime.prepare(image.module, &self.limits, &ReadOnlyHost(&self.objects)).await;
+    /// Has the runtime prepare an image's module.
+    pub(crate) async fn prepare(&self, image: &ResolvedImage) -> Result<()> {
+        let prepared = image.runtime.prepare(image.module, &self.limits, &ReadOnlyHost(&self.objects)).await;
         image.prepared.store(true, Ordering::Relaxed);
+        prepared
     }
 
     async fn execute(&self, scope: &Scope, keyed: &Keyed, host: Arc<FrameHost>) -> Result<Outcome> {

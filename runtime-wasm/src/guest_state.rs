@@ -35,12 +35,6 @@ impl GuestState {
     }
 }
 
-impl GuestState {
-    fn check_computing_time(&self) -> wasmtime::Result<()> {
-        check_computing_time(&self.mailbox, &self.limits).map_err(wasmtime::Error::new)
-    }
-}
-
 /// Fails once the guest has computed for longer than it may.
 pub(crate) fn check_computing_time(mailbox: &Mailbox, limits: &Limits) -> Result<()> {
     let time = limits.compute_time;
@@ -52,7 +46,8 @@ pub(crate) fn limit(store: &mut Store<GuestState>) {
     store.limiter(|state| state);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|context| {
-        context.data().check_computing_time()?;
+        let state = context.data();
+        check_computing_time(&state.mailbox, &state.limits).map_err(wasmtime::Error::new)?;
         Ok(UpdateDeadline::Yield(1))
     });
 }
