@@ -5,6 +5,8 @@ mod claim;
 mod core;
 mod directory;
 mod dispatcher;
+#[cfg(feature = "durable")]
+mod durable;
 mod frame;
 #[cfg(feature = "git")]
 mod git;
@@ -13,8 +15,10 @@ mod memory_store;
 pub mod native;
 mod objects;
 mod observe;
+mod panic_message;
 mod permits;
 mod prepare;
+mod progress;
 mod registry;
 mod resolve;
 mod run;
@@ -22,6 +26,8 @@ mod settle;
 mod store;
 
 pub use directory::{DirectoryError, DirectoryObjects};
+#[cfg(feature = "durable")]
+pub use durable::{Collected, Damage, DurableStore, Keep, OpenError, StoreOptions, Verified};
 pub use dispatcher::{Completion, Dispatcher, DispatcherBuilder, Invocation};
 #[cfg(feature = "git")]
 pub use git::GitObjects;
@@ -30,7 +36,8 @@ pub use manifold_runtime_api as api;
 pub use manifold_runtime_wasm as wasm;
 pub use memory_store::MemoryStore;
 pub use observe::{Event, Observer, Stats};
-pub use store::{ObjectSource, Store};
+pub use progress::Progress;
+pub use store::{ObjectSource, Pin, Store};
 
 /// The example of the project's README.
 #[cfg(doctest)]

@@ -4,13 +4,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use manifold_runtime_api::{Error, Object, ObjectId, ObjectKind, Outcome, Result};
 use parking_lot::RwLock;
 
-use crate::store::{ObjectSource, Store};
+use crate::store::{ObjectSource, Pin, Store};
 
 /// A store in memory. It keeps everything until it is dropped.
 #[derive(Default)]
 pub struct MemoryStore {
     objects: Sharded<Object>,
     memo: Sharded<Outcome>,
+    pins: Sharded<Outcome>,
     bytes: AtomicUsize,
 }
 
@@ -73,6 +74,27 @@ impl Store for MemoryStore {
     fn remember(&self, request: ObjectId, outcome: Outcome) -> Result<()> {
         self.memo.shard(request).write().insert(request, outcome);
         Ok(())
+    }
+
+    fn pin(&self, request: ObjectId, outcome: Outcome) -> Result<()> {
+        self.pins.shard(request).write().insert(request, outcome);
+        Ok(())
+    }
+
+    fn unpin(&self, request: ObjectId) -> Result<bool> {
+        Ok(self.pins.shard(request).write().remove(&request).is_some())
+    }
+
+    fn pinned(&self, request: ObjectId) -> Result<Option<Outcome>> {
+        Ok(self.pins.shard(request).read().get(&request).copied())
+    }
+
+    fn pins(&self) -> Result<Vec<Pin>> {
+        let shards = self.pins.0.iter().map(RwLock::read);
+        let list = |shard: parking_lot::RwLockReadGuard<'_, HashMap<ObjectId, Outcome>>| {
+            shard.iter().map(|(request, outcome)| Pin { request: *request, outcome: *outcome }).collect::<Vec<_>>()
+        };
+        Ok(shards.flat_map(list).collect())
     }
 }
 

@@ -12,6 +12,7 @@ use crate::claim::{Claim, Flight, Lead, Settled, Wait};
 use crate::core::{Core, Keyed, Scope};
 use crate::frame::FrameHost;
 use crate::observe::Event;
+use crate::panic_message::panic_message;
 use crate::permits::Queued;
 use crate::prepare::ReadOnlyHost;
 use crate::resolve::ResolvedImage;
@@ -94,9 +95,7 @@ impl Core {
         };
         let run = image.runtime.run(job, host as Arc<dyn Host>);
         AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let message = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            Err(Error::new(Reason::Panicked { message: message.unwrap_or_else(|| "without a message".to_owned()) }))
+            Err(Error::new(Reason::Panicked { message: panic_message(&*panic) }))
         })
     }
 }

@@ -23,11 +23,21 @@ pub trait ObjectSource: Send + Sync + 'static {
     }
 }
 
-/// Objects that can be written, and the memo: which request had which outcome.
+/// A request whose outcome is to stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pin {
+    /// The request.
+    pub request: ObjectId,
+    /// Its outcome.
+    pub outcome: Outcome,
+}
+
+/// Objects that can be written, the memo (which request had which outcome), and pins.
 ///
 /// # Behavior
 /// - An object that `write` answered an id for is found by `read`.
-/// - When `remember` returns, the objects written before it are at least as durable as the entry.
+/// - When `remember` or `pin` returns, the objects written before are at least as durable as the entry or pin.
+/// - What a pin reaches outlives every eviction and collection.
 pub trait Store: ObjectSource {
     /// Stores an object and answers its id. Writing what is there already changes nothing.
     ///
@@ -46,4 +56,36 @@ pub trait Store: ObjectSource {
     /// # Errors
     /// `StoreFailed`.
     fn remember(&self, request: ObjectId, outcome: Outcome) -> Result<()>;
+
+    /// Pins the outcome of `request`, in place of any other.
+    ///
+    /// # Errors
+    /// `StoreFailed`.
+    fn pin(&self, request: ObjectId, outcome: Outcome) -> Result<()>;
+
+    /// Takes a pin away. Answers whether there was one.
+    ///
+    /// # Errors
+    /// `StoreFailed`.
+    fn unpin(&self, request: ObjectId) -> Result<bool>;
+
+    /// The pinned outcome of `request`.
+    ///
+    /// # Errors
+    /// `StoreFailed`.
+    fn pinned(&self, request: ObjectId) -> Result<Option<Outcome>>;
+
+    /// All pins.
+    ///
+    /// # Errors
+    /// `StoreFailed`.
+    fn pins(&self) -> Result<Vec<Pin>>;
+
+    /// Makes everything written so far as durable as it will be.
+    ///
+    /// # Errors
+    /// `StoreFailed` when something is not.
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
 }

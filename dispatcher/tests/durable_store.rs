@@ -1,0 +1,352 @@
+//! The store in a file: what outlives the process, what is found damaged, and what a collection leaves.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use manifold_dispatcher::api::{EntryMode, Object, ObjectId, ObjectKind, Outcome, Tree, TreeEntry};
+use manifold_dispatcher::{Damage, DurableStore, Keep, ObjectSource, OpenError, Store};
+use proptest::prelude::*;
+use redb::ReadableTable;
+
+fn blob(text: &str) -> Object {
+    Object::blob(text.to_owned())
+}
+
+fn request(name: &str) -> ObjectId {
+    ObjectId::of(ObjectKind::Blob, name.as_bytes())
+}
+
+/// A store that commits only when it is told to, so that tests decide.
+fn lazy(directory: &Path) -> DurableStore {
+    DurableStore::options().group_time(Duration::from_secs(3600)).open(directory).unwrap()
+}
+
+fn nothing_but_pins() -> Keep {
+    let mut keep = Keep::default();
+    keep.used_within = Duration::ZERO;
+    keep.written_within = Duration::ZERO;
+    keep
+}
+
+#[test]
+fn what_was_written_is_there_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let long = Object::blob(vec![7; 300_000]);
+    let store = DurableStore::open(directory.path()).unwrap();
+    let short = store.write(blob("short")).unwrap();
+    assert_eq!(store.write(long.clone()).unwrap(), long.id());
+    store.remember(request("a"), Outcome::blob(short)).unwrap();
+    store.pin(request("a"), Outcome::blob(short)).unwrap();
+    drop(store);
+
+    let store = DurableStore::open(directory.path()).unwrap();
+    assert_eq!(store.read(short).unwrap(), Some(blob("short")));
+    assert_eq!(store.kind(long.id()).unwrap(), Some(ObjectKind::Blob));
+    assert_eq!(store.read(long.id()).unwrap(), Some(long));
+    assert_eq!(store.recall(request("a")).unwrap(), Some(Outcome::blob(short)));
+    assert_eq!(store.recall(request("b")).unwrap(), None);
+    assert_eq!(store.pinned(request("a")).unwrap(), Some(Outcome::blob(short)));
+    assert_eq!(store.pins().unwrap().len(), 1);
+    assert!(store.unpin(request("a")).unwrap());
+    assert!(!store.unpin(request("a")).unwrap());
+    assert_eq!(store.pins().unwrap(), []);
+}
+
+#[test]
+fn what_is_not_committed_yet_is_found_all_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = DurableStore::options().group_time(Duration::from_secs(3600)).hot_bytes(0).hot_entries(0);
+    let store = store.open(directory.path()).unwrap();
+    let id = store.write(blob("fresh")).unwrap();
+    store.remember(request("a"), Outcome::blob(id)).unwrap();
+    store.pin(request("a"), Outcome::blob(id)).unwrap();
+    for _ in 0..2 {
+        assert_eq!(store.read(id).unwrap(), Some(blob("fresh")));
+        assert_eq!(store.kind(id).unwrap(), Some(ObjectKind::Blob));
+        assert_eq!(store.recall(request("a")).unwrap(), Some(Outcome::blob(id)));
+        assert_eq!(store.pinned(request("a")).unwrap(), Some(Outcome::blob(id)));
+        // The second time all of it comes from the file.
+        store.flush().unwrap();
+    }
+}
+
+#[test]
+fn two_openers_share_the_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, two) = (lazy(directory.path()), lazy(directory.path()));
+    let id = one.write(blob("shared")).unwrap();
+    one.remember(request("a"), Outcome::blob(id)).unwrap();
+    assert_eq!(two.recall(request("a")).unwrap(), None, "not committed yet");
+    one.flush().unwrap();
+    // The other one looks for news once in a second.
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(two.recall(request("a")).unwrap(), Some(Outcome::blob(id)));
+    assert_eq!(two.read(id).unwrap(), Some(blob("shared")));
+    two.write(blob("back")).unwrap();
+    two.flush().unwrap();
+    drop(two);
+    one.flush().unwrap();
+    drop(one);
+    assert_eq!(DurableStore::open(directory.path()).unwrap().verify(|_| ()).unwrap().objects, 2);
+}
+
+#[test]
+fn writers_from_many_threads_lose_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = DurableStore::options().group_time(Duration::from_millis(1)).group_bytes(2000).pending_bytes(4000);
+    let store = Arc::new(options.hot_bytes(10_000).open(directory.path()).unwrap());
+    let threads = (0..4).map(|thread| {
+        let store = Arc::clone(&store);
+        std::thread::spawn(move || {
+            for number in 0..500 {
+                let text = format!("{thread}/{number}");
+                let id = store.write(blob(&text)).unwrap();
+                store.remember(request(&text), Outcome::blob(id)).unwrap();
+                assert_eq!(store.read(id).unwrap(), Some(blob(&text)));
+                assert_eq!(store.recall(request(&text)).unwrap(), Some(Outcome::blob(id)));
+            }
+        })
+    });
+    threads.collect::<Vec<_>>().into_iter().for_each(|thread| thread.join().unwrap());
+    drop(store);
+    let verified = DurableStore::open(directory.path()).unwrap().verify(|_| ()).unwrap();
+    assert_eq!((verified.objects, verified.entries, verified.entries_without_object), (2000, 2000, 0));
+    assert_eq!(verified.damages, []);
+}
+
+#[test]
+fn a_file_that_is_no_store_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("manifold.redb");
+    fs::write(&file, "this is a text and no database, whatever its name may say").unwrap();
+    let error = DurableStore::open(directory.path()).err().unwrap();
+    assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
+    assert!(error.to_string().contains("delete it"), "{error}");
+
+    let error = DurableStore::open(file).err().unwrap();
+    assert!(matches!(error, OpenError::Io { .. }), "{error:?}");
+}
+
+#[test]
+fn another_format_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let meta: redb::TableDefinition<'_, &str, &str> = redb::TableDefinition::new("meta");
+    let database = redb::Database::create(directory.path().join("manifold.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(meta).unwrap().insert("format", "manifold-store-99").unwrap();
+    transaction.commit().unwrap();
+
+    let error = DurableStore::open(directory.path()).err().unwrap();
+    assert!(matches!(error, OpenError::InUse { .. }), "{error:?}");
+    drop(database);
+    let error = DurableStore::open(directory.path()).err().unwrap();
+    assert!(matches!(&error, OpenError::Format { found, .. } if found == "manifold-store-99"), "{error:?}");
+}
+
+/// Changes a value of the table `table` behind the store's back.
+fn tamper(directory: &Path, table: &str, key: ObjectId, change: impl FnOnce(&mut Vec<u8>)) {
+    let table: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new(table);
+    let database = redb::Database::create(directory.join("manifold.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut table = transaction.open_table(table).unwrap();
+        let mut value = table.get(key.as_bytes()).unwrap().unwrap().value().to_vec();
+        change(&mut value);
+        table.insert(key.as_bytes(), &*value).unwrap();
+    }
+    transaction.commit().unwrap();
+}
+
+#[test]
+fn a_damaged_value_is_said_and_never_served_and_can_be_dropped() {
+    let directory = tempfile::tempdir().unwrap();
+    let long = Object::blob(vec![7; 5000]);
+    let store = DurableStore::open(directory.path()).unwrap();
+    let short = store.write(blob("short")).unwrap();
+    store.write(long.clone()).unwrap();
+    let sound = store.write(blob("sound")).unwrap();
+    store.remember(request("a"), Outcome::blob(sound)).unwrap();
+    store.remember(request("b"), Outcome::blob(sound)).unwrap();
+    store.pin(request("a"), Outcome::blob(sound)).unwrap();
+    store.pin(request("b"), Outcome::blob(long.id())).unwrap();
+    drop(store);
+    let flip = |value: &mut Vec<u8>| *value.last_mut().unwrap() ^= 1;
+    tamper(directory.path(), "objects", short, flip);
+    tamper(directory.path(), "contents", long.id(), flip);
+    tamper(directory.path(), "memo", request("a"), flip);
+    tamper(directory.path(), "pins", request("a"), flip);
+
+    let store = DurableStore::open(directory.path()).unwrap();
+    for error in [
+        store.read(short).unwrap_err(),
+        store.read(long.id()).unwrap_err(),
+        store.recall(request("a")).unwrap_err(),
+        store.pinned(request("a")).unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("is damaged"), "{error}");
+    }
+    assert_eq!(store.recall(request("b")).unwrap(), Some(Outcome::blob(sound)));
+    let verified = store.verify(|_| ()).unwrap();
+    let mut expected = vec![
+        Damage::Object { id: short },
+        Damage::Object { id: long.id() },
+        Damage::Entry { request: request("a") },
+        Damage::Pin { request: request("a") },
+        Damage::Incomplete { request: request("b"), missing: long.id() },
+    ];
+    let sort = |damages: &mut Vec<Damage>| damages.sort_by_key(ToString::to_string);
+    let mut found = verified.damages.clone();
+    (sort(&mut expected), sort(&mut found));
+    assert_eq!(found, expected);
+
+    store.drop_damaged(&verified).unwrap();
+    assert_eq!(store.verify(|_| ()).unwrap().damages, []);
+    assert_eq!(store.read(short).unwrap(), None);
+    assert_eq!(store.recall(request("a")).unwrap(), None);
+    store.write(blob("short")).unwrap();
+    store.flush().unwrap();
+    assert_eq!(store.read(short).unwrap(), Some(blob("short")));
+}
+
+fn tree(entries: &[(&str, EntryMode, ObjectId)]) -> Object {
+    Tree::new(entries.iter().map(|(name, mode, id)| TreeEntry::new(*name, *mode, *id))).unwrap().to_object()
+}
+
+#[test]
+fn a_collection_keeps_what_pins_reach() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = lazy(directory.path());
+    let leaf = store.write(blob("leaf")).unwrap();
+    let inner = store.write(tree(&[("leaf", EntryMode::Blob, leaf)])).unwrap();
+    let outer = store.write(tree(&[("inner", EntryMode::Tree, inner)])).unwrap();
+    let garbage = store.write(Object::blob(vec![1; 2_000_000])).unwrap();
+    let module = store.write(blob("code")).unwrap();
+    let marker = store.write(blob(&request("host").to_string())).unwrap();
+    let image = [(".caos-runtime", EntryMode::Blob, marker), ("module", EntryMode::Blob, module)];
+    let image = store.write(tree(&image)).unwrap();
+    let std = store.write(tree(&[("name", EntryMode::Tree, image)])).unwrap();
+    let (image_text, std_text) = (blob(&image.to_string()), blob(&std.to_string()));
+    let empty = store.write(blob("")).unwrap();
+    let wanted = tree(&[
+        ("args", EntryMode::Tree, inner),
+        ("image", EntryMode::Blob, store.write(image_text).unwrap()),
+        ("salt", EntryMode::Blob, empty),
+        ("std", EntryMode::Blob, store.write(std_text).unwrap()),
+    ]);
+    let wanted = store.write(wanted).unwrap();
+    store.pin(wanted, Outcome::tree(outer)).unwrap();
+    store.remember(wanted, Outcome::tree(outer)).unwrap();
+    store.remember(request("forgotten"), Outcome::blob(garbage)).unwrap();
+
+    let collected = store.collect(&nothing_but_pins(), |_| ()).unwrap();
+    assert_eq!((collected.dropped_objects, collected.dropped_entries), (1, 1), "{collected:?}");
+    assert_eq!((collected.kept_entries, collected.kept_pins), (1, 1));
+    assert!(collected.compacted);
+    assert!(fs::metadata(store.file()).unwrap().len() < 1_000_000);
+    for id in [leaf, inner, outer, wanted, image, module, marker, std] {
+        assert!(store.read(id).unwrap().is_some(), "{id}");
+    }
+    assert_eq!(store.read(garbage).unwrap(), None);
+    assert_eq!(store.recall(request("forgotten")).unwrap(), None);
+    assert_eq!(store.verify(|_| ()).unwrap().damages, []);
+
+    store.unpin(wanted).unwrap();
+    store.collect(&nothing_but_pins(), |_| ()).unwrap();
+    assert_eq!(store.read(leaf).unwrap(), None);
+    assert_eq!(store.verify(|_| ()).unwrap().objects, 0);
+}
+
+#[test]
+fn a_collection_keeps_what_was_used_lately_within_a_size() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = lazy(directory.path());
+    for number in 0..10u8 {
+        let id = store.write(Object::blob(vec![number; 1000])).unwrap();
+        store.remember(request(&number.to_string()), Outcome::blob(id)).unwrap();
+    }
+    let mut keep = nothing_but_pins();
+    keep.used_within = Duration::from_secs(3600);
+    assert_eq!(store.collect(&keep, |_| ()).unwrap().dropped_objects, 0);
+    keep.at_most_bytes = Some(3500);
+    let collected = store.collect(&keep, |_| ()).unwrap();
+    assert_eq!((collected.kept_objects, collected.kept_entries), (3, 3));
+    // Memo entries and objects went together.
+    let verified = store.verify(|_| ()).unwrap();
+    assert_eq!((verified.objects, verified.entries, verified.entries_without_object), (3, 3, 0));
+    keep.pinned_within = Some(Duration::ZERO);
+    store.pin(request("p"), Outcome::blob(ObjectId::empty_tree())).unwrap();
+    assert_eq!(store.collect(&keep, |_| ()).unwrap().dropped_pins, 1);
+    assert_eq!(store.pins().unwrap(), []);
+}
+
+#[test]
+fn a_collection_keeps_what_was_written_lately() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = lazy(directory.path());
+    let id = store.write(blob("about to be named")).unwrap();
+    let mut keep = nothing_but_pins();
+    keep.written_within = Duration::from_secs(3600);
+    store.collect(&keep, |_| ()).unwrap();
+    assert!(store.read(id).unwrap().is_some());
+}
+
+/// A store with a hundred outcomes in it, as the bytes of its file.
+fn sample() -> (Vec<u8>, Vec<(ObjectId, Object)>) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = lazy(directory.path());
+    let mut objects = Vec::new();
+    for number in 0..100usize {
+        let object = Object::blob(number.to_string().repeat(1 + number * 7));
+        let id = store.write(object.clone()).unwrap();
+        store.remember(request(&number.to_string()), Outcome::blob(id)).unwrap();
+        objects.push((request(&number.to_string()), object));
+        if number % 20 == 0 {
+            store.flush().unwrap();
+        }
+    }
+    let file = store.file().to_owned();
+    drop(store);
+    (fs::read(file).unwrap(), objects)
+}
+
+/// Opens a store made of `bytes`: whatever it answers has to be right.
+fn never_wrong(bytes: &[u8], objects: &[(ObjectId, Object)], check_up_to: u64) {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("manifold.redb"), bytes).unwrap();
+    let Ok(store) = DurableStore::options().check_up_to(check_up_to).open(directory.path()) else { return };
+    for (request, object) in objects {
+        if let Ok(Some(outcome)) = store.recall(*request) {
+            assert_eq!(outcome, Outcome::of(object), "a wrong outcome");
+            if let Ok(Some(found)) = store.read(outcome.id) {
+                assert_eq!(&found, object, "a wrong object");
+            }
+        }
+    }
+    // Whatever happened so far, saying what is wrong must work.
+    let _ = store.verify(|_| ());
+    let _ = store.write(blob("more")).and_then(|_| store.flush());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_file_cut_short_or_with_flipped_bits_is_never_believed(
+        flips in prop::collection::vec((any::<prop::sample::Index>(), 0u8..8), 0..4),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+        check in any::<bool>(),
+    ) {
+        static SAMPLE: std::sync::LazyLock<(Vec<u8>, Vec<(ObjectId, Object)>)> = std::sync::LazyLock::new(sample);
+        let (bytes, objects) = &*SAMPLE;
+        let mut bytes = bytes.clone();
+        for (index, bit) in flips {
+            *index.get_mut(&mut bytes) ^= 1 << bit;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        never_wrong(&bytes, objects, if check { u64::MAX } else { 0 });
+    }
+}
