@@ -5,15 +5,17 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use manifold_runtime_api::{Error, ObjectId, Outcome, Reason, Result};
-use parking_lot::Mutex;
+use futures_util::future::{AbortHandle, AbortRegistration};
+use manifold_runtime_api::{Error, Limit, ObjectId, Outcome, Reason, Result};
 use smallvec::SmallVec;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 
-use crate::permits::Permit;
+use crate::clock::Clock;
+use crate::permits::{Permit, RootId};
+use crate::scope::{Allowance, Scope};
+use crate::sync::Mutex;
 
 /// How a run ended, for everybody who waited.
 #[derive(Debug, Clone)]
@@ -21,17 +23,58 @@ pub(crate) struct Settled {
     pub(crate) result: Result<Outcome>,
     /// Whether the request alone decided the result. If not, neither it nor what is made of it is memoized.
     pub(crate) pure: bool,
+    /// Whether something was run for it, as the memo did not have it.
+    pub(crate) ran: bool,
+    /// What the run was allowed, if it met a limit. Others may be allowed more.
+    pub(crate) limited: Option<Arc<Limited>>,
+}
+
+/// What a run was allowed that met a limit.
+#[derive(Debug)]
+pub(crate) struct Limited {
+    pub(crate) limit: Limit,
+    pub(crate) root: RootId,
+    pub(crate) allowance: Allowance,
+    pub(crate) depth: u32,
+}
+
+impl Settled {
+    /// A run that came to no result of its own.
+    pub(crate) fn lost(error: Error) -> Self {
+        Self { result: Err(error), pure: false, ran: true, limited: None }
+    }
+
+    /// Whether a run for the call of `scope`, nested `depth` levels below it, may end otherwise: this one met a limit of another
+    /// call's.
+    pub(crate) fn may_differ_for(&self, scope: &Scope, depth: u32) -> bool {
+        self.limited.as_deref().is_some_and(|limited| {
+            let alike = match limited.limit.is_of_call() {
+                true => limited.allowance == scope.allowance && limited.depth == 0 && depth == 0,
+                false => limited.allowance.limits == scope.allowance.limits,
+            };
+            limited.root != scope.root && !alike
+        })
+    }
+
+    /// What the memo has.
+    pub(crate) fn remembered(outcome: Outcome) -> Self {
+        Self { result: Ok(outcome), pure: true, ran: false, limited: None }
+    }
 }
 
 /// One execution of a request, from the claim until its code has stopped.
 pub(crate) struct Flight {
     serial: u64,
     request: ObjectId,
+    /// How deep the run is nested below the call that led to it first: 0 for what was called from outside.
+    pub(crate) depth: u32,
+    /// The clock of that call.
+    clock: Arc<Clock>,
     settled: watch::Sender<Option<Settled>>,
     /// The run permit of this flight's frame while the frame computes. A nested run that settles puts its own here: a
     /// recursion that goes back up must not be overtaken by what has not begun yet.
     permit: Mutex<Option<Permit>>,
-    task: OnceLock<AbortHandle>,
+    abort: AbortHandle,
 }
 
 #[derive(Default)]
@@ -61,6 +104,16 @@ struct Node {
     after: Vec<watch::Receiver<Option<Settled>>>,
 }
 
+/// On whose behalf a request is claimed.
+pub(crate) struct Claimant<'a> {
+    /// The flight whose frame wants it; `None` is a caller from outside.
+    pub(crate) waiter: Option<&'a Arc<Flight>>,
+    /// The clock of the call that this is about.
+    pub(crate) clock: &'a Arc<Clock>,
+    /// Whether the run is for this claimant alone.
+    pub(crate) private: bool,
+}
+
 /// The answer to a claim.
 pub(crate) enum Claim {
     /// The claimant has to run the request, and to wait like everybody else.
@@ -70,14 +123,15 @@ pub(crate) enum Claim {
 }
 
 impl Claims {
-    /// Claims `request` for `waiter`, the flight whose frame wants it; `None` is a caller from outside.
+    /// Claims `request`.
     ///
     /// # Errors
     /// `Cycle` when the waiter would wait for itself. Nothing is claimed then.
-    pub(crate) fn claim(self: &Arc<Self>, waiter: Option<&Arc<Flight>>, request: ObjectId) -> Result<Claim> {
+    pub(crate) fn claim(self: &Arc<Self>, request: ObjectId, claimant: &Claimant<'_>) -> Result<Claim> {
+        let waiter = claimant.waiter;
         let mut table = self.table.lock();
         let last = table.flights.get(&request).and_then(|flights| flights.last());
-        let joinable = last.filter(|flight| table.nodes[&flight.serial].waiters > 0).cloned();
+        let joinable = last.filter(|flight| !claimant.private && table.nodes[&flight.serial].waiters > 0).cloned();
         if let Some(flight) = joinable {
             if let Some(waiter) = waiter
                 && let Some(chain) = table.path(flight.serial, waiter.serial)
@@ -86,9 +140,9 @@ impl Claims {
             }
             return Ok(Claim::Join(self.wait(&mut table, waiter, flight)));
         }
-        let flight = table.insert(request);
+        let (flight, registration) = table.insert(request, claimant);
         let wait = self.wait(&mut table, waiter, Arc::clone(&flight));
-        Ok(Claim::Run(Lead { claims: Arc::clone(self), flight }, wait))
+        Ok(Claim::Run(Lead { claims: Arc::clone(self), flight, registration: Some(registration) }, wait))
     }
 
     fn wait(self: &Arc<Self>, table: &mut Table, waiter: Option<&Arc<Flight>>, flight: Arc<Flight>) -> Wait {
@@ -119,23 +173,18 @@ impl Claims {
         node.waiters -= 1;
         if node.waiters == 0 {
             drop(table);
-            if let Some(task) = flight.task.get() {
-                task.abort();
-            }
+            flight.abort.abort();
         }
     }
 
     /// Takes a flight that has stopped out of the table, and hands its permit to a frame that goes on because of it. A caller
     /// from outside gets none, for it may take its time before it looks.
     fn stop(&self, flight: &Flight) {
-        let mut permit = flight.permit.lock().take();
+        let mut permit = flight.take_permit();
         let mut table = self.table.lock();
         let frames = table.nodes.remove(&flight.serial).map(|node| node.waiting_frames).unwrap_or_default();
         for waiter in frames.iter().filter_map(|serial| table.nodes.get(serial)) {
-            let mut slot = waiter.flight.permit.lock();
-            if slot.is_none() {
-                *slot = permit.take();
-            }
+            permit = permit.and_then(|permit| waiter.flight.offer(permit));
         }
         if let Entry::Occupied(mut flights) = table.flights.entry(flight.request) {
             flights.get_mut().retain(|other| other.serial != flight.serial);
@@ -157,20 +206,30 @@ impl Claims {
 
 impl Flight {
     pub(crate) fn take_permit(&self) -> Option<Permit> {
-        self.permit.lock().take()
+        let permit = self.permit.lock().take();
+        if permit.is_some() {
+            self.clock.pauses();
+        }
+        permit
     }
 
     pub(crate) fn has_permit(&self) -> bool {
         self.permit.lock().is_some()
     }
 
+    /// Takes `permit`, or gives it back where there is one already.
+    fn offer(&self, permit: Permit) -> Option<Permit> {
+        let mut held = self.permit.lock();
+        if held.is_some() {
+            return Some(permit);
+        }
+        self.clock.computes();
+        held.replace(permit)
+    }
+
     /// Keeps `permit`, unless there is one already.
     pub(crate) fn keep_permit(&self, permit: Permit) {
-        let surplus = {
-            let mut held = self.permit.lock();
-            if held.is_some() { Some(permit) } else { held.replace(permit) }
-        };
-        drop(surplus);
+        drop(self.offer(permit));
     }
 }
 
@@ -181,23 +240,29 @@ fn remove_one(serials: &mut Vec<u64>, serial: u64) {
 }
 
 impl Table {
-    fn insert(&mut self, request: ObjectId) -> Arc<Flight> {
+    fn insert(&mut self, request: ObjectId, claimant: &Claimant<'_>) -> (Arc<Flight>, AbortRegistration) {
         let serial = self.next_serial;
         self.next_serial += 1;
+        let (abort, registration) = AbortHandle::new_pair();
         let flight = Arc::new(Flight {
             serial,
             request,
+            depth: claimant.waiter.map_or(0, |waiter| waiter.depth.saturating_add(1)),
+            clock: Arc::clone(claimant.clock),
             settled: watch::Sender::new(None),
             permit: Mutex::new(None),
-            task: OnceLock::new(),
+            abort,
         });
-        let flights = self.flights.entry(request).or_default();
-        let after = flights.iter().map(|abandoned| abandoned.settled.subscribe()).collect();
-        flights.push(Arc::clone(&flight));
+        let mut after = Vec::new();
+        if !claimant.private {
+            let flights = self.flights.entry(request).or_default();
+            after.extend(flights.iter().map(|abandoned| abandoned.settled.subscribe()));
+            flights.push(Arc::clone(&flight));
+        }
         let node =
             Node { flight: Arc::clone(&flight), waiters: 0, waiting_frames: Vec::new(), waits_for: Vec::new(), after };
         self.nodes.insert(serial, node);
-        flight
+        (flight, registration)
     }
 
     /// The requests on a way from `from` to `to` along who waits for whom, closed with the first one again.
@@ -231,6 +296,7 @@ impl Table {
 pub(crate) struct Lead {
     claims: Arc<Claims>,
     flight: Arc<Flight>,
+    registration: Option<AbortRegistration>,
 }
 
 impl Lead {
@@ -238,10 +304,9 @@ impl Lead {
         &self.flight
     }
 
-    /// Names the task that is to be aborted when nobody waits any more.
-    pub(crate) fn runs_in(flight: &Flight, task: AbortHandle) {
-        // The claimant still waits, so the flight cannot have been abandoned before this.
-        let _ = flight.task.set(task);
+    /// What aborts the run when nobody waits any more. There is one.
+    pub(crate) fn registration(&mut self) -> Option<AbortRegistration> {
+        self.registration.take()
     }
 
     /// Waits until earlier executions of the same request, abandoned but not yet stopped, have stopped.
@@ -279,7 +344,7 @@ impl Drop for Lead {
         } else {
             Reason::Cancelled
         };
-        self.publish(Settled { result: Err(Error::new(reason)), pure: false });
+        self.publish(Settled::lost(Error::new(reason)));
     }
 }
 
@@ -297,7 +362,7 @@ impl Wait {
             Ok(settled) => settled.clone(),
             Err(_) => None,
         };
-        settled.unwrap_or_else(|| Settled { result: Err(Error::new(Reason::Cancelled)), pure: false })
+        settled.unwrap_or_else(|| Settled::lost(Error::new(Reason::Cancelled)))
     }
 }
 
@@ -309,90 +374,275 @@ impl Drop for Wait {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    //! Every test runs under shuttle, which tries random orders of what the claims' lock allows.
+
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::FutureExt;
+    use futures_util::future::{Abortable, join_all};
     use manifold_runtime_api::ObjectKind;
+    use shuttle::future::{block_on, spawn, yield_now};
+    use shuttle::rand::{Rng, thread_rng};
+
+    use super::*;
+    use crate::permits::Permits;
+
+    const SCHEDULES: usize = 2000;
+
+    fn explore(test: impl Fn() + Send + Sync + 'static) {
+        shuttle::check_random(test, SCHEDULES);
+    }
 
     fn request(name: &str) -> ObjectId {
         ObjectId::of(ObjectKind::Blob, name.as_bytes())
     }
 
+    fn claim(claims: &Arc<Claims>, waiter: Option<&Arc<Flight>>, name: &str) -> Result<Claim> {
+        claims.claim(request(name), &Claimant { waiter, clock: &Clock::start(), private: false })
+    }
+
     fn lead(claims: &Arc<Claims>, waiter: Option<&Arc<Flight>>, name: &str) -> (Lead, Wait) {
-        match claims.claim(waiter, request(name)) {
+        match claim(claims, waiter, name) {
             Ok(Claim::Run(lead, wait)) => (lead, wait),
             _ => panic!("{name} is claimed already"),
         }
     }
 
     fn success() -> Settled {
-        Settled { result: Ok(Outcome::blob(request("outcome"))), pure: true }
+        Settled::remembered(Outcome::blob(request("outcome")))
     }
 
     // root1 → a → b
     // root2 → b → a   must fail: a waits for b already
     #[test]
     fn cycle_a_waits_b_b_waits_a_across_chains() {
-        let claims = Arc::default();
-        let (a, _root1) = lead(&claims, None, "a");
-        let (b, _root2) = lead(&claims, None, "b");
-        let Ok(Claim::Join(_a_waits)) = claims.claim(Some(a.flight()), request("b")) else { panic!("b is in flight") };
-        let Err(error) = claims.claim(Some(b.flight()), request("a")) else { panic!("a cycle") };
-        let Reason::Cycle { chain } = error.reason() else { panic!("{error:?}") };
-        assert_eq!(chain, &[request("a"), request("b"), request("a")]);
+        explore(|| {
+            let claims = Arc::default();
+            let (a, _root1) = lead(&claims, None, "a");
+            let (b, _root2) = lead(&claims, None, "b");
+            let Ok(Claim::Join(_a_waits)) = claim(&claims, Some(a.flight()), "b") else { panic!("b is in flight") };
+            let Err(error) = claim(&claims, Some(b.flight()), "a") else { panic!("a cycle") };
+            let Reason::Cycle { chain } = error.reason() else { panic!("{error:?}") };
+            assert_eq!(chain, &[request("a"), request("b"), request("a")]);
+        });
+    }
+
+    // However the two chains are interleaved, somebody is told, and nobody waits for ever (shuttle would report a deadlock).
+    #[test]
+    fn chains_that_want_each_other_come_to_an_end() {
+        explore(|| {
+            let claims: Arc<Claims> = Arc::default();
+            let cycles = Arc::new(AtomicUsize::new(0));
+            let chains = [["a", "b"], ["b", "a"]].map(|[first, second]| {
+                let (claims, cycles) = (Arc::clone(&claims), Arc::clone(&cycles));
+                spawn(async move { run_chain(&claims, None, &[first, second], &cycles).await })
+            });
+            block_on(join_all(chains));
+            assert!(claims.is_empty());
+            let cycles = cycles.load(Ordering::Relaxed);
+            assert!(cycles <= 1, "one of the two goes on");
+        });
+    }
+
+    /// Runs the first of `names`, whose frame wants the second, and so on; the last wants the first again.
+    fn run_chain<'a>(
+        claims: &'a Arc<Claims>,
+        waiter: Option<&'a Arc<Flight>>,
+        names: &'a [&'static str],
+        cycles: &'a AtomicUsize,
+    ) -> futures_util::future::BoxFuture<'a, ()> {
+        async move {
+            let Some((name, rest)) = names.split_first() else { return };
+            match claim(claims, waiter, name) {
+                Err(error) => {
+                    assert!(matches!(error.reason(), Reason::Cycle { .. }));
+                    cycles.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(Claim::Join(wait)) => drop(wait.settled().await),
+                Ok(Claim::Run(lead, wait)) => {
+                    let flight = Arc::clone(lead.flight());
+                    run_chain(claims, Some(&flight), rest, cycles).await;
+                    lead.settle(success());
+                    assert!(wait.settled().await.result.is_ok());
+                }
+            }
+        }
+        .boxed()
     }
 
     #[test]
     fn cycle_of_one() {
-        let claims = Arc::default();
-        let (a, _wait) = lead(&claims, None, "a");
-        let Err(error) = claims.claim(Some(a.flight()), request("a")) else { panic!("a cycle") };
-        assert!(matches!(error.reason(), Reason::Cycle { chain } if chain == &[request("a"), request("a")]));
+        explore(|| {
+            let claims = Arc::default();
+            let (a, _wait) = lead(&claims, None, "a");
+            let Err(error) = claim(&claims, Some(a.flight()), "a") else { panic!("a cycle") };
+            assert!(matches!(error.reason(), Reason::Cycle { chain } if chain == &[request("a"), request("a")]));
+        });
     }
 
     #[test]
     fn a_left_wait_no_longer_counts_as_an_edge() {
-        let claims = Arc::default();
-        let (a, _root1) = lead(&claims, None, "a");
-        let (b, _root2) = lead(&claims, None, "b");
-        drop(claims.claim(Some(a.flight()), request("b")));
-        assert!(matches!(claims.claim(Some(b.flight()), request("a")), Ok(Claim::Join(_))));
+        explore(|| {
+            let claims = Arc::default();
+            let (a, _root1) = lead(&claims, None, "a");
+            let (b, _root2) = lead(&claims, None, "b");
+            drop(claim(&claims, Some(a.flight()), "b"));
+            assert!(matches!(claim(&claims, Some(b.flight()), "a"), Ok(Claim::Join(_))));
+        });
     }
 
-    #[tokio::test]
-    async fn an_abandoned_flight_is_not_joined_and_its_successor_takes_turns() {
-        let claims = Arc::default();
-        let (old, wait) = lead(&claims, None, "a");
-        drop(wait);
-        assert!(old.is_abandoned());
-        let (second, second_wait) = lead(&claims, None, "a");
-        drop(second_wait);
-        drop(second);
-        let (third, _wait) = lead(&claims, None, "a");
-        let turn = third.turn();
-        tokio::pin!(turn);
-        let not_yet = tokio::time::timeout(std::time::Duration::from_millis(20), &mut turn).await;
-        assert!(not_yet.is_err(), "the first flight has not stopped");
-        drop(old);
-        turn.await;
+    #[test]
+    fn a_private_flight_is_not_joined_and_its_frame_counts_in_cycles() {
+        explore(|| {
+            let claims: Arc<Claims> = Arc::default();
+            let clock = Clock::start();
+            let private = Claimant { waiter: None, clock: &clock, private: true };
+            let Ok(Claim::Run(alone, _root)) = claims.claim(request("a"), &private) else { panic!("private") };
+            assert!(matches!(claims.claim(request("a"), &private), Ok(Claim::Run(..))));
+            let (b, _wait) = lead(&claims, Some(alone.flight()), "b");
+            let (a, _wait) = lead(&claims, Some(b.flight()), "a");
+            assert!(claim(&claims, Some(a.flight()), "b").is_err(), "a → b → a");
+        });
     }
 
-    #[tokio::test]
-    async fn a_lost_lead_wakes_the_waiters_with_an_error() {
-        let claims: Arc<Claims> = Arc::default();
-        let (a, wait) = lead(&claims, None, "a");
-        drop(a);
-        let settled = wait.settled().await;
-        assert!(matches!(settled.result, Err(error) if matches!(error.reason(), Reason::Cancelled)));
-        assert!(claims.is_empty());
+    // Every caller gets an answer, executions of the request never overlap, and one is aborted only if all its waiters left.
+    #[test]
+    fn callers_come_and_go() {
+        explore(|| {
+            let claims: Arc<Claims> = Arc::default();
+            let running = Arc::new(AtomicUsize::new(0));
+            let callers = (0..4).map(|_| {
+                let (claims, running) = (Arc::clone(&claims), Arc::clone(&running));
+                spawn(async move {
+                    let leaves = thread_rng().gen_bool(0.5);
+                    let wait = match claim(&claims, None, "a") {
+                        Ok(Claim::Join(wait)) => wait,
+                        Ok(Claim::Run(mut lead, wait)) => {
+                            let registration = lead.registration().unwrap();
+                            spawn(Abortable::new(execute(lead, running), registration));
+                            wait
+                        }
+                        Err(error) => panic!("{error:?}"),
+                    };
+                    if leaves {
+                        yield_now().await;
+                        drop(wait);
+                        return;
+                    }
+                    assert!(wait.settled().await.result.is_ok(), "somebody waits, so nothing is cancelled");
+                })
+            });
+            block_on(join_all(callers.collect::<Vec<_>>()));
+        });
     }
 
-    #[tokio::test]
-    async fn everybody_gets_the_result_and_nothing_stays_behind() {
-        let claims: Arc<Claims> = Arc::default();
-        let (a, first) = lead(&claims, None, "a");
-        let Ok(Claim::Join(second)) = claims.claim(None, request("a")) else { panic!("in flight") };
-        a.settle(success());
-        assert!(first.settled().await.result.is_ok());
-        assert!(second.settled().await.result.is_ok());
-        assert!(claims.is_empty());
+    async fn execute(lead: Lead, running: Arc<AtomicUsize>) {
+        lead.turn().await;
+        let _running = Running::begin(running);
+        for _ in 0..3 {
+            yield_now().await;
+        }
+        drop(_running);
+        lead.settle(success());
+    }
+
+    struct Running(Arc<AtomicUsize>);
+
+    impl Running {
+        fn begin(running: Arc<AtomicUsize>) -> Self {
+            assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0, "two executions at once");
+            Self(running)
+        }
+    }
+
+    impl Drop for Running {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    // A frame that waits without a permit gets the one of the run that it waits for, or one from the queue: none is lost.
+    #[test]
+    fn permits_survive_every_hand_over() {
+        explore(|| {
+            let claims: Arc<Claims> = Arc::default();
+            let permits = Permits::new(1);
+            let tasks = (0..3).map(|root: u64| {
+                let (claims, permits) = (Arc::clone(&claims), Arc::clone(&permits));
+                spawn(async move {
+                    let name = ["a", "b", "a"][root as usize];
+                    let Ok(Claim::Run(parent, _wait)) = claim(&claims, None, &format!("parent {root}")) else {
+                        panic!("nobody else wants it")
+                    };
+                    parent.flight().keep_permit(permits.queue(root).permit().await);
+                    let wait = match claim(&claims, Some(parent.flight()), name) {
+                        Ok(Claim::Join(wait)) => wait,
+                        Ok(Claim::Run(child, wait)) => {
+                            let permits = Arc::clone(&permits);
+                            spawn(async move {
+                                child.flight().keep_permit(permits.queue(root).permit().await);
+                                yield_now().await;
+                                child.settle(success());
+                            });
+                            wait
+                        }
+                        Err(error) => panic!("{error:?}"),
+                    };
+                    drop(parent.flight().take_permit());
+                    wait.settled().await;
+                    if !parent.flight().has_permit() {
+                        let permit = permits.queue(root).permit().await;
+                        parent.flight().keep_permit(permit);
+                    }
+                    parent.settle(success());
+                })
+            });
+            block_on(join_all(tasks.collect::<Vec<_>>()));
+            assert!(permits.queue(9).permit().now_or_never().is_some(), "the permit is free again");
+        });
+    }
+
+    #[test]
+    fn an_abandoned_flight_is_not_joined_and_its_successor_takes_turns() {
+        explore(|| {
+            let claims = Arc::default();
+            let (old, wait) = lead(&claims, None, "a");
+            drop(wait);
+            assert!(old.is_abandoned());
+            let (second, second_wait) = lead(&claims, None, "a");
+            drop(second_wait);
+            drop(second);
+            let (third, _wait) = lead(&claims, None, "a");
+            let mut turn = Box::pin(third.turn());
+            assert!(turn.as_mut().now_or_never().is_none(), "the first flight has not stopped");
+            drop(old);
+            block_on(turn);
+        });
+    }
+
+    #[test]
+    fn a_lost_lead_wakes_the_waiters_with_an_error() {
+        explore(|| {
+            let claims: Arc<Claims> = Arc::default();
+            let (a, wait) = lead(&claims, None, "a");
+            let waiter = spawn(wait.settled());
+            drop(a);
+            let settled = block_on(waiter).unwrap();
+            assert!(matches!(settled.result, Err(error) if matches!(error.reason(), Reason::Cancelled)));
+            assert!(claims.is_empty());
+        });
+    }
+
+    #[test]
+    fn everybody_gets_the_result_and_nothing_stays_behind() {
+        explore(|| {
+            let claims: Arc<Claims> = Arc::default();
+            let (a, first) = lead(&claims, None, "a");
+            let Ok(Claim::Join(second)) = claim(&claims, None, "a") else { panic!("in flight") };
+            let waiters = [spawn(first.settled()), spawn(second.settled())];
+            a.settle(success());
+            assert!(block_on(join_all(waiters)).into_iter().all(|settled| settled.unwrap().result.is_ok()));
+            assert!(claims.is_empty());
+        });
     }
 }

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use manifold_runtime_api::{Call, Limits, ObjectId, ObjectKind, RequestScope, Result};
+use manifold_runtime_api::{Call, ObjectId, ObjectKind, Result};
+use quick_cache::sync::Cache;
 
 use crate::claim::Claims;
+use crate::invocation::OwnedSpelling;
 use crate::objects::Objects;
 use crate::observe::{Counters, Event, Observer};
-use crate::permits::{Permits, RootId};
+use crate::permits::Permits;
 use crate::registry::Registry;
 use crate::resolve::{ResolvedImage, Resolver};
+use crate::scope::{Allowance, Scope};
 
 pub(crate) struct Core {
     pub(crate) objects: Objects,
@@ -17,26 +20,33 @@ pub(crate) struct Core {
     pub(crate) resolver: Resolver,
     pub(crate) claims: Arc<Claims>,
     pub(crate) permits: Arc<Permits>,
-    pub(crate) limits: Limits,
+    /// What every call may use up.
+    pub(crate) allowance: Allowance,
+    /// The requests that calls from outside came down to.
+    pub(crate) spellings: Cache<OwnedSpelling, ObjectId>,
     /// How many nested runs of one frame are under way at once.
     pub(crate) width: usize,
     pub(crate) counters: Counters,
     pub(crate) observer: Option<Arc<dyn Observer>>,
 }
 
-/// What a call from outside and everything it leads to have in common.
-pub(crate) struct Scope {
-    pub(crate) root: RootId,
-    pub(crate) salt: Arc<str>,
-    pub(crate) std: Option<ObjectId>,
-    pub(crate) hashes: RequestScope,
-}
-
 /// A request that is resolved and has its key.
+#[derive(Clone)]
 pub(crate) struct Keyed {
     pub(crate) request: ObjectId,
     pub(crate) image: Arc<ResolvedImage>,
     pub(crate) args: ObjectId,
+}
+
+/// How a request is wanted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Want {
+    /// Not from the memo.
+    pub(crate) fresh: bool,
+    /// For one caller alone, and not to be remembered.
+    pub(crate) private: bool,
+    /// Something was lost below: an outcome from the memo counts only if all that it reaches is there.
+    pub(crate) complete: bool,
 }
 
 impl Core {

@@ -1,21 +1,25 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use manifold_runtime_api::{
-    Call, EncodedNode, HostRef, Limits, Module, Object, ObjectId, Outcome, Request, RequestScope, Result, Runtime,
-    RuntimeNode, Tree, TreeEntry,
+    EncodedNode, HostRef, Limits, Module, Object, ObjectId, Outcome, Result, Runtime, RuntimeNode, Tree, TreeEntry,
 };
+use quick_cache::sync::Cache;
 
+use crate::budget::Budget;
 use crate::claim::Claims;
-use crate::core::{Core, Scope};
+use crate::core::Core;
+use crate::invocation::{Completion, Invocation, Policy};
 use crate::memory_store::MemoryStore;
 use crate::objects::Objects;
 use crate::observe::{Counters, Observer, Stats};
 use crate::permits::Permits;
 use crate::registry::Registry;
 use crate::resolve::Resolver;
-use crate::store::{ObjectSource, Store};
+use crate::root_call::RootCall;
+use crate::scope::Allowance;
+use crate::store::{ObjectSource, Pin, Store};
 
 /// Runs requests, each at most once.
 ///
@@ -23,55 +27,8 @@ use crate::store::{ObjectSource, Store};
 /// takes; runs need a tokio runtime around them.
 #[derive(Clone)]
 pub struct Dispatcher {
-    core: Arc<Core>,
-    roots: Arc<AtomicU64>,
-}
-
-/// A call from outside: an image, its arguments, and what the whole tree of nested runs inherits.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Invocation {
-    /// The image reference.
-    pub image: String,
-    /// The arguments tree.
-    pub args: ObjectId,
-    /// Opaque text that changes every key under this call and nothing else. Default: empty.
-    pub salt: String,
-    /// The tree of named images. Default: none.
-    pub std: Option<ObjectId>,
-}
-
-impl Invocation {
-    /// Runs `image` on `args`.
-    pub fn new(image: impl ToString, args: ObjectId) -> Self {
-        Self { image: image.to_string(), args, salt: String::new(), std: None }
-    }
-
-    /// With a salt.
-    #[must_use]
-    pub fn salt(mut self, salt: impl Into<String>) -> Self {
-        self.salt = salt.into();
-        self
-    }
-
-    /// With a tree of named images.
-    #[must_use]
-    pub fn std(mut self, std: ObjectId) -> Self {
-        self.std = Some(std);
-        self
-    }
-}
-
-/// What a call from outside answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Completion {
-    /// The id of the request that the call came down to. The request itself is in the store.
-    pub request: ObjectId,
-    /// The outcome.
-    pub outcome: Outcome,
-    /// Whether the outcome was remembered, and nothing was run.
-    pub remembered: bool,
+    pub(crate) core: Arc<Core>,
+    pub(crate) roots: Arc<AtomicU64>,
 }
 
 impl Dispatcher {
@@ -85,34 +42,55 @@ impl Dispatcher {
     /// # Behavior
     /// - Callers that want one request at a time share one execution; the last one to drop the future cancels it.
     /// - A failure is never remembered.
+    /// - The outcome, with all that it reaches, is in the store and pinned under the request's id when this returns, unless the
+    ///   invocation says otherwise. It is durable once [`Dispatcher::flush`] has returned, or soon.
+    /// - An object that was lost on the way is computed again.
     ///
     /// # Errors
     /// The failure with its whole chain of frames.
     pub async fn run(&self, invocation: Invocation) -> Result<Completion> {
-        let Invocation { image, args, salt, std } = invocation;
+        match self.remembered(&invocation)? {
+            Some(completion) => Ok(completion),
+            None => RootCall::new(self, invocation)?.run().await,
+        }
+    }
+
+    /// The way of most hits: what was asked before in these words, has been answered, and needs no pin.
+    fn remembered(&self, invocation: &Invocation) -> Result<Option<Completion>> {
         let core = &self.core;
-        let scope = Arc::new(Scope {
-            root: self.roots.fetch_add(1, Ordering::Relaxed),
-            hashes: RequestScope::new(&salt, std),
-            salt: salt.into(),
-            std,
-        });
-        let keyed = core.key(&scope, &Call { image, args })?;
-        let request = keyed.request;
-        if core.objects.kind(request)?.is_none() {
-            let node = Request {
-                args: keyed.args,
-                image: Arc::clone(&keyed.image.text),
-                salt: Arc::clone(&scope.salt),
-                std: scope.std,
-            };
-            self.put_node(node.encode()?)?;
+        if invocation.policy != Policy::Reuse {
+            return Ok(None);
         }
-        if let Some(outcome) = core.look_up(request)? {
-            return Ok(Completion { request, outcome, remembered: true });
+        let Some(request) = core.spellings.get(&invocation.spelling()) else { return Ok(None) };
+        let Some(outcome) = core.look_up(request)? else { return Ok(None) };
+        if invocation.pin && core.objects.store.pinned(request)? != Some(outcome) {
+            return Ok(None);
         }
-        let settled = core.demand(&scope, keyed, None)?.settled().await;
-        Ok(Completion { request, outcome: settled.result?, remembered: false })
+        Ok(Some(Completion { request, outcome, remembered: true }))
+    }
+
+    /// Makes everything stored and remembered so far as durable as the store makes it.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub fn flush(&self) -> Result<()> {
+        self.core.objects.store.flush()
+    }
+
+    /// The pins: requests whose outcomes outlive every collection.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub fn pins(&self) -> Result<Vec<Pin>> {
+        self.core.objects.store.pins()
+    }
+
+    /// Takes the pin of `request` away. Answers whether there was one.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub fn unpin(&self, request: ObjectId) -> Result<bool> {
+        self.core.objects.store.unpin(request)
     }
 
     /// The remembered outcome of a request, by its id. One whose object is gone counts as none.
@@ -162,7 +140,8 @@ impl Dispatcher {
     /// # Errors
     /// `BadTree` when git would refuse it; `MissingObject` or `WrongKind` when an entry names no object of its mode's kind.
     pub fn put_tree(&self, entries: impl IntoIterator<Item = TreeEntry>) -> Result<ObjectId> {
-        self.core.objects.write_tree(&Tree::new(entries)?)
+        let tree = Tree::new(entries)?;
+        self.core.objects.write_tree(&tree, tree.to_object())
     }
 
     /// Stores an image: `module`, to be run by the host whose image has the hash `host`.
@@ -200,12 +179,15 @@ pub struct DispatcherBuilder {
     runtimes: Vec<(Option<ObjectId>, Arc<dyn Runtime>)>,
     observer: Option<Arc<dyn Observer>>,
     limits: Limits,
+    budget: Budget,
     permits: Option<usize>,
     width: Option<usize>,
 }
 
 /// How many nested runs of one frame are under way at once, unless told otherwise.
 const DEFAULT_WIDTH: usize = 16;
+/// How many calls from outside are remembered with the requests that they came down to.
+const SPELLINGS: usize = 4096;
 
 impl DispatcherBuilder {
     /// Keeps objects and the memo in `store`. Default: a [`MemoryStore`].
@@ -244,10 +226,17 @@ impl DispatcherBuilder {
         self
     }
 
-    /// Bounds every frame by `limits`.
+    /// Bounds every frame by `limits`. An invocation may have tighter ones.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Bounds every call from outside by `budget`. An invocation may have a tighter one.
+    #[must_use]
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.budget = budget;
         self
     }
 
@@ -292,7 +281,8 @@ impl DispatcherBuilder {
             resolver: Resolver::new(),
             claims: Arc::new(Claims::default()),
             permits: Permits::new(self.permits.unwrap_or_else(cores)),
-            limits: self.limits,
+            allowance: Allowance { limits: self.limits, budget: self.budget },
+            spellings: Cache::new(SPELLINGS),
             width: self.width.unwrap_or(DEFAULT_WIDTH),
             counters: Counters::default(),
             observer: self.observer,

@@ -1,8 +1,11 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout))]
 
+mod budget;
 mod claim;
+mod clock;
 mod core;
+mod deadlines;
 mod directory;
 mod dispatcher;
 #[cfg(feature = "durable")]
@@ -10,6 +13,7 @@ mod durable;
 mod frame;
 #[cfg(feature = "git")]
 mod git;
+mod invocation;
 mod lookup;
 mod memory_store;
 pub mod native;
@@ -19,18 +23,25 @@ mod panic_message;
 mod permits;
 mod prepare;
 mod progress;
+mod reach;
 mod registry;
 mod resolve;
+mod rewind;
+mod root_call;
 mod run;
+mod scope;
 mod settle;
 mod store;
+mod sync;
 
+pub use budget::Budget;
 pub use directory::{DirectoryError, DirectoryObjects};
 #[cfg(feature = "durable")]
 pub use durable::{Collected, Damage, DurableStore, Keep, OpenError, StoreOptions, Verified};
-pub use dispatcher::{Completion, Dispatcher, DispatcherBuilder, Invocation};
+pub use dispatcher::{Dispatcher, DispatcherBuilder};
 #[cfg(feature = "git")]
 pub use git::GitObjects;
+pub use invocation::{Completion, Invocation, Policy};
 pub use manifold_runtime_api as api;
 #[cfg(feature = "wasm")]
 pub use manifold_runtime_wasm as wasm;

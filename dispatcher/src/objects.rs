@@ -49,14 +49,14 @@ impl Objects {
         same_kind(id, expected, found)
     }
 
-    /// Stores a tree after checking that it does not dangle.
-    pub(crate) fn write_tree(&self, tree: &Tree) -> Result<ObjectId> {
+    /// Stores a tree, which is `object` as an object, after checking that it does not dangle.
+    pub(crate) fn write_tree(&self, tree: &Tree, object: Object) -> Result<ObjectId> {
         for entry in tree.entries() {
             if let Some(kind) = entry.mode.object_kind() {
                 self.check(entry.id, kind)?;
             }
         }
-        self.store.write(tree.to_object())
+        self.store.write(object)
     }
 
     fn of_kind(&self, id: ObjectId, expected: ObjectKind) -> Result<Bytes> {

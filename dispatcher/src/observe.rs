@@ -36,6 +36,23 @@ pub enum Event<'a> {
         /// Whether the outcome is in the memo now.
         memoized: bool,
     },
+    /// It is run once more, because an object was lost that its guest, or a nested run, had made.
+    Rewound {
+        /// The request's id.
+        request: ObjectId,
+        /// The object.
+        lost: ObjectId,
+    },
+    /// Run again, it had another outcome than the memo did: its image is no pure function, or its runtime is not what its host
+    /// image says. The new outcome is remembered.
+    Diverged {
+        /// The request's id.
+        request: ObjectId,
+        /// What was remembered.
+        remembered: &'a Outcome,
+        /// What came now.
+        recomputed: &'a Outcome,
+    },
     /// Its guest logged a line.
     Logged {
         /// The request's id.
@@ -69,6 +86,8 @@ pub struct Stats {
     pub joins: u64,
     /// Runs that ended in an error.
     pub failures: u64,
+    /// Runs that began again because an object was lost.
+    pub rewinds: u64,
 }
 
 impl std::ops::Sub for Stats {
@@ -80,6 +99,7 @@ impl std::ops::Sub for Stats {
             hits: self.hits - earlier.hits,
             joins: self.joins - earlier.joins,
             failures: self.failures - earlier.failures,
+            rewinds: self.rewinds - earlier.rewinds,
         }
     }
 }
@@ -90,6 +110,7 @@ pub(crate) struct Counters {
     hits: AtomicU64,
     joins: AtomicU64,
     failures: AtomicU64,
+    rewinds: AtomicU64,
 }
 
 impl Counters {
@@ -99,7 +120,8 @@ impl Counters {
             Event::Joined { .. } => &self.joins,
             Event::Started { .. } => &self.runs,
             Event::Settled { result: Err(_), .. } => &self.failures,
-            Event::Settled { .. } | Event::Logged { .. } => return,
+            Event::Rewound { .. } => &self.rewinds,
+            Event::Settled { .. } | Event::Diverged { .. } | Event::Logged { .. } => return,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -110,6 +132,7 @@ impl Counters {
             hits: self.hits.load(Ordering::Relaxed),
             joins: self.joins.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
+            rewinds: self.rewinds.load(Ordering::Relaxed),
         }
     }
 }

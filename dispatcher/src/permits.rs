@@ -1,10 +1,13 @@
 //! Run permits: how many frames compute at once, and who is next.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
+
+use crate::sync::Mutex;
 
 /// The caller from outside that a frame works for, directly or not.
 pub(crate) type RootId = u64;
@@ -83,6 +86,17 @@ impl Drop for Permit {
 }
 
 impl Queued {
+    /// The permit, or the place again if it is not there yet.
+    pub(crate) fn poll(self, context: &mut Context<'_>) -> Result<Permit, Self> {
+        match self {
+            Self::Granted(permit) => Ok(permit),
+            Self::Waiting(mut receiver) => match Pin::new(&mut receiver).poll(context) {
+                Poll::Ready(permit) => Ok(permit.unwrap_or(Permit { permits: None })),
+                Poll::Pending => Err(Self::Waiting(receiver)),
+            },
+        }
+    }
+
     /// Waits for the permit.
     pub(crate) async fn permit(self) -> Permit {
         match self {
@@ -95,6 +109,13 @@ impl Queued {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::FutureExt;
+    use futures_util::future::join_all;
+    use shuttle::future::{block_on, spawn, yield_now};
+    use shuttle::rand::{Rng, thread_rng};
+
     use super::*;
 
     fn waiting(queued: Queued) -> oneshot::Receiver<Permit> {
@@ -104,37 +125,76 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn the_last_who_asked_is_served_first_and_roots_take_turns() {
-        let permits = Permits::new(1);
-        let held = permits.queue(1).permit().await;
-        let mut queue: Vec<_> = [1, 1, 2].map(|root| Some(waiting(permits.queue(root)))).into_iter().collect();
-        let mut order = Vec::new();
-        let mut held = Some(held);
-        while queue.iter().any(Option::is_some) {
-            drop(held.take());
-            for (name, place) in queue.iter_mut().enumerate() {
-                if let Some(receiver) = place
-                    && let Ok(permit) = receiver.try_recv()
-                {
-                    held = Some(permit);
-                    order.push(name);
-                    *place = None;
+    #[test]
+    fn the_last_who_asked_is_served_first_and_roots_take_turns() {
+        shuttle::check_random(
+            || {
+                let permits = Permits::new(1);
+                let mut held = permits.queue(1).permit().now_or_never();
+                let mut queue: Vec<_> = [1, 1, 2].map(|root| Some(waiting(permits.queue(root)))).into_iter().collect();
+                let mut order = Vec::new();
+                while queue.iter().any(Option::is_some) {
+                    drop(held.take());
+                    for (name, place) in queue.iter_mut().enumerate() {
+                        if let Some(receiver) = place
+                            && let Ok(permit) = receiver.try_recv()
+                        {
+                            held = Some(permit);
+                            order.push(name);
+                            *place = None;
+                        }
+                    }
                 }
-            }
-        }
-        assert_eq!(order, [1, 2, 0]);
+                assert_eq!(order, [1, 2, 0]);
+            },
+            10,
+        );
     }
 
-    #[tokio::test]
-    async fn whoever_gave_up_is_passed_over() {
-        let permits = Permits::new(1);
-        let held = permits.queue(1).permit().await;
-        let patient = waiting(permits.queue(1));
-        drop(permits.queue(1));
-        drop(permits.queue(1));
-        drop(held);
-        drop(patient.await);
-        assert!(matches!(permits.queue(1), Queued::Granted(_)));
+    #[test]
+    fn whoever_gave_up_is_passed_over() {
+        shuttle::check_random(
+            || {
+                let permits = Permits::new(1);
+                let held = permits.queue(1).permit().now_or_never();
+                let patient = waiting(permits.queue(1));
+                drop(permits.queue(1));
+                drop(permits.queue(1));
+                drop(held);
+                drop(block_on(patient));
+                assert!(matches!(permits.queue(1), Queued::Granted(_)));
+            },
+            10,
+        );
+    }
+
+    // Whoever comes, waits or gives up, no more compute at once than there are permits, and in the end all are free.
+    #[test]
+    fn no_permit_is_lost_or_made() {
+        shuttle::check_random(
+            || {
+                let permits = Permits::new(2);
+                let computing = Arc::new(AtomicUsize::new(0));
+                let tasks = (0..5).map(|root| {
+                    let (permits, computing) = (Arc::clone(&permits), Arc::clone(&computing));
+                    spawn(async move {
+                        let queued = permits.queue(root % 2);
+                        yield_now().await;
+                        if thread_rng().gen_bool(0.3) {
+                            return;
+                        }
+                        let permit = queued.permit().await;
+                        assert!(computing.fetch_add(1, Ordering::SeqCst) < 2);
+                        yield_now().await;
+                        computing.fetch_sub(1, Ordering::SeqCst);
+                        drop(permit);
+                    })
+                });
+                block_on(join_all(tasks.collect::<Vec<_>>()));
+                let both = [permits.queue(0), permits.queue(1)];
+                assert!(both.iter().all(|queued| matches!(queued, Queued::Granted(_))));
+            },
+            3000,
+        );
     }
 }

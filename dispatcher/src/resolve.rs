@@ -75,7 +75,8 @@ impl ResolvedImage {
             let bound = objects.tree(*bound)?.into_entries();
             entries.extend(bound.into_iter().filter(|entry| names.insert(entry.name.clone())));
         }
-        objects.write_tree(&Tree::new(entries)?)
+        let tree = Tree::new(entries)?;
+        objects.write_tree(&tree, tree.to_object())
     }
 }
 

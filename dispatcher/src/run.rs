@@ -5,17 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures_util::FutureExt;
-use manifold_runtime_api::{Error, Host, Job, Outcome, Reason, Result};
+use futures_util::future::Abortable;
+use manifold_runtime_api::{Error, Host, Job, Limit, Outcome, Reason, Result};
 use tokio::runtime::Handle;
 
-use crate::claim::{Claim, Flight, Lead, Settled, Wait};
-use crate::core::{Core, Keyed, Scope};
+use crate::claim::{Claim, Claimant, Flight, Lead, Settled, Wait};
+use crate::clock::Queueing;
+use crate::core::{Core, Keyed, Want};
 use crate::frame::FrameHost;
 use crate::observe::Event;
 use crate::panic_message::panic_message;
 use crate::permits::Queued;
 use crate::prepare::ReadOnlyHost;
 use crate::resolve::ResolvedImage;
+use crate::rewind::Rewinds;
+use crate::scope::{Allowance, Scope};
 
 impl Core {
     /// Makes sure that `keyed` is being run, and answers a place among those who wait for it.
@@ -23,33 +27,51 @@ impl Core {
         self: &Arc<Self>,
         scope: &Arc<Scope>,
         keyed: Keyed,
+        want: Want,
         waiter: Option<&Arc<Flight>>,
     ) -> Result<Wait> {
         let runtime = Handle::try_current().map_err(|_| Error::runtime("a dispatcher runs inside a tokio runtime"))?;
-        match self.claims.claim(waiter, keyed.request)? {
+        let levels = scope.allowance.budget.depth;
+        if waiter.is_some_and(|waiter| waiter.depth >= levels) {
+            return Err(Limit::Depth { levels }.into());
+        }
+        let claimant = Claimant { waiter, clock: &scope.clock, private: want.private };
+        match self.claims.claim(keyed.request, &claimant)? {
             Claim::Join(wait) => {
                 self.tell(&Event::Joined { request: keyed.request });
                 Ok(wait)
             }
-            Claim::Run(lead, wait) => {
-                let flight = Arc::clone(lead.flight());
+            Claim::Run(mut lead, wait) => {
+                let queueing = scope.clock.queues();
                 // The place in the queue is taken here and not in the task, so that nobody who asks later comes first. Preparing
                 // a module may take long, and holds neither place nor permit.
                 let prepared = keyed.image.prepared.load(Ordering::Relaxed);
                 let queued = prepared.then(|| self.permits.queue(scope.root));
-                let task = runtime.spawn(Arc::clone(self).lead(Arc::clone(scope), keyed, lead, queued));
-                Lead::runs_in(&flight, task.abort_handle());
+                let registration = lead.registration();
+                let run = Arc::clone(self).lead(Arc::clone(scope), keyed, want, lead, queued, queueing);
+                match registration {
+                    Some(registration) => runtime.spawn(Abortable::new(run, registration).map(drop)),
+                    None => runtime.spawn(run),
+                };
                 Ok(wait)
             }
         }
     }
 
-    async fn lead(self: Arc<Self>, scope: Arc<Scope>, keyed: Keyed, lead: Lead, queued: Option<Queued>) {
+    async fn lead(
+        self: Arc<Self>,
+        scope: Arc<Scope>,
+        keyed: Keyed,
+        mut want: Want,
+        lead: Lead,
+        queued: Option<Queued>,
+        queueing: Queueing,
+    ) {
         lead.turn().await;
         // Between the caller's look-up and its claim another execution may have settled.
-        let settled = match self.look_up(keyed.request) {
-            Ok(Some(outcome)) => Settled { result: Ok(outcome), pure: true },
-            Err(error) => Settled { result: Err(error), pure: false },
+        let settled = match self.look_up_wanted(keyed.request, want, &scope) {
+            Ok(Some(outcome)) => Settled::remembered(outcome),
+            Err(error) => Settled::lost(error),
             Ok(None) => {
                 let queued = match queued {
                     Some(queued) => queued,
@@ -61,10 +83,20 @@ impl Core {
                 };
                 let flight = Arc::clone(lead.flight());
                 flight.keep_permit(queued.permit().await);
-                let host = FrameHost::new(Arc::clone(&self), Arc::clone(&scope), keyed.request, flight);
-                let host = Arc::new(host);
-                let result = self.execute(&scope, &keyed, Arc::clone(&host)).await;
-                self.settle(&keyed, result, host.saw_impure(), &lead)
+                drop(queueing);
+                let mut rewinds = Rewinds::default();
+                loop {
+                    let host =
+                        Arc::new(FrameHost::new(Arc::clone(&self), Arc::clone(&scope), &keyed, want, Arc::clone(&flight)));
+                    let result = self.execute(&scope, &keyed, Arc::clone(&host)).await;
+                    let seen = host.seen();
+                    let Some(lost) = rewinds.mendable(&self, &scope, &keyed, &result, seen) else {
+                        break self.settle(&scope, &keyed, want, result, seen, &lead);
+                    };
+                    self.tell(&Event::Rewound { request: keyed.request, lost });
+                    want.complete = true;
+                    host.resume().await;
+                }
             }
         };
         lead.settle(settled);
@@ -72,13 +104,19 @@ impl Core {
 
     /// Has the runtime prepare an image's module.
     pub(crate) async fn prepare(&self, image: &ResolvedImage) -> Result<()> {
-        let prepared = image.runtime.prepare(image.module, &self.limits, &ReadOnlyHost(&self.objects)).await;
+        let prepared = image.runtime.prepare(image.module, &self.allowance.limits, &ReadOnlyHost(&self.objects)).await;
         image.prepared.store(true, Ordering::Relaxed);
         prepared
     }
 
     async fn execute(&self, scope: &Scope, keyed: &Keyed, host: Arc<FrameHost>) -> Result<Outcome> {
         let image = &keyed.image;
+        scope.count_run()?;
+        let Allowance { limits, budget } = scope.allowance;
+        if limits.fuel.or(budget.fuel).is_some() && !image.runtime.capabilities().fuel {
+            let name = image.runtime.host_image().name();
+            return Err(Error::runtime(format!("runtime {name} measures no fuel, and the call has a bound on it")));
+        }
         self.tell(&Event::Started {
             request: keyed.request,
             image: &image.text,
@@ -91,7 +129,8 @@ impl Core {
             args: keyed.args,
             std: scope.std,
             salt: Arc::clone(&scope.salt),
-            limits: self.limits,
+            limits,
+            meter: Arc::clone(&scope.meter),
         };
         let run = image.runtime.run(job, host as Arc<dyn Host>);
         AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|panic| {

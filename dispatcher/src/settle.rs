@@ -1,29 +1,73 @@
-use manifold_runtime_api::{Frame, Outcome, Result};
+use std::sync::Arc;
 
-use crate::claim::{Lead, Settled};
-use crate::core::{Core, Keyed};
+use manifold_runtime_api::{Frame, Limit, ObjectId, Outcome, Reason, Result};
+
+use crate::claim::{Lead, Limited, Settled};
+use crate::core::{Core, Keyed, Want};
+use crate::frame::Seen;
 use crate::observe::Event;
+use crate::scope::Scope;
 
 impl Core {
     /// Checks what a run answered, and remembers it if it is a success that the request alone decided.
-    pub(crate) fn settle(&self, keyed: &Keyed, result: Result<Outcome>, saw_impure: bool, lead: &Lead) -> Settled {
+    pub(crate) fn settle(
+        &self,
+        scope: &Scope,
+        keyed: &Keyed,
+        want: Want,
+        result: Result<Outcome>,
+        seen: Seen,
+        lead: &Lead,
+    ) -> Settled {
         let request = keyed.request;
         let mut memoized = false;
         let result = result
             .and_then(|outcome| self.objects.check(outcome.id, outcome.kind).map(|()| outcome))
             .and_then(|outcome| {
-                if !saw_impure && !lead.is_abandoned() {
-                    self.objects.store.remember(request, outcome)?;
+                if !seen.impure && !want.private && !lead.is_abandoned() {
+                    self.remember(want, request, outcome)?;
+                    scope.note_success(request);
                     memoized = true;
                 }
                 Ok(outcome)
             })
             .map_err(|error| {
-                let image = &keyed.image;
-                error.in_frame(Frame::new(request, &*image.text, image.runtime.host_image().name()))
+                let ends_the_call = ends_the_call(error.reason());
+                let error = error.in_frame(self.frame(keyed));
+                if ends_the_call {
+                    scope.stop(error.clone());
+                }
+                error
             });
         self.tell(&Event::Settled { request, result: result.as_ref(), memoized });
-        let pure = !saw_impure && result.as_ref().err().is_none_or(|error| error.is_function_of_request());
-        Settled { result, pure }
+        let error = result.as_ref().err();
+        let limit = seen.limit.or_else(|| error.and_then(|error| error.breached_limit()));
+        let limited = limit.map(|limit| {
+            let (allowance, depth) = (scope.allowance, lead.flight().depth);
+            Arc::new(Limited { limit, root: scope.root, allowance, depth })
+        });
+        let pure = !seen.impure && error.is_none_or(|error| error.is_function_of_request());
+        Settled { result, pure, ran: true, limited }
     }
+
+    fn remember(&self, want: Want, request: ObjectId, outcome: Outcome) -> Result<()> {
+        let store = &self.objects.store;
+        if want.fresh
+            && let Some(remembered) = store.recall(request)?
+            && remembered != outcome
+        {
+            tracing::warn!(%request, "run again, a request had another outcome: {} and not {}", outcome.id, remembered.id);
+            self.tell(&Event::Diverged { request, remembered: &remembered, recomputed: &outcome });
+        }
+        store.remember(request, outcome)
+    }
+
+    pub(crate) fn frame(&self, keyed: &Keyed) -> Frame {
+        Frame::new(keyed.request, &*keyed.image.text, keyed.image.runtime.host_image().name())
+    }
+}
+
+/// Whether nothing more of the whole call can succeed.
+fn ends_the_call(reason: &Reason) -> bool {
+    matches!(reason, Reason::LimitBreached(limit) if limit.is_of_call() && !matches!(limit, Limit::Depth { .. }))
 }

@@ -330,7 +330,7 @@ fn never_wrong(bytes: &[u8], objects: &[(ObjectId, Object)], check_up_to: u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_file_cut_short_or_with_flipped_bits_is_never_believed(

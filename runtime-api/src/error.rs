@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::object::ObjectId;
-use crate::reason::Reason;
+use crate::reason::{Limit, Reason};
 use crate::tree::TreeError;
 
 /// The result of Manifold's operations.
@@ -98,6 +98,8 @@ struct Inner {
     frame: Option<Frame>,
     cause: Option<Error>,
     function_of_request: bool,
+    breached: Option<Limit>,
+    lost: Option<ObjectId>,
 }
 
 impl Error {
@@ -157,7 +159,15 @@ impl Error {
     fn assemble(reason: Reason, frame: Option<Frame>, cause: Option<Self>) -> Self {
         let function_of_request =
             reason.is_function_of_request() && cause.as_ref().is_none_or(Self::is_function_of_request);
-        Self(Arc::new(Inner { reason, frame, cause, function_of_request }))
+        let breached = match &reason {
+            Reason::LimitBreached(limit) => Some(*limit),
+            _ => cause.as_ref().and_then(Self::breached_limit),
+        };
+        let lost = match &reason {
+            Reason::MissingObject { id } => Some(*id),
+            _ => cause.as_ref().and_then(Self::missing_object),
+        };
+        Self(Arc::new(Inner { reason, frame, cause, function_of_request, breached, lost }))
     }
 
     /// What went wrong, at this end of the chain.
@@ -194,6 +204,16 @@ impl Error {
     pub fn status(&self) -> Status {
         let transient = self.chain().any(|error| error.reason().status() == Status::Transient);
         if transient { Status::Transient } else { Status::Permanent }
+    }
+
+    /// The limit whose breach is nearest in the chain.
+    pub fn breached_limit(&self) -> Option<Limit> {
+        self.0.breached
+    }
+
+    /// The object whose absence is nearest in the chain.
+    pub fn missing_object(&self) -> Option<ObjectId> {
+        self.0.lost
     }
 
     /// Whether the request alone decides this failure. A guest that saw any other failure and went on may have an outcome

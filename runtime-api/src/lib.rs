@@ -9,6 +9,7 @@ mod host;
 mod host_image;
 mod image;
 mod limits;
+mod meter;
 mod object;
 mod reason;
 mod request;
@@ -24,6 +25,7 @@ pub use image::{
     NodeShape, RUNTIME_MARKER, RuntimeNode,
 };
 pub use limits::Limits;
+pub use meter::{MemoryReservation, Meter};
 pub use object::{IdError, Object, ObjectId, ObjectKind};
 pub use reason::{Limit, Reason};
 pub use request::{Outcome, Request, RequestScope};

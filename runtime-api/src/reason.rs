@@ -55,6 +55,63 @@ pub enum Limit {
         /// The bound.
         bytes: u64,
     },
+    /// What one frame computes, in its runtime's units.
+    #[error("fuel of {units} units")]
+    Fuel {
+        /// The bound.
+        units: u64,
+    },
+    /// What all frames of a call from outside compute together, in their runtimes' units.
+    #[error("fuel of {units} units for the whole call")]
+    TotalFuel {
+        /// The bound.
+        units: u64,
+    },
+    /// Memory that the frames of a call from outside hold together, in bytes.
+    #[error("memory of {bytes} bytes for the whole call")]
+    TotalMemory {
+        /// The bound.
+        bytes: u64,
+    },
+    /// How deep runs are nested.
+    #[error("nesting of {levels} levels")]
+    Depth {
+        /// The bound.
+        levels: u32,
+    },
+    /// How often a call from outside has something run.
+    #[error("{count} runs for the whole call")]
+    Runs {
+        /// The bound.
+        count: u64,
+    },
+    /// What the guests of a call from outside store together, in bytes.
+    #[error("stored objects of {bytes} bytes for the whole call")]
+    WrittenBytes {
+        /// The bound.
+        bytes: u64,
+    },
+    /// Time from the beginning of a call from outside.
+    #[error("deadline of {time:?} for the whole call")]
+    Deadline {
+        /// The bound.
+        time: Duration,
+    },
+}
+
+impl Limit {
+    /// Whether it bounds a whole call from outside, and not each frame for itself.
+    pub const fn is_of_call(&self) -> bool {
+        matches!(
+            self,
+            Self::TotalFuel { .. }
+                | Self::TotalMemory { .. }
+                | Self::Depth { .. }
+                | Self::Runs { .. }
+                | Self::WrittenBytes { .. }
+                | Self::Deadline { .. }
+        )
+    }
 }
 
 /// What went wrong, without where. One line each; a program matches on it.
@@ -185,7 +242,9 @@ impl Reason {
     pub fn status(&self) -> Status {
         match self {
             Self::RuntimeFailed { status, .. } | Self::StoreFailed { status, .. } => *status,
-            Self::Cancelled | Self::Panicked { .. } | Self::LimitBreached(Limit::ComputeTime { .. }) => {
+            Self::Cancelled
+            | Self::Panicked { .. }
+            | Self::LimitBreached(Limit::ComputeTime { .. } | Limit::Deadline { .. } | Limit::TotalMemory { .. }) => {
                 Status::Transient
             }
             _ => Status::Permanent,

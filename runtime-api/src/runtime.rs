@@ -9,6 +9,7 @@ use crate::host::Host;
 use crate::host_image::HostImage;
 use crate::image::Module;
 use crate::limits::Limits;
+use crate::meter::Meter;
 use crate::object::{ObjectId, ObjectKind};
 use crate::request::Outcome;
 
@@ -29,6 +30,8 @@ pub struct Job {
     pub salt: Arc<str>,
     /// What the guest may use up.
     pub limits: Limits,
+    /// What it may use up together with the other frames of the same call from outside.
+    pub meter: Arc<Meter>,
 }
 
 /// What a runtime can do, for errors before a job is started.
@@ -39,18 +42,27 @@ pub struct Capabilities {
     pub blob_modules: bool,
     /// Whether a module may be a tree.
     pub tree_modules: bool,
+    /// Whether fuel is measured: [`Limits::fuel`] kept, and [`Meter::burn`] called.
+    pub fuel: bool,
 }
 
 impl Capabilities {
     /// For a runtime whose modules are blobs.
     pub const fn blob_modules() -> Self {
-        Self { blob_modules: true, tree_modules: false }
+        Self { blob_modules: true, tree_modules: false, fuel: false }
     }
 
     /// Also takes modules that are trees.
     #[must_use]
     pub const fn and_tree_modules(mut self) -> Self {
         self.tree_modules = true;
+        self
+    }
+
+    /// Also measures fuel.
+    #[must_use]
+    pub const fn and_fuel(mut self) -> Self {
+        self.fuel = true;
         self
     }
 

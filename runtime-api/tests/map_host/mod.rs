@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use manifold_runtime_api::bytes::Bytes;
 use manifold_runtime_api::{
-    Call, Error, Frame, Host, Job, Limits, Module, Object, ObjectId, ObjectKind, Outcome, Result, Tree, async_trait,
+    Call, Error, Frame, Host, Job, Limits, Meter, Module, Object, ObjectId, ObjectKind, Outcome, Result, Tree, async_trait,
 };
 
 #[derive(Default)]
@@ -75,5 +75,6 @@ pub(crate) fn job(host: &MapHost) -> Job {
         std: None,
         salt: "some \"salt\"".into(),
         limits: Limits::default(),
+        meter: Arc::new(Meter::unlimited()),
     }
 }

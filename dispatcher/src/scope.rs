@@ -1,0 +1,133 @@
+//! What a call from outside and everything it leads to have in common.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use manifold_runtime_api::{Error, Limit, Limits, Meter, ObjectId, RequestScope, Result};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::budget::Budget;
+use crate::clock::Clock;
+use crate::permits::RootId;
+
+pub(crate) struct Scope {
+    pub(crate) root: RootId,
+    pub(crate) salt: Arc<str>,
+    pub(crate) std: Option<ObjectId>,
+    pub(crate) hashes: RequestScope,
+    pub(crate) allowance: Allowance,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) clock: Arc<Clock>,
+    runs: AtomicU64,
+    written: AtomicU64,
+    /// Set when nothing below this call may come from the memo: the requests that succeeded since it began.
+    recomputed: Option<Mutex<HashSet<ObjectId>>>,
+    /// How often frames began again because an object was lost, for each object.
+    rewinds: Mutex<HashMap<ObjectId, u32>>,
+    /// Why the whole call is over, before its result is there.
+    stopped: watch::Sender<Option<Error>>,
+}
+
+/// What a call may use up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Allowance {
+    pub(crate) limits: Limits,
+    pub(crate) budget: Budget,
+}
+
+/// How often frames of one call begin again because of one object that stays lost.
+const REWINDS_PER_OBJECT: u32 = 64;
+
+impl Scope {
+    pub(crate) fn new(
+        root: RootId,
+        salt: Arc<str>,
+        std: Option<ObjectId>,
+        allowance: Allowance,
+        recompute_all: bool,
+    ) -> Self {
+        let Budget { fuel, memory_bytes, .. } = allowance.budget;
+        Self {
+            root,
+            hashes: RequestScope::new(&salt, std),
+            salt,
+            std,
+            allowance,
+            meter: Arc::new(Meter::new(fuel.unwrap_or(u64::MAX), memory_bytes)),
+            clock: Clock::start(),
+            runs: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            recomputed: recompute_all.then(Mutex::default),
+            rewinds: Mutex::default(),
+            stopped: watch::Sender::new(None),
+        }
+    }
+
+    /// Counts a run.
+    pub(crate) fn count_run(&self) -> Result<()> {
+        let count = self.allowance.budget.runs;
+        spend(&self.runs, 1, count, Limit::Runs { count })
+    }
+
+    /// Counts what a guest stores.
+    pub(crate) fn count_written(&self, length: usize) -> Result<()> {
+        let bytes = self.allowance.budget.written_bytes;
+        spend(&self.written, length as u64, bytes, Limit::WrittenBytes { bytes })
+    }
+
+    /// Whether what the memo has of `request` is older than this call, and this call wants nothing so old.
+    pub(crate) fn is_stale(&self, request: ObjectId) -> bool {
+        self.recomputed.as_ref().is_some_and(|recomputed| !recomputed.lock().contains(&request))
+    }
+
+    /// Notes a success, which the memo has by now.
+    pub(crate) fn note_success(&self, request: ObjectId) {
+        if let Some(recomputed) = &self.recomputed {
+            recomputed.lock().insert(request);
+        }
+    }
+
+    /// Whether a frame may begin again because of `lost`, which is still not there.
+    pub(crate) fn allows_rewind(&self, lost: ObjectId) -> bool {
+        let mut rewinds = self.rewinds.lock();
+        let count = rewinds.entry(lost).or_default();
+        *count += 1;
+        *count <= REWINDS_PER_OBJECT
+    }
+
+    /// What is left of the time.
+    pub(crate) fn rest(&self) -> Duration {
+        self.allowance.budget.deadline.saturating_sub(self.clock.elapsed())
+    }
+
+    pub(crate) fn stop_at_deadline(&self) {
+        self.stop(Limit::Deadline { time: self.allowance.budget.deadline }.into());
+    }
+
+    /// Ends the call with `error`, unless it is over already.
+    pub(crate) fn stop(&self, error: Error) {
+        self.stopped.send_if_modified(|stopped| {
+            let is_first = stopped.is_none();
+            stopped.get_or_insert(error);
+            is_first
+        });
+    }
+
+    /// Waits until the call is stopped.
+    pub(crate) async fn stopped(&self) -> Error {
+        let mut stopped = self.stopped.subscribe();
+        let error = match stopped.wait_for(Option::is_some).await {
+            Ok(error) => error.clone(),
+            Err(_) => None,
+        };
+        error.unwrap_or_else(|| Error::new(manifold_runtime_api::Reason::Cancelled))
+    }
+}
+
+fn spend(spent: &AtomicU64, amount: u64, budget: u64, limit: Limit) -> Result<()> {
+    let before = spent.fetch_add(amount, Ordering::Relaxed);
+    if before.saturating_add(amount) > budget { Err(limit.into()) } else { Ok(()) }
+}
