@@ -22,7 +22,13 @@ struct State {
 impl Clock {
     pub(crate) fn start() -> Arc<Self> {
         let started = Instant::now();
-        Arc::new(Self(Mutex::new(State { started, computing: 0, queueing: 0, stood: Duration::ZERO, stands_since: None })))
+        Arc::new(Self(Mutex::new(State {
+            started,
+            computing: 0,
+            queueing: 0,
+            stood: Duration::ZERO,
+            stands_since: None,
+        })))
     }
 
     pub(crate) fn elapsed(&self) -> Duration {

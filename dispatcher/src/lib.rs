@@ -14,6 +14,7 @@ mod frame;
 #[cfg(feature = "git")]
 mod git;
 mod invocation;
+pub mod layers;
 mod lookup;
 mod memory_store;
 pub mod native;
@@ -33,12 +34,13 @@ mod scope;
 mod settle;
 mod store;
 mod sync;
+mod through;
 
 pub use budget::Budget;
 pub use directory::{DirectoryError, DirectoryObjects};
+pub use dispatcher::{Dispatcher, DispatcherBuilder};
 #[cfg(feature = "durable")]
 pub use durable::{Collected, Damage, DurableStore, Keep, OpenError, StoreOptions, Verified};
-pub use dispatcher::{Dispatcher, DispatcherBuilder};
 #[cfg(feature = "git")]
 pub use git::GitObjects;
 pub use invocation::{Completion, Invocation, Policy};

@@ -31,10 +31,9 @@ impl Rewinds {
         result: &Result<Outcome>,
         seen: Seen,
     ) -> Option<ObjectId> {
-        let without_object = |outcome: &Outcome| matches!(core.objects.kind(outcome.id), Ok(None)).then_some(outcome.id);
-        let lost = seen.lost.or_else(|| result.as_ref().ok().and_then(without_object))?;
+        let lost = seen.lost.or_else(|| result.as_ref().err().and_then(|error| error.missing_object()))?;
         self.count += 1;
-        if self.count > REWINDS || !matches!(core.objects.missing_below(keyed.args), Ok(None)) {
+        if self.count > REWINDS || matches!(core.objects.missing_below(keyed.args), Ok(Some(_))) {
             return None;
         }
         // If it is back already, another frame has mended it for this one, too.

@@ -86,7 +86,9 @@ impl RootCall {
         let wait = self.core.demand(&self.scope, self.keyed.clone(), self.want, None)?;
         match select(pin!(wait.settled()), pin!(self.scope.stopped())).await {
             Either::Left((settled, _)) => Ok(settled),
-            Either::Right((error, _)) if error.frame().is_some_and(|frame| frame.request == self.keyed.request) => Err(error),
+            Either::Right((error, _)) if error.frame().is_some_and(|frame| frame.request == self.keyed.request) => {
+                Err(error)
+            }
             Either::Right((error, _)) => Err(error.in_frame(self.core.frame(&self.keyed))),
         }
     }

@@ -86,9 +86,16 @@ impl Core {
                 drop(queueing);
                 let mut rewinds = Rewinds::default();
                 loop {
-                    let host =
-                        Arc::new(FrameHost::new(Arc::clone(&self), Arc::clone(&scope), &keyed, want, Arc::clone(&flight)));
+                    let host = Arc::new(FrameHost::new(
+                        Arc::clone(&self),
+                        Arc::clone(&scope),
+                        &keyed,
+                        want,
+                        Arc::clone(&flight),
+                    ));
                     let result = self.execute(&scope, &keyed, Arc::clone(&host)).await;
+                    let result =
+                        result.and_then(|outcome| self.objects.check(outcome.id, outcome.kind).map(|()| outcome));
                     let seen = host.seen();
                     let Some(lost) = rewinds.mendable(&self, &scope, &keyed, &result, seen) else {
                         break self.settle(&scope, &keyed, want, result, seen, &lead);
@@ -133,8 +140,9 @@ impl Core {
             meter: Arc::clone(&scope.meter),
         };
         let run = image.runtime.run(job, host as Arc<dyn Host>);
-        AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|panic| {
-            Err(Error::new(Reason::Panicked { message: panic_message(&*panic) }))
-        })
+        AssertUnwindSafe(run)
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|panic| Err(Error::new(Reason::Panicked { message: panic_message(&*panic) })))
     }
 }

@@ -9,7 +9,7 @@ use crate::observe::Event;
 use crate::scope::Scope;
 
 impl Core {
-    /// Checks what a run answered, and remembers it if it is a success that the request alone decided.
+    /// Remembers what a run answered, if it is a success that the request alone decided. Its object was found in the store.
     pub(crate) fn settle(
         &self,
         scope: &Scope,
@@ -22,7 +22,6 @@ impl Core {
         let request = keyed.request;
         let mut memoized = false;
         let result = result
-            .and_then(|outcome| self.objects.check(outcome.id, outcome.kind).map(|()| outcome))
             .and_then(|outcome| {
                 if !seen.impure && !want.private && !lead.is_abandoned() {
                     self.remember(want, request, outcome)?;

@@ -1,6 +1,10 @@
 //! What the dispatcher keeps things in.
 
+use std::sync::Arc;
+
 use manifold_runtime_api::{Object, ObjectId, ObjectKind, Outcome, Result};
+
+use crate::through::{source_through, store_through};
 
 /// Something that objects can be read from.
 ///
@@ -88,4 +92,12 @@ pub trait Store: ObjectSource {
     fn flush(&self) -> Result<()> {
         Ok(())
     }
+}
+
+impl<T: ObjectSource + ?Sized> ObjectSource for Arc<T> {
+    source_through!(self => (**self));
+}
+
+impl<T: Store + ?Sized> Store for Arc<T> {
+    store_through!(self => (**self));
 }

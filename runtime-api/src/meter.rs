@@ -56,10 +56,7 @@ impl Pool {
     fn take(&self, amount: u64) -> bool {
         // Without a bound there is nothing to count, and no cache line to fight for.
         self.size == u64::MAX
-            || self
-                .left
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(amount))
-                .is_ok()
+            || self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(amount)).is_ok()
     }
 
     fn give_back(&self, amount: u64) {

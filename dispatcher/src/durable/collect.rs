@@ -184,7 +184,9 @@ impl Marked<'_> {
                 && let Some(object) = self.store.read(id)?
                 && let Ok(tree) = Tree::decode(&object.content)
             {
-                open.extend(tree.entries().iter().filter(|entry| entry.mode.object_kind().is_some()).map(|entry| entry.id));
+                open.extend(
+                    tree.entries().iter().filter(|entry| entry.mode.object_kind().is_some()).map(|entry| entry.id),
+                );
             }
         }
         self.bytes += bytes;

@@ -179,7 +179,11 @@ impl Disk {
     }
 
     /// Deletes memo entries and objects in one transaction. What was used or written since it got its stamp stays.
-    pub(super) fn delete(&self, memo: &[(ObjectId, Option<Stamp>)], objects: &[(ObjectId, Option<Stamp>)]) -> Result<()> {
+    pub(super) fn delete(
+        &self,
+        memo: &[(ObjectId, Option<Stamp>)],
+        objects: &[(ObjectId, Option<Stamp>)],
+    ) -> Result<()> {
         self.write(|transaction| {
             let mut table = transaction.open_table(MEMO)?;
             for (request, stamp) in memo {

@@ -101,9 +101,7 @@ impl DurableStore {
             verified.objects += 1;
             verified.bytes += head.map_or(0, |head| head.length);
             match self.disk.object(id) {
-                Ok(Some((object, _)))
-                    if object.kind == ObjectKind::Blob || Tree::decode(&object.content).is_ok() =>
-                {
+                Ok(Some((object, _))) if object.kind == ObjectKind::Blob || Tree::decode(&object.content).is_ok() => {
                     sound.insert(id);
                 }
                 _ => verified.damages.push(Damage::Object { id }),

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use manifold_runtime_api::bytes::Bytes;
 use manifold_runtime_api::{
-    Call, Error, Frame, Host, Job, Limits, Meter, Module, Object, ObjectId, ObjectKind, Outcome, Result, Tree, async_trait,
+    Call, Error, Frame, Host, Job, Limits, Meter, Module, Object, ObjectId, ObjectKind, Outcome, Result, Tree,
+    async_trait,
 };
 
 #[derive(Default)]
