@@ -100,6 +100,11 @@ impl NativeGuest {
         &*self.host
     }
 
+    /// The host, for what outlives the guest's own function or wants a share of it.
+    pub fn host_handle(&self) -> Arc<dyn Host> {
+        Arc::clone(&self.host)
+    }
+
     /// The arguments.
     ///
     /// # Errors

@@ -1,0 +1,55 @@
+//! Invariant 8: what a guest sees is a function of the key: no ancestors, time, environment, locale, thread timing.
+
+mod fixture;
+
+use fixture::Fixture;
+use manifold_dispatcher::api::abi::Session;
+use manifold_dispatcher::api::{Call, Limits, Outcome};
+use manifold_dispatcher::native::{NativeRuntime, argument};
+use manifold_dispatcher::{Budget, Invocation, Policy};
+
+/// `witness` answers all that the guest ABI tells a guest of its job; `above` runs its argument `image` on its argument `args`.
+fn fixture(permits: usize) -> Fixture {
+    let runtime = NativeRuntime::builder("witness", "1")
+        .guest("witness", |guest| async move {
+            let mut session = Session::new(guest.job().clone(), guest.host_handle());
+            let reply = session.call(br#"{"op":"job"}"#).await;
+            guest.blob(reply.body).await
+        })
+        .guest("above", |guest| async move {
+            let (image, args) = (guest.text("image").await?, guest.required("args").await?.id);
+            let calls = vec![Call { image: image.clone(), args }, Call { image, args }];
+            let mut answers = guest.host().run_many(calls).await;
+            answers.swap_remove(1)
+        })
+        .build()
+        .unwrap();
+    Fixture::with(runtime, |builder| builder.permits(permits))
+}
+
+#[tokio::test]
+async fn a_guest_sees_the_same_wherever_and_however_it_is_run() {
+    let mut seen = Vec::new();
+    for (permits, depth) in [(1, 0), (2, 0), (1, 1), (2, 3)] {
+        for policy in [Policy::Reuse, Policy::DoNotCache, Policy::RecomputeAll] {
+            let fixture = fixture(permits);
+            let mut image = fixture.image("witness");
+            let mut args = fixture.args(&[("some", "argument")]);
+            for _ in 0..depth {
+                let text = Outcome::blob(fixture.dispatcher.put_blob(image).unwrap());
+                let entries = [argument("image", text), argument("args", Outcome::tree(args))];
+                args = fixture.dispatcher.put_tree(entries).unwrap();
+                image = fixture.image("above");
+            }
+            let mut limits = Limits::default();
+            limits.memory_bytes /= 1 + depth as u64;
+            let invocation = Invocation::new(image, args).salt("a salt").policy(policy).limits(limits);
+            let budget = Budget::new().runs(10 + depth as u64).depth(20);
+            let completion = fixture.dispatcher.run(invocation.budget(budget)).await.unwrap();
+            seen.push(fixture.text(completion.outcome));
+        }
+    }
+    seen.dedup();
+    let [seen] = &seen[..] else { panic!("{seen:#?}") };
+    assert!(seen.contains(r#""stack":"""#) && seen.contains("a salt"), "{seen}");
+}

@@ -1,0 +1,90 @@
+//! What a hit costs: nothing on the heap beyond the answer, and well under a microsecond in memory.
+
+mod fixture;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use fixture::Fixture;
+use manifold_dispatcher::native::NativeRuntime;
+use manifold_dispatcher::{DurableStore, Invocation, MemoryStore, Store};
+
+/// Counts what each thread allocates.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: everything is passed on to the system's allocator.
+#[allow(unsafe_code, reason = "an allocator that counts")]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations(work: impl FnOnce()) -> usize {
+    let before = ALLOCATIONS.get();
+    work();
+    ALLOCATIONS.get() - before
+}
+
+async fn hits(store: Arc<dyn Store>, what: &str) {
+    let runtime = NativeRuntime::builder("native", "1")
+        .guest("greet", |guest| async move { guest.blob("hello").await })
+        .build()
+        .unwrap();
+    let fixture = Fixture::with(runtime, |builder| builder.store(store));
+    let dispatcher = &fixture.dispatcher;
+    let invocation = Invocation::new(fixture.image("greet"), fixture.args(&[("salt", "and pepper")]));
+    let first = dispatcher.run(invocation.clone()).await.unwrap();
+    dispatcher.flush().unwrap();
+
+    const HITS: usize = 20_000;
+    let calls = vec![invocation; HITS];
+    let start = Instant::now();
+    let run = allocations(|| {
+        for call in calls {
+            let mut run = std::pin::pin!(dispatcher.run(call));
+            let Poll::Ready(answer) = run.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+                panic!("a hit does not wait")
+            };
+            assert!(answer.unwrap().remembered);
+        }
+    });
+    let run_time = start.elapsed() / HITS as u32;
+    let start = Instant::now();
+    let look_up = allocations(|| {
+        for _ in 0..HITS {
+            assert_eq!(dispatcher.look_up(first.request).unwrap(), Some(first.outcome));
+        }
+    });
+    let look_up_time = start.elapsed() / HITS as u32;
+    println!("{what}: a hit by call takes {run_time:?}, by request id {look_up_time:?}");
+    assert_eq!((run, look_up), (0, 0), "{what}: allocations of {HITS} hits");
+}
+
+#[tokio::test]
+async fn a_hit_in_memory_allocates_nothing() {
+    hits(Arc::new(MemoryStore::new()), "memory").await;
+}
+
+#[tokio::test]
+async fn a_hit_in_the_hot_tier_of_a_durable_store_allocates_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    hits(Arc::new(DurableStore::open(directory.path()).unwrap()), "durable").await;
+}
