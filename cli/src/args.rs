@@ -1,5 +1,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -16,6 +19,39 @@ pub(crate) enum Command {
     Fold(Fold),
     Run(Run),
     Cat(Cat),
+    Pins(Pins),
+    Unpin(Unpin),
+    Gc(Gc),
+    Verify(Verify),
+    Export(Export),
+}
+
+/// Where results are kept.
+#[derive(Debug, Args)]
+pub(crate) struct StoreArgs {
+    /// The directory of the store: what was computed there before is not computed again. Default: `manifold` in the user's
+    /// cache directory.
+    #[arg(long, value_name = "DIR", env = "MANIFOLD_STORE")]
+    pub(crate) store: Option<PathBuf>,
+}
+
+/// How a command that runs something uses the store.
+#[derive(Debug, Args)]
+pub(crate) struct UseArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// Keep results in memory, and forget them at the end.
+    #[arg(long)]
+    pub(crate) no_store: bool,
+    /// Compute everything again, whatever the store has, and keep the new results.
+    #[arg(long)]
+    pub(crate) recompute: bool,
+    /// Let the next `manifold gc` drop the result once it is old.
+    #[arg(long)]
+    pub(crate) no_pin: bool,
+    /// Give up after this time (`90s`, `5min`), which neither queueing nor compiling counts against. Default: never.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) deadline: Option<Duration>,
 }
 
 /// Fold a directory, or a revision of a repository, from the leaves up.
@@ -44,6 +80,8 @@ pub(crate) struct Fold {
     /// Print one JSON object instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) using: UseArgs,
 }
 
 /// Run an image and print its outcome.
@@ -66,6 +104,8 @@ pub(crate) struct Run {
     /// Print the outcome's content and nothing else.
     #[arg(long)]
     pub(crate) raw: bool,
+    #[command(flatten)]
+    pub(crate) using: UseArgs,
 }
 
 /// Print an object: a blob's bytes, or a tree as `git ls-tree` does.
@@ -73,8 +113,76 @@ pub(crate) struct Run {
 pub(crate) struct Cat {
     /// The object's id, in hex.
     pub(crate) id: String,
-    /// Any place in the repository to read from, beside the standard images. Default: the one around the current directory, if
-    /// there is one.
+    /// Any place in the repository to read from, beside the store and the standard images. Default: the one around the current
+    /// directory, if there is one.
     #[arg(long)]
     pub(crate) repo: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// List the pins: requests whose outcomes `gc` keeps. Every run from the command line is pinned unless told otherwise.
+#[derive(Debug, Args)]
+pub(crate) struct Pins {
+    /// Print one JSON object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// Take pins away, so that `gc` may drop what nothing else keeps.
+#[derive(Debug, Args)]
+pub(crate) struct Unpin {
+    /// The requests' ids, in hex.
+    #[arg(required = true)]
+    pub(crate) requests: Vec<String>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// Drop from the store what neither a pin reaches nor was used lately, and give its space back.
+#[derive(Debug, Args)]
+pub(crate) struct Gc {
+    /// Keep what was used within this time.
+    #[arg(long, value_name = "TIME", default_value = "30days", value_parser = humantime::parse_duration)]
+    pub(crate) used_within: Duration,
+    /// Keep of that only the last used that fits into this size, such as `2GiB`. Default: no bound.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_size: Option<ByteSize>,
+    /// Keep objects written within this time, which a run may be about to name.
+    #[arg(long, value_name = "TIME", default_value = "1day", value_parser = humantime::parse_duration)]
+    pub(crate) written_within: Duration,
+    /// Take pins away that are older than this first. Default: all stay.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) pinned_within: Option<Duration>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// Hash every object of the store again, and check every entry and pin. Fails if anything is damaged.
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Drop what is damaged, so that it is computed again.
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// Write pinned outcomes into a git repository, each under `refs/manifold/<request>`, where git keeps them.
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// Any place in the repository.
+    pub(crate) repo: PathBuf,
+    /// The requests' ids, in hex. Default: all that are pinned.
+    pub(crate) requests: Vec<String>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
 }

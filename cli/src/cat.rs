@@ -18,5 +18,6 @@ pub(crate) fn cat(options: &Cat) -> Result<(), CliError> {
         Err(CliError::NotARepository { .. }) if options.repo.is_none() => Vec::new(),
         Err(error) => return Err(error),
     };
-    report::object(&Session::new(sources)?.dispatcher.read(id)?)
+    let session = Session::new(options.store.open_or_memory()?, sources)?;
+    report::object(&session.dispatcher.read(id)?)
 }

@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::io;
 use std::path::PathBuf;
 
-use manifold_dispatcher::DirectoryError;
+use manifold::export::ExportError;
+use manifold_dispatcher::{DirectoryError, OpenError};
 use manifold_runtime_api::{Error, Frame};
 
 /// Why a command fails.
@@ -45,6 +46,21 @@ pub(crate) enum CliError {
     ArgumentTwice { name: String },
     #[error("{id:?} is no object id")]
     NotAnId { id: String, source: manifold_runtime_api::IdError },
+    #[error("the store cannot be used")]
+    Store(#[source] OpenError),
+    #[error("there is no cache directory for this user; name a directory with --store, or compute with --no-store")]
+    NoCacheDirectory,
+    #[error("request {request} is not pinned; `manifold pins` lists what is")]
+    NotPinned { request: String },
+    #[error(
+        "{count} damages in {}; {}",
+        file.display(),
+        if *repaired { "delete the file, and what it held is computed again" }
+        else { "`manifold verify --repair` drops what is damaged, so that it is computed again" }
+    )]
+    Damaged { file: PathBuf, count: usize, repaired: bool },
+    #[error("the outcomes cannot be exported to {}", path.display())]
+    Export { path: PathBuf, source: ExportError },
     #[error("reading the input came to no end")]
     InputLost(#[source] tokio::task::JoinError),
     #[error("the output cannot be written")]

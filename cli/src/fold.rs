@@ -1,10 +1,12 @@
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use manifold::tree_size;
 use manifold_dispatcher::native::argument;
-use manifold_dispatcher::{Completion, Invocation};
+use manifold_dispatcher::{Completion, Policy};
 
 use crate::args::Fold;
 use crate::error::CliError;
@@ -13,42 +15,46 @@ use crate::progress::{Progress, spinner};
 use crate::report::{self, FoldReport, OutcomeReport, Repeat};
 use crate::session::{LateSource, Session};
 
+/// How long hashing may take before the guests are compiled beside it. A hit needs no guests.
+const HASHING: Duration = Duration::from_millis(20);
+
 pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     let source = Arc::new(LateSource::default());
-    let session = Session::new(vec![Arc::clone(&source) as _])?;
+    let session = Session::new(options.using.open()?, vec![Arc::clone(&source) as _])?;
     let dispatcher = &session.dispatcher;
     let fold = session.image("fold")?;
     let post = session.image(&options.post)?;
     let pre = options.pre.as_deref().map(|pre| session.image(pre)).transpose()?;
 
-    // The guests are compiled while the directory is hashed, so that the first fold's time is its own.
-    let prepare = |image: &str| {
-        let image = image.to_owned();
-        async move { dispatcher.prepare(&image, Some(session.std)).await }
-    };
-    let pre_ready = async {
-        match &pre {
-            Some(pre) => prepare(pre).await,
-            None => Ok(()),
+    let mut reading = pin!(read_input(options.path, options.rev));
+    let mut compiling = pin!(compile(&session, [Some(&fold), Some(&post), pre.as_ref()]));
+    let (input, compiled) = match tokio::time::timeout(HASHING, &mut reading).await {
+        Ok(input) => (input?, false),
+        Err(_) => {
+            let (input, ready) = tokio::join!(reading, &mut compiling);
+            let input = input?;
+            ready?;
+            (input, true)
         }
     };
-    let (input, fold_ready, post_ready, pre_ready) =
-        tokio::join!(read_input(options.path, options.rev), prepare(&fold), prepare(&post), pre_ready);
-    let input = input?;
-    fold_ready.and(post_ready).and(pre_ready)?;
     source.set(input.source);
 
     let mut args = vec![argument("in", input.root), session.text_argument("post", &post)?];
     if let Some(pre) = &pre {
         args.push(session.text_argument("pre", pre)?);
     }
-    let invocation = Invocation::new(&fold, dispatcher.put_tree(args)?).salt(options.salt).std(session.std);
+    let invocation = session.invocation(&fold, dispatcher.put_tree(args)?, &options.salt, &options.using);
+    // The first fold's time is its own.
+    if !compiled && (options.using.recompute || !dispatcher.remembers(&invocation)?) {
+        compiling.await?;
+    }
 
     let size = tree_size::measure(dispatcher, input.root)?;
     // A tree is a frame of fold's and one of the visitor's, a blob is one of the visitor's.
     let expected = size.distinct_trees.saturating_mul(2).saturating_add(size.distinct_blobs);
     let mut repeats = Vec::new();
     let mut completion: Option<Completion> = None;
+    let mut invocation = invocation;
     for _ in 0..options.repeat {
         let progress = Progress::frames(dispatcher, expected);
         let before = dispatcher.stats();
@@ -58,7 +64,10 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
         drop(progress);
         repeats.push(Repeat::new(time, dispatcher.stats() - before));
         completion = Some(completed);
+        // What is computed again is computed again once.
+        invocation = invocation.policy(Policy::Reuse);
     }
+    dispatcher.flush()?;
     let Some(completion) = completion else { return Ok(()) };
 
     let report = FoldReport {
@@ -80,4 +89,16 @@ async fn read_input(path: PathBuf, rev: Option<String>) -> Result<Input, CliErro
         }
     });
     read.await.map_err(CliError::InputLost)?
+}
+
+/// Has the runtime compile `images`.
+async fn compile(session: &Session, images: [Option<&String>; 3]) -> Result<(), CliError> {
+    let prepare = |image: &String| {
+        let image = image.clone();
+        async move { session.dispatcher.prepare(&image, Some(session.std)).await }
+    };
+    for ready in join_all(images.into_iter().flatten().map(prepare)).await {
+        ready?;
+    }
+    Ok(())
 }

@@ -58,7 +58,7 @@ pub(crate) fn repository(path: &Path) -> Result<GitObjects, CliError> {
 }
 
 /// Opens the repository around `path`, which may be a file in it.
-fn open(path: &Path) -> Result<gix::Repository, CliError> {
+pub(crate) fn open(path: &Path) -> Result<gix::Repository, CliError> {
     let is_dir = check_path(path)?.is_dir();
     let absolute = path.canonicalize().map_err(|source| CliError::Unreadable { path: path.to_owned(), source })?;
     let directory = if is_dir { &absolute } else { absolute.parent().unwrap_or(&absolute) };

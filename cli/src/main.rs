@@ -7,10 +7,12 @@ mod error;
 mod fold;
 mod images;
 mod input;
+mod keep;
 mod progress;
 mod report;
 mod run;
 mod session;
+mod store;
 
 use std::process::ExitCode;
 
@@ -35,6 +37,11 @@ fn main() -> ExitCode {
         Command::Fold(fold) => runtime.block_on(fold::fold(fold)),
         Command::Run(run) => runtime.block_on(run::run(run)),
         Command::Cat(cat) => cat::cat(&cat),
+        Command::Pins(pins) => keep::pins(&pins),
+        Command::Unpin(unpin) => keep::unpin(&unpin),
+        Command::Gc(gc) => keep::gc(&gc),
+        Command::Verify(verify) => keep::verify(&verify),
+        Command::Export(export) => keep::export(&export),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

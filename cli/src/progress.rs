@@ -1,9 +1,9 @@
 //! A progress bar, where there is a terminal to see it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use manifold_dispatcher::Dispatcher;
+use manifold_dispatcher::{Dispatcher, Progress as Step};
 
 /// How often the bar is drawn.
 const INTERVAL: Duration = Duration::from_millis(80);
@@ -39,6 +39,38 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.task.abort();
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Bars for work that goes in steps. Draws nothing unless standard error is a terminal.
+pub(crate) struct Steps {
+    bar: ProgressBar,
+    drawn: Option<Instant>,
+}
+
+impl Steps {
+    pub(crate) fn new() -> Self {
+        let bar = ProgressBar::new(0);
+        if let Ok(style) = ProgressStyle::with_template("{bar:32} {pos}/{len} {msg}") {
+            bar.set_style(style);
+        }
+        Self { bar, drawn: None }
+    }
+
+    pub(crate) fn show(&mut self, progress: Step) {
+        if self.drawn.is_some_and(|drawn| drawn.elapsed() < INTERVAL) {
+            return;
+        }
+        self.drawn = Some(Instant::now());
+        self.bar.set_message(progress.what);
+        self.bar.set_length(progress.total);
+        self.bar.set_position(progress.done);
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
 }

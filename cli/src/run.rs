@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use manifold_dispatcher::ObjectSource;
 use manifold_dispatcher::native::argument;
-use manifold_dispatcher::{Invocation, ObjectSource};
 use manifold_runtime_api::Outcome;
 
 use crate::args::Run;
@@ -50,15 +50,16 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
         return Err(CliError::ArgumentTwice { name: (*name).to_owned() });
     }
 
-    let session = Session::new(sources)?;
+    let session = Session::new(options.using.open()?, sources)?;
     let dispatcher = &session.dispatcher;
     let entries = values.into_iter().map(|(name, value)| match value {
         Value::Text(text) => session.text_argument(name, &text),
         Value::Object(object) => Ok(argument(name, object)),
     });
     let args = dispatcher.put_tree(entries.collect::<Result<Vec<_>, _>>()?)?;
-    let invocation = Invocation::new(session.image(&options.image)?, args).salt(options.salt).std(session.std);
+    let invocation = session.invocation(&session.image(&options.image)?, args, &options.salt, &options.using);
     let completion = dispatcher.run(invocation).await?;
+    dispatcher.flush()?;
 
     if options.raw {
         return report::object(&dispatcher.read(completion.outcome.id)?);

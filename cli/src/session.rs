@@ -1,12 +1,14 @@
 //! A dispatcher with everything that the command needs.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use manifold::guests;
-use manifold_dispatcher::{Dispatcher, ObjectSource};
+use manifold_dispatcher::{Budget, Dispatcher, Invocation, ObjectSource, Policy, Store};
 use manifold_runtime_api::{EntryMode, Limits, Object, ObjectId, ObjectKind, Result as ApiResult, Runtime, TreeEntry};
 use manifold_runtime_wasm::WasmRuntime;
 
+use crate::args::UseArgs;
 use crate::error::CliError;
 
 pub(crate) struct Session {
@@ -18,13 +20,23 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(sources: Vec<Arc<dyn ObjectSource>>) -> Result<Self, CliError> {
+    pub(crate) fn new(store: Arc<dyn Store>, sources: Vec<Arc<dyn ObjectSource>>) -> Result<Self, CliError> {
         let runtime = Arc::new(WasmRuntime::new()?);
         let wasm = runtime.host_image().id();
-        let builder = Dispatcher::builder().runtime(runtime).limits(limits());
+        let builder = Dispatcher::builder().store(store).runtime(runtime).limits(limits()).budget(budget());
         let dispatcher = sources.into_iter().fold(builder, |builder, source| builder.source(source)).build()?;
         let std = guests::install(&dispatcher, wasm)?;
         Ok(Self { dispatcher, wasm, std })
+    }
+
+    /// The call of `image` on `args`, as the user wants it.
+    pub(crate) fn invocation(&self, image: &str, args: ObjectId, salt: &str, using: &UseArgs) -> Invocation {
+        let mut invocation = Invocation::new(image, args).salt(salt).std(self.std);
+        invocation.pin = !using.no_pin;
+        if let Some(time) = using.deadline {
+            invocation = invocation.budget(budget().deadline(time));
+        }
+        invocation.policy(if using.recompute { Policy::RecomputeAll } else { Policy::Reuse })
     }
 
     /// Stores `text` and answers the entry of an arguments tree for it.
@@ -42,6 +54,11 @@ fn limits() -> Limits {
     limits.response_bytes = GIB;
     limits.guest_request_bytes = GIB;
     limits
+}
+
+/// Whoever sits at the terminal decides how long a fold may take.
+fn budget() -> Budget {
+    Budget::new().deadline(Duration::MAX)
 }
 
 /// A source that is known later than the dispatcher: empty until it is set.

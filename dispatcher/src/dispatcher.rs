@@ -93,6 +93,18 @@ impl Dispatcher {
         self.core.objects.store.unpin(request)
     }
 
+    /// Whether [`Dispatcher::run`] would answer from the memo.
+    ///
+    /// # Errors
+    /// When the image cannot be resolved or the request not be keyed; what the store answers.
+    pub fn remembers(&self, invocation: &Invocation) -> Result<bool> {
+        if invocation.policy != Policy::Reuse {
+            return Ok(false);
+        }
+        let request = RootCall::new(self, invocation.clone())?.request();
+        Ok(self.core.recall(request)?.is_some())
+    }
+
     /// The remembered outcome of a request, by its id. One whose object is gone counts as none.
     ///
     /// # Errors

@@ -30,7 +30,8 @@ impl Core {
         Ok(Some(outcome))
     }
 
-    fn recall(&self, request: ObjectId) -> Result<Option<Outcome>> {
+    /// The same, and nobody is told.
+    pub(crate) fn recall(&self, request: ObjectId) -> Result<Option<Outcome>> {
         let Some(outcome) = self.objects.store.recall(request)? else { return Ok(None) };
         Ok((self.objects.kind(outcome.id)? == Some(outcome.kind)).then_some(outcome))
     }

@@ -9,3 +9,10 @@ pub struct Progress {
     /// How many there are.
     pub total: u64,
 }
+
+impl Progress {
+    /// `done` of `total`.
+    pub const fn new(what: &'static str, done: u64, total: u64) -> Self {
+        Self { what, done, total }
+    }
+}

@@ -54,6 +54,10 @@ impl RootCall {
         Ok(Self { core, scope: Arc::new(scope), keyed, want, pin: pin && !private })
     }
 
+    pub(crate) fn request(&self) -> ObjectId {
+        self.keyed.request
+    }
+
     pub(crate) async fn run(mut self) -> Result<Completion> {
         let request = self.keyed.request;
         let _watched = deadlines::watch(&self.scope)?;

@@ -86,7 +86,7 @@ impl DurableStore {
         let pinned: HashSet<ObjectId> = kept.iter().map(|(request, _)| *request).collect();
         (collected.kept_pins, collected.dropped_pins) = (kept.len() as u64, dropped.len() as u64);
         for (done, (request, pin)) in kept.iter().enumerate() {
-            progress(Progress { what: "pins", done: done as u64, total: kept.len() as u64 });
+            progress(Progress::new("pins", done as u64, kept.len() as u64));
             marked.request(*request)?;
             if let Some(pin) = pin {
                 marked.mark(pin.outcome.id, None)?;
@@ -100,7 +100,7 @@ impl DurableStore {
         let mut stale = Vec::new();
         let total = entries.len() as u64;
         for (done, (request, entry)) in entries.into_iter().enumerate() {
-            progress(Progress { what: "memo entries", done: done as u64, total });
+            progress(Progress::new("memo entries", done as u64, total));
             let stays = match entry {
                 None => false,
                 Some(entry) if pinned.contains(&request) => marked.mark(entry.outcome.id, None)?,
@@ -138,7 +138,7 @@ impl DurableStore {
         }
         let total = garbage.len() as u64;
         for (index, chunk) in garbage.chunks(CHUNK).enumerate() {
-            progress(Progress { what: "dropped objects", done: (index * CHUNK) as u64, total });
+            progress(Progress::new("dropped objects", (index * CHUNK) as u64, total));
             self.disk.delete(&[], chunk)?;
             for (id, _) in chunk {
                 self.objects.remove(id);

@@ -139,6 +139,7 @@ impl Disk {
     /// Commits `batch` in one transaction: objects, memo and pins come together or not at all.
     pub(super) fn commit(&self, batch: &Batch) -> Result<()> {
         let now = Stamp::now();
+        let mut changed = !batch.memo.is_empty() || !batch.pins.is_empty();
         self.write(|transaction| {
             let mut objects = transaction.open_table(OBJECTS)?;
             let mut contents = transaction.open_table(CONTENTS)?;
@@ -146,19 +147,24 @@ impl Disk {
             let mut sorted: Vec<_> = batch.objects.iter().collect();
             sorted.sort_unstable_by_key(|(id, _)| **id);
             for (id, object) in sorted {
-                let found = objects.get(id.as_bytes())?.map(|value| value.value().to_vec());
-                let known = found.as_deref().and_then(Head::decode).map(|(head, _)| head);
-                match (known, found) {
-                    (Some(head), _) if head.stamp.is_fresh(now) => {}
-                    (Some(_), Some(value)) => drop(objects.insert(id.as_bytes(), &*Head::restamp(&value, now))?),
-                    _ => {
-                        let content = &*object.content;
-                        let head = Head { kind: object.kind, stamp: now, length: content.len() as u64 };
-                        objects.insert(id.as_bytes(), &*head.encode(content))?;
-                        if content.len() > format::SHORT {
-                            contents.insert(id.as_bytes(), content)?;
-                        }
-                    }
+                let restamped = match objects.get(id.as_bytes())? {
+                    None => None,
+                    Some(value) => match Head::decode(value.value()) {
+                        Some((head, _)) if head.stamp.is_fresh(now) => continue,
+                        Some(_) => Some(Head::restamp(value.value(), now)),
+                        None => None,
+                    },
+                };
+                changed = true;
+                if let Some(value) = restamped {
+                    objects.insert(id.as_bytes(), &*value)?;
+                    continue;
+                }
+                let content = &*object.content;
+                let head = Head { kind: object.kind, stamp: now, length: content.len() as u64 };
+                objects.insert(id.as_bytes(), &*head.encode(content))?;
+                if content.len() > format::SHORT {
+                    contents.insert(id.as_bytes(), content)?;
                 }
             }
             let mut memo = transaction.open_table(MEMO)?;
@@ -174,7 +180,7 @@ impl Disk {
                     None => drop(pins.remove(request.as_bytes())?),
                 }
             }
-            Ok(())
+            Ok(changed)
         })
     }
 
@@ -201,7 +207,7 @@ impl Disk {
                     contents.remove(id.as_bytes())?;
                 }
             }
-            Ok(())
+            Ok(true)
         })
     }
 
@@ -212,7 +218,7 @@ impl Disk {
             for request in requests {
                 table.remove(request.as_bytes())?;
             }
-            Ok(())
+            Ok(true)
         })
     }
 
@@ -247,12 +253,15 @@ impl Disk {
         *self.snapshot.write() = None;
     }
 
-    fn write(&self, fill: impl FnOnce(&WriteTransaction) -> Result<(), Trouble>) -> Result<()> {
+    /// Commits what `fill` did, if it says that there is something.
+    fn write(&self, fill: impl FnOnce(&WriteTransaction) -> Result<bool, Trouble>) -> Result<()> {
         self.guard(|| {
             let database = self.database.read();
             let transaction = database.begin_write()?;
-            fill(&transaction)?;
-            transaction.commit()?;
+            match fill(&transaction)? {
+                true => transaction.commit()?,
+                false => transaction.abort()?,
+            }
             Ok(())
         })?;
         self.refresh();

@@ -83,7 +83,7 @@ impl DurableStore {
     pub fn verify(&self, mut progress: impl FnMut(Progress)) -> Result<Verified> {
         self.flush()?;
         let mut verified = Verified::default();
-        progress(Progress { what: "pages", done: 0, total: 1 });
+        progress(Progress::new("pages", 0, 1));
         if let Err(error) = self.look_at_everything(&mut verified, &mut progress) {
             verified.damages.push(Damage::File { problem: error.to_string() });
         }
@@ -97,7 +97,7 @@ impl DurableStore {
         let total = heads.len() as u64;
         let mut sound = HashSet::with_capacity(heads.len());
         for (id, head) in heads {
-            progress(Progress { what: "objects", done: verified.objects, total });
+            progress(Progress::new("objects", verified.objects, total));
             verified.objects += 1;
             verified.bytes += head.map_or(0, |head| head.length);
             match self.disk.object(id) {

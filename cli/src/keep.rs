@@ -1,0 +1,126 @@
+//! The commands that look after the store.
+
+use std::sync::Arc;
+
+use bytesize::ByteSize;
+use manifold::export::export as write_refs;
+use manifold_dispatcher::{Damage, DurableStore, Keep, Store};
+use manifold_runtime_api::ObjectId;
+use serde_json::json;
+
+use crate::args::{Export, Gc, Pins, Unpin, Verify};
+use crate::error::CliError;
+use crate::progress::Steps;
+use crate::{input, report};
+
+pub(crate) fn pins(options: &Pins) -> Result<(), CliError> {
+    let mut text = String::new();
+    for pin in options.store.open()?.pins()? {
+        let (request, kind, hash) = (pin.request.to_string(), pin.outcome.kind.as_str(), pin.outcome.id.to_string());
+        if options.json {
+            text += &report::json(&json!({ "request": request, "kind": kind, "hash": hash }))?;
+        } else {
+            text += &format!("{request} {kind} {hash}\n");
+        }
+    }
+    report::print(text.as_bytes())
+}
+
+pub(crate) fn unpin(options: &Unpin) -> Result<(), CliError> {
+    let requests = ids(&options.requests)?;
+    let store = options.store.open()?;
+    for request in requests {
+        if !store.unpin(request)? {
+            return Err(CliError::NotPinned { request: request.to_string() });
+        }
+    }
+    Ok(store.flush()?)
+}
+
+pub(crate) fn gc(options: &Gc) -> Result<(), CliError> {
+    let store = options.store.open()?;
+    let mut keep = Keep::default();
+    keep.used_within = options.used_within;
+    keep.at_most_bytes = options.max_size.map(|size| size.as_u64());
+    keep.written_within = options.written_within;
+    keep.pinned_within = options.pinned_within;
+    let before = file_size(&store)?;
+    let mut steps = Steps::new();
+    let done = store.collect(&keep, |progress| steps.show(progress))?;
+    drop(steps);
+    let after = file_size(&store)?;
+    let text = if options.json {
+        report::json(&json!({
+            "kept": { "objects": done.kept_objects, "bytes": done.kept_bytes, "entries": done.kept_entries, "pins": done.kept_pins },
+            "dropped": {
+                "objects": done.dropped_objects, "bytes": done.dropped_bytes, "entries": done.dropped_entries,
+                "pins": done.dropped_pins,
+            },
+            "file": { "before": before, "after": after },
+        }))?
+    } else {
+        let line = |what, objects, bytes, entries, pins| {
+            format!("{what} {objects} objects ({}), {entries} memo entries, {pins} pins\n", ByteSize(bytes))
+        };
+        line("kept   ", done.kept_objects, done.kept_bytes, done.kept_entries, done.kept_pins)
+            + &line("dropped", done.dropped_objects, done.dropped_bytes, done.dropped_entries, done.dropped_pins)
+            + &format!("file    {} before, {} now\n", ByteSize(before), ByteSize(after))
+            + if done.compacted { "" } else { "        not made smaller: other processes use it\n" }
+    };
+    report::print(text.as_bytes())
+}
+
+fn file_size(store: &DurableStore) -> Result<u64, CliError> {
+    let path = store.file();
+    let metadata = path.metadata();
+    Ok(metadata.map_err(|source| CliError::Unreadable { path: path.to_owned(), source })?.len())
+}
+
+pub(crate) fn verify(options: &Verify) -> Result<(), CliError> {
+    let store = options.store.open()?;
+    let mut steps = Steps::new();
+    let found = store.verify(|progress| steps.show(progress))?;
+    drop(steps);
+    if options.repair {
+        store.drop_damaged(&found)?;
+    }
+    let text = if options.json {
+        report::json(&json!({
+            "objects": found.objects, "bytes": found.bytes, "entries": found.entries,
+            "entries_without_object": found.entries_without_object, "pins": found.pins,
+            "damages": found.damages.iter().map(Damage::to_string).collect::<Vec<_>>(),
+        }))?
+    } else {
+        let damages: String = found.damages.iter().map(|damage| format!("damaged: {damage}\n")).collect();
+        let (objects, bytes, entries) = (found.objects, ByteSize(found.bytes), found.entries);
+        format!("{damages}checked {objects} objects ({bytes}), {entries} memo entries, {} pins\n", found.pins)
+    };
+    report::print(text.as_bytes())?;
+    let stays = |damage: &&Damage| !options.repair || matches!(damage, Damage::File { .. });
+    match found.damages.iter().filter(stays).count() {
+        0 => Ok(()),
+        count => Err(CliError::Damaged { file: store.file().to_owned(), count, repaired: options.repair }),
+    }
+}
+
+pub(crate) fn export(options: &Export) -> Result<(), CliError> {
+    let store = options.store.open()?;
+    let pins = store.pins()?;
+    let wanted = ids(&options.requests)?;
+    if let Some(request) = wanted.iter().find(|request| !pins.iter().any(|pin| pin.request == **request)) {
+        return Err(CliError::NotPinned { request: request.to_string() });
+    }
+    let repository = input::open(&options.repo)?;
+    let exported: Vec<_> = pins.into_iter().filter(|pin| wanted.is_empty() || wanted.contains(&pin.request)).collect();
+    let mut steps = Steps::new();
+    let source: Arc<DurableStore> = store;
+    let refs = write_refs(&repository, &*source, &exported, |progress| steps.show(progress))
+        .map_err(|source| CliError::Export { path: options.repo.clone(), source })?;
+    drop(steps);
+    report::print(refs.iter().map(|name| format!("{name}\n")).collect::<String>().as_bytes())
+}
+
+fn ids(texts: &[String]) -> Result<Vec<ObjectId>, CliError> {
+    let parse = |id: &String| ObjectId::from_hex(id).map_err(|source| CliError::NotAnId { id: id.clone(), source });
+    texts.iter().map(parse).collect()
+}
