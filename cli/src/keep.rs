@@ -60,7 +60,7 @@ pub(crate) fn gc(options: &Gc) -> Result<(), CliError> {
         }))?
     } else {
         let line = |what, objects, bytes, entries, pins| {
-            format!("{what} {objects} objects ({}), {entries} memo entries, {pins} pins\n", ByteSize(bytes))
+            format!("{what} objects: {objects} ({}), memo entries: {entries}, pins: {pins}\n", ByteSize(bytes))
         };
         line("kept   ", done.kept_objects, done.kept_bytes, done.kept_entries, done.kept_pins)
             + &line("dropped", done.dropped_objects, done.dropped_bytes, done.dropped_entries, done.dropped_pins)
@@ -93,7 +93,7 @@ pub(crate) fn verify(options: &Verify) -> Result<(), CliError> {
     } else {
         let damages: String = found.damages.iter().map(|damage| format!("damaged: {damage}\n")).collect();
         let (objects, bytes, entries) = (found.objects, ByteSize(found.bytes), found.entries);
-        format!("{damages}checked {objects} objects ({bytes}), {entries} memo entries, {} pins\n", found.pins)
+        format!("{damages}checked objects: {objects} ({bytes}), memo entries: {entries}, pins: {}\n", found.pins)
     };
     report::print(text.as_bytes())?;
     let stays = |damage: &&Damage| !options.repair || matches!(damage, Damage::File { .. });

@@ -10,8 +10,12 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// Runs the command with a store that is new every time.
 fn manifold(directory: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_manifold")).args(arguments).current_dir(directory).output().unwrap()
+    let cache = TempDir::new().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_manifold"));
+    command.args(arguments).current_dir(directory).env("XDG_CACHE_HOME", cache.path()).env_remove("MANIFOLD_STORE");
+    command.output().unwrap()
 }
 
 fn succeeds(directory: &Path, arguments: &[&str]) -> String {
