@@ -42,6 +42,11 @@ impl Meter {
         Err(Limit::TotalFuel { units: self.fuel.size })
     }
 
+    /// How much fuel there was at first; `None` when it need not be measured.
+    pub fn fuel_bound(&self) -> Option<u64> {
+        (self.fuel.size != u64::MAX).then_some(self.fuel.size)
+    }
+
     /// How much fuel is left.
     pub fn fuel_left(&self) -> u64 {
         self.fuel.left.load(Ordering::Relaxed)

@@ -1,5 +1,6 @@
 //! The two engines, which differ in where instances live and in nothing that a guest can see.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use manifold_runtime_api::{Error, Result};
@@ -25,14 +26,59 @@ pub(crate) enum Placement {
     Heap,
 }
 
-/// An engine for each [`Placement`].
+/// What a module is compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Target {
+    pub(crate) placement: Placement,
+    /// Whether the code counts its fuel, which makes it slower.
+    pub(crate) metered: bool,
+}
+
+/// The engines of both [`Placement`]s.
+struct Pair {
+    pool: Engine,
+    heap: Engine,
+}
+
+/// An engine for each [`Target`].
 pub(crate) struct Engines {
-    pub(crate) pool: Engine,
-    pub(crate) heap: Engine,
+    plain: Pair,
+    /// Made when the first job with a bound on fuel comes.
+    metered: OnceLock<Result<Pair>>,
+    pool_size: u32,
+    max_table_elements: usize,
 }
 
 impl Engines {
     pub(crate) fn new(pool_size: u32, max_table_elements: usize) -> Result<Self> {
+        let plain = Pair::new(pool_size, max_table_elements, false)?;
+        Ok(Self { plain, metered: OnceLock::new(), pool_size, max_table_elements })
+    }
+
+    pub(crate) fn get(&self, target: Target) -> Result<&Engine> {
+        let pair = if target.metered {
+            let metered = self.metered.get_or_init(|| Pair::new(self.pool_size, self.max_table_elements, true));
+            metered.as_ref().map_err(Error::clone)?
+        } else {
+            &self.plain
+        };
+        Ok(match target.placement {
+            Placement::Pool => &pair.pool,
+            Placement::Heap => &pair.heap,
+        })
+    }
+
+    pub(crate) fn increment_epochs(&self) {
+        let metered = self.metered.get().and_then(|pair| pair.as_ref().ok());
+        for pair in [Some(&self.plain), metered].into_iter().flatten() {
+            pair.pool.increment_epoch();
+            pair.heap.increment_epoch();
+        }
+    }
+}
+
+impl Pair {
+    fn new(pool_size: u32, max_table_elements: usize, metered: bool) -> Result<Self> {
         let mut pool = PoolingAllocationConfig::new();
         pool.total_core_instances(pool_size)
             .total_memories(pool_size)
@@ -47,25 +93,20 @@ impl Engines {
             .max_unused_warm_slots(pool_size)
             .pagemap_scan(Enabled::Auto);
         let mut pooled = deterministic();
+        pooled.consume_fuel(metered);
         pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
 
         // Without reservations, guards and images a memory is one plain mapping, which the kernel joins with its neighbours;
         // a process has some 65,000 mappings. Bounds checks take the place of guards.
         let mut heap = deterministic();
-        heap.allocation_strategy(InstanceAllocationStrategy::OnDemand)
+        heap.consume_fuel(metered)
+            .allocation_strategy(InstanceAllocationStrategy::OnDemand)
             .memory_reservation(0)
             .memory_reservation_for_growth(0)
             .memory_guard_size(0)
             .memory_init_cow(false);
 
         Ok(Self { pool: engine(&pooled)?, heap: engine(&heap)? })
-    }
-
-    pub(crate) fn get(&self, placement: Placement) -> &Engine {
-        match placement {
-            Placement::Pool => &self.pool,
-            Placement::Heap => &self.heap,
-        }
     }
 }
 

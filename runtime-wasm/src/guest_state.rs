@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use manifold_runtime_api::{Error, Limit, Limits, Reason, Result, Status};
-use wasmtime::{Memory, ResourceLimiter, Store, UpdateDeadline};
+use manifold_runtime_api::{Error, Limit, Limits, MemoryReservation, Meter, Reason, Result, Status};
+use wasmtime::{AsContextMut, Memory, ResourceLimiter, Store, UpdateDeadline};
 
 use crate::mailbox::Mailbox;
 
@@ -15,6 +15,11 @@ pub(crate) struct GuestState {
     pub(crate) response: Vec<u8>,
     /// Bytes of all memories together.
     memory_bytes: u64,
+    /// The same bytes, of those that the whole call may have.
+    reservation: MemoryReservation,
+    meter: Arc<Meter>,
+    /// How much fuel there was when the meter was charged last; `None` when nobody counts.
+    fuel: Option<u64>,
     /// Elements of all tables together.
     table_elements: u64,
     /// How much more text of standard output and error is passed on. The rest would be dropped from the log anyway.
@@ -22,10 +27,13 @@ pub(crate) struct GuestState {
 }
 
 impl GuestState {
-    pub(crate) fn new(mailbox: Arc<Mailbox>, limits: Limits) -> Self {
+    pub(crate) fn new(mailbox: Arc<Mailbox>, limits: Limits, meter: Arc<Meter>) -> Self {
         Self {
             mailbox,
             limits,
+            reservation: MemoryReservation::new(Arc::clone(&meter)),
+            meter,
+            fuel: None,
             memory: None,
             response: Vec::new(),
             memory_bytes: 0,
@@ -42,20 +50,55 @@ pub(crate) fn check_computing_time(mailbox: &Mailbox, limits: &Limits) -> Result
 }
 
 /// Applies the limits to everything that runs in `store` from now on.
-pub(crate) fn limit(store: &mut Store<GuestState>) {
+pub(crate) fn limit(store: &mut Store<GuestState>) -> wasmtime::Result<()> {
     store.limiter(|state| state);
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|context| {
+    store.epoch_deadline_callback(|mut context| {
+        charge_fuel(&mut context)?;
         let state = context.data();
         check_computing_time(&state.mailbox, &state.limits).map_err(wasmtime::Error::new)?;
         Ok(UpdateDeadline::Yield(1))
     });
+    // An engine that counts no fuel takes none.
+    let state = store.data();
+    if state.limits.fuel.or(state.meter.fuel_bound()).is_some() {
+        let fuel = state.limits.fuel.unwrap_or(u64::MAX).min(state.meter.fuel_left());
+        store.set_fuel(fuel)?;
+        store.data_mut().fuel = Some(fuel);
+    }
+    Ok(())
+}
+
+/// Charges the call's meter with the fuel that was used since it was charged last.
+pub(crate) fn charge_fuel(mut context: impl AsContextMut<Data = GuestState>) -> wasmtime::Result<()> {
+    let mut context = context.as_context_mut();
+    let Some(before) = context.data().fuel else { return Ok(()) };
+    let left = context.get_fuel()?;
+    context.data_mut().fuel = Some(left);
+    context.data().meter.burn(before.saturating_sub(left)).map_err(breach)
+}
+
+/// What a guest breached that has no fuel left: the whole call's bound if nothing is left of it, or else its own.
+pub(crate) fn out_of_fuel(state: &GuestState) -> Error {
+    let total = state.meter.fuel_bound().filter(|_| state.meter.fuel_left() == 0);
+    match (total, state.limits.fuel) {
+        (None, Some(units)) => Limit::Fuel { units }.into(),
+        (total, _) => Limit::TotalFuel { units: total.unwrap_or_default() }.into(),
+    }
+}
+
+fn breach(limit: Limit) -> wasmtime::Error {
+    wasmtime::Error::new(Error::from(limit))
 }
 
 impl ResourceLimiter for GuestState {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         let bytes = self.limits.memory_bytes;
-        grow(&mut self.memory_bytes, current, desired, maximum, bytes, Limit::Memory { bytes })
+        let grows = grow(&mut self.memory_bytes, current, desired, maximum, bytes, Limit::Memory { bytes })?;
+        if grows {
+            self.reservation.grow(desired.saturating_sub(current) as u64).map_err(breach)?;
+        }
+        Ok(grows)
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
@@ -80,14 +123,14 @@ fn grow(
     desired: usize,
     maximum: Option<usize>,
     limit: u64,
-    breach: Limit,
+    breached: Limit,
 ) -> wasmtime::Result<bool> {
     if maximum.is_some_and(|maximum| maximum as u64 <= limit && desired > maximum) {
         return Ok(false);
     }
     let grown = total.saturating_add(desired.saturating_sub(current) as u64);
     if grown > limit {
-        return Err(wasmtime::Error::new(Error::from(breach)));
+        return Err(breach(breached));
     }
     *total = grown;
     Ok(true)

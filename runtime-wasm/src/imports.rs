@@ -5,7 +5,7 @@ use std::sync::Arc;
 use manifold_runtime_api::{Error, Limit, abi};
 use wasmtime::{Caller, Linker, Memory};
 
-use crate::guest_state::GuestState;
+use crate::guest_state::{self, GuestState};
 
 pub(crate) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     linker.func_wrap_async(abi::NAME, "call", |caller, (pointer, length): (u32, u32)| {
@@ -20,6 +20,7 @@ async fn call(mut caller: Caller<'_, GuestState>, pointer: u32, length: u32) -> 
     if u64::from(length) > limit {
         return Err(wasmtime::Error::new(Error::from(Limit::GuestRequest { bytes: limit })));
     }
+    guest_state::charge_fuel(&mut caller)?;
     let request = slice(&mut caller, "call", pointer, length as usize)?.to_vec();
     let mailbox = Arc::clone(&caller.data().mailbox);
     let response = mailbox.exchange(request).await;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use manifold_runtime_api::Result;
 use manifold_runtime_api::abi::Session;
-use wasmtime::{PoolConcurrencyLimitError, Store};
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
 
 use crate::engines::TICK;
 use crate::guest_state::{self, GuestState};
@@ -25,7 +25,8 @@ pub(crate) enum Attempt {
 pub(crate) async fn run(compiled: &Compiled, session: &mut Session) -> Attempt {
     let mailbox = Arc::new(Mailbox::default());
     let limits = session.job().limits;
-    let mut guest = Box::pin(guest(compiled, GuestState::new(Arc::clone(&mailbox), limits)));
+    let mut guest =
+        Box::pin(guest(compiled, GuestState::new(Arc::clone(&mailbox), limits, Arc::clone(&session.job().meter))));
     let mut yielded = Instant::now();
     loop {
         let step = mailbox.resume(&mut guest).await;
@@ -56,10 +57,21 @@ pub(crate) async fn run(compiled: &Compiled, session: &mut Session) -> Attempt {
 
 async fn guest(compiled: &Compiled, state: GuestState) -> wasmtime::Result<()> {
     let mut store = Store::new(compiled.instance.module().engine(), state);
-    guest_state::limit(&mut store);
-    let instance = compiled.instance.instantiate_async(&mut store).await?;
-    if compiled.has_initialize {
-        instance.get_typed_func::<(), ()>(&mut store, "_initialize")?.call_async(&mut store, ()).await?;
+    guest_state::limit(&mut store)?;
+    let end = run_exports(compiled, &mut store).await;
+    match &end {
+        Err(stop) if matches!(stop.downcast_ref(), Some(Trap::OutOfFuel)) => {
+            guest_state::charge_fuel(&mut store)?;
+            Err(wasmtime::Error::new(guest_state::out_of_fuel(store.data())))
+        }
+        _ => guest_state::charge_fuel(&mut store).and(end),
     }
-    instance.get_typed_func::<(), ()>(&mut store, "caos_run")?.call_async(&mut store, ()).await
+}
+
+async fn run_exports(compiled: &Compiled, store: &mut Store<GuestState>) -> wasmtime::Result<()> {
+    let instance = compiled.instance.instantiate_async(&mut *store).await?;
+    if compiled.has_initialize {
+        instance.get_typed_func::<(), ()>(&mut *store, "_initialize")?.call_async(&mut *store, ()).await?;
+    }
+    instance.get_typed_func::<(), ()>(&mut *store, "caos_run")?.call_async(&mut *store, ()).await
 }

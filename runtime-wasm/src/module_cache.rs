@@ -6,7 +6,7 @@ use manifold_runtime_api::{Error, Host, Limit, Limits, ObjectId, Reason, Result,
 use quick_cache::sync::Cache;
 use wasmtime::{ExternType, InstancePre, Linker, Module};
 
-use crate::engines::{Engines, Placement};
+use crate::engines::{Engines, Placement, Target};
 use crate::guest_state::GuestState;
 use crate::{imports, wasi};
 
@@ -25,7 +25,7 @@ const KEPT: usize = 256;
 
 pub(crate) struct ModuleCache {
     engines: Arc<Engines>,
-    compiled: Arc<Cache<(ObjectId, Placement), CompiledOrNot>>,
+    compiled: Arc<Cache<(ObjectId, Target), CompiledOrNot>>,
 }
 
 impl ModuleCache {
@@ -36,11 +36,11 @@ impl ModuleCache {
     pub(crate) async fn get(
         &self,
         module: ObjectId,
-        placement: Placement,
+        target: Target,
         limits: &Limits,
         host: &dyn Host,
     ) -> Result<Arc<Compiled>> {
-        let key = (module, placement);
+        let key = (module, target);
         if let Some(compiled) = self.compiled.get(&key) {
             return compiled;
         }
@@ -56,11 +56,11 @@ impl ModuleCache {
                 Ok(compiled) => return Ok(compiled),
                 Err(place) => place,
             };
-            let compile = tokio::task::spawn_blocking(move || compile(&engines, placement, module, &code));
+            let compile = tokio::task::spawn_blocking(move || compile(&engines, target, module, &code));
             let compiled = compile.await?.map(Arc::new);
             // A failure of the machine says nothing about the module. What does not fit the pool goes to the heap.
             let lasts = compiled.as_ref().err().is_none_or(Error::is_function_of_request);
-            if lasts || placement == Placement::Pool {
+            if lasts || target.placement == Placement::Pool {
                 // It fails if the place was taken away in the meantime, and then the next job compiles again.
                 let _ = place.insert(compiled.clone());
             }
@@ -71,8 +71,8 @@ impl ModuleCache {
     }
 }
 
-fn compile(engines: &Engines, placement: Placement, id: ObjectId, code: &[u8]) -> Result<Compiled> {
-    let engine = engines.get(placement);
+fn compile(engines: &Engines, target: Target, id: ObjectId, code: &[u8]) -> Result<Compiled> {
+    let engine = engines.get(target)?;
     let bad = |problem: String| Error::new(Reason::BadModule { module: id, problem });
     Module::validate(engine, code).map_err(|error| bad(format!("{error:#}")))?;
     let module = Module::from_binary(engine, code).map_err(|error| {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use manifold_runtime_api::abi::{self, Session};
 use manifold_runtime_api::{Capabilities, Host, HostImage, Job, Limits, Module, Outcome, Result, Runtime, async_trait};
 
-use crate::engines::{DETERMINISM, Engines, Placement};
+use crate::engines::{DETERMINISM, Engines, Placement, Target};
 use crate::instance::{self, Attempt};
 use crate::module_cache::{Compiled, ModuleCache};
 use crate::ticker::Ticker;
@@ -45,14 +45,28 @@ impl WasmRuntime {
     }
 
     /// The module, compiled for the pool if it fits it. A module that fits neither is bad.
-    async fn compiled(&self, module: Module, limits: &Limits, host: &dyn Host) -> Result<(Arc<Compiled>, Placement)> {
-        match self.modules.get(module.id, Placement::Pool, limits, host).await {
+    async fn compiled(
+        &self,
+        module: Module,
+        metered: bool,
+        limits: &Limits,
+        host: &dyn Host,
+    ) -> Result<(Arc<Compiled>, Placement)> {
+        let pool = Target { placement: Placement::Pool, metered };
+        match self.modules.get(module.id, pool, limits, host).await {
             Ok(compiled) => Ok((compiled, Placement::Pool)),
-            Err(_) => {
-                let compiled = self.modules.get(module.id, Placement::Heap, limits, host).await?;
-                Ok((compiled, Placement::Heap))
-            }
+            Err(_) => Ok((self.compiled_for_heap(module, metered, limits, host).await?, Placement::Heap)),
         }
+    }
+
+    async fn compiled_for_heap(
+        &self,
+        module: Module,
+        metered: bool,
+        limits: &Limits,
+        host: &dyn Host,
+    ) -> Result<Arc<Compiled>> {
+        self.modules.get(module.id, Target { placement: Placement::Heap, metered }, limits, host).await
     }
 }
 
@@ -83,7 +97,7 @@ impl WasmRuntimeBuilder {
             .into_iter()
             .fold(description, |description, (setting, value)| description.with(setting, value))
             .seal()?;
-        let ticker = Ticker::start(&engines)?;
+        let ticker = Ticker::start(Arc::clone(&engines))?;
         let max_table_elements = self.max_table_elements as u64;
         Ok(WasmRuntime { host_image, modules: ModuleCache::new(engines), ticker, max_table_elements })
     }
@@ -96,22 +110,23 @@ impl Runtime for WasmRuntime {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::blob_modules()
+        Capabilities::blob_modules().and_fuel()
     }
 
     async fn prepare(&self, module: Module, limits: &Limits, host: &dyn Host) -> Result<()> {
-        self.compiled(module, limits, host).await.map(|_| ())
+        self.compiled(module, limits.fuel.is_some(), limits, host).await.map(|_| ())
     }
 
     async fn run(&self, mut job: Job, host: Arc<dyn Host>) -> Result<Outcome> {
         job.limits.table_elements = job.limits.table_elements.min(self.max_table_elements);
         let (module, limits) = (job.module, job.limits);
-        let (compiled, placement) = self.compiled(module, &limits, &*host).await?;
+        let metered = limits.fuel.is_some() || job.meter.fuel_bound().is_some();
+        let (compiled, placement) = self.compiled(module, metered, &limits, &*host).await?;
         let _awake = self.ticker.awake();
         let mut session = Session::new(job, Arc::clone(&host));
         let attempt = match (instance::run(&compiled, &mut session).await, placement) {
             (Attempt::PoolFull, Placement::Pool) => {
-                let compiled = self.modules.get(module.id, Placement::Heap, &limits, &*host).await?;
+                let compiled = self.compiled_for_heap(module, metered, &limits, &*host).await?;
                 instance::run(&compiled, &mut session).await
             }
             (attempt, _) => attempt,

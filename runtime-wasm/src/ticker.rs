@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, Thread};
 
 use manifold_runtime_api::{Error, Result};
-use wasmtime::Engine;
 
 use crate::engines::{Engines, TICK};
 
@@ -24,9 +23,8 @@ struct Shared {
 pub(crate) struct Awake<'a>(&'a Ticker);
 
 impl Ticker {
-    pub(crate) fn start(engines: &Engines) -> Result<Self> {
+    pub(crate) fn start(engines: Arc<Engines>) -> Result<Self> {
         let shared = Arc::new(Shared::default());
-        let engines = [engines.pool.clone(), engines.heap.clone()];
         let state = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("manifold-wasm-epoch".to_owned())
@@ -43,7 +41,7 @@ impl Ticker {
     }
 }
 
-fn tick(shared: &Shared, engines: &[Engine]) {
+fn tick(shared: &Shared, engines: &Engines) {
     while !shared.stop.load(Ordering::Acquire) {
         if shared.jobs.load(Ordering::Acquire) == 0 {
             // An unpark that comes before the park makes it return at once, so no job is overlooked.
@@ -51,9 +49,7 @@ fn tick(shared: &Shared, engines: &[Engine]) {
             continue;
         }
         thread::sleep(TICK);
-        for engine in engines {
-            engine.increment_epoch();
-        }
+        engines.increment_epochs();
     }
 }
 
