@@ -134,8 +134,9 @@ impl Claims {
         let joinable = last.filter(|flight| !claimant.private && table.nodes[&flight.serial].waiters > 0).cloned();
         if let Some(flight) = joinable {
             if let Some(waiter) = waiter
-                && let Some(chain) = table.path(flight.serial, waiter.serial)
+                && table.waits_for_each_other(flight.serial, waiter.serial)
             {
+                let chain = table.path(flight.serial, waiter.serial).unwrap_or_default();
                 return Err(Error::new(Reason::Cycle { chain }));
             }
             return Ok(Claim::Join(self.wait(&mut table, waiter, flight)));
@@ -265,9 +266,31 @@ impl Table {
         (flight, registration)
     }
 
-    /// The requests on a way from `from` to `to` along who waits for whom, closed with the first one again.
+    /// Whether `flight` waits for `waiter`, directly or not, so that `waiter` must not wait for `flight`.
     ///
     /// A flight that was just claimed waits for nothing, so only joining a flight can close a cycle, and only joining asks.
+    /// The search goes from both ends by turns and is over when either comes to an end: it costs no more than twice what is
+    /// below the one or above the other, whichever is less.
+    fn waits_for_each_other(&self, flight: u64, waiter: u64) -> bool {
+        let (mut below, mut above) = (Search::from(flight), Search::from(waiter));
+        if flight == waiter {
+            return true;
+        }
+        loop {
+            match below.step(|serial| self.waits_for(serial)) {
+                None => return false,
+                Some(met) if above.met.contains(&met) => return true,
+                Some(_) => {}
+            }
+            match above.step(|serial| self.waiting_frames(serial)) {
+                None => return false,
+                Some(met) if below.met.contains(&met) => return true,
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// The requests on a way from `from` to `to` along who waits for whom, closed with the first one again.
     fn path(&self, from: u64, to: u64) -> Option<Vec<ObjectId>> {
         let mut met = HashSet::from([from]);
         let mut way = vec![(from, self.waits_for(from).iter())];
@@ -289,6 +312,39 @@ impl Table {
 
     fn waits_for(&self, serial: u64) -> &[u64] {
         self.nodes.get(&serial).map_or(&[], |node| &node.waits_for)
+    }
+
+    fn waiting_frames(&self, serial: u64) -> &[u64] {
+        self.nodes.get(&serial).map_or(&[], |node| &node.waiting_frames)
+    }
+}
+
+/// A walk over flights that takes one edge at a time.
+struct Search {
+    met: HashSet<u64>,
+    /// Flights whose edges are not all taken, with the next one.
+    open: Vec<(u64, usize)>,
+}
+
+impl Search {
+    fn from(serial: u64) -> Self {
+        Self { met: HashSet::from([serial]), open: vec![(serial, 0)] }
+    }
+
+    /// Takes the next edge, and answers where it leads; `None` when there is no more.
+    fn step<'a>(&mut self, edges: impl Fn(u64) -> &'a [u64]) -> Option<u64> {
+        loop {
+            let (serial, next) = self.open.last_mut()?;
+            let Some(to) = edges(*serial).get(*next).copied() else {
+                self.open.pop();
+                continue;
+            };
+            *next += 1;
+            if self.met.insert(to) {
+                self.open.push((to, 0));
+            }
+            return Some(to);
+        }
     }
 }
 
@@ -468,6 +524,50 @@ mod tests {
             }
         }
         .boxed()
+    }
+
+    // Random joins among flights: refused exactly where the waiter can be reached already.
+    #[test]
+    fn a_wait_is_refused_exactly_where_it_closes_a_cycle() {
+        const FLIGHTS: usize = 8;
+        explore(|| {
+            let claims: Arc<Claims> = Arc::default();
+            let names: Vec<String> = (0..FLIGHTS).map(|number| number.to_string()).collect();
+            let flights: Vec<_> = names.iter().map(|name| lead(&claims, None, name)).collect();
+            let mut waits: Vec<(usize, usize, Wait)> = Vec::new();
+            for _ in 0..30 {
+                let (waiter, flight) = (thread_rng().gen_range(0..FLIGHTS), thread_rng().gen_range(0..FLIGHTS));
+                if thread_rng().gen_bool(0.2) && !waits.is_empty() {
+                    waits.swap_remove(0);
+                }
+                let mut reached = vec![flight];
+                let mut next = 0;
+                while let Some(from) = reached.get(next).copied() {
+                    next += 1;
+                    let further: Vec<_> = waits.iter().filter(|wait| wait.0 == from).map(|wait| wait.1).collect();
+                    reached.extend(further.into_iter().filter(|to| !reached.contains(to)).collect::<HashSet<_>>());
+                }
+                match claim(&claims, Some(flights[waiter].0.flight()), &names[flight]) {
+                    Ok(Claim::Join(wait)) => {
+                        assert!(!reached.contains(&waiter), "{waiter} waits for {flight}");
+                        waits.push((waiter, flight, wait));
+                    }
+                    Ok(Claim::Run(..)) => panic!("all are in flight"),
+                    Err(error) => {
+                        assert!(reached.contains(&waiter), "{waiter} may wait for {flight}");
+                        let Reason::Cycle { chain } = error.reason() else { panic!("{error:?}") };
+                        assert_eq!(
+                            (chain[0], chain[chain.len() - 2]),
+                            (request(&names[flight]), request(&names[waiter]))
+                        );
+                        let known = |from: ObjectId, to: ObjectId| {
+                            waits.iter().any(|wait| (request(&names[wait.0]), request(&names[wait.1])) == (from, to))
+                        };
+                        assert!(chain[..chain.len() - 1].windows(2).all(|pair| known(pair[0], pair[1])), "{chain:?}");
+                    }
+                }
+            }
+        });
     }
 
     #[test]
