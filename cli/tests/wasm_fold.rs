@@ -159,16 +159,6 @@ async fn one_changed_file_runs_again_only_the_frames_on_its_path() {
     assert_eq!(wasm.runs() - before, 1 + 2 * 4);
 }
 
-#[test]
-fn a_chain_of_10_000_directories_outgrows_the_pool() {
-    const LEVELS: usize = 10_000;
-    let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let wasm = Wasm::new();
-    let root = store_chain(&wasm.dispatcher, LEVELS);
-    assert_eq!(threads.block_on(wasm.fold(Outcome::tree(root), FILE_COUNT)), "1\n");
-    assert_eq!(wasm.runs(), 2 * LEVELS + 1);
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_directory_of_100_000_files() {
     const FILES: usize = 100_000;

@@ -105,6 +105,8 @@ impl Pair {
             .memory_reservation_for_growth(0)
             .memory_guard_size(0)
             .memory_init_cow(false);
+        #[cfg(target_os = "linux")]
+        crate::stacks::use_guard_regions(&mut heap, FIBER_STACK);
 
         Ok(Self { pool: engine(&pooled)?, heap: engine(&heap)? })
     }

@@ -8,6 +8,8 @@ mod instance;
 mod mailbox;
 mod module_cache;
 mod runtime;
+#[cfg(target_os = "linux")]
+mod stacks;
 mod ticker;
 mod trap;
 mod wasi;
