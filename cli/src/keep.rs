@@ -29,10 +29,13 @@ pub(crate) fn pins(options: &Pins) -> Result<(), CliError> {
 pub(crate) fn unpin(options: &Unpin) -> Result<(), CliError> {
     let requests = ids(&options.requests)?;
     let store = options.store.open()?;
-    for request in requests {
-        if !store.unpin(request)? {
+    for request in &requests {
+        if store.pinned(*request)?.is_none() {
             return Err(CliError::NotPinned { request: request.to_string() });
         }
+    }
+    for request in requests {
+        store.unpin(request)?;
     }
     Ok(store.flush()?)
 }

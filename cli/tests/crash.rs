@@ -21,7 +21,7 @@ fn manifold(place: &Path, arguments: &[&str]) -> Command {
 
 fn start_fold(place: &Path, salt: &str) -> Child {
     let mut fold = manifold(place, &["fold", "tree", "--json", "--salt", salt]);
-    fold.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    fold.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 fn json(place: &Path, arguments: &[&str]) -> Value {
@@ -48,33 +48,39 @@ fn a_process_that_is_killed_a_hundred_times_leaves_a_sound_store() {
     }
     let mut random = proptest::test_runner::TestRunner::deterministic();
     let mut delay = || (0u64..450).new_tree(&mut random).unwrap().current();
-    let (mut salts, mut in_the_midst) = (0, 0);
+    let (mut salts, mut in_the_midst, mut least) = (0, 0, 0);
     for crash in 0..100 {
         let salt = salts.to_string();
         let mut victim = start_fold(place, &salt);
         // Sometimes two processes share the store, and one of them is left alone.
         let other = (crash % 4 == 0).then(|| start_fold(place, &salt));
         sleep(Duration::from_millis(delay()));
-        let was_running = victim.try_wait().unwrap().is_none();
-        in_the_midst += u32::from(was_running);
+        let finished = victim.try_wait().unwrap();
         victim.kill().unwrap();
-        victim.wait().unwrap();
+        let output = victim.wait_with_output().unwrap();
         if let Some(mut other) = other {
             assert!(other.wait().unwrap().success(), "the death of one process is the other's, too");
         }
-        if !was_running {
-            salts += 1;
+        match finished {
+            None => in_the_midst += 1,
+            Some(status) => {
+                assert!(status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+                salts += 1;
+            }
         }
-        if crash % 10 == 9 {
-            check(place);
+        if crash % 5 == 4 {
+            let entries = check(place);
+            assert!(entries >= least, "what was committed is gone: {entries} entries of {least}");
+            least = entries;
         }
     }
+    let pins = manifold(place, &["pins"]).output().unwrap();
+    let pins = String::from_utf8(pins.stdout).unwrap().lines().count();
+    assert!(pins >= salts, "{pins} pins of {salts} folds that came to an end");
     assert!(in_the_midst > 30, "only {in_the_midst} processes were killed at work");
-    let entries = check(place);
-    assert!(entries > 0);
     for salt in 0..=salts {
         let report = json(place, &["fold", "tree", "--json", "--salt", &salt.to_string()]);
         assert_eq!(report["result"]["text"], format!("{FILES}\n"));
     }
-    assert!(check(place) >= entries);
+    assert!(check(place) >= least);
 }

@@ -211,6 +211,37 @@ fn a_store_that_cannot_be_made_is_an_error() {
     assert!(!command.output().unwrap().status.success(), "the variable names a store, too");
 }
 
+/// The shell bounds how long files may become, and has the write fail instead of the process.
+#[test]
+fn a_full_disk_is_said_and_spoils_nothing() {
+    let place = Place::new();
+    for number in 0..3000 {
+        let path = place.path(&format!("large/{}/{number}", number / 100));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, format!("{number}\n")).unwrap();
+    }
+    let fold = |blocks: &str| {
+        let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" fold large --store store --json");
+        Command::new("sh")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_manifold")])
+            .current_dir(place.0.path())
+            .output()
+            .unwrap()
+    };
+    for blocks in ["100", "500", "1500"] {
+        let output = fold(blocks);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{blocks} blocks are enough");
+        assert!(errors.contains("manifold.redb") && errors.contains("File too large"), "{errors}");
+        if place.path("store/manifold.redb").exists() {
+            assert_eq!(place.json(&["verify", "--store", "store", "--json"])["damages"], Value::Array(Vec::new()));
+        }
+    }
+    let output = fold("unlimited");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["result"]["text"], "3000\n");
+}
+
 #[test]
 fn a_deadline_ends_a_run() {
     let place = Place::new();

@@ -6,13 +6,17 @@ mod committer;
 mod disk;
 mod format;
 mod open;
+mod tables;
 mod verify;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use manifold_runtime_api::{Error, Object, ObjectId, ObjectKind, Outcome, Result};
+use parking_lot::RwLock;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
@@ -20,7 +24,7 @@ use crate::store::{ObjectSource, Pin, Store};
 use batch::OVERHEAD;
 pub use collect::{Collected, Keep};
 use committer::Committer;
-use disk::Disk;
+use disk::{Disk, Trouble};
 use format::{Entry, Stamp};
 pub use open::{OpenError, StoreOptions};
 pub use verify::{Damage, Verified};
@@ -29,21 +33,41 @@ pub use verify::{Damage, Verified};
 ///
 /// # Behavior
 /// - Writes are gathered and committed together, every 200 ms unless told otherwise, so that a fold costs a few syncs and not
-///   thousands. [`Store::flush`] commits now; so does dropping the store. A process that is killed loses at most the last
-///   group, and an entry is never on disk without the objects that were written before it.
+///   thousands. [`Store::flush`] commits now and says if it cannot; dropping the store commits, too, and only logs. A process
+///   that is killed loses at most the last group, and an entry is never on disk without the objects that were written before.
 /// - Several processes may have one store open. They take turns at committing, and find what others committed within a
-///   second.
+///   second or two. [`DurableStore::collect`] and [`DurableStore::verify`] make the others wait for part of their time.
 /// - An object is hashed when it is read from disk and an entry is checked, so that what is damaged is an error, and is never
 ///   served.
+/// - While the disk is full, or fails, writes answer an error; what was accepted is kept and tried again.
+/// - An object may have up to 3 GiB.
 pub struct DurableStore {
     disk: Arc<Disk>,
     committer: Arc<Committer>,
     thread: Option<JoinHandle<()>>,
+    hot: Arc<Hot>,
+}
+
+/// What is in memory.
+struct Hot {
     /// Objects that were read or written lately, with their stamps.
     objects: Cache<ObjectId, (Object, Stamp), ByLength>,
     memo: Cache<ObjectId, Entry>,
     pins: Cache<ObjectId, Entry>,
+    /// Taken for reading by who copies an entry from disk, and for writing by who changes one, so that no copy outlives the
+    /// change.
+    filling: RwLock<()>,
+    /// The number of removals that this is up to date with.
+    removals: AtomicU64,
+    /// When that was looked up last, in milliseconds since `started`.
+    looked: AtomicU64,
+    started: Instant,
 }
+
+/// How long others may have taken something away before it is noticed, in milliseconds.
+const LOOK_EVERY: u64 = 1000;
+/// What the database takes as one value.
+const MOST_BYTES: usize = 3 << 30;
 
 #[derive(Clone)]
 struct ByLength;
@@ -71,22 +95,24 @@ impl DurableStore {
     fn start(directory: &Path, options: &StoreOptions) -> Result<Self, OpenError> {
         let disk = Arc::new(Disk::open(directory, options)?);
         let committer = Arc::new(Committer::new(options));
-        let thread = {
-            let (disk, committer) = (Arc::clone(&disk), Arc::clone(&committer));
-            let run = move || committer.run(&disk);
-            let failed = |source| OpenError::Io { path: directory.to_owned(), source };
-            std::thread::Builder::new().name("manifold-store".to_owned()).spawn(run).map_err(failed)?
-        };
         const AVERAGE_OBJECT: u64 = 512;
         let expected = usize::try_from(options.hot_bytes / AVERAGE_OBJECT).unwrap_or(usize::MAX);
-        Ok(Self {
-            disk,
-            committer,
-            thread: Some(thread),
+        let hot = Arc::new(Hot {
             objects: Cache::with_weighter(expected, options.hot_bytes, ByLength),
             memo: Cache::new(options.hot_entries),
             pins: Cache::new(options.hot_entries),
-        })
+            filling: RwLock::new(()),
+            removals: AtomicU64::new(disk.removals().unwrap_or_default()),
+            looked: AtomicU64::new(0),
+            started: Instant::now(),
+        });
+        let thread = {
+            let (disk, committer, hot) = (Arc::clone(&disk), Arc::clone(&committer), Arc::clone(&hot));
+            let run = move || committer.run(&disk, |id| hot.objects.get(&id).map(|(object, _)| object));
+            let failed = |source| OpenError::Io { path: directory.to_owned(), source };
+            std::thread::Builder::new().name("manifold-store".to_owned()).spawn(run).map_err(failed)?
+        };
+        Ok(Self { disk, committer, thread: Some(thread), hot })
     }
 
     /// The file.
@@ -94,110 +120,171 @@ impl DurableStore {
         self.disk.file()
     }
 
-    /// Remembers that `entry` was used, if that is news.
-    fn touch(&self, request: ObjectId, entry: Entry) {
-        let stamp = Stamp::now();
-        if entry.stamp.is_fresh(stamp) {
-            return;
+    /// Forgets what is in memory if somebody took something away.
+    fn look_around(&self) -> Result<()> {
+        let now = u64::try_from(self.hot.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let looked = self.hot.looked.load(Ordering::Relaxed);
+        if now.saturating_sub(looked) < LOOK_EVERY {
+            return Ok(());
         }
-        let touched = Entry { stamp, ..entry };
-        self.memo.insert(request, touched);
-        // If it cannot be committed, the next write says so.
-        let _ = self.committer.add(|batch| batch.add_memo(request, touched));
+        self.hot.looked.store(now, Ordering::Relaxed);
+        let removals = self.disk.removals()?;
+        if self.hot.removals.swap(removals, Ordering::AcqRel) != removals {
+            self.forget();
+        }
+        Ok(())
+    }
+
+    fn forget(&self) {
+        let _filling = self.hot.filling.write();
+        self.hot.objects.clear();
+        self.hot.memo.clear();
+        self.hot.pins.clear();
+    }
+
+    fn memo_entry(&self, request: ObjectId) -> Result<Option<Entry>> {
+        if let Some(entry) = self.hot.memo.get(&request) {
+            return Ok(Some(entry));
+        }
+        let _filling = self.hot.filling.read();
+        if let Some(entry) = self.committer.memo(request) {
+            return Ok(Some(entry));
+        }
+        let entry = self.disk.read(|tables| tables.entry_of(request))?;
+        if let Some(entry) = entry {
+            self.hot.memo.insert(request, entry);
+        }
+        Ok(entry)
+    }
+
+    fn pin_entry(&self, request: ObjectId) -> Result<Option<Entry>> {
+        if let Some(entry) = self.hot.pins.get(&request) {
+            return Ok(Some(entry));
+        }
+        let _filling = self.hot.filling.read();
+        if let Some(pending) = self.committer.pin(request) {
+            return Ok(pending);
+        }
+        let entry = self.disk.read(|tables| tables.pin_of(request))?;
+        if let Some(entry) = entry {
+            self.hot.pins.insert(request, entry);
+        }
+        Ok(entry)
+    }
+
+    fn set_memo(&self, request: ObjectId, outcome: Outcome) -> Result<()> {
+        let entry = Entry { outcome, stamp: Stamp::now() };
+        let added = self.committer.add(|batch| batch.add_memo(request, entry));
+        let _filling = self.hot.filling.write();
+        self.hot.memo.insert(request, entry);
+        added
+    }
+
+    fn set_pin(&self, request: ObjectId, outcome: Outcome) -> Result<()> {
+        let entry = Entry { outcome, stamp: Stamp::now() };
+        let added = self.committer.add(|batch| batch.add_pin(request, Some(entry)));
+        let _filling = self.hot.filling.write();
+        self.hot.pins.insert(request, entry);
+        added
     }
 }
 
 impl ObjectSource for DurableStore {
     fn read(&self, id: ObjectId) -> Result<Option<Object>> {
-        if let Some((object, _)) = self.objects.get(&id) {
+        self.look_around()?;
+        if let Some((object, _)) = self.hot.objects.get(&id) {
             return Ok(Some(object));
         }
         if let Some(object) = self.committer.object(id) {
             return Ok(Some(object));
         }
-        let Some((object, stamp)) = self.disk.object(id)? else { return Ok(None) };
-        self.objects.insert(id, (object.clone(), stamp));
+        let Some((object, stamp)) = self.disk.read(|tables| tables.object(id))? else { return Ok(None) };
+        self.hot.objects.insert(id, (object.clone(), stamp));
         Ok(Some(object))
     }
 
     fn kind(&self, id: ObjectId) -> Result<Option<ObjectKind>> {
-        if let Some((object, _)) = self.objects.get(&id) {
+        self.look_around()?;
+        if let Some((object, _)) = self.hot.objects.get(&id) {
             return Ok(Some(object.kind));
         }
         if let Some(object) = self.committer.object(id) {
             return Ok(Some(object.kind));
         }
-        Ok(self.disk.head(id)?.map(|head| head.kind))
+        Ok(self.disk.read(|tables| tables.head(id))?.map(|head| head.kind))
     }
 }
 
 impl Store for DurableStore {
     fn write(&self, object: Object) -> Result<ObjectId> {
+        let length = object.content.len();
+        if length > MOST_BYTES {
+            return Err(Error::store(format!("an object has {length} bytes, and this store takes {MOST_BYTES}")));
+        }
         let id = object.id();
         if id.is_null() {
             return Err(Error::store("the content is one half of a SHA-1 collision and has no id"));
         }
+        self.look_around()?;
         let now = Stamp::now();
-        if self.objects.get(&id).is_some_and(|(_, stamp)| stamp.is_fresh(now)) {
+        if self.hot.objects.get(&id).is_some_and(|(_, stamp)| stamp.is_fresh(now)) {
             return Ok(id);
         }
         self.committer.add(|batch| batch.add_object(id, object.clone()))?;
-        self.objects.insert(id, (object, now));
+        self.hot.objects.insert(id, (object, now));
         Ok(id)
     }
 
     fn recall(&self, request: ObjectId) -> Result<Option<Outcome>> {
-        if let Some(entry) = self.memo.get(&request) {
-            self.touch(request, entry);
-            return Ok(Some(entry.outcome));
+        self.look_around()?;
+        let entry = self.memo_entry(request)?;
+        if let Some(entry) = entry
+            && !entry.stamp.is_fresh(Stamp::now())
+        {
+            // That it was used is news. If it cannot be committed, the next write says so.
+            let _ = self.set_memo(request, entry.outcome);
         }
-        if let Some(entry) = self.committer.memo(request) {
-            return Ok(Some(entry.outcome));
-        }
-        let Some(entry) = self.disk.memo(request)? else { return Ok(None) };
-        self.memo.insert(request, entry);
-        self.touch(request, entry);
-        Ok(Some(entry.outcome))
+        Ok(entry.map(|entry| entry.outcome))
     }
 
     fn remember(&self, request: ObjectId, outcome: Outcome) -> Result<()> {
-        let entry = Entry { outcome, stamp: Stamp::now() };
-        self.committer.add(|batch| batch.add_memo(request, entry))?;
-        self.memo.insert(request, entry);
-        Ok(())
+        self.set_memo(request, outcome)
     }
 
     fn pin(&self, request: ObjectId, outcome: Outcome) -> Result<()> {
-        let entry = Entry { outcome, stamp: Stamp::now() };
-        self.committer.add(|batch| batch.add_pin(request, Some(entry)))?;
-        self.pins.insert(request, entry);
-        Ok(())
+        self.set_pin(request, outcome)
     }
 
     fn unpin(&self, request: ObjectId) -> Result<bool> {
-        let pinned = self.pinned(request)?.is_some();
-        self.pins.remove(&request);
+        let pinned = self.pin_entry(request)?.is_some();
         self.committer.add(|batch| batch.add_pin(request, None))?;
+        let _filling = self.hot.filling.write();
+        self.hot.pins.remove(&request);
         Ok(pinned)
     }
 
     fn pinned(&self, request: ObjectId) -> Result<Option<Outcome>> {
-        if let Some(entry) = self.pins.get(&request) {
-            return Ok(Some(entry.outcome));
+        self.look_around()?;
+        let entry = self.pin_entry(request)?;
+        if let Some(entry) = entry
+            && !entry.stamp.is_fresh(Stamp::now())
+        {
+            let _ = self.set_pin(request, entry.outcome);
         }
-        if let Some(pending) = self.committer.pin(request) {
-            return Ok(pending.map(|entry| entry.outcome));
-        }
-        let Some(entry) = self.disk.pin(request)? else { return Ok(None) };
-        self.pins.insert(request, entry);
-        Ok(Some(entry.outcome))
+        Ok(entry.map(|entry| entry.outcome))
     }
 
     fn pins(&self) -> Result<Vec<Pin>> {
         self.flush()?;
-        let mut pins = Vec::new();
-        self.disk.each_pin(|request, entry| pins.extend(entry.map(|entry| Pin { request, outcome: entry.outcome })))?;
-        Ok(pins)
+        let pins = self.disk.examine(|tables| {
+            let pins = tables.all_pins()?.into_iter();
+            pins.map(|(request, entry)| match entry {
+                Some(entry) => Ok(Pin { request, outcome: entry.outcome }),
+                None => Err(Trouble::Value("the pin of request", request)),
+            })
+            .collect()
+        });
+        pins.map_err(|trouble| self.disk.error(trouble))
     }
 
     fn flush(&self) -> Result<()> {

@@ -20,8 +20,11 @@ fn request(name: &str) -> ObjectId {
 
 /// A store that commits only when it is told to, so that tests decide.
 fn lazy(directory: &Path) -> DurableStore {
-    DurableStore::options().group_time(Duration::from_secs(3600)).open(directory).unwrap()
+    DurableStore::options().group_time(Duration::MAX).open(directory).unwrap()
 }
+
+/// After this time a store has noticed what another one did.
+const NOTICED: Duration = Duration::from_millis(1100);
 
 fn nothing_but_pins() -> Keep {
     let mut keep = Keep::default();
@@ -80,8 +83,7 @@ fn two_openers_share_the_store() {
     one.remember(request("a"), Outcome::blob(id)).unwrap();
     assert_eq!(two.recall(request("a")).unwrap(), None, "not committed yet");
     one.flush().unwrap();
-    // The other one looks for news once in a second.
-    std::thread::sleep(Duration::from_millis(1100));
+    std::thread::sleep(NOTICED);
     assert_eq!(two.recall(request("a")).unwrap(), Some(Outcome::blob(id)));
     assert_eq!(two.read(id).unwrap(), Some(blob("shared")));
     two.write(blob("back")).unwrap();
@@ -90,6 +92,65 @@ fn two_openers_share_the_store() {
     one.flush().unwrap();
     drop(one);
     assert_eq!(DurableStore::open(directory.path()).unwrap().verify(|_| ()).unwrap().objects, 2);
+}
+
+#[test]
+fn what_another_opener_collects_does_not_leave_a_pin_dangling() {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, two) = (lazy(directory.path()), lazy(directory.path()));
+    let leaf = one.write(blob("leaf")).unwrap();
+    let outcome = one.write(tree(&[("leaf", EntryMode::Blob, leaf)])).unwrap();
+    one.remember(request("a"), Outcome::tree(outcome)).unwrap();
+    one.flush().unwrap();
+    two.collect(&nothing_but_pins(), |_| ()).unwrap();
+    // The first one has all of it in memory, and has noticed nothing yet.
+    one.write(blob("leaf")).unwrap();
+    one.remember(request("b"), Outcome::tree(outcome)).unwrap();
+    one.pin(request("b"), Outcome::tree(outcome)).unwrap();
+    one.flush().unwrap();
+    let verified = DurableStore::open(directory.path()).unwrap().verify(|_| ()).unwrap();
+    assert_eq!((verified.damages, verified.pins, verified.entries_without_object), (Vec::new(), 1, 0));
+
+    std::thread::sleep(NOTICED);
+    assert_eq!(one.recall(request("a")).unwrap(), None, "it has noticed by now");
+    two.unpin(request("b")).unwrap();
+    two.flush().unwrap();
+    std::thread::sleep(NOTICED);
+    assert_eq!(one.pinned(request("b")).unwrap(), None);
+}
+
+#[test]
+fn a_verification_beside_a_writer_finds_nothing_wrong() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Arc::new(DurableStore::options().group_time(Duration::from_millis(1)).open(directory.path()).unwrap());
+    let writer = {
+        let store = Arc::clone(&store);
+        std::thread::spawn(move || {
+            for number in 0..2000 {
+                let text = number.to_string();
+                let id = store.write(blob(&text)).unwrap();
+                store.remember(request(&text), Outcome::blob(id)).unwrap();
+                store.pin(request(&text), Outcome::blob(id)).unwrap();
+            }
+        })
+    };
+    let other = DurableStore::open(directory.path()).unwrap();
+    while !writer.is_finished() {
+        let verified = other.verify(|_| ()).unwrap();
+        assert_eq!((verified.damages, verified.entries_without_object), (Vec::new(), 0));
+    }
+    writer.join().unwrap();
+}
+
+#[test]
+fn an_object_that_is_too_large_for_the_store_spoils_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = lazy(directory.path());
+    // Never touched, so that it takes no memory.
+    let error = store.write(Object::blob(vec![0; (3 << 30) + 1])).unwrap_err();
+    assert!(error.to_string().contains("bytes, and this store takes"), "{error}");
+    store.write(blob("small")).unwrap();
+    store.flush().unwrap();
 }
 
 #[test]
@@ -125,6 +186,11 @@ fn a_file_that_is_no_store_is_refused() {
     assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
     assert!(error.to_string().contains("delete it"), "{error}");
 
+    fs::write(&file, "").unwrap();
+    assert!(
+        matches!(DurableStore::open(directory.path()).err().unwrap(), OpenError::Damaged { .. }),
+        "pins may be lost"
+    );
     let error = DurableStore::open(file).err().unwrap();
     assert!(matches!(error, OpenError::Io { .. }), "{error:?}");
 }
@@ -187,6 +253,8 @@ fn a_damaged_value_is_said_and_never_served_and_can_be_dropped() {
     ] {
         assert!(error.to_string().contains("is damaged"), "{error}");
     }
+    assert!(store.pins().is_err(), "a list without it would be a lie");
+    assert!(store.collect(&nothing_but_pins(), |_| ()).is_err(), "nobody knows what it keeps");
     assert_eq!(store.recall(request("b")).unwrap(), Some(Outcome::blob(sound)));
     let verified = store.verify(|_| ()).unwrap();
     let mut expected = vec![
@@ -311,21 +379,28 @@ fn sample() -> (Vec<u8>, Vec<(ObjectId, Object)>) {
     (fs::read(file).unwrap(), objects)
 }
 
-/// Opens a store made of `bytes`: whatever it answers has to be right.
+/// Opens a store made of `bytes`: whatever it answers has to be right, and whatever is lost has to be said.
 fn never_wrong(bytes: &[u8], objects: &[(ObjectId, Object)], check_up_to: u64) {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("manifold.redb"), bytes).unwrap();
     let Ok(store) = DurableStore::options().check_up_to(check_up_to).open(directory.path()) else { return };
+    let mut lost = false;
     for (request, object) in objects {
-        if let Ok(Some(outcome)) = store.recall(*request) {
-            assert_eq!(outcome, Outcome::of(object), "a wrong outcome");
-            if let Ok(Some(found)) = store.read(outcome.id) {
-                assert_eq!(&found, object, "a wrong object");
+        match store.recall(*request) {
+            Ok(Some(outcome)) => {
+                assert_eq!(outcome, Outcome::of(object), "a wrong outcome");
+                match store.read(outcome.id) {
+                    Ok(Some(found)) => assert_eq!(&found, object, "a wrong object"),
+                    Ok(None) => lost = true,
+                    Err(error) => assert!(error.to_string().contains("damaged"), "{error}"),
+                }
             }
+            Ok(None) => lost = true,
+            Err(error) => assert!(error.to_string().contains("damaged"), "{error}"),
         }
     }
-    // Whatever happened so far, saying what is wrong must work.
-    let _ = store.verify(|_| ());
+    let said = store.verify(|_| ()).map_or(true, |verified| !verified.damages.is_empty());
+    assert!(said || !lost, "something is lost, and verification finds nothing");
     let _ = store.write(blob("more")).and_then(|_| store.flush());
 }
 

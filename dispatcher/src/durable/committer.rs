@@ -1,15 +1,17 @@
 //! The thread that commits: everything that gathered in the meantime goes to disk in one transaction.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use manifold_runtime_api::{Error, Object, ObjectId, Result};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::batch::Batch;
 use super::disk::Disk;
 use super::format::Entry;
 use super::open::StoreOptions;
+use crate::panic_message::panic_message;
 
 /// Writes on their way to disk. They are found here until reads from disk find them.
 pub(super) struct Committer {
@@ -26,20 +28,25 @@ pub(super) struct Committer {
 #[derive(Default)]
 struct State {
     gathering: Batch,
-    /// When the first write of `gathering` came.
+    /// When the first write of `gathering` came, or when a failed commit was.
     since: Option<Instant>,
     committing: Option<Arc<Batch>>,
-    /// How often a batch was begun, and the last one that is on disk.
-    begun: u64,
+    /// How many writes came so far, and how many of them are on disk.
+    added: u64,
     done: u64,
-    /// Why the last commit failed.
+    /// Why the last commit failed, and how many did.
     failure: Option<Error>,
+    failures: u64,
     hurry: bool,
     closing: bool,
+    /// The thread is gone.
+    dead: bool,
 }
 
 /// How long after a failed commit the next one is tried, unless somebody asks for it.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often a thread without work looks after the disk's snapshot.
+const IDLE: Duration = Duration::from_secs(2);
 
 impl Committer {
     pub(super) fn new(options: &StoreOptions) -> Self {
@@ -48,7 +55,7 @@ impl Committer {
             work: Condvar::new(),
             ended: Condvar::new(),
             group_time: options.group_time,
-            group_bytes: options.group_bytes,
+            group_bytes: options.group_bytes.min(options.pending_bytes),
             pending_bytes: options.pending_bytes,
         }
     }
@@ -56,44 +63,47 @@ impl Committer {
     /// Adds to what is committed next. Waits while there is too much.
     ///
     /// # Errors
-    /// Why nothing could be committed lately. What was added stays, and is tried again.
+    /// Why nothing could be committed lately. What was added stays and is tried again, unless there is too much: then nothing is
+    /// added.
     pub(super) fn add(&self, add: impl FnOnce(&mut Batch)) -> Result<()> {
         let mut state = self.state.lock();
-        while state.failure.is_none() && !state.gathering.is_empty() && state.gathering.bytes >= self.pending_bytes {
+        while state.is_full(self.pending_bytes) {
+            if let Some(failure) = &state.failure {
+                return Err(failure.clone());
+            }
             self.ended.wait(&mut state);
+        }
+        if state.dead {
+            return state.failure.clone().map_or(Ok(()), Err);
         }
         let was_empty = state.gathering.is_empty();
         add(&mut state.gathering);
+        state.added += 1;
         if was_empty {
             state.since = Some(Instant::now());
         }
         if was_empty || state.gathering.bytes >= self.group_bytes {
             self.work.notify_one();
         }
-        match &state.failure {
-            Some(failure) => Err(failure.clone()),
-            None => Ok(()),
-        }
+        state.failure.clone().map_or(Ok(()), Err)
     }
 
     /// Waits until everything added so far is on disk.
     ///
     /// # Errors
-    /// Why it is not.
+    /// Why it is not. It stays, and is tried again.
     pub(super) fn flush(&self) -> Result<()> {
         let mut state = self.state.lock();
-        if state.gathering.is_empty() && state.committing.is_none() {
-            return Ok(());
-        }
-        let target = state.begun + u64::from(!state.gathering.is_empty());
-        state.failure = None;
-        state.hurry = true;
-        self.work.notify_one();
+        let (target, failures) = (state.added, state.failures);
         while state.done < target {
-            self.ended.wait(&mut state);
-            if let Some(failure) = &state.failure {
-                return Err(failure.clone());
+            if let Some(failure) = state.failure.clone()
+                && (state.dead || state.failures != failures)
+            {
+                return Err(failure);
             }
+            state.hurry = true;
+            self.work.notify_one();
+            self.ended.wait(&mut state);
         }
         Ok(())
     }
@@ -121,34 +131,54 @@ impl Committer {
         self.work.notify_one();
     }
 
-    /// Commits until the store is closed and nothing is left.
-    pub(super) fn run(&self, disk: &Disk) {
-        while let Some(batch) = self.next() {
-            let result = disk.commit(&batch);
-            let mut state = self.state.lock();
-            state.committing = None;
-            match result {
-                Ok(()) => {
-                    state.done = state.begun;
-                    state.failure = None;
-                }
-                Err(error) => {
-                    tracing::error!("{error}");
-                    state.gathering.put_back(&batch);
-                    state.since = Some(Instant::now() + RETRY);
-                    state.begun = state.done;
-                    state.failure = Some(error);
-                    if state.closing {
-                        self.ended.notify_all();
-                        return;
-                    }
+    /// Commits until the store is closed and nothing is left. What another process collected comes from `rescue`.
+    pub(super) fn run(&self, disk: &Disk, rescue: impl Fn(ObjectId) -> Option<Object>) {
+        let work = || {
+            while let Some((batch, added)) = self.next(disk) {
+                let result = disk.commit(&batch, &rescue);
+                if !self.ended(&batch, added, result) {
+                    return;
                 }
             }
-            self.ended.notify_all();
+        };
+        let panicked = catch_unwind(AssertUnwindSafe(work)).err();
+        let mut state = self.state.lock();
+        state.dead = true;
+        if let Some(panic) = panicked {
+            let problem =
+                format!("the thread that writes {} panicked: {}", disk.file().display(), panic_message(&*panic));
+            tracing::error!("{problem}");
+            state.failure = Some(Error::store(problem));
+            state.failures += 1;
         }
+        self.ended.notify_all();
     }
 
-    fn next(&self) -> Option<Arc<Batch>> {
+    /// Notes how a commit ended. False when there is no use in another one.
+    fn ended(&self, batch: &Batch, added: u64, result: Result<()>) -> bool {
+        let mut state = self.state.lock();
+        state.committing = None;
+        let goes_on = match result {
+            Ok(()) => {
+                state.done = added;
+                state.failure = None;
+                true
+            }
+            Err(error) => {
+                tracing::error!("{error}");
+                state.gathering.put_back(batch);
+                state.since = Some(Instant::now() + RETRY);
+                state.failure = Some(error);
+                state.failures += 1;
+                !state.closing
+            }
+        };
+        self.ended.notify_all();
+        goes_on
+    }
+
+    /// Waits for the next batch, and answers it with the number of writes that came until now.
+    fn next(&self, disk: &Disk) -> Option<(Arc<Batch>, u64)> {
         let mut state = self.state.lock();
         loop {
             let full = state.failure.is_none() && state.gathering.bytes >= self.group_bytes;
@@ -157,22 +187,29 @@ impl Committer {
                 None if state.closing => return None,
                 None => {
                     state.hurry = false;
-                    self.work.wait(&mut state);
-                }
-                Some(_) if hurried => break,
-                Some(since) => {
-                    if self.work.wait_until(&mut state, since + self.group_time).timed_out() {
-                        break;
+                    if self.work.wait_for(&mut state, IDLE).timed_out() {
+                        MutexGuard::unlocked(&mut state, || disk.drop_old_snapshot());
                     }
                 }
+                Some(_) if hurried => break,
+                Some(since) => match since.checked_add(self.group_time) {
+                    Some(due) if self.work.wait_until(&mut state, due).timed_out() => break,
+                    Some(_) => {}
+                    None => self.work.wait(&mut state),
+                },
             }
         }
         state.hurry = false;
         state.since = None;
-        state.begun += 1;
         let batch = Arc::new(std::mem::take(&mut state.gathering));
         state.committing = Some(Arc::clone(&batch));
         self.ended.notify_all();
-        Some(batch)
+        Some((batch, state.added))
+    }
+}
+
+impl State {
+    fn is_full(&self, bytes: usize) -> bool {
+        !self.gathering.is_empty() && self.gathering.bytes >= bytes
     }
 }

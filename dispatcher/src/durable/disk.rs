@@ -1,224 +1,196 @@
-//! The store's file: tables, transactions, and what can be wrong with them.
+//! The store's file: transactions, and what can be wrong with them.
 
 use std::fs;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use manifold_runtime_api::{Error, Object, ObjectId, Reason, Result, Status};
 use parking_lot::RwLock;
-use redb::{
-    Builder, ConcurrencyMode, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
-    WriteTransaction,
-};
+use redb::{Builder, ConcurrencyMode, Database, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
 
 use super::batch::Batch;
-use super::format::{self, CONTENTS, Entry, FORMAT, FORMAT_KEY, Head, MEMO, META, OBJECTS, PINS, Place, Stamp};
+use super::format::{CONTENTS, Entry, FORMAT, FORMAT_KEY, MEMO, META, NUMBERS, OBJECTS, PINS, REMOVALS, Stamp};
 use super::open::{OpenError, StoreOptions};
+use super::tables::{ReadTables, Tables, WriteTables};
 use crate::panic_message::panic_message;
-
-type Table = ReadOnlyTable<format::Bytes, format::Bytes>;
 
 pub(super) struct Disk {
     file: PathBuf,
-    /// Taken for writing by what needs the file for itself.
-    database: RwLock<Database>,
+    page_cache_bytes: usize,
+    /// Taken for writing by what needs the file for itself. `None` after a failure, until it is opened again.
+    database: RwLock<Option<Database>>,
     snapshot: RwLock<Option<Snapshot>>,
-    /// Set when the database code panicked, which it does on a damaged file.
-    broken: AtomicBool,
+    /// Set when the database refuses further work after an error, or panicked, which it does on a damaged file.
+    failed: AtomicBool,
+    /// How often somebody took something away, as of the last snapshot.
+    removals: AtomicU64,
 }
 
 /// A state of the tables that does not change.
 struct Snapshot {
     taken: Instant,
-    objects: Table,
-    contents: Table,
-    memo: Table,
-    pins: Table,
+    tables: ReadTables,
 }
 
 /// How old a snapshot may be before what other processes committed is looked for.
 const SNAPSHOT_AGE: Duration = Duration::from_secs(1);
 
+/// The file in the store's directory.
+const FILE: &str = "manifold.redb";
+
+/// What went wrong in the file, before it has the file's name.
+pub(super) enum Trouble {
+    /// The file's structure is not what was written.
+    Damaged(String),
+    /// A value is not what was written.
+    Value(&'static str, ObjectId),
+    /// A key is none.
+    Key(usize),
+    /// The database or the operating system refuses.
+    Database(redb::Error),
+}
+
+impl Trouble {
+    pub(super) fn is_damage(&self) -> bool {
+        !matches!(self, Self::Database(_))
+    }
+}
+
+impl<E: Into<redb::Error>> From<E> for Trouble {
+    fn from(error: E) -> Self {
+        match error.into() {
+            redb::Error::Corrupted(problem) => Self::Damaged(problem),
+            redb::Error::Io(error) if is_cut(&error) => Self::Damaged("it is cut short".to_owned()),
+            other => Self::Database(other),
+        }
+    }
+}
+
+fn is_cut(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::UnexpectedEof
+}
+
 impl Disk {
     pub(super) fn open(directory: &Path, options: &StoreOptions) -> Result<Self, OpenError> {
-        fs::create_dir_all(directory).map_err(|source| OpenError::Io { path: directory.to_owned(), source })?;
-        let file = directory.join(FILE);
-        let check = fs::metadata(&file).is_ok_and(|metadata| metadata.len() <= options.check_up_to);
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            let database = Builder::new()
-                .set_concurrency_mode(ConcurrencyMode::MultiWriter)
-                .set_cache_size(options.page_cache_bytes)
-                .set_check_integrity_on_open(check)
-                .create(&file)
-                .map_err(|error| open_error(&file, error))?;
-            set_up(&file, &database)?;
-            Ok(database)
-        }));
-        let database = match opened {
-            Ok(opened) => opened?,
-            Err(panic) => return Err(OpenError::Damaged { path: file, problem: panic_message(&*panic) }),
+        let io_error = |path: &Path| {
+            let path = path.to_owned();
+            move |source| OpenError::Io { path, source }
         };
-        Ok(Self { file, database: RwLock::new(database), snapshot: RwLock::new(None), broken: AtomicBool::new(false) })
+        fs::create_dir_all(directory).map_err(io_error(directory))?;
+        let file = directory.join(FILE);
+        let cache = options.page_cache_bytes;
+        let length = match fs::metadata(&file) {
+            Ok(metadata) if metadata.len() == 0 => {
+                return Err(OpenError::Damaged { path: file, problem: "it is empty".to_owned() });
+            }
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                create(directory, &file, cache)?;
+                0
+            }
+            Err(error) => return Err(io_error(&file)(error)),
+        };
+        let database = open_file(&file, cache, length <= options.check_up_to, false)?;
+        check_format(&file, &database)?;
+        Ok(Self {
+            file,
+            page_cache_bytes: cache,
+            database: RwLock::new(Some(database)),
+            snapshot: RwLock::new(None),
+            failed: AtomicBool::new(false),
+            removals: AtomicU64::new(0),
+        })
     }
 
     pub(super) fn file(&self) -> &Path {
         &self.file
     }
 
-    pub(super) fn head(&self, id: ObjectId) -> Result<Option<Head>> {
-        self.read(|snapshot| {
-            let Some(value) = snapshot.objects.get(id.as_bytes())? else { return Ok(None) };
-            let (head, _) = Head::decode(value.value()).ok_or(Trouble::Entry("object", id))?;
-            Ok(Some(head))
-        })
-    }
-
-    /// Reads an object and checks that it has its id.
-    pub(super) fn object(&self, id: ObjectId) -> Result<Option<(Object, Stamp)>> {
-        let found = self.read(|snapshot| {
-            let Some(value) = snapshot.objects.get(id.as_bytes())? else { return Ok(None) };
-            let (head, place) = Head::decode(value.value()).ok_or(Trouble::Entry("object", id))?;
-            let content = match place {
-                Place::Here(content) => Bytes::copy_from_slice(content),
-                Place::Apart => {
-                    let content = snapshot.contents.get(id.as_bytes())?.ok_or(Trouble::Entry("object", id))?;
-                    Bytes::copy_from_slice(content.value())
-                }
-            };
-            Ok(Some((Object { kind: head.kind, content }, head.stamp)))
-        })?;
-        if found.as_ref().is_some_and(|(object, _)| object.id() != id) {
-            return Err(self.trouble(Trouble::Entry("object", id)));
-        }
-        Ok(found)
-    }
-
-    pub(super) fn memo(&self, request: ObjectId) -> Result<Option<Entry>> {
-        self.read(|snapshot| entry(&snapshot.memo, "memo entry", request))
-    }
-
-    pub(super) fn pin(&self, request: ObjectId) -> Result<Option<Entry>> {
-        self.read(|snapshot| entry(&snapshot.pins, "pin", request))
-    }
-
-    /// Visits every object, by id. One whose head makes no sense comes as `None`.
-    pub(super) fn each_object(&self, mut visit: impl FnMut(ObjectId, Option<Head>)) -> Result<()> {
-        self.each(OBJECTS, |id, value| visit(id, Head::decode(value).map(|(head, _)| head)))
-    }
-
-    /// Visits every memo entry, by request. A damaged one comes as `None`.
-    pub(super) fn each_memo(&self, mut visit: impl FnMut(ObjectId, Option<Entry>)) -> Result<()> {
-        self.each(MEMO, |request, value| visit(request, Entry::decode(request, value)))
-    }
-
-    /// Visits every pin, by request. A damaged one comes as `None`.
-    pub(super) fn each_pin(&self, mut visit: impl FnMut(ObjectId, Option<Entry>)) -> Result<()> {
-        self.each(PINS, |request, value| visit(request, Entry::decode(request, value)))
-    }
-
-    fn each(
-        &self,
-        table: redb::TableDefinition<'_, format::Bytes, format::Bytes>,
-        mut visit: impl FnMut(ObjectId, &[u8]),
-    ) -> Result<()> {
+    /// Looks at a recent state of the tables.
+    pub(super) fn read<T>(&self, look: impl Fn(&ReadTables) -> Result<T, Trouble>) -> Result<T> {
         self.guard(|| {
+            if let Some(snapshot) = self.snapshot.read().as_ref().filter(|snapshot| snapshot.is_recent()) {
+                return look(&snapshot.tables);
+            }
             let database = self.database.read();
-            let table = database.begin_read()?.open_table(table)?;
-            for item in table.iter()? {
-                let (key, value) = item?;
-                let id = ObjectId::from_bytes(key.value()).map_err(|_| Trouble::Key(key.value().to_vec()))?;
-                visit(id, value.value());
+            let mut slot = self.snapshot.write();
+            if let Some(snapshot) = slot.as_ref().filter(|snapshot| snapshot.is_recent()) {
+                return look(&snapshot.tables);
             }
-            Ok(())
+            let transaction = opened(&database)?.begin_read()?;
+            self.removals.store(removals(&transaction)?, Ordering::Release);
+            look(&slot.insert(Snapshot { taken: Instant::now(), tables: Tables::read(&transaction)? }).tables)
         })
     }
 
-    /// Commits `batch` in one transaction: objects, memo and pins come together or not at all.
-    pub(super) fn commit(&self, batch: &Batch) -> Result<()> {
+    /// Looks at one state of the tables for as long as it takes, without keeping others from anything.
+    pub(super) fn examine<T>(&self, look: impl FnOnce(&ReadTables) -> Result<T, Trouble>) -> Result<T, Trouble> {
+        self.guarded(|| {
+            let tables = Tables::read(&opened(&self.database.read())?.begin_read()?)?;
+            look(&tables)
+        })
+    }
+
+    /// Commits what `fill` did in one transaction, if it answers that there is something. Other writers wait.
+    pub(super) fn write<T>(&self, fill: impl FnOnce(&mut WriteTables<'_>) -> Result<Done<T>, Trouble>) -> Result<T> {
+        let done = self.guard(|| {
+            let database = self.database.read();
+            let transaction = opened(&database)?.begin_write()?;
+            let done = fill(&mut Tables::write(&transaction)?)?;
+            if done.took_something_away {
+                count_removal(&transaction)?;
+            }
+            match done.changed {
+                true => transaction.commit()?,
+                false => transaction.abort()?,
+            }
+            Ok(done.answer)
+        })?;
+        self.refresh();
+        Ok(done)
+    }
+
+    /// Commits `batch` in one transaction: objects, memo and pins come together or not at all. What another process has
+    /// collected in the meantime comes from `rescue`.
+    pub(super) fn commit(&self, batch: &Batch, rescue: impl Fn(ObjectId) -> Option<Object>) -> Result<()> {
         let now = Stamp::now();
-        let mut changed = !batch.memo.is_empty() || !batch.pins.is_empty();
-        self.write(|transaction| {
-            let mut objects = transaction.open_table(OBJECTS)?;
-            let mut contents = transaction.open_table(CONTENTS)?;
+        self.write(|tables| {
+            let mut done = Done::nothing(());
             // In the order of their keys, neighbours come into one page while it is at hand.
-            let mut sorted: Vec<_> = batch.objects.iter().collect();
-            sorted.sort_unstable_by_key(|(id, _)| **id);
-            for (id, object) in sorted {
-                let restamped = match objects.get(id.as_bytes())? {
-                    None => None,
-                    Some(value) => match Head::decode(value.value()) {
-                        Some((head, _)) if head.stamp.is_fresh(now) => continue,
-                        Some(_) => Some(Head::restamp(value.value(), now)),
-                        None => None,
-                    },
-                };
-                changed = true;
-                if let Some(value) = restamped {
-                    objects.insert(id.as_bytes(), &*value)?;
-                    continue;
-                }
-                let content = &*object.content;
-                let head = Head { kind: object.kind, stamp: now, length: content.len() as u64 };
-                objects.insert(id.as_bytes(), &*head.encode(content))?;
-                if content.len() > format::SHORT {
-                    contents.insert(id.as_bytes(), content)?;
-                }
+            let mut objects: Vec<_> = batch.objects.iter().collect();
+            objects.sort_unstable_by_key(|(id, _)| **id);
+            for (id, object) in objects {
+                done.changed |= tables.put(*id, object, now)?;
             }
-            let mut memo = transaction.open_table(MEMO)?;
-            let mut sorted: Vec<_> = batch.memo.iter().collect();
-            sorted.sort_unstable_by_key(|(request, _)| **request);
-            for (request, entry) in sorted {
-                memo.insert(request.as_bytes(), &*entry.encode(*request))?;
+            let mut memo: Vec<_> = batch.memo.iter().collect();
+            memo.sort_unstable_by_key(|(request, _)| **request);
+            for (request, entry) in memo {
+                let outcome = entry.outcome.id;
+                if !batch.objects.contains_key(&outcome)
+                    && tables.head(outcome)?.is_none()
+                    && let Some(object) = rescue(outcome)
+                {
+                    tables.put(outcome, &object, now)?;
+                }
+                tables.memo.insert(request.as_bytes(), &*entry.encode(*request))?;
+                done.changed = true;
             }
-            let mut pins = transaction.open_table(PINS)?;
             for (request, pin) in &batch.pins {
+                done.changed = true;
                 match pin {
-                    Some(entry) => drop(pins.insert(request.as_bytes(), &*entry.encode(*request))?),
-                    None => drop(pins.remove(request.as_bytes())?),
+                    None => done.took_something_away |= tables.pins.remove(request.as_bytes())?.is_some(),
+                    Some(entry) if tables.keep_all_of(entry.outcome.id, now, &rescue)? => {
+                        tables.pins.insert(request.as_bytes(), &*entry.encode(*request))?;
+                    }
+                    Some(_) => {
+                        tracing::error!(%request, "a pin is not set: its outcome was collected before it could be")
+                    }
                 }
             }
-            Ok(changed)
-        })
-    }
-
-    /// Deletes memo entries and objects in one transaction. What was used or written since it got its stamp stays.
-    pub(super) fn delete(
-        &self,
-        memo: &[(ObjectId, Option<Stamp>)],
-        objects: &[(ObjectId, Option<Stamp>)],
-    ) -> Result<()> {
-        self.write(|transaction| {
-            let mut table = transaction.open_table(MEMO)?;
-            for (request, stamp) in memo {
-                let found = table.get(request.as_bytes())?.map(|value| Entry::decode(*request, value.value()));
-                if found.is_some_and(|entry| entry.map(|entry| entry.stamp) == *stamp) {
-                    table.remove(request.as_bytes())?;
-                }
-            }
-            let mut table = transaction.open_table(OBJECTS)?;
-            let mut contents = transaction.open_table(CONTENTS)?;
-            for (id, stamp) in objects {
-                let found = table.get(id.as_bytes())?.map(|value| Head::decode(value.value()).map(|(head, _)| head));
-                if found.is_some_and(|head| head.map(|head| head.stamp) == *stamp) {
-                    table.remove(id.as_bytes())?;
-                    contents.remove(id.as_bytes())?;
-                }
-            }
-            Ok(true)
-        })
-    }
-
-    /// Deletes pins.
-    pub(super) fn delete_pins(&self, requests: &[ObjectId]) -> Result<()> {
-        self.write(|transaction| {
-            let mut table = transaction.open_table(PINS)?;
-            for request in requests {
-                table.remove(request.as_bytes())?;
-            }
-            Ok(true)
+            Ok(done)
         })
     }
 
@@ -227,24 +199,21 @@ impl Disk {
         self.guard(|| {
             let mut database = self.database.write();
             *self.snapshot.write() = None;
-            match database.compact() {
+            match database.as_mut().ok_or(redb::Error::DatabaseClosed)?.compact() {
                 Ok(_) => Ok(true),
                 Err(redb::CompactionError::TransactionInProgress) => Ok(false),
-                Err(error) => Err(redb::Error::from(error).into()),
+                Err(error) => Err(error.into()),
             }
         })
     }
 
-    /// Checks the checksum of every page.
-    pub(super) fn check_pages(&self) -> Result<()> {
-        self.guard(|| {
+    /// Checks the checksum of every page, and mends what can be mended.
+    pub(super) fn check_pages(&self) -> Result<(), Trouble> {
+        self.guarded(|| {
             let mut database = self.database.write();
             *self.snapshot.write() = None;
-            match database.check_integrity() {
-                Ok(true) => Ok(()),
-                Ok(false) => Err(Trouble::Damaged("pages did not have their checksums".to_owned())),
-                Err(error) => Err(redb::Error::from(error).into()),
-            }
+            database.as_mut().ok_or(redb::Error::DatabaseClosed)?.check_integrity()?;
+            Ok(())
         })
     }
 
@@ -253,128 +222,191 @@ impl Disk {
         *self.snapshot.write() = None;
     }
 
-    /// Commits what `fill` did, if it says that there is something.
-    fn write(&self, fill: impl FnOnce(&WriteTransaction) -> Result<bool, Trouble>) -> Result<()> {
-        self.guard(|| {
-            let database = self.database.read();
-            let transaction = database.begin_write()?;
-            match fill(&transaction)? {
-                true => transaction.commit()?,
-                false => transaction.abort()?,
-            }
-            Ok(())
+    /// Gives up a snapshot that is not recent: it keeps the space of what was deleted since.
+    pub(super) fn drop_old_snapshot(&self) {
+        let mut slot = self.snapshot.write();
+        if slot.as_ref().is_some_and(|snapshot| !snapshot.is_recent()) {
+            *slot = None;
+        }
+    }
+
+    /// How often somebody, in this process or another, took something away. What is in memory may be gone from disk when this
+    /// changes. It is looked up every second, when asked for.
+    pub(super) fn removals(&self) -> Result<u64> {
+        self.read(|_| Ok(()))?;
+        Ok(self.removals.load(Ordering::Acquire))
+    }
+
+    fn guard<T>(&self, work: impl FnOnce() -> Result<T, Trouble>) -> Result<T> {
+        self.guarded(work).map_err(|trouble| self.error(trouble))
+    }
+
+    /// Runs code of the database, which panics on some damaged files and refuses all work after some errors. After either it
+    /// is opened again.
+    fn guarded<T>(&self, work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
+        if self.failed.load(Ordering::Acquire) {
+            self.reopen()?;
+        }
+        let result =
+            catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Trouble::Damaged(panic_message(&*panic))));
+        if let Err(Trouble::Damaged(_) | Trouble::Database(_)) = &result {
+            self.failed.store(true, Ordering::Release);
+        }
+        result
+    }
+
+    fn reopen(&self) -> Result<(), Trouble> {
+        let mut slot = self.database.write();
+        if !self.failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        *self.snapshot.write() = None;
+        close(slot.take());
+        // Whatever was wrong may be worse by now: nothing is trusted.
+        let database = open_file(&self.file, self.page_cache_bytes, true, false).map_err(|error| match error {
+            OpenError::Damaged { problem, .. } => Trouble::Damaged(problem),
+            OpenError::Io { source, .. } => Trouble::Database(redb::Error::Io(source)),
+            other => Trouble::Database(redb::Error::Io(io::Error::other(other))),
         })?;
-        self.refresh();
+        *slot = Some(database);
+        self.failed.store(false, Ordering::Release);
         Ok(())
     }
 
-    fn read<T>(&self, look: impl Fn(&Snapshot) -> Result<T, Trouble>) -> Result<T> {
-        self.guard(|| {
-            if let Some(snapshot) = &*self.snapshot.read()
-                && snapshot.taken.elapsed() < SNAPSHOT_AGE
-            {
-                return look(snapshot);
-            }
-            let database = self.database.read();
-            let mut slot = self.snapshot.write();
-            let snapshot = Snapshot::take(&database.begin_read()?)?;
-            look(slot.insert(snapshot))
-        })
-    }
-
-    /// Runs code of the database, which may panic where the file is damaged.
-    fn guard<T>(&self, work: impl FnOnce() -> Result<T, Trouble>) -> Result<T> {
-        if self.broken.load(Ordering::Relaxed) {
-            return Err(self.trouble(Trouble::Damaged("it failed before".to_owned())));
-        }
-        match catch_unwind(AssertUnwindSafe(work)) {
-            Ok(result) => result.map_err(|trouble| self.trouble(trouble)),
-            Err(panic) => {
-                self.broken.store(true, Ordering::Relaxed);
-                Err(self.trouble(Trouble::Damaged(panic_message(&*panic))))
-            }
-        }
-    }
-
-    fn trouble(&self, trouble: Trouble) -> Error {
+    pub(super) fn error(&self, trouble: Trouble) -> Error {
         let file = self.file.display();
-        let advice = "`manifold verify` tells how much of it, and what is deleted is computed again";
         let (problem, status) = match trouble {
-            Trouble::Damaged(problem) => (format!("{file} is damaged ({problem}); {advice}"), Status::Permanent),
-            Trouble::Entry(what, id) => {
-                (format!("{file} is damaged: {what} {id} is not what was written; {advice}"), Status::Permanent)
-            }
-            Trouble::Key(key) => {
-                (format!("{file} is damaged: it has a key of {} bytes; {advice}", key.len()), Status::Permanent)
-            }
+            Trouble::Damaged(problem) => (
+                format!("{file} is damaged ({problem}); delete it, and what it remembered is computed again"),
+                Status::Permanent,
+            ),
+            Trouble::Value(what, id) => (
+                format!(
+                    "{file} is damaged: {what} {id} is not what was written; `manifold verify --repair` drops what is \
+                     damaged, and it is computed again"
+                ),
+                Status::Permanent,
+            ),
+            Trouble::Key(length) => (
+                format!("{file} is damaged: it has a key of {length} bytes; delete it, and all is computed again"),
+                Status::Permanent,
+            ),
             Trouble::Database(error) => (format!("{file} cannot be used: {error}"), Status::Transient),
         };
         Error::new(Reason::StoreFailed { problem, status })
     }
 }
 
-/// The file in the store's directory.
-const FILE: &str = "manifold.redb";
-
-/// What went wrong in the file, before it has the file's name.
-enum Trouble {
-    Damaged(String),
-    Entry(&'static str, ObjectId),
-    Key(Vec<u8>),
-    Database(redb::Error),
-}
-
-impl<E: Into<redb::Error>> From<E> for Trouble {
-    fn from(error: E) -> Self {
-        match error.into() {
-            redb::Error::Corrupted(problem) => Self::Damaged(problem),
-            other => Self::Database(other),
-        }
+impl Drop for Disk {
+    fn drop(&mut self) {
+        *self.snapshot.write() = None;
+        close(self.database.write().take());
     }
 }
 
 impl Snapshot {
-    fn take(transaction: &ReadTransaction) -> Result<Self, Trouble> {
-        Ok(Self {
-            taken: Instant::now(),
-            objects: transaction.open_table(OBJECTS)?,
-            contents: transaction.open_table(CONTENTS)?,
-            memo: transaction.open_table(MEMO)?,
-            pins: transaction.open_table(PINS)?,
-        })
+    fn is_recent(&self) -> bool {
+        self.taken.elapsed() < SNAPSHOT_AGE
     }
 }
 
-fn entry(table: &Table, what: &'static str, request: ObjectId) -> Result<Option<Entry>, Trouble> {
-    let Some(value) = table.get(request.as_bytes())? else { return Ok(None) };
-    Entry::decode(request, value.value()).map(Some).ok_or(Trouble::Entry(what, request))
+/// What a transaction did.
+pub(super) struct Done<T> {
+    pub(super) answer: T,
+    /// Whether there is something to commit.
+    pub(super) changed: bool,
+    /// Whether something that others may have in memory is gone.
+    pub(super) took_something_away: bool,
 }
 
-/// Creates the tables of a new file, and checks the format of an old one.
-fn set_up(file: &Path, database: &Database) -> Result<(), OpenError> {
-    let failed = |error: redb::Error| open_error(file, error);
-    let format = |transaction: &ReadTransaction| match transaction.open_table(META) {
-        Ok(meta) => Ok(meta.get(FORMAT_KEY)?.map(|value| value.value().to_owned())),
-        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
-        Err(error) => Err(redb::Error::from(error)),
-    };
-    let transaction = database.begin_read().map_err(|error| failed(error.into()))?;
-    let found = format(&transaction).map_err(failed)?;
-    drop(transaction);
-    match found {
-        Some(found) if found == FORMAT => Ok(()),
-        Some(found) => Err(OpenError::Format { path: file.to_owned(), found }),
-        None => create_tables(database).map_err(|error| failed(error)),
+impl<T> Done<T> {
+    pub(super) fn nothing(answer: T) -> Self {
+        Self { answer, changed: false, took_something_away: false }
     }
+
+    pub(super) fn removed(answer: T) -> Self {
+        Self { answer, changed: true, took_something_away: true }
+    }
+}
+
+fn opened(database: &Option<Database>) -> Result<&Database, Trouble> {
+    database.as_ref().ok_or_else(|| redb::Error::DatabaseClosed.into())
+}
+
+/// Closing a damaged file may panic, too.
+fn close(database: Option<Database>) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
+}
+
+/// Makes a new store beside its place and links it there, so that nobody ever sees half of one.
+fn create(directory: &Path, file: &Path, cache: usize) -> Result<(), OpenError> {
+    let beside = directory.join(format!("{FILE}.{}.new", std::process::id()));
+    let made = open_file(&beside, cache, false, true).and_then(|database| {
+        create_tables(&database).map_err(|error| open_error(&beside, error))?;
+        drop(database);
+        match fs::hard_link(&beside, file) {
+            // Somebody else was faster.
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                Err(OpenError::Io { path: file.to_owned(), source })
+            }
+            _ => Ok(()),
+        }
+    });
+    let _ = fs::remove_file(&beside);
+    made
 }
 
 fn create_tables(database: &Database) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     transaction.open_table(META)?.insert(FORMAT_KEY, FORMAT)?;
+    transaction.open_table(NUMBERS)?.insert(REMOVALS, 0)?;
     for table in [OBJECTS, CONTENTS, MEMO, PINS] {
         transaction.open_table(table)?;
     }
     transaction.commit()?;
+    Ok(())
+}
+
+fn open_file(file: &Path, cache: usize, check: bool, new: bool) -> Result<Database, OpenError> {
+    let opened = catch_unwind(|| {
+        let mut builder = Builder::new();
+        builder.set_concurrency_mode(ConcurrencyMode::MultiWriter).set_cache_size(cache);
+        builder.set_check_integrity_on_open(check);
+        if new { builder.create(file) } else { builder.open(file) }
+    });
+    match opened {
+        Ok(opened) => opened.map_err(|error| open_error(file, error)),
+        Err(panic) => Err(OpenError::Damaged { path: file.to_owned(), problem: panic_message(&*panic) }),
+    }
+}
+
+fn check_format(file: &Path, database: &Database) -> Result<(), OpenError> {
+    let read = || {
+        let transaction = database.begin_read()?;
+        let format = match transaction.open_table(META) {
+            Ok(meta) => meta.get(FORMAT_KEY)?.map(|value| value.value().to_owned()),
+            Err(redb::TableError::TableDoesNotExist(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(format)
+    };
+    let found = catch_unwind(AssertUnwindSafe(read))
+        .map_err(|panic| OpenError::Damaged { path: file.to_owned(), problem: panic_message(&*panic) })?
+        .map_err(|error: redb::Error| open_error(file, error))?;
+    match found {
+        Some(found) if found == FORMAT => Ok(()),
+        found => Err(OpenError::Format { path: file.to_owned(), found: found.unwrap_or_default() }),
+    }
+}
+
+fn removals(transaction: &ReadTransaction) -> Result<u64, Trouble> {
+    Ok(transaction.open_table(NUMBERS)?.get(REMOVALS)?.map_or(0, |number| number.value()))
+}
+
+fn count_removal(transaction: &WriteTransaction) -> Result<(), Trouble> {
+    let mut numbers = transaction.open_table(NUMBERS)?;
+    let before = numbers.get(REMOVALS)?.map_or(0, |number| number.value());
+    numbers.insert(REMOVALS, before.wrapping_add(1))?;
     Ok(())
 }
 
@@ -383,13 +415,19 @@ fn open_error(file: &Path, error: impl Into<redb::Error>) -> OpenError {
     match error.into() {
         redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => OpenError::InUse { path },
         redb::Error::Corrupted(problem) => OpenError::Damaged { path, problem },
-        redb::Error::Io(source) if source.kind() == std::io::ErrorKind::UnexpectedEof => {
+        redb::Error::Io(source) if is_cut(&source) => {
             OpenError::Damaged { path, problem: "it is cut short".to_owned() }
         }
-        redb::Error::Io(source) => match source.kind() {
-            std::io::ErrorKind::InvalidData => OpenError::Damaged { path, problem: source.to_string() },
-            _ => OpenError::Io { path, source },
-        },
-        other => OpenError::Damaged { path, problem: other.to_string() },
+        redb::Error::Io(source) if source.kind() == io::ErrorKind::InvalidData => {
+            OpenError::Damaged { path, problem: "it is no database".to_owned() }
+        }
+        redb::Error::Io(source) => OpenError::Io { path, source },
+        redb::Error::UpgradeRequired(version) => OpenError::Format { path, found: format!("redb {version}") },
+        other => OpenError::Refused { path, problem: other.to_string() },
     }
+}
+
+/// What is pinned or remembered under `request`, if it is what was written.
+pub(super) fn decode(what: &'static str, request: ObjectId, value: &[u8]) -> Result<Entry, Trouble> {
+    Entry::decode(request, value).ok_or(Trouble::Value(what, request))
 }

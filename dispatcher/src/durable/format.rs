@@ -3,6 +3,7 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | `meta` | `format` | [`FORMAT`] |
+//! | `numbers` | `removals` | how often something was taken away, so that others look again |
 //! | `objects` | id | [`Head`]: kind, place, stamp (4 bytes), length (8 bytes), then the content if it is short |
 //! | `contents` | id | the content of a long object |
 //! | `memo`, `pins` | request id | [`Entry`]: kind, stamp (4 bytes), checksum (4 bytes), the outcome's id |
@@ -24,6 +25,9 @@ pub(super) const PINS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new(
 
 /// The key of the format's name in `meta`.
 pub(super) const FORMAT_KEY: &str = "format";
+pub(super) const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
+/// The key of the number of removals in `numbers`.
+pub(super) const REMOVALS: &str = "removals";
 /// The format that this code reads and writes.
 pub(super) const FORMAT: &str = "manifold-store-1";
 

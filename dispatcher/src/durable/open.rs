@@ -36,6 +36,14 @@ pub enum OpenError {
         /// What was found.
         problem: String,
     },
+    /// The database refuses for a reason of its own: a file system without locks, for instance.
+    #[error("the store {} cannot be used: {problem}; another directory may do", path.display())]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// The database's words.
+        problem: String,
+    },
     /// The file is a store in another format.
     #[error("the store {} has the format {found:?}, which this version does not read; use another directory", path.display())]
     Format {
@@ -88,13 +96,14 @@ impl StoreOptions {
         self
     }
 
-    /// How many bytes of writes are committed at once, however recent. Default: 16 MiB.
+    /// How many bytes of writes are committed at once, however recent, if no more may wait. Default: 16 MiB.
     pub fn group_bytes(mut self, bytes: usize) -> Self {
         self.group_bytes = bytes;
         self
     }
 
-    /// How many bytes may wait to be committed before writers have to wait, too. Default: 64 MiB.
+    /// How many bytes may wait to be committed before writers have to wait, too, or are refused while commits fail. Default:
+    /// 64 MiB.
     pub fn pending_bytes(mut self, bytes: usize) -> Self {
         self.pending_bytes = bytes;
         self

@@ -5,8 +5,12 @@ use std::fmt;
 
 use manifold_runtime_api::{ObjectId, ObjectKind, Result, Tree};
 
+use redb::{ReadableTable, Table};
+
 use super::DurableStore;
-use super::format::Stamp;
+use super::disk::{Done, Trouble};
+use super::format::{self, Entry};
+use super::tables::{ReadTables, Tables};
 use crate::progress::Progress;
 use crate::store::Store;
 
@@ -76,7 +80,8 @@ impl fmt::Display for Damage {
 }
 
 impl DurableStore {
-    /// Checks every page, hashes every object, and checks every entry and pin.
+    /// Checks every page, hashes every object, and checks every entry and pin, as they are at one point in time. While the pages
+    /// are checked, this process reads nothing and nobody writes.
     ///
     /// # Errors
     /// `StoreFailed` when the operating system refuses. Damage is no error but a finding.
@@ -84,98 +89,120 @@ impl DurableStore {
         self.flush()?;
         let mut verified = Verified::default();
         progress(Progress::new("pages", 0, 1));
-        if let Err(error) = self.look_at_everything(&mut verified, &mut progress) {
-            verified.damages.push(Damage::File { problem: error.to_string() });
+        let looked = self.disk.check_pages().and_then(|()| {
+            let looked = self.disk.examine(|tables| Ok(look_at_everything(tables, &mut verified, &mut progress)));
+            looked.flatten()
+        });
+        match looked {
+            Ok(()) => {}
+            Err(trouble) if trouble.is_damage() => {
+                verified.damages.push(Damage::File { problem: self.disk.error(trouble).to_string() });
+            }
+            Err(trouble) => return Err(self.disk.error(trouble)),
         }
         Ok(verified)
     }
 
-    fn look_at_everything(&self, verified: &mut Verified, progress: &mut impl FnMut(Progress)) -> Result<()> {
-        self.disk.check_pages()?;
-        let mut heads = Vec::new();
-        self.disk.each_object(|id, head| heads.push((id, head)))?;
-        let total = heads.len() as u64;
-        let mut sound = HashSet::with_capacity(heads.len());
-        for (id, head) in heads {
-            progress(Progress::new("objects", verified.objects, total));
-            verified.objects += 1;
-            verified.bytes += head.map_or(0, |head| head.length);
-            match self.disk.object(id) {
-                Ok(Some((object, _))) if object.kind == ObjectKind::Blob || Tree::decode(&object.content).is_ok() => {
-                    sound.insert(id);
-                }
-                _ => verified.damages.push(Damage::Object { id }),
-            }
-        }
-        self.disk.each_memo(|request, entry| {
-            verified.entries += 1;
-            match entry {
-                None => verified.damages.push(Damage::Entry { request }),
-                Some(entry) if !sound.contains(&entry.outcome.id) => verified.entries_without_object += 1,
-                Some(_) => {}
-            }
-        })?;
-        let mut pins = Vec::new();
-        self.disk.each_pin(|request, entry| pins.push((request, entry)))?;
-        for (request, entry) in pins {
-            verified.pins += 1;
-            match entry {
-                None => verified.damages.push(Damage::Pin { request }),
-                Some(entry) => {
-                    let missing = self.missing_below(entry.outcome.id, &sound)?;
-                    verified.damages.extend(missing.map(|missing| Damage::Incomplete { request, missing }));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The first object that `root` reaches and that is not `sound`.
-    fn missing_below(&self, root: ObjectId, sound: &HashSet<ObjectId>) -> Result<Option<ObjectId>> {
-        let mut met = HashSet::from([root]);
-        let mut open = vec![root];
-        while let Some(id) = open.pop() {
-            if id == ObjectId::empty_tree() {
-                continue;
-            }
-            if !sound.contains(&id) {
-                return Ok(Some(id));
-            }
-            if let Some((object, _)) = self.disk.object(id)?
-                && object.kind == ObjectKind::Tree
-            {
-                for entry in Tree::decode(&object.content)?.entries() {
-                    if entry.mode.object_kind().is_some() && met.insert(entry.id) {
-                        open.push(entry.id);
-                    }
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// Deletes what `verified` found damaged, so that it is computed again. Damage to the file itself stays.
+    /// Deletes what `verified` found damaged and what is still so, so that it is computed again. Damage to the file itself
+    /// stays.
     ///
     /// # Errors
     /// `StoreFailed`.
     pub fn drop_damaged(&self, verified: &Verified) -> Result<()> {
-        let (mut entries, mut objects, mut pins) = (Vec::new(), Vec::new(), Vec::new());
-        for damage in &verified.damages {
-            match damage {
-                Damage::File { .. } => {}
-                Damage::Object { id } => objects.push((*id, self.disk.head(*id).ok().flatten().map(|head| head.stamp))),
-                Damage::Entry { request } => entries.push((*request, None::<Stamp>)),
-                Damage::Pin { request } | Damage::Incomplete { request, .. } => pins.push(*request),
+        self.disk.write(|tables| {
+            for damage in &verified.damages {
+                match damage {
+                    Damage::File { .. } => {}
+                    Damage::Object { id } if is_sound(tables, *id)? => {}
+                    Damage::Object { id } => tables.drop_object(*id)?,
+                    Damage::Entry { request } => drop_if(&mut tables.memo, *request, |entry| entry.is_none())?,
+                    Damage::Pin { request } => drop_if(&mut tables.pins, *request, |pin| pin.is_none())?,
+                    Damage::Incomplete { request, missing } => {
+                        let lacks = tables.head(*missing).ok().flatten().is_none() || !is_sound(tables, *missing)?;
+                        drop_if(&mut tables.pins, *request, |_| lacks)?;
+                    }
+                }
             }
-        }
-        self.disk.delete_pins(&pins)?;
-        self.disk.delete(&entries, &objects)?;
-        for request in &pins {
-            self.pins.remove(request);
-        }
-        for (id, _) in &objects {
-            self.objects.remove(id);
-        }
+            Ok(Done::removed(()))
+        })?;
+        self.forget();
         Ok(())
     }
+}
+
+fn look_at_everything(
+    tables: &ReadTables,
+    verified: &mut Verified,
+    progress: &mut impl FnMut(Progress),
+) -> Result<(), Trouble> {
+    let heads = tables.heads()?;
+    let total = heads.len() as u64;
+    let mut sound = HashSet::with_capacity(heads.len());
+    for (id, head) in heads {
+        progress(Progress::new("objects", verified.objects, total));
+        verified.objects += 1;
+        verified.bytes += head.map_or(0, |head| head.length);
+        if is_sound(tables, id)? {
+            sound.insert(id);
+        } else {
+            verified.damages.push(Damage::Object { id });
+        }
+    }
+    for (request, entry) in tables.memo_entries()? {
+        verified.entries += 1;
+        match entry {
+            None => verified.damages.push(Damage::Entry { request }),
+            Some(entry) if !sound.contains(&entry.outcome.id) => verified.entries_without_object += 1,
+            Some(_) => {}
+        }
+    }
+    for (request, pin) in tables.all_pins()? {
+        verified.pins += 1;
+        match pin {
+            None => verified.damages.push(Damage::Pin { request }),
+            Some(pin) => {
+                let missing = missing_below(tables, pin.outcome.id, &sound)?;
+                verified.damages.extend(missing.map(|missing| Damage::Incomplete { request, missing }));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether an object is there and is what its id says; a tree has to be one that git takes.
+fn is_sound<T: ReadableTable<format::Bytes, format::Bytes>>(tables: &Tables<T>, id: ObjectId) -> Result<bool, Trouble> {
+    match tables.object(id) {
+        Ok(Some((object, _))) => Ok(object.kind == ObjectKind::Blob || Tree::decode(&object.content).is_ok()),
+        Ok(None) | Err(Trouble::Value(..)) => Ok(false),
+        Err(trouble) => Err(trouble),
+    }
+}
+
+/// The first object that `root` reaches and that is not `sound`.
+fn missing_below(tables: &ReadTables, root: ObjectId, sound: &HashSet<ObjectId>) -> Result<Option<ObjectId>, Trouble> {
+    let mut met = HashSet::from([root]);
+    let mut open = vec![root];
+    while let Some(id) = open.pop() {
+        if id == ObjectId::empty_tree() {
+            continue;
+        }
+        if !sound.contains(&id) {
+            return Ok(Some(id));
+        }
+        open.extend(tables.entries(id)?.into_iter().filter(|entry| met.insert(*entry)));
+    }
+    Ok(None)
+}
+
+/// Removes the value of `request` if `condition` holds for it.
+fn drop_if(
+    table: &mut Table<'_, format::Bytes, format::Bytes>,
+    request: ObjectId,
+    condition: impl FnOnce(Option<Entry>) -> bool,
+) -> Result<(), Trouble> {
+    let found = table.get(request.as_bytes())?.map(|value| Entry::decode(request, value.value()));
+    if found.is_some_and(condition) {
+        table.remove(request.as_bytes())?;
+    }
+    Ok(())
 }
