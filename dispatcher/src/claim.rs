@@ -12,8 +12,8 @@ use manifold_runtime_api::{Error, Limit, ObjectId, Outcome, Reason, Result};
 use smallvec::SmallVec;
 use tokio::sync::watch;
 
-use crate::clock::Clock;
-use crate::permits::{Permit, RootId};
+use crate::clock::{Clock, Queueing};
+use crate::permits::{Permit, Permits, Queued, RootId, Ticket};
 use crate::scope::{Allowance, Scope};
 use crate::sync::Mutex;
 
@@ -25,6 +25,8 @@ pub(crate) struct Settled {
     pub(crate) pure: bool,
     /// Whether something was run for it, as the memo did not have it.
     pub(crate) ran: bool,
+    /// The call that led to the run, if there was one.
+    pub(crate) root: Option<RootId>,
     /// What the run was allowed, if it met a limit. Others may be allowed more.
     pub(crate) limited: Option<Arc<Limited>>,
 }
@@ -38,27 +40,34 @@ pub(crate) struct Limited {
     pub(crate) depth: u32,
 }
 
+impl Limited {
+    fn may_not_bind(&self, scope: &Scope, depth: u32) -> bool {
+        let (mine, theirs) = (&scope.allowance, &self.allowance);
+        match self.limit {
+            Limit::Depth { .. } => depth < self.depth || theirs.budget.depth < mine.budget.depth,
+            _ if self.root == scope.root => false,
+            limit if limit.is_of_call() => mine != theirs || self.depth != 0 || depth != 0,
+            _ => mine.limits != theirs.limits,
+        }
+    }
+}
+
 impl Settled {
     /// A run that came to no result of its own.
     pub(crate) fn lost(error: Error) -> Self {
-        Self { result: Err(error), pure: false, ran: true, limited: None }
+        Self { result: Err(error), pure: false, ran: true, root: None, limited: None }
     }
 
-    /// Whether a run for the call of `scope`, nested `depth` levels below it, may end otherwise: this one met a limit of another
-    /// call's.
+    /// Whether a run for the call of `scope`, nested `depth` levels below it, may end otherwise: this one met a limit that is
+    /// another call's or of another depth, or is not as new as the call wants it.
     pub(crate) fn may_differ_for(&self, scope: &Scope, depth: u32) -> bool {
-        self.limited.as_deref().is_some_and(|limited| {
-            let alike = match limited.limit.is_of_call() {
-                true => limited.allowance == scope.allowance && limited.depth == 0 && depth == 0,
-                false => limited.allowance.limits == scope.allowance.limits,
-            };
-            limited.root != scope.root && !alike
-        })
+        let is_too_old = scope.recomputes_all() && self.root != Some(scope.root) && self.result.is_ok();
+        is_too_old || self.limited.as_deref().is_some_and(|limited| limited.may_not_bind(scope, depth))
     }
 
     /// What the memo has.
     pub(crate) fn remembered(outcome: Outcome) -> Self {
-        Self { result: Ok(outcome), pure: true, ran: false, limited: None }
+        Self { result: Ok(outcome), pure: true, ran: false, root: None, limited: None }
     }
 }
 
@@ -73,8 +82,26 @@ pub(crate) struct Flight {
     settled: watch::Sender<Option<Settled>>,
     /// The run permit of this flight's frame while the frame computes. A nested run that settles puts its own here: a
     /// recursion that goes back up must not be overtaken by what has not begun yet.
-    permit: Mutex<Option<Permit>>,
+    permit: Mutex<Held>,
+    queue: Mutex<Queue>,
     abort: AbortHandle,
+}
+
+/// What a flight holds of the right to compute.
+#[derive(Default)]
+struct Held {
+    permit: Option<Permit>,
+    /// Nothing is taken any more.
+    over: bool,
+}
+
+/// Whose queues a flight stands in before it begins, and whose time stands still meanwhile.
+#[derive(Default)]
+struct Queue {
+    roots: SmallVec<[RootId; 2]>,
+    ticket: Option<Ticket>,
+    standing: Vec<Queueing>,
+    begun: bool,
 }
 
 #[derive(Default)]
@@ -130,6 +157,10 @@ impl Claims {
     pub(crate) fn claim(self: &Arc<Self>, request: ObjectId, claimant: &Claimant<'_>) -> Result<Claim> {
         let waiter = claimant.waiter;
         let mut table = self.table.lock();
+        if waiter.is_some_and(|waiter| !table.nodes.contains_key(&waiter.serial)) {
+            // Somebody kept the host of a frame that is over.
+            return Err(Error::new(Reason::Cancelled));
+        }
         let last = table.flights.get(&request).and_then(|flights| flights.last());
         let joinable = last.filter(|flight| !claimant.private && table.nodes[&flight.serial].waiters > 0).cloned();
         if let Some(flight) = joinable {
@@ -181,7 +212,7 @@ impl Claims {
     /// Takes a flight that has stopped out of the table, and hands its permit to a frame that goes on because of it. A caller
     /// from outside gets none, for it may take its time before it looks.
     fn stop(&self, flight: &Flight) {
-        let mut permit = flight.take_permit();
+        let mut permit = flight.end();
         let mut table = self.table.lock();
         let frames = table.nodes.remove(&flight.serial).map(|node| node.waiting_frames).unwrap_or_default();
         for waiter in frames.iter().filter_map(|serial| table.nodes.get(serial)) {
@@ -207,7 +238,20 @@ impl Claims {
 
 impl Flight {
     pub(crate) fn take_permit(&self) -> Option<Permit> {
-        let permit = self.permit.lock().take();
+        self.taken(self.permit.lock().permit.take())
+    }
+
+    /// Takes the permit, and takes none from now on.
+    fn end(&self) -> Option<Permit> {
+        let permit = {
+            let mut held = self.permit.lock();
+            held.over = true;
+            held.permit.take()
+        };
+        self.taken(permit)
+    }
+
+    fn taken(&self, permit: Option<Permit>) -> Option<Permit> {
         if permit.is_some() {
             self.clock.pauses();
         }
@@ -215,22 +259,52 @@ impl Flight {
     }
 
     pub(crate) fn has_permit(&self) -> bool {
-        self.permit.lock().is_some()
+        self.permit.lock().permit.is_some()
     }
 
-    /// Takes `permit`, or gives it back where there is one already.
+    /// Takes `permit`, or gives it back where there is one already or the flight is over.
     fn offer(&self, permit: Permit) -> Option<Permit> {
         let mut held = self.permit.lock();
-        if held.is_some() {
+        if held.over || held.permit.is_some() {
             return Some(permit);
         }
         self.clock.computes();
-        held.replace(permit)
+        held.permit.replace(permit)
     }
 
     /// Keeps `permit`, unless there is one already.
     pub(crate) fn keep_permit(&self, permit: Permit) {
         drop(self.offer(permit));
+    }
+
+    /// Has the flight, if it has not begun, stand in the queue of a call that joins it, and that call's clock stand still.
+    pub(crate) fn is_wanted_by(&self, root: RootId, clock: &Arc<Clock>, permits: &Permits) {
+        let mut queue = self.queue.lock();
+        if queue.begun || queue.roots.contains(&root) {
+            return;
+        }
+        queue.roots.push(root);
+        queue.standing.push(clock.queues());
+        if let Some(ticket) = queue.ticket.clone() {
+            permits.queue_also(root, ticket);
+        }
+    }
+
+    /// The flight stands in the queue of the call that led to it.
+    pub(crate) fn queues(&self, queued: &Queued, leader: RootId, permits: &Permits) {
+        let Some(ticket) = queued.ticket() else { return };
+        let mut queue = self.queue.lock();
+        for root in queue.roots.iter().filter(|root| **root != leader) {
+            permits.queue_also(*root, Arc::clone(&ticket));
+        }
+        queue.roots.push(leader);
+        queue.ticket = Some(ticket);
+    }
+
+    /// The flight has its permit.
+    pub(crate) fn begins(&self) {
+        let queue = std::mem::replace(&mut *self.queue.lock(), Queue { begun: true, ..Queue::default() });
+        drop(queue);
     }
 }
 
@@ -251,7 +325,8 @@ impl Table {
             depth: claimant.waiter.map_or(0, |waiter| waiter.depth.saturating_add(1)),
             clock: Arc::clone(claimant.clock),
             settled: watch::Sender::new(None),
-            permit: Mutex::new(None),
+            permit: Mutex::default(),
+            queue: Mutex::default(),
             abort,
         });
         let mut after = Vec::new();
@@ -298,7 +373,11 @@ impl Table {
             if *serial == to {
                 let first = way.first().map(|(serial, _)| *serial);
                 return Some(
-                    way.iter().map(|(serial, _)| *serial).chain(first).map(|s| self.nodes[&s].flight.request).collect(),
+                    way.iter()
+                        .map(|(serial, _)| *serial)
+                        .chain(first)
+                        .filter_map(|serial| self.request(serial))
+                        .collect(),
                 );
             }
             match rest.next() {
@@ -308,6 +387,10 @@ impl Table {
             }
         }
         None
+    }
+
+    fn request(&self, serial: u64) -> Option<ObjectId> {
+        self.nodes.get(&serial).map(|node| node.flight.request)
     }
 
     fn waits_for(&self, serial: u64) -> &[u64] {
@@ -374,6 +457,11 @@ impl Lead {
         }
     }
 
+    /// Whether there are such.
+    pub(crate) fn has_to_wait(&self) -> bool {
+        self.claims.table.lock().nodes.get(&self.flight.serial).is_some_and(|node| !node.after.is_empty())
+    }
+
     /// Whether nobody waits for the result any more.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.claims.table.lock().nodes.get(&self.flight.serial).is_none_or(|node| node.waiters == 0)
@@ -413,6 +501,10 @@ pub(crate) struct Wait {
 }
 
 impl Wait {
+    pub(crate) fn flight(&self) -> &Flight {
+        &self.flight
+    }
+
     pub(crate) async fn settled(mut self) -> Settled {
         let settled = match self.settled.wait_for(Option::is_some).await {
             Ok(settled) => settled.clone(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use manifold_runtime_api::{Call, ObjectId, ObjectKind, Result};
 use quick_cache::sync::Cache;
+use tokio::runtime::Handle;
 
 use crate::claim::Claims;
 use crate::invocation::OwnedSpelling;
@@ -26,6 +27,8 @@ pub(crate) struct Core {
     pub(crate) spellings: Cache<OwnedSpelling, ObjectId>,
     /// How many nested runs of one frame are under way at once.
     pub(crate) width: usize,
+    /// Where runs are executed; `None` is wherever they are asked for first.
+    pub(crate) executor: Option<Handle>,
     pub(crate) counters: Counters,
     pub(crate) observer: Option<Arc<dyn Observer>>,
 }

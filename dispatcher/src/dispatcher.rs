@@ -6,6 +6,7 @@ use manifold_runtime_api::{
     EncodedNode, HostRef, Limits, Module, Object, ObjectId, Outcome, Result, Runtime, RuntimeNode, Tree, TreeEntry,
 };
 use quick_cache::sync::Cache;
+use tokio::runtime::Handle;
 
 use crate::budget::Budget;
 use crate::claim::Claims;
@@ -13,7 +14,7 @@ use crate::core::Core;
 use crate::invocation::{Completion, Invocation, Policy};
 use crate::memory_store::MemoryStore;
 use crate::objects::Objects;
-use crate::observe::{Counters, Observer, Stats};
+use crate::observe::{Counters, Event, Observer, Stats};
 use crate::permits::Permits;
 use crate::registry::Registry;
 use crate::resolve::Resolver;
@@ -62,10 +63,11 @@ impl Dispatcher {
             return Ok(None);
         }
         let Some(request) = core.spellings.get(&invocation.spelling()) else { return Ok(None) };
-        let Some(outcome) = core.look_up(request)? else { return Ok(None) };
+        let Some(outcome) = core.recall(request)? else { return Ok(None) };
         if invocation.pin && core.objects.store.pinned(request)? != Some(outcome) {
             return Ok(None);
         }
+        core.tell(&Event::Hit { request });
         Ok(Some(Completion { request, outcome, remembered: true }))
     }
 
@@ -170,11 +172,7 @@ impl Dispatcher {
     /// # Errors
     /// What the store answers.
     pub fn put_node(&self, node: EncodedNode) -> Result<ObjectId> {
-        let id = node.id();
-        for object in node.into_objects() {
-            self.core.objects.store.write(object)?;
-        }
-        Ok(id)
+        self.core.objects.write_node(node)
     }
 
     /// How much has been done so far.
@@ -192,6 +190,7 @@ pub struct DispatcherBuilder {
     observer: Option<Arc<dyn Observer>>,
     limits: Limits,
     budget: Budget,
+    executor: Option<Handle>,
     permits: Option<usize>,
     width: Option<usize>,
 }
@@ -252,6 +251,14 @@ impl DispatcherBuilder {
         self
     }
 
+    /// Executes runs on `executor`. Default: each run on the tokio runtime of the caller who wants it first, and whoever joins it
+    /// depends on that one. A program with several runtimes names one that lasts.
+    #[must_use]
+    pub fn executor(mut self, executor: Handle) -> Self {
+        self.executor = Some(executor);
+        self
+    }
+
     /// Lets `count` frames compute at once, at least one. Frames that wait for nested runs do not count. Default: one for
     /// each core.
     #[must_use]
@@ -293,7 +300,8 @@ impl DispatcherBuilder {
             resolver: Resolver::new(),
             claims: Arc::new(Claims::default()),
             permits: Permits::new(self.permits.unwrap_or_else(cores)),
-            allowance: Allowance { limits: self.limits, budget: self.budget },
+            allowance: Allowance { limits: self.limits, budget: self.budget, recomputes_all: false },
+            executor: self.executor,
             spellings: Cache::new(SPELLINGS),
             width: self.width.unwrap_or(DEFAULT_WIDTH),
             counters: Counters::default(),

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::future::{Future, poll_fn};
+use std::mem::take;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -22,13 +23,27 @@ use crate::scope::Scope;
 pub(crate) struct FrameHost {
     core: Arc<Core>,
     scope: Arc<Scope>,
-    request: ObjectId,
+    keyed: Keyed,
     /// How nested runs are wanted.
     nested: Want,
     flight: Arc<Flight>,
     seen: Mutex<Seen>,
-    /// The place in the queue for a permit of whichever of the frame's futures resumes.
-    place: Mutex<Option<Queued>>,
+    /// The frame's futures that wait.
+    waiting: Mutex<Waiting>,
+}
+
+/// The futures of one frame that wait: for nested runs, or for a permit to go on. There may be several, and nobody says that a
+/// guest polls one of them when another one is woken.
+#[derive(Default)]
+struct Waiting {
+    /// How many wait for nested runs.
+    suspended: usize,
+    /// How many wait for a permit, those to be woken when there is one, and whether one was polled since the guest was last.
+    resuming: usize,
+    wakers: Vec<Waker>,
+    polled: bool,
+    /// Their place in the queue.
+    place: Option<Queued>,
 }
 
 /// What a frame was told beside answers.
@@ -54,7 +69,7 @@ const TRIES: u32 = 4;
 impl FrameHost {
     pub(crate) fn new(core: Arc<Core>, scope: Arc<Scope>, keyed: &Keyed, want: Want, flight: Arc<Flight>) -> Self {
         let nested = Want { complete: want.complete, ..Want::default() };
-        Self { core, scope, request: keyed.request, nested, flight, seen: Mutex::default(), place: Mutex::default() }
+        Self { core, scope, keyed: keyed.clone(), nested, flight, seen: Mutex::default(), waiting: Mutex::default() }
     }
 
     pub(crate) fn seen(&self) -> Seen {
@@ -62,12 +77,10 @@ impl FrameHost {
     }
 
     fn begin(&self, keyed: &Keyed) -> Result<Nested> {
-        let mut want = self.nested;
-        if let Some(outcome) = self.core.look_up_wanted(keyed.request, want, &self.scope)? {
+        if let Some(outcome) = self.core.look_up_wanted(keyed.request, self.nested, &self.scope)? {
             return Ok(Nested::Answered(outcome));
         }
-        want.fresh = self.scope.is_stale(keyed.request);
-        self.core.demand(&self.scope, keyed.clone(), want, Some(&self.flight)).map(Nested::Pending)
+        self.core.demand(&self.scope, keyed.clone(), self.nested, Some(&self.flight)).map(Nested::Pending)
     }
 
     /// Whether a nested run should be begun again: what ended it is not this call's.
@@ -103,49 +116,108 @@ impl FrameHost {
 
     fn count_written(&self, length: usize) -> Result<()> {
         self.scope.count_written(length).inspect_err(|error| {
-            self.scope.stop(error.clone());
+            self.scope.stop(error.clone().in_frame(self.core.frame(&self.keyed)));
         })
     }
 
-    /// Waits for nested runs. Whenever there is still something to wait for, the permit is given away: also one that came
-    /// from another nested run, or from the queue for another future of this frame, which the guest does not poll just now.
-    async fn suspended<T>(&self, nested: impl Future<Output = T>) -> T {
-        let mut nested = pin!(nested);
+    /// Polls the guest. Whenever it has nothing to do until a nested run or a permit comes, it holds no permit: neither one that
+    /// came from a nested run whose result it has not asked for yet, nor one from the queue for a future that it does not poll.
+    pub(crate) async fn watched<T>(&self, guest: impl Future<Output = T>) -> T {
+        let mut guest = pin!(guest);
         poll_fn(|context| {
-            let polled = nested.as_mut().poll(context);
+            self.waiting.lock().polled = false;
+            let polled = guest.as_mut().poll(context);
             if polled.is_pending() {
-                let place = self.place.lock().take();
-                drop((self.flight.take_permit(), place));
+                self.release();
             }
             polled
         })
         .await
     }
 
-    /// Gets a permit: from the queue, or from another nested run that settles in the meantime.
+    fn release(&self) {
+        let (permit, place, wakers) = {
+            let mut waiting = self.waiting.lock();
+            if waiting.suspended + waiting.resuming == 0 {
+                return;
+            }
+            let permit = self.flight.take_permit();
+            // Whoever was polled just now will take what has come since.
+            let idle = !waiting.polled && waiting.place.as_ref().is_some_and(Queued::is_granted);
+            let place = if idle { waiting.place.take() } else { None };
+            let gone = permit.is_some() || place.is_some();
+            (permit, place, if gone { take(&mut waiting.wakers) } else { Vec::new() })
+        };
+        drop((permit, place));
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Waits for nested runs, without a permit.
+    async fn suspended<T>(&self, nested: impl Future<Output = T>) -> T {
+        let _suspended = Counted::new(self, |waiting| &mut waiting.suspended);
+        let mut nested = pin!(nested);
+        poll_fn(|context| {
+            let polled = nested.as_mut().poll(context);
+            if polled.is_pending() {
+                drop(self.flight.take_permit());
+            }
+            polled
+        })
+        .await
+    }
+
+    /// Gets a permit: from the queue, or from a nested run that settles in the meantime.
     pub(crate) async fn resume(&self) {
         if self.flight.has_permit() {
             return;
         }
         let _queueing = self.scope.clock.queues();
+        let _resuming = Counted::new(self, |waiting| &mut waiting.resuming);
         poll_fn(|context| {
-            let place = self.place.lock().take();
-            if self.flight.has_permit() {
-                drop(place);
-                return Poll::Ready(());
-            }
-            match place.unwrap_or_else(|| self.core.permits.queue(self.scope.root)).poll(context) {
-                Ok(permit) => {
-                    self.flight.keep_permit(permit);
-                    Poll::Ready(())
-                }
-                Err(place) => {
-                    *self.place.lock() = Some(place);
-                    Poll::Pending
+            let mut waiting = self.waiting.lock();
+            waiting.polled = true;
+            let place = waiting.place.take();
+            if !self.flight.has_permit() {
+                match place.unwrap_or_else(|| self.core.permits.queue(self.scope.root)).poll(context) {
+                    Ok(permit) => self.flight.keep_permit(permit),
+                    Err(place) => {
+                        waiting.place = Some(place);
+                        waiting.wakers.push(context.waker().clone());
+                        return Poll::Pending;
+                    }
                 }
             }
+            // The others go on with the same permit. They wake when this future is dropped.
+            Poll::Ready(())
         })
         .await;
+    }
+}
+
+/// Counts a waiting future until it is dropped. Then those that wait for a permit look again, for the place in the queue may have
+/// had that future's waker.
+struct Counted<'a> {
+    host: &'a FrameHost,
+    count: fn(&mut Waiting) -> &mut usize,
+}
+
+impl<'a> Counted<'a> {
+    fn new(host: &'a FrameHost, count: fn(&mut Waiting) -> &mut usize) -> Self {
+        *count(&mut host.waiting.lock()) += 1;
+        Self { host, count }
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        let (place, wakers) = {
+            let mut waiting = self.host.waiting.lock();
+            *(self.count)(&mut waiting) -= 1;
+            let place = if waiting.resuming == 0 { waiting.place.take() } else { None };
+            (place, take(&mut waiting.wakers))
+        };
+        drop(place);
+        wakers.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -243,8 +315,9 @@ impl Host for FrameHost {
     }
 
     fn log(&self, message: &str) {
-        tracing::debug!(request = %self.request, "{message}");
-        self.core.tell(&Event::Logged { request: self.request, message });
+        let request = self.keyed.request;
+        tracing::debug!(%request, "{message}");
+        self.core.tell(&Event::Logged { request, message });
     }
 }
 

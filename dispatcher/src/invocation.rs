@@ -19,7 +19,8 @@ pub struct Invocation {
     pub std: Option<ObjectId>,
     /// What the memo is used for. Default: [`Policy::Reuse`].
     pub policy: Policy,
-    /// Whether the outcome is pinned under the request's id. Default: it is, unless the policy is [`Policy::DoNotCache`].
+    /// Whether the outcome is pinned under the request's id. Default: it is, unless the policy is [`Policy::DoNotCache`]. An
+    /// outcome that is not remembered, as a breach or a clock had a part in it, is not pinned either.
     pub pin: bool,
     /// What the call may use up, within the dispatcher's own budget. Default: the dispatcher's.
     pub budget: Option<Budget>,
@@ -39,7 +40,8 @@ pub enum Policy {
     /// The request is run though its outcome may be remembered. The run is shared, and its success replaces what was
     /// remembered. Nested runs use the memo.
     Recompute,
-    /// As [`Policy::Recompute`], for the request and all that it leads to: each is run once.
+    /// As [`Policy::Recompute`], for the request and all that it leads to: each is run once for this call, also where another
+    /// call is running it.
     RecomputeAll,
 }
 
@@ -109,7 +111,7 @@ impl Invocation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Completion {
-    /// The id of the request that the call came down to. The request itself is in the store.
+    /// The id of the request that the call came down to. The request itself is in the store, unless a collection took it away.
     pub request: ObjectId,
     /// The outcome.
     pub outcome: Outcome,
@@ -127,7 +129,7 @@ pub(crate) struct Spelling<'a> {
 }
 
 /// A [`Spelling`] that owns its texts.
-#[derive(Hash, PartialEq, Eq)]
+#[derive(Clone, Hash, PartialEq, Eq)]
 pub(crate) struct OwnedSpelling {
     image: Box<str>,
     args: ObjectId,

@@ -100,7 +100,7 @@ impl NativeGuest {
         &*self.host
     }
 
-    /// The host, for what outlives the guest's own function or wants a share of it.
+    /// A share of the host, for tasks that the guest starts. It runs nothing more once the guest's own function is over.
     pub fn host_handle(&self) -> Arc<dyn Host> {
         Arc::clone(&self.host)
     }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use manifold_runtime_api::{Error, Object, ObjectId, ObjectKind, Reason, Result, Tree};
+use manifold_runtime_api::{EncodedNode, Error, Object, ObjectId, ObjectKind, Reason, Result, Tree};
 
 use crate::store::{ObjectSource, Store};
 
@@ -57,6 +57,15 @@ impl Objects {
             }
         }
         self.store.write(object)
+    }
+
+    /// Stores a node and its blobs.
+    pub(crate) fn write_node(&self, node: EncodedNode) -> Result<ObjectId> {
+        let id = node.id();
+        for object in node.into_objects() {
+            self.store.write(object)?;
+        }
+        Ok(id)
     }
 
     fn of_kind(&self, id: ObjectId, expected: ObjectKind) -> Result<Bytes> {

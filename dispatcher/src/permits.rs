@@ -1,6 +1,6 @@
 //! Run permits: how many frames compute at once, and who is next.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -22,8 +22,10 @@ pub(crate) struct Permits {
 
 struct State {
     free: usize,
-    /// Roots with somebody waiting, the next one to be served in front. No stack is empty.
-    waiting: VecDeque<(RootId, Vec<oneshot::Sender<Permit>>)>,
+    /// Who waits, by root. No stack is empty.
+    waiting: HashMap<RootId, Vec<Ticket>>,
+    /// The same roots, the next one to be served in front.
+    order: VecDeque<RootId>,
 }
 
 /// The right to compute. Dropping it passes it on.
@@ -32,15 +34,19 @@ pub(crate) struct Permit {
     permits: Option<Arc<Permits>>,
 }
 
+/// A claim on one permit. It may stand in the queues of several roots, and is served once.
+pub(crate) type Ticket = Arc<Mutex<Option<oneshot::Sender<Permit>>>>;
+
 /// A place in the queue, taken at once; awaiting it waits for the permit.
 pub(crate) enum Queued {
     Granted(Permit),
-    Waiting(oneshot::Receiver<Permit>),
+    Waiting(oneshot::Receiver<Permit>, Ticket),
 }
 
 impl Permits {
     pub(crate) fn new(count: usize) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State { free: count, waiting: VecDeque::new() }) })
+        let state = State { free: count, waiting: HashMap::new(), order: VecDeque::new() };
+        Arc::new(Self { state: Mutex::new(state) })
     }
 
     /// Asks for a permit on behalf of `root`.
@@ -51,31 +57,55 @@ impl Permits {
             return Queued::Granted(Permit { permits: Some(Arc::clone(self)) });
         }
         let (sender, receiver) = oneshot::channel();
-        match state.waiting.iter_mut().find(|(waiting, _)| *waiting == root) {
-            Some((_, stack)) => stack.push(sender),
-            None => state.waiting.push_back((root, vec![sender])),
-        }
-        Queued::Waiting(receiver)
+        let ticket = Arc::new(Mutex::new(Some(sender)));
+        state.push(root, Arc::clone(&ticket));
+        Queued::Waiting(receiver, ticket)
     }
 
+    /// Has `ticket` stand in the queue of `root`, too, for one that wants the same.
+    pub(crate) fn queue_also(&self, root: RootId, ticket: Ticket) {
+        // No permit is free while a ticket waits, and one that was served is passed over.
+        self.state.lock().push(root, ticket);
+    }
+
+    /// Takes the next who waits out of the queue. Whoever gave up waiting is passed over, and costs nobody a turn.
     fn next(&self) -> Option<oneshot::Sender<Permit>> {
         let mut state = self.state.lock();
-        let Some((root, mut stack)) = state.waiting.pop_front() else {
-            state.free += 1;
-            return None;
-        };
-        let next = stack.pop();
-        if !stack.is_empty() {
-            state.waiting.push_back((root, stack));
+        while let Some(root) = state.order.pop_front() {
+            let Some(stack) = state.waiting.get_mut(&root) else { continue };
+            let mut next = None;
+            while next.is_none()
+                && let Some(ticket) = stack.pop()
+            {
+                next = ticket.lock().take().filter(|sender| !sender.is_closed());
+            }
+            if stack.is_empty() {
+                state.waiting.remove(&root);
+            } else {
+                state.order.push_back(root);
+            }
+            if next.is_some() {
+                return next;
+            }
         }
-        next
+        state.free += 1;
+        None
+    }
+}
+
+impl State {
+    fn push(&mut self, root: RootId, ticket: Ticket) {
+        let stack = self.waiting.entry(root).or_default();
+        if stack.is_empty() {
+            self.order.push_back(root);
+        }
+        stack.push(ticket);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         let Some(permits) = self.permits.take() else { return };
-        // Whoever gave up waiting is passed over.
         while let Some(next) = permits.next() {
             match next.send(Self { permits: Some(Arc::clone(&permits)) }) {
                 Ok(()) => return,
@@ -86,13 +116,29 @@ impl Drop for Permit {
 }
 
 impl Queued {
+    /// What it takes to stand in another root's queue as well; `None` when the permit is there already.
+    pub(crate) fn ticket(&self) -> Option<Ticket> {
+        match self {
+            Self::Granted(_) => None,
+            Self::Waiting(_, ticket) => Some(Arc::clone(ticket)),
+        }
+    }
+
+    /// Whether the permit has come.
+    pub(crate) fn is_granted(&self) -> bool {
+        match self {
+            Self::Granted(_) => true,
+            Self::Waiting(receiver, _) => !receiver.is_empty(),
+        }
+    }
+
     /// The permit, or the place again if it is not there yet.
     pub(crate) fn poll(self, context: &mut Context<'_>) -> Result<Permit, Self> {
         match self {
             Self::Granted(permit) => Ok(permit),
-            Self::Waiting(mut receiver) => match Pin::new(&mut receiver).poll(context) {
+            Self::Waiting(mut receiver, ticket) => match Pin::new(&mut receiver).poll(context) {
                 Poll::Ready(permit) => Ok(permit.unwrap_or(Permit { permits: None })),
-                Poll::Pending => Err(Self::Waiting(receiver)),
+                Poll::Pending => Err(Self::Waiting(receiver, ticket)),
             },
         }
     }
@@ -101,8 +147,8 @@ impl Queued {
     pub(crate) async fn permit(self) -> Permit {
         match self {
             Self::Granted(permit) => permit,
-            // The sender stays in the queue until it is served, so an error cannot come before the queue itself is gone.
-            Self::Waiting(receiver) => receiver.await.unwrap_or(Permit { permits: None }),
+            // The ticket stays until it is served, so an error cannot come before the queue itself is gone.
+            Self::Waiting(receiver, _ticket) => receiver.await.unwrap_or(Permit { permits: None }),
         }
     }
 }
@@ -120,7 +166,7 @@ mod tests {
 
     fn waiting(queued: Queued) -> oneshot::Receiver<Permit> {
         match queued {
-            Queued::Waiting(receiver) => receiver,
+            Queued::Waiting(receiver, _) => receiver,
             Queued::Granted(_) => panic!("no permit was free"),
         }
     }
@@ -162,6 +208,31 @@ mod tests {
                 drop(permits.queue(1));
                 drop(held);
                 drop(block_on(patient));
+                assert!(matches!(permits.queue(1), Queued::Granted(_)));
+            },
+            10,
+        );
+    }
+
+    #[test]
+    fn a_ticket_in_two_queues_is_served_once_when_the_first_of_them_is() {
+        shuttle::check_random(
+            || {
+                let permits = Permits::new(1);
+                let held = permits.queue(0).permit().now_or_never();
+                let shared = permits.queue(1);
+                let mut above: Vec<_> = (0..3).map(|_| waiting(permits.queue(1))).collect();
+                permits.queue_also(2, shared.ticket().unwrap());
+                let mut shared = waiting(shared);
+                drop(held);
+                let first = above.pop().unwrap().try_recv().unwrap();
+                drop(first);
+                let served = shared.try_recv().unwrap();
+                drop(served);
+                assert_eq!(
+                    above.iter_mut().rev().map(|place| place.try_recv().map(drop)).collect::<Vec<_>>(),
+                    [Ok(()); 2]
+                );
                 assert!(matches!(permits.queue(1), Queued::Granted(_)));
             },
             10,

@@ -11,12 +11,13 @@ use crate::claim::Settled;
 use crate::core::{Core, Keyed, Want};
 use crate::deadlines;
 use crate::dispatcher::Dispatcher;
-use crate::invocation::{Completion, Invocation, Policy};
+use crate::invocation::{Completion, Invocation, OwnedSpelling, Policy};
 use crate::scope::{Allowance, Scope};
 
 pub(crate) struct RootCall {
     core: Arc<Core>,
     scope: Arc<Scope>,
+    spelling: OwnedSpelling,
     keyed: Keyed,
     want: Want,
     pin: bool,
@@ -26,7 +27,7 @@ pub(crate) struct RootCall {
 const TRIES: u32 = 4;
 
 impl RootCall {
-    /// Resolves and keys the call, and stores its request.
+    /// Resolves and keys the call.
     pub(crate) fn new(dispatcher: &Dispatcher, invocation: Invocation) -> Result<Self> {
         let core = Arc::clone(&dispatcher.core);
         let spelling = invocation.spelling().to_owned();
@@ -34,24 +35,15 @@ impl RootCall {
         let allowance = Allowance {
             limits: limits.map_or(core.allowance.limits, |limits| limits.within(core.allowance.limits)),
             budget: budget.map_or(core.allowance.budget, |budget| budget.within(core.allowance.budget)),
+            recomputes_all: policy == Policy::RecomputeAll,
         };
         let root = dispatcher.roots.fetch_add(1, Ordering::Relaxed);
-        let scope = Scope::new(root, salt.into(), std, allowance, policy == Policy::RecomputeAll);
+        let scope = Scope::new(root, salt.into(), std, allowance);
         let keyed = core.key(&scope, &Call { image, args })?;
-        if core.objects.kind(keyed.request)?.is_none() {
-            let request = Request {
-                args: keyed.args,
-                image: Arc::clone(&keyed.image.text),
-                salt: Arc::clone(&scope.salt),
-                std: scope.std,
-            };
-            dispatcher.put_node(request.encode()?)?;
-        }
-        core.spellings.insert(spelling, keyed.request);
         let private = policy == Policy::DoNotCache;
         let fresh = matches!(policy, Policy::Recompute | Policy::RecomputeAll);
         let want = Want { fresh, private, complete: false };
-        Ok(Self { core, scope: Arc::new(scope), keyed, want, pin: pin && !private })
+        Ok(Self { core, scope: Arc::new(scope), spelling, keyed, want, pin: pin && !private })
     }
 
     pub(crate) fn request(&self) -> ObjectId {
@@ -60,11 +52,12 @@ impl RootCall {
 
     pub(crate) async fn run(mut self) -> Result<Completion> {
         let request = self.keyed.request;
+        self.store_request()?;
         let _watched = deadlines::watch(&self.scope)?;
         let mut tries = 1;
         loop {
-            let (outcome, remembered) = match self.core.look_up_wanted(request, self.want, &self.scope)? {
-                Some(outcome) => (outcome, true),
+            let (outcome, remembered, lasts) = match self.core.look_up_wanted(request, self.want, &self.scope)? {
+                Some(outcome) => (outcome, true, true),
                 None => {
                     let settled = self.settled().await?;
                     let joined_a_hit = self.want.fresh && !settled.ran;
@@ -72,17 +65,37 @@ impl RootCall {
                         tries += 1;
                         continue;
                     }
-                    (settled.result?, false)
+                    (settled.result?, !settled.ran, settled.pure)
                 }
             };
             let completion = Completion { request, outcome, remembered };
+            // What a breach decided, or a clock, is not what the request stands for.
+            if !lasts {
+                return Ok(completion);
+            }
             let Some(missing) = self.pin(outcome)? else { return Ok(completion) };
-            if tries == TRIES {
+            // What was given cannot be made again.
+            if tries == TRIES || self.core.objects.missing_below(self.keyed.args)?.is_some() {
                 return Err(Error::missing(missing).in_frame(self.core.frame(&self.keyed)));
             }
             tries += 1;
             self.want = Want { fresh: true, complete: true, ..self.want };
         }
+    }
+
+    fn store_request(&mut self) -> Result<()> {
+        let core = &self.core;
+        if core.objects.kind(self.keyed.request)?.is_none() {
+            let request = Request {
+                args: self.keyed.args,
+                image: Arc::clone(&self.keyed.image.text),
+                salt: Arc::clone(&self.scope.salt),
+                std: self.scope.std,
+            };
+            core.objects.write_node(request.encode()?)?;
+        }
+        core.spellings.insert(self.spelling.clone(), self.keyed.request);
+        Ok(())
     }
 
     /// Runs the request, or waits for somebody who does.

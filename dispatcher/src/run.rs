@@ -19,7 +19,7 @@ use crate::permits::Queued;
 use crate::prepare::ReadOnlyHost;
 use crate::resolve::ResolvedImage;
 use crate::rewind::Rewinds;
-use crate::scope::{Allowance, Scope};
+use crate::scope::Scope;
 
 impl Core {
     /// Makes sure that `keyed` is being run, and answers a place among those who wait for it.
@@ -30,28 +30,37 @@ impl Core {
         want: Want,
         waiter: Option<&Arc<Flight>>,
     ) -> Result<Wait> {
-        let runtime = Handle::try_current().map_err(|_| Error::runtime("a dispatcher runs inside a tokio runtime"))?;
+        let executor = match &self.executor {
+            Some(executor) => executor.clone(),
+            None => Handle::try_current().map_err(|_| Error::runtime("a dispatcher runs inside a tokio runtime"))?,
+        };
         let levels = scope.allowance.budget.depth;
         if waiter.is_some_and(|waiter| waiter.depth >= levels) {
             return Err(Limit::Depth { levels }.into());
         }
+        let measures = keyed.image.runtime.capabilities().fuel;
+        if !measures && scope.allowance.limits.fuel.or(scope.allowance.budget.fuel).is_some() {
+            let name = keyed.image.runtime.host_image().name();
+            let problem = format!("runtime {name} measures no fuel, and the call has a bound on it");
+            return Err(Error::runtime(problem).in_frame(self.frame(&keyed)));
+        }
         let claimant = Claimant { waiter, clock: &scope.clock, private: want.private };
         match self.claims.claim(keyed.request, &claimant)? {
             Claim::Join(wait) => {
+                wait.flight().is_wanted_by(scope.root, &scope.clock, &self.permits);
                 self.tell(&Event::Joined { request: keyed.request });
                 Ok(wait)
             }
             Claim::Run(mut lead, wait) => {
-                let queueing = scope.clock.queues();
                 // The place in the queue is taken here and not in the task, so that nobody who asks later comes first. Preparing
-                // a module may take long, and holds neither place nor permit.
-                let prepared = keyed.image.prepared.load(Ordering::Relaxed);
-                let queued = prepared.then(|| self.permits.queue(scope.root));
+                // a module may take long, and so may an earlier execution's end: they hold neither place nor permit.
+                let ready = keyed.image.prepared.load(Ordering::Relaxed) && !lead.has_to_wait();
+                let queued = ready.then(|| self.enqueue(lead.flight(), scope));
                 let registration = lead.registration();
-                let run = Arc::clone(self).lead(Arc::clone(scope), keyed, want, lead, queued, queueing);
+                let run = Arc::clone(self).lead(Arc::clone(scope), keyed, want, lead, queued);
                 match registration {
-                    Some(registration) => runtime.spawn(Abortable::new(run, registration).map(drop)),
-                    None => runtime.spawn(run),
+                    Some(registration) => executor.spawn(Abortable::new(run, registration).map(drop)),
+                    None => executor.spawn(run),
                 };
                 Ok(wait)
             }
@@ -64,8 +73,7 @@ impl Core {
         keyed: Keyed,
         mut want: Want,
         lead: Lead,
-        queued: Option<Queued>,
-        queueing: Queueing,
+        queued: Option<(Queued, Queueing)>,
     ) {
         lead.turn().await;
         // Between the caller's look-up and its claim another execution may have settled.
@@ -73,16 +81,18 @@ impl Core {
             Ok(Some(outcome)) => Settled::remembered(outcome),
             Err(error) => Settled::lost(error),
             Ok(None) => {
-                let queued = match queued {
+                let flight = Arc::clone(lead.flight());
+                let (queued, queueing) = match queued {
                     Some(queued) => queued,
                     None => {
+                        let _compiling = scope.clock.queues();
                         // A module that cannot be prepared cannot be run, and the run says so with its frame.
                         let _ = self.prepare(&keyed.image).await;
-                        self.permits.queue(scope.root)
+                        self.enqueue(&flight, &scope)
                     }
                 };
-                let flight = Arc::clone(lead.flight());
                 flight.keep_permit(queued.permit().await);
+                flight.begins();
                 drop(queueing);
                 let mut rewinds = Rewinds::default();
                 loop {
@@ -93,7 +103,7 @@ impl Core {
                         want,
                         Arc::clone(&flight),
                     ));
-                    let result = self.execute(&scope, &keyed, Arc::clone(&host)).await;
+                    let result = host.watched(self.execute(&scope, &keyed, Arc::clone(&host))).await;
                     let result =
                         result.and_then(|outcome| self.objects.check(outcome.id, outcome.kind).map(|()| outcome));
                     let seen = host.seen();
@@ -109,6 +119,14 @@ impl Core {
         lead.settle(settled);
     }
 
+    /// Takes a place in the queue, and has the call's clock stand still meanwhile.
+    fn enqueue(&self, flight: &Flight, scope: &Scope) -> (Queued, Queueing) {
+        let queueing = scope.clock.queues();
+        let queued = self.permits.queue(scope.root);
+        flight.queues(&queued, scope.root, &self.permits);
+        (queued, queueing)
+    }
+
     /// Has the runtime prepare an image's module.
     pub(crate) async fn prepare(&self, image: &ResolvedImage) -> Result<()> {
         let prepared = image.runtime.prepare(image.module, &self.allowance.limits, &ReadOnlyHost(&self.objects)).await;
@@ -119,11 +137,6 @@ impl Core {
     async fn execute(&self, scope: &Scope, keyed: &Keyed, host: Arc<FrameHost>) -> Result<Outcome> {
         let image = &keyed.image;
         scope.count_run()?;
-        let Allowance { limits, budget } = scope.allowance;
-        if limits.fuel.or(budget.fuel).is_some() && !image.runtime.capabilities().fuel {
-            let name = image.runtime.host_image().name();
-            return Err(Error::runtime(format!("runtime {name} measures no fuel, and the call has a bound on it")));
-        }
         self.tell(&Event::Started {
             request: keyed.request,
             image: &image.text,
@@ -136,7 +149,7 @@ impl Core {
             args: keyed.args,
             std: scope.std,
             salt: Arc::clone(&scope.salt),
-            limits,
+            limits: scope.allowance.limits,
             meter: Arc::clone(&scope.meter),
         };
         let run = image.runtime.run(job, host as Arc<dyn Host>);

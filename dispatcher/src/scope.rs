@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use manifold_runtime_api::{Error, Limit, Limits, Meter, ObjectId, RequestScope, Result};
@@ -25,8 +25,10 @@ pub(crate) struct Scope {
     written: AtomicU64,
     /// Set when nothing below this call may come from the memo: the requests that succeeded since it began.
     recomputed: Option<Mutex<HashSet<ObjectId>>>,
-    /// How often frames began again because an object was lost, for each object.
+    /// How often frames began again because an object was lost: for each object that stays lost, and for each request.
     rewinds: Mutex<HashMap<ObjectId, u32>>,
+    /// Whether one of the counters here ran over.
+    breached: AtomicBool,
     /// Why the whole call is over, before its result is there.
     stopped: watch::Sender<Option<Error>>,
 }
@@ -36,19 +38,12 @@ pub(crate) struct Scope {
 pub(crate) struct Allowance {
     pub(crate) limits: Limits,
     pub(crate) budget: Budget,
+    /// Whether it has to do everything anew.
+    pub(crate) recomputes_all: bool,
 }
 
-/// How often frames of one call begin again because of one object that stays lost.
-const REWINDS_PER_OBJECT: u32 = 64;
-
 impl Scope {
-    pub(crate) fn new(
-        root: RootId,
-        salt: Arc<str>,
-        std: Option<ObjectId>,
-        allowance: Allowance,
-        recompute_all: bool,
-    ) -> Self {
+    pub(crate) fn new(root: RootId, salt: Arc<str>, std: Option<ObjectId>, allowance: Allowance) -> Self {
         let Budget { fuel, memory_bytes, .. } = allowance.budget;
         Self {
             root,
@@ -60,7 +55,8 @@ impl Scope {
             clock: Clock::start(),
             runs: AtomicU64::new(0),
             written: AtomicU64::new(0),
-            recomputed: recompute_all.then(Mutex::default),
+            recomputed: allowance.recomputes_all.then(Mutex::default),
+            breached: AtomicBool::new(false),
             rewinds: Mutex::default(),
             stopped: watch::Sender::new(None),
         }
@@ -69,13 +65,13 @@ impl Scope {
     /// Counts a run.
     pub(crate) fn count_run(&self) -> Result<()> {
         let count = self.allowance.budget.runs;
-        spend(&self.runs, 1, count, Limit::Runs { count })
+        self.spend(&self.runs, 1, count, Limit::Runs { count })
     }
 
     /// Counts what a guest stores.
     pub(crate) fn count_written(&self, length: usize) -> Result<()> {
         let bytes = self.allowance.budget.written_bytes;
-        spend(&self.written, length as u64, bytes, Limit::WrittenBytes { bytes })
+        self.spend(&self.written, length as u64, bytes, Limit::WrittenBytes { bytes })
     }
 
     /// Whether what the memo has of `request` is older than this call, and this call wants nothing so old.
@@ -90,12 +86,30 @@ impl Scope {
         }
     }
 
-    /// Whether a frame may begin again because of `lost`, which is still not there.
-    pub(crate) fn allows_rewind(&self, lost: ObjectId) -> bool {
+    pub(crate) fn recomputes_all(&self) -> bool {
+        self.allowance.recomputes_all
+    }
+
+    /// Whether the call's own budget was breached, and not one of those whose runs it shares.
+    pub(crate) fn is_breached(&self) -> bool {
+        self.breached.load(Ordering::Relaxed) || self.meter.is_breached()
+    }
+
+    /// Counts that something begins again, and answers whether that was no more than `most` times so far.
+    pub(crate) fn allows_rewind(&self, what: ObjectId, most: u32) -> bool {
         let mut rewinds = self.rewinds.lock();
-        let count = rewinds.entry(lost).or_default();
+        let count = rewinds.entry(what).or_default();
         *count += 1;
-        *count <= REWINDS_PER_OBJECT
+        *count <= most
+    }
+
+    fn spend(&self, spent: &AtomicU64, amount: u64, budget: u64, limit: Limit) -> Result<()> {
+        let before = spent.fetch_add(amount, Ordering::Relaxed);
+        if before.saturating_add(amount) <= budget {
+            return Ok(());
+        }
+        self.breached.store(true, Ordering::Relaxed);
+        Err(limit.into())
     }
 
     /// What is left of the time.
@@ -125,9 +139,4 @@ impl Scope {
         };
         error.unwrap_or_else(|| Error::new(manifold_runtime_api::Reason::Cancelled))
     }
-}
-
-fn spend(spent: &AtomicU64, amount: u64, budget: u64, limit: Limit) -> Result<()> {
-    let before = spent.fetch_add(amount, Ordering::Relaxed);
-    if before.saturating_add(amount) > budget { Err(limit.into()) } else { Ok(()) }
 }

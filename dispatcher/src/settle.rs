@@ -24,14 +24,14 @@ impl Core {
         let result = result
             .and_then(|outcome| {
                 if !seen.impure && !want.private && !lead.is_abandoned() {
-                    self.remember(want, request, outcome)?;
+                    self.remember(want.fresh || scope.recomputes_all(), request, outcome)?;
                     scope.note_success(request);
                     memoized = true;
                 }
                 Ok(outcome)
             })
             .map_err(|error| {
-                let ends_the_call = ends_the_call(error.reason());
+                let ends_the_call = ends_the_call(error.reason()) && scope.is_breached();
                 let error = error.in_frame(self.frame(keyed));
                 if ends_the_call {
                     scope.stop(error.clone());
@@ -46,12 +46,12 @@ impl Core {
             Arc::new(Limited { limit, root: scope.root, allowance, depth })
         });
         let pure = !seen.impure && error.is_none_or(|error| error.is_function_of_request());
-        Settled { result, pure, ran: true, limited }
+        Settled { result, pure, ran: true, root: Some(scope.root), limited }
     }
 
-    fn remember(&self, want: Want, request: ObjectId, outcome: Outcome) -> Result<()> {
+    fn remember(&self, again: bool, request: ObjectId, outcome: Outcome) -> Result<()> {
         let store = &self.objects.store;
-        if want.fresh
+        if again
             && let Some(remembered) = store.recall(request)?
             && remembered != outcome
         {

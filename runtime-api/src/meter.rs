@@ -1,7 +1,7 @@
 //! What the frames under one call from outside use up together.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::reason::Limit;
 
@@ -17,6 +17,7 @@ pub struct Meter {
 struct Pool {
     size: u64,
     left: AtomicU64,
+    breached: AtomicBool,
 }
 
 impl Meter {
@@ -47,6 +48,11 @@ impl Meter {
         (self.fuel.size != u64::MAX).then_some(self.fuel.size)
     }
 
+    /// Whether it has answered an error.
+    pub fn is_breached(&self) -> bool {
+        self.fuel.breached.load(Ordering::Relaxed) || self.memory.breached.load(Ordering::Relaxed)
+    }
+
     /// How much fuel is left.
     pub fn fuel_left(&self) -> u64 {
         self.fuel.left.load(Ordering::Relaxed)
@@ -55,13 +61,20 @@ impl Meter {
 
 impl Pool {
     fn new(size: u64) -> Self {
-        Self { size, left: AtomicU64::new(size) }
+        Self { size, left: AtomicU64::new(size), breached: AtomicBool::new(false) }
     }
 
     fn take(&self, amount: u64) -> bool {
         // Without a bound there is nothing to count, and no cache line to fight for.
-        self.size == u64::MAX
-            || self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(amount)).is_ok()
+        if self.size == u64::MAX {
+            return true;
+        }
+        let taken =
+            self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(amount)).is_ok();
+        if !taken {
+            self.breached.store(true, Ordering::Relaxed);
+        }
+        taken
     }
 
     fn give_back(&self, amount: u64) {
