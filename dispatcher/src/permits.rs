@@ -229,10 +229,7 @@ mod tests {
                 drop(first);
                 let served = shared.try_recv().unwrap();
                 drop(served);
-                assert_eq!(
-                    above.iter_mut().rev().map(|place| place.try_recv().map(drop)).collect::<Vec<_>>(),
-                    [Ok(()); 2]
-                );
+                assert!(above.iter_mut().rev().all(|place| place.try_recv().map(drop).is_ok()));
                 assert!(matches!(permits.queue(1), Queued::Granted(_)));
             },
             10,

@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use manifold_runtime_api::{Call, Error, ObjectId, Outcome, Request, Result};
 
@@ -101,13 +102,15 @@ impl RootCall {
     /// Runs the request, or waits for somebody who does.
     async fn settled(&self) -> Result<Settled> {
         let wait = self.core.demand(&self.scope, self.keyed.clone(), self.want, None)?;
-        match select(pin!(wait.settled()), pin!(self.scope.stopped())).await {
-            Either::Left((settled, _)) => Ok(settled),
-            Either::Right((error, _)) if error.frame().is_some_and(|frame| frame.request == self.keyed.request) => {
-                Err(error)
-            }
-            Either::Right((error, _)) => Err(error.in_frame(self.core.frame(&self.keyed))),
-        }
+        let settled = match select(pin!(wait.settled()), pin!(self.scope.stopped())).await {
+            Either::Left((settled, _)) if settled.result.is_ok() => return Ok(settled),
+            Either::Left((settled, stopped)) => stopped.now_or_never().map_or(Ok(settled), Err),
+            Either::Right((error, _)) => Err(error),
+        };
+        settled.map_err(|error| match error.frame() {
+            Some(frame) if frame.request == self.keyed.request => error,
+            _ => error.in_frame(self.core.frame(&self.keyed)),
+        })
     }
 
     /// Pins the outcome, once all that it reaches is in the store. Answers what is not to be found anywhere.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use fixture::Fixture;
 use manifold_dispatcher::api::{Error, Limit, Limits, Outcome, Reason, Status};
 use manifold_dispatcher::native::{NativeGuest, NativeRuntime, argument};
-use manifold_dispatcher::{Budget, Invocation};
+use manifold_dispatcher::{Budget, Invocation, Policy};
 use tokio::sync::Semaphore;
 
 /// Guests `count-down`, which nests as deep as its argument says and stores something on every level; `hang`; `try`, which runs
@@ -63,6 +63,9 @@ async fn breach(fixture: &Fixture, invocation: Invocation) -> (Limit, Error) {
     let Reason::LimitBreached(limit) = error.root_cause().reason() else { panic!("{error:?}") };
     let frame = error.root_cause().frame().unwrap();
     assert_eq!((frame.runtime.as_str(), frame.image.len()), ("guests", 40), "the frame is named");
+    if !matches!(limit, Limit::Deadline { .. }) {
+        assert_ne!(frame.request, error.frame().unwrap().request, "the frame that met the limit, and not the call's");
+    }
     assert_eq!(error.breached_limit(), Some(*limit));
     assert!(!error.is_function_of_request());
     let request = error.frame().unwrap().request;
@@ -187,6 +190,60 @@ async fn who_may_use_more_is_not_ended_by_the_limit_of_whom_it_shares_with() {
     let error = poor.await.unwrap().unwrap_err();
     assert_eq!(error.breached_limit(), Some(Limit::Runs { count: 5 }));
     assert_eq!(fixture.text(rich.await.unwrap().unwrap().outcome), "bottom");
+}
+
+/// The rich caller's own frame, and not only the caller, is not ended by what the poor one may not.
+#[tokio::test]
+async fn a_frame_that_may_use_more_runs_again_what_another_calls_limit_ended() {
+    let gate = Arc::new(Semaphore::new(0));
+    let fixture = fixture_with(Budget::new(), Arc::clone(&gate));
+    let run = |invocation: Invocation| {
+        let dispatcher = fixture.dispatcher.clone();
+        tokio::spawn(async move { dispatcher.run(invocation).await })
+    };
+    let holder = run(Invocation::new(fixture.image("gate"), fixture.args(&[])));
+    while fixture.runs() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let poor = run(counting_down(&fixture, 20).budget(Budget::new().runs(5)));
+    tokio::task::yield_now().await;
+    let count_down = fixture.image("count-down");
+    let rich = Invocation::new(fixture.image("try"), fixture.args(&[("image", &count_down), ("number", "20")]));
+    let rich = run(rich);
+    tokio::task::yield_now().await;
+    gate.add_permits(1);
+    holder.await.unwrap().unwrap();
+    assert!(poor.await.unwrap().is_err());
+    let completion = rich.await.unwrap().unwrap();
+    assert_eq!(fixture.text(completion.outcome), "bottom");
+    assert!(fixture.dispatcher.look_up(completion.request).unwrap().is_some(), "and owes nothing to the breach");
+}
+
+#[tokio::test]
+async fn an_outcome_that_a_breach_had_a_part_in_is_not_pinned() {
+    let fixture = fixture(Budget::new());
+    let count_down = fixture.image("count-down");
+    let invocation = Invocation::new(fixture.image("try"), fixture.args(&[("image", &count_down), ("number", "9")]));
+    let good = fixture.dispatcher.run(invocation.clone()).await.unwrap();
+    let again = invocation.policy(Policy::RecomputeAll).budget(Budget::new().depth(5));
+    let spoilt = fixture.dispatcher.run(again).await.unwrap();
+    assert_ne!(spoilt.outcome, good.outcome);
+    let pins = fixture.dispatcher.pins().unwrap();
+    assert_eq!(pins.iter().map(|pin| pin.outcome).collect::<Vec<_>>(), [good.outcome]);
+    assert_eq!(fixture.dispatcher.look_up(good.request).unwrap(), Some(good.outcome));
+}
+
+#[tokio::test]
+async fn a_bound_on_fuel_is_the_callers_own_affair() {
+    let gate = Arc::new(Semaphore::new(0));
+    let fixture = fixture_with(Budget::new(), Arc::clone(&gate));
+    let invocation = Invocation::new(fixture.image("gate"), fixture.args(&[]));
+    let bounded = fixture.dispatcher.run(invocation.clone().budget(Budget::new().fuel(1)));
+    let free = fixture.dispatcher.run(invocation);
+    gate.add_permits(1);
+    let (bounded, free) = futures_util::join!(bounded, free);
+    assert!(bounded.unwrap_err().to_string().contains("measures no fuel"));
+    assert_eq!(fixture.text(free.unwrap().outcome), "through");
 }
 
 #[tokio::test]

@@ -125,6 +125,35 @@ async fn an_id_that_a_guest_made_up_is_looked_for_a_bounded_number_of_times() {
     assert!(fixture.runs() < 1000, "{} runs for twelve frames", fixture.runs());
 }
 
+/// Each run misses an object that none has missed before, and makes it: every time there is something new to mend.
+#[tokio::test]
+async fn a_guest_that_always_misses_something_new_is_run_a_bounded_number_of_times() {
+    let runtime = NativeRuntime::builder("missing", "1")
+        .guest("miss", |guest| async move {
+            let number: u64 = guest.text("number").await?.parse().map_err(|_| Error::guest_failed("no number"))?;
+            let made_up = |attempt: u64| format!("{number} {attempt}");
+            for attempt in 0.. {
+                let text = made_up(attempt);
+                if guest.host().get(ObjectId::of(ObjectKind::Blob, text.as_bytes())).await.is_err() {
+                    guest.host().put_blob(text.into()).await?;
+                    break;
+                }
+            }
+            if number == 0 {
+                return guest.blob("bottom").await;
+            }
+            let below = Outcome::blob(guest.host().put_blob((number - 1).to_string().into()).await?);
+            guest.run(&guest.job().image.to_string(), guest.put_tree([argument("number", below)]).await?).await
+        })
+        .build()
+        .unwrap();
+    let fixture = Fixture::new(runtime);
+    let invocation = Invocation::new(fixture.image("miss"), fixture.args(&[("number", "5")]));
+    let completion = fixture.dispatcher.run(invocation).await.unwrap();
+    assert_eq!(fixture.text(completion.outcome), "bottom");
+    assert!(fixture.runs() < 6 * 40, "{} runs for six frames", fixture.runs());
+}
+
 /// Folds the fixture `name` over a store that loses objects, until it succeeds, and compares with the golden vector.
 async fn fold_with(name: &str, faults: Faults) -> u64 {
     let vector = Vector::read(name);

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fixture::Fixture;
 use futures_util::future::join_all;
-use manifold_dispatcher::api::{Call, Outcome};
+use manifold_dispatcher::api::{Call, Error, Outcome};
 use manifold_dispatcher::native::{NativeRuntime, argument};
 use manifold_dispatcher::{Event, Invocation, Policy};
+use tokio::sync::Semaphore;
 
 /// A guest `count` that is no function: it answers how often it was run. And `twice`, which runs it twice.
 fn counting() -> Fixture {
@@ -128,4 +129,46 @@ async fn a_private_run_that_reaches_itself_is_a_cycle() {
     let invocation = Invocation::new(fixture.image("again"), fixture.args(&[])).policy(Policy::DoNotCache);
     let error = fixture.dispatcher.run(invocation).await.unwrap_err();
     assert!(format!("{error:?}").contains("a cycle of requests"), "{error:?}");
+}
+
+/// `gate` waits for a permit of the semaphore; `above` runs `count`, then `gate`, and answers what `count` did.
+fn gated(gate: &Arc<Semaphore>) -> Fixture {
+    let (gate, runs) = (Arc::clone(gate), Arc::new(AtomicUsize::new(0)));
+    let runtime = NativeRuntime::builder("gated", "1")
+        .guest("count", move |guest| {
+            let number = runs.fetch_add(1, Ordering::Relaxed) + 1;
+            async move { guest.blob(number.to_string()).await }
+        })
+        .guest("above", move |guest| {
+            let gate = Arc::clone(&gate);
+            async move {
+                let counted = guest.run(&guest.text("image").await?, guest.put_tree([]).await?).await?;
+                gate.acquire().await.map_err(|_| Error::guest_failed("closed"))?.forget();
+                Ok(counted)
+            }
+        })
+        .build()
+        .unwrap();
+    Fixture::with(runtime, |builder| builder.permits(4))
+}
+
+#[tokio::test]
+async fn recomputing_all_is_not_content_with_what_another_call_took_from_the_memo() {
+    let gate = Arc::new(Semaphore::new(0));
+    let fixture = gated(&gate);
+    let count = fixture.image("count");
+    let alone = Invocation::new(&count, fixture.args(&[]));
+    assert_eq!(run(&fixture, &alone, Policy::Reuse).await, "1");
+    let invocation = Invocation::new(fixture.image("above"), fixture.args(&[("image", &count)]));
+    let reusing = run(&fixture, &invocation, Policy::Reuse);
+    let recomputing = run(&fixture, &invocation, Policy::RecomputeAll);
+    let opening = async {
+        while fixture.dispatcher.stats().joins == 0 {
+            tokio::task::yield_now().await;
+        }
+        gate.add_permits(2);
+    };
+    let (reused, recomputed, ()) = futures_util::join!(reusing, recomputing, opening);
+    assert_eq!((reused.as_str(), recomputed.as_str()), ("1", "2"));
+    assert_eq!(run(&fixture, &alone, Policy::Reuse).await, "2");
 }

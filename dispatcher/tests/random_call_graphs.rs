@@ -1,5 +1,5 @@
-//! Random call graphs, acyclic and cyclic, with shared nodes, failures, duplicates and lazy guests, wanted by many callers at
-//! once, some of whom give up, against a sequential oracle.
+//! Random call graphs, acyclic and cyclic, with shared nodes, failures, duplicates and guests that wait in odd ways, wanted by
+//! many callers at once, of all policies, some of whom give up, against a sequential oracle.
 
 mod fixture;
 
@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fixture::Fixture;
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use manifold_dispatcher::api::{Call, Error, Outcome, Reason, Result};
 use manifold_dispatcher::native::{NativeGuest, NativeRuntime, argument};
-use manifold_dispatcher::{Completion, Invocation};
+use manifold_dispatcher::{Completion, Invocation, Policy};
 use proptest::prelude::*;
 
 /// What a node does with its children, besides adding up what they answer.
@@ -23,6 +25,10 @@ enum Style {
     Many,
     /// All begun, then awaited from the last to the first.
     Lazy,
+    /// All at once, in whatever order they come.
+    Unordered,
+    /// Each begun and given up, then all in one `run_many` beside a single run of the first.
+    Fickle,
     /// Fails once its children have answered.
     Fail,
     /// Counts a failed child as 1000.
@@ -74,6 +80,34 @@ async fn node(guest: NativeGuest, graph: Graph) -> Result<Outcome> {
             results
         }
         Style::Many | Style::Fail => guest.host().run_many(calls).await,
+        Style::Unordered => {
+            let runs = calls.into_iter().enumerate().map(|(place, call)| {
+                let run = guest.host().run(call);
+                async move { (place, run.await) }
+            });
+            let mut runs: FuturesUnordered<_> = runs.collect();
+            let mut results = Vec::new();
+            while let Some(result) = runs.next().await {
+                results.push(result);
+            }
+            results.sort_by_key(|(place, _)| *place);
+            results.into_iter().map(|(_, result)| result).collect()
+        }
+        Style::Fickle => {
+            for call in &calls {
+                let mut run = guest.host().run(call.clone());
+                let _ = futures_util::poll!(&mut run);
+            }
+            let first = calls.first().cloned();
+            let beside = async {
+                match first {
+                    Some(call) => Some(guest.host().run(call).await),
+                    None => None,
+                }
+            };
+            let (results, _) = futures_util::future::join(guest.host().run_many(calls), beside).await;
+            results
+        }
         Style::Lazy => {
             let mut begun: Vec<_> = calls.into_iter().map(|call| Some(guest.host().run(call))).collect();
             let mut results = Vec::new();
@@ -127,6 +161,8 @@ fn graphs(cyclic: bool) -> impl Strategy<Value = Graph> {
         4 => Just(Style::Sequence),
         4 => Just(Style::Many),
         4 => Just(Style::Lazy),
+        4 => Just(Style::Unordered),
+        2 => Just(Style::Fickle),
         1 => Just(Style::Fail),
         2 => Just(Style::Forgive),
     ];
@@ -144,11 +180,17 @@ fn graphs(cyclic: bool) -> impl Strategy<Value = Graph> {
     })
 }
 
-/// A caller: the node it wants, and after how many turns of the scheduler it gives up, if it does.
-type Caller = (prop::sample::Index, Option<u8>);
+/// A caller: the node it wants, after how many turns of the scheduler it gives up, if it does, and how it uses the memo.
+type Caller = (prop::sample::Index, Option<u8>, Policy);
 
 fn callers() -> impl Strategy<Value = Vec<Caller>> {
-    prop::collection::vec((any::<prop::sample::Index>(), prop::option::weighted(0.3, 0u8..40)), 1..8)
+    let policy = prop_oneof![
+        6 => Just(Policy::Reuse),
+        1 => Just(Policy::DoNotCache),
+        1 => Just(Policy::Recompute),
+        1 => Just(Policy::RecomputeAll),
+    ];
+    prop::collection::vec((any::<prop::sample::Index>(), prop::option::weighted(0.3, 0u8..40), policy), 1..8)
 }
 
 async fn agree(graph: Graph, permits: usize, width: usize, callers: Vec<Caller>) {
@@ -164,9 +206,9 @@ async fn agree(graph: Graph, permits: usize, width: usize, callers: Vec<Caller>)
     let invocation = |index: usize| Invocation::new(&image, fixture.args(&[("node", &index.to_string())])).unpinned();
     let runs: Vec<_> = callers
         .iter()
-        .map(|(node, gives_up)| {
+        .map(|(node, gives_up, policy)| {
             let index = node.index(graph.len());
-            let (dispatcher, invocation) = (fixture.dispatcher.clone(), invocation(index));
+            let (dispatcher, invocation) = (fixture.dispatcher.clone(), invocation(index).policy(*policy));
             let run = tokio::spawn(async move { dispatcher.run(invocation).await });
             if let Some(turns) = *gives_up {
                 let run = run.abort_handle();

@@ -5,6 +5,7 @@ mod fixture;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use fixture::{Fixture, store_chain};
 use manifold_dispatcher::api::{
@@ -12,7 +13,7 @@ use manifold_dispatcher::api::{
     TreeEntry, async_trait,
 };
 use manifold_dispatcher::native::{NativeRuntime, argument};
-use manifold_dispatcher::{Dispatcher, Invocation};
+use manifold_dispatcher::{Budget, Dispatcher, Invocation};
 use tokio::sync::Semaphore;
 
 fn fold_fixture() -> Fixture {
@@ -134,7 +135,7 @@ async fn a_result_that_nobody_looks_at_yet_holds_no_permit() {
         let patient = Invocation::new(fixture.image("patient"), fixture.args(&[("echo", &echo)]));
         fixture.dispatcher.run(patient).await.unwrap()
     };
-    let completion = tokio::time::timeout(std::time::Duration::from_secs(20), finish).await.expect("no hang");
+    let completion = tokio::time::timeout(Duration::from_secs(20), finish).await.expect("no hang");
     assert_eq!(fixture.text(completion.outcome), "z");
 }
 
@@ -178,7 +179,7 @@ async fn preparing_a_module_holds_no_permit() {
         completion
     };
     let both = async { tokio::join!(slow_run, quick_run) };
-    let (slow, quick) = tokio::time::timeout(std::time::Duration::from_secs(20), both).await.expect("no hang");
+    let (slow, quick) = tokio::time::timeout(Duration::from_secs(20), both).await.expect("no hang");
     assert_eq!(slow.unwrap().outcome, quick.unwrap().outcome);
 }
 
@@ -206,4 +207,46 @@ async fn a_later_root_is_not_starved() {
         }
     );
     assert_eq!((small_done.into_inner(), huge_done.into_inner()), (1, 2));
+}
+
+/// A call that joins what a huge one has put at the bottom of its queue does not wait for all that lies above.
+#[tokio::test]
+async fn a_root_that_joins_has_its_turns_too() {
+    const CHILDREN: usize = 300;
+    let runtime = NativeRuntime::builder("wide", "1")
+        .guest("leaf", |guest| async move {
+            tokio::task::yield_now().await;
+            guest.blob(guest.bytes("number").await?).await
+        })
+        .guest("wide", |guest| async move {
+            let image = guest.text("leaf").await?;
+            let mut calls = Vec::new();
+            for number in 0..CHILDREN {
+                let number = Outcome::blob(guest.host().put_blob(number.to_string().into()).await?);
+                calls.push(Call { image: image.clone(), args: guest.put_tree([argument("number", number)]).await? });
+            }
+            for result in guest.host().run_many(calls).await {
+                result?;
+            }
+            guest.blob("all").await
+        })
+        .build()
+        .unwrap();
+    let fixture = Fixture::with(runtime, |builder| builder.permits(1));
+    let leaf = fixture.image("leaf");
+    let wide = Invocation::new(fixture.image("wide"), fixture.args(&[("leaf", &leaf)]));
+    let wide = tokio::spawn({
+        let dispatcher = fixture.dispatcher.clone();
+        async move { dispatcher.run(wide).await }
+    });
+    while fixture.runs() < 2 {
+        tokio::task::yield_now().await;
+    }
+    // The first of its children has waited longest, and is last.
+    let first =
+        Invocation::new(&leaf, fixture.args(&[("number", "0")])).budget(Budget::new().deadline(Duration::from_secs(5)));
+    fixture.dispatcher.run(first).await.unwrap();
+    assert_eq!(fixture.dispatcher.stats().joins, 1, "it was under way");
+    assert!(fixture.runs() < 20, "{} runs came before", fixture.runs());
+    wide.await.unwrap().unwrap();
 }
