@@ -51,7 +51,7 @@ async fn count_down(guest: NativeGuest) -> Result<Outcome, Error> {
     }
     let below = Outcome::blob(guest.host().put_blob((number - 1).to_string().into()).await?);
     let args = guest.put_tree([argument("number", below)]).await?;
-    guest.run(&guest.job().image.to_string(), args).await
+    guest.run(&guest.job().image, args).await
 }
 
 fn counting_down(fixture: &Fixture, number: u32) -> Invocation {

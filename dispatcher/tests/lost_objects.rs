@@ -143,7 +143,7 @@ async fn a_guest_that_always_misses_something_new_is_run_a_bounded_number_of_tim
                 return guest.blob("bottom").await;
             }
             let below = Outcome::blob(guest.host().put_blob((number - 1).to_string().into()).await?);
-            guest.run(&guest.job().image.to_string(), guest.put_tree([argument("number", below)]).await?).await
+            guest.run(&guest.job().image, guest.put_tree([argument("number", below)]).await?).await
         })
         .build()
         .unwrap();
@@ -151,7 +151,8 @@ async fn a_guest_that_always_misses_something_new_is_run_a_bounded_number_of_tim
     let invocation = Invocation::new(fixture.image("miss"), fixture.args(&[("number", "5")]));
     let completion = fixture.dispatcher.run(invocation).await.unwrap();
     assert_eq!(fixture.text(completion.outcome), "bottom");
-    assert!(fixture.runs() < 6 * 40, "{} runs for six frames", fixture.runs());
+    // Every level adds 17 runs to those of the level above: it does not multiply them.
+    assert!(fixture.runs() <= 17 * (1 + 2 + 3 + 4 + 5 + 6), "{} runs for six frames", fixture.runs());
 }
 
 /// Folds the fixture `name` over a store that loses objects, until it succeeds, and compares with the golden vector.
