@@ -50,4 +50,17 @@ macro_rules! store_through {
     };
 }
 
-pub(crate) use {source_through, store_through};
+/// The methods of `Runtime` that describe it, asked of another one.
+macro_rules! description_through {
+    ($self:ident => $inner:expr) => {
+        fn host_image(&$self) -> &HostImage {
+            $inner.host_image()
+        }
+
+        fn capabilities(&$self) -> Capabilities {
+            $inner.capabilities()
+        }
+    };
+}
+
+pub(crate) use {description_through, source_through, store_through};

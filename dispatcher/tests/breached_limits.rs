@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use fixture::Fixture;
 use manifold_dispatcher::api::{Error, Limit, Limits, Outcome, Reason, Status};
 use manifold_dispatcher::native::{NativeGuest, NativeRuntime, argument};
-use manifold_dispatcher::{Budget, Invocation, Policy};
+use manifold_dispatcher::{Budget, Completion, Invocation, Policy};
 use tokio::sync::Semaphore;
 
 /// Guests `count-down`, which nests as deep as its argument says and stores something on every level; `hang`; `try`, which runs
@@ -166,30 +166,39 @@ async fn the_deadline_does_not_cover_queueing() {
     assert_eq!(fixture.text(queued.await.unwrap().unwrap().outcome), "bottom");
 }
 
-#[tokio::test]
-async fn who_may_use_more_is_not_ended_by_the_limit_of_whom_it_shares_with() {
-    let gate = Arc::new(Semaphore::new(0));
-    let fixture = fixture_with(Budget::new(), Arc::clone(&gate));
+/// Runs `poor` and then `rich` while a third one holds the only permit, so that they share what they have in common.
+async fn meet(
+    fixture: &Fixture,
+    gate: &Semaphore,
+    poor: Invocation,
+    rich: Invocation,
+) -> (Result<Completion, Error>, Result<Completion, Error>) {
     let run = |invocation: Invocation| {
         let dispatcher = fixture.dispatcher.clone();
         tokio::spawn(async move { dispatcher.run(invocation).await })
     };
-    // The holder of the permit lets the other two meet in one run before it begins.
     let holder = run(Invocation::new(fixture.image("gate"), fixture.args(&[])));
     while fixture.runs() == 0 {
         tokio::task::yield_now().await;
     }
-    let poor = run(counting_down(&fixture, 20).budget(Budget::new().runs(5)));
+    let poor = run(poor);
     tokio::task::yield_now().await;
-    let rich = run(counting_down(&fixture, 20));
-    while fixture.dispatcher.stats().joins == 0 {
-        tokio::task::yield_now().await;
-    }
+    let rich = run(rich);
+    tokio::task::yield_now().await;
     gate.add_permits(1);
     holder.await.unwrap().unwrap();
-    let error = poor.await.unwrap().unwrap_err();
-    assert_eq!(error.breached_limit(), Some(Limit::Runs { count: 5 }));
-    assert_eq!(fixture.text(rich.await.unwrap().unwrap().outcome), "bottom");
+    (poor.await.unwrap(), rich.await.unwrap())
+}
+
+#[tokio::test]
+async fn who_may_use_more_is_not_ended_by_the_limit_of_whom_it_shares_with() {
+    let gate = Arc::new(Semaphore::new(0));
+    let fixture = fixture_with(Budget::new(), Arc::clone(&gate));
+    let poor = counting_down(&fixture, 20).budget(Budget::new().runs(5));
+    let (poor, rich) = meet(&fixture, &gate, poor, counting_down(&fixture, 20)).await;
+    assert_eq!(poor.unwrap_err().breached_limit(), Some(Limit::Runs { count: 5 }));
+    assert_eq!(fixture.text(rich.unwrap().outcome), "bottom");
+    assert!(fixture.dispatcher.stats().joins > 0, "they have met");
 }
 
 /// The rich caller's own frame, and not only the caller, is not ended by what the poor one may not.
@@ -197,26 +206,15 @@ async fn who_may_use_more_is_not_ended_by_the_limit_of_whom_it_shares_with() {
 async fn a_frame_that_may_use_more_runs_again_what_another_calls_limit_ended() {
     let gate = Arc::new(Semaphore::new(0));
     let fixture = fixture_with(Budget::new(), Arc::clone(&gate));
-    let run = |invocation: Invocation| {
-        let dispatcher = fixture.dispatcher.clone();
-        tokio::spawn(async move { dispatcher.run(invocation).await })
-    };
-    let holder = run(Invocation::new(fixture.image("gate"), fixture.args(&[])));
-    while fixture.runs() == 0 {
-        tokio::task::yield_now().await;
-    }
-    let poor = run(counting_down(&fixture, 20).budget(Budget::new().runs(5)));
-    tokio::task::yield_now().await;
+    let poor = counting_down(&fixture, 20).budget(Budget::new().runs(5));
     let count_down = fixture.image("count-down");
     let rich = Invocation::new(fixture.image("try"), fixture.args(&[("image", &count_down), ("number", "20")]));
-    let rich = run(rich);
-    tokio::task::yield_now().await;
-    gate.add_permits(1);
-    holder.await.unwrap().unwrap();
-    assert!(poor.await.unwrap().is_err());
-    let completion = rich.await.unwrap().unwrap();
+    let (poor, rich) = meet(&fixture, &gate, poor, rich).await;
+    assert!(poor.is_err());
+    let completion = rich.unwrap();
     assert_eq!(fixture.text(completion.outcome), "bottom");
     assert!(fixture.dispatcher.look_up(completion.request).unwrap().is_some(), "and owes nothing to the breach");
+    assert!(fixture.dispatcher.stats().joins > 0, "they have met");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use manifold_dispatcher::api::{EntryMode, Object, ObjectId, ObjectKind, Outcome, Tree, TreeEntry};
@@ -266,7 +266,8 @@ fn a_damaged_value_is_said_and_never_served_and_can_be_dropped() {
     ];
     let sort = |damages: &mut Vec<Damage>| damages.sort_by_key(ToString::to_string);
     let mut found = verified.damages.clone();
-    (sort(&mut expected), sort(&mut found));
+    sort(&mut expected);
+    sort(&mut found);
     assert_eq!(found, expected);
 
     store.drop_damaged(&verified).unwrap();
@@ -360,8 +361,11 @@ fn a_collection_keeps_what_was_written_lately() {
     assert!(store.read(id).unwrap().is_some());
 }
 
-/// A store with a hundred outcomes in it, as the bytes of its file.
-fn sample() -> (Vec<u8>, Vec<(ObjectId, Object)>) {
+/// The bytes of a store's file, and the requests that are in it with the objects that they answer.
+type Sample = (Vec<u8>, Vec<(ObjectId, Object)>);
+
+/// A store with a hundred outcomes in it.
+fn sample() -> Sample {
     let directory = tempfile::tempdir().unwrap();
     let store = lazy(directory.path());
     let mut objects = Vec::new();
@@ -413,7 +417,7 @@ proptest! {
         cut in prop::option::of(any::<prop::sample::Index>()),
         check in any::<bool>(),
     ) {
-        static SAMPLE: std::sync::LazyLock<(Vec<u8>, Vec<(ObjectId, Object)>)> = std::sync::LazyLock::new(sample);
+        static SAMPLE: LazyLock<Sample> = LazyLock::new(sample);
         let (bytes, objects) = &*SAMPLE;
         let mut bytes = bytes.clone();
         for (index, bit) in flips {

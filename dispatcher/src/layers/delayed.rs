@@ -8,7 +8,7 @@ use manifold_runtime_api::{
 };
 
 use crate::store::{ObjectSource, Pin, Store};
-use crate::through::{source_through, store_through};
+use crate::through::{description_through, source_through, store_through};
 
 /// Makes a source, store or runtime slower, as a disk, a network or a cold container would be.
 #[derive(Debug)]
@@ -40,13 +40,7 @@ impl<T: Store> Store for Delayed<T> {
 
 #[async_trait]
 impl<T: Runtime> Runtime for Delayed<T> {
-    fn host_image(&self) -> &HostImage {
-        self.inner.host_image()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
+    description_through!(self => self.inner);
 
     async fn prepare(&self, module: Module, limits: &Limits, host: &dyn Host) -> Result<()> {
         self.inner.prepare(module, limits, host).await

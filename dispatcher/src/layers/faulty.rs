@@ -8,6 +8,7 @@ use manifold_runtime_api::{
 use parking_lot::Mutex;
 
 use crate::store::{ObjectSource, Pin, Store};
+use crate::through::description_through;
 
 /// What goes wrong, how often. Chances are from 0 to 1; which operation they hit follows from the seed, the operation, what it
 /// is about, and how often that was asked before, and from nothing else.
@@ -196,13 +197,7 @@ impl<T: Store> Store for Faulty<T> {
 
 #[async_trait]
 impl<T: Runtime> Runtime for Faulty<T> {
-    fn host_image(&self) -> &HostImage {
-        self.inner.host_image()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
+    description_through!(self => self.inner);
 
     async fn prepare(&self, module: Module, limits: &Limits, host: &dyn Host) -> Result<()> {
         self.inner.prepare(module, limits, host).await

@@ -8,6 +8,7 @@ use manifold_runtime_api::{
 };
 
 use crate::store::{ObjectSource, Pin, Store};
+use crate::through::description_through;
 
 /// Counts what a source, store or runtime does.
 #[derive(Debug)]
@@ -162,13 +163,7 @@ impl<T: Store> Store for Measured<T> {
 
 #[async_trait]
 impl<T: Runtime> Runtime for Measured<T> {
-    fn host_image(&self) -> &HostImage {
-        self.inner.host_image()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
+    description_through!(self => self.inner);
 
     async fn prepare(&self, module: Module, limits: &Limits, host: &dyn Host) -> Result<()> {
         self.inner.prepare(module, limits, host).await
