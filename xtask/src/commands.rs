@@ -15,9 +15,14 @@ pub(crate) fn fold(arguments: &[OsString]) -> Result {
     run(cargo().args(["build", "--quiet", "--release", "--package", "manifold"]))?;
     let mut manifold = Command::new(target().join("release").join("manifold"));
     manifold.arg("fold").args(arguments);
-    let says_how_often = |argument: &OsString| argument.as_encoded_bytes().starts_with(b"--repeat");
-    if !arguments.iter().any(says_how_often) {
+    let says =
+        |option: &str| arguments.iter().any(|argument| argument.as_encoded_bytes().starts_with(option.as_bytes()));
+    if !says("--repeat") {
         manifold.args(["--repeat", "2"]);
+    }
+    // Computed once and remembered once, whatever the user's own store has from before.
+    if !says("--store") && !says("--no-store") {
+        manifold.arg("--no-store");
     }
     run(&mut manifold)
 }
