@@ -242,9 +242,9 @@ async fn a_root_that_joins_has_its_turns_too() {
     while fixture.runs() < 2 {
         tokio::task::yield_now().await;
     }
-    // The first of its children has waited longest, and is last.
+    // The first of its children runs. The second one has waited longest, and is last.
     let first =
-        Invocation::new(&leaf, fixture.args(&[("number", "0")])).budget(Budget::new().deadline(Duration::from_secs(5)));
+        Invocation::new(&leaf, fixture.args(&[("number", "1")])).budget(Budget::new().deadline(Duration::from_secs(5)));
     fixture.dispatcher.run(first).await.unwrap();
     assert_eq!(fixture.dispatcher.stats().joins, 1, "it was under way");
     assert!(fixture.runs() < 20, "{} runs came before", fixture.runs());
