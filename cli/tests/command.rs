@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Runs the command with a store that is new every time.
-fn manifold(directory: &Path, arguments: &[&str]) -> Output {
+fn manifold<S: AsRef<OsStr>>(directory: &Path, arguments: &[S]) -> Output {
     let cache = TempDir::new().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_manifold"));
     command.args(arguments).current_dir(directory).env("XDG_CACHE_HOME", cache.path()).env_remove("MANIFOLD_STORE");
@@ -135,9 +135,8 @@ fn large_files_and_names_that_are_no_text() {
         let report = json(root.path(), &["fold", "--json", "--post", visitor]);
         assert_eq!(report["result"]["text"], "100000000\n", "{visitor}");
     }
-    let mut command = Command::new(env!("CARGO_BIN_EXE_manifold"));
-    command.args(["run", "file-count", "--raw", "--arg"]).current_dir(root.path());
-    let output = command.arg(OsStr::from_bytes(b"in=caf\xe9")).output().unwrap();
+    let arguments = ["run", "file-count", "--raw", "--arg"].map(OsStr::new);
+    let output = manifold(root.path(), &[&arguments[..], &[OsStr::from_bytes(b"in=caf\xe9")]].concat());
     assert_eq!(String::from_utf8_lossy(&output.stdout), "1\n", "{}", String::from_utf8_lossy(&output.stderr));
 }
 

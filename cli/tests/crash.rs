@@ -10,31 +10,49 @@ use proptest::strategy::{Strategy, ValueTree};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Files in the directory that is folded: enough for several commits.
+/// Files in the directory that is folded, each of another size, so that every visit has an outcome of its own.
 const FILES: usize = 4000;
 
-fn manifold(place: &Path, arguments: &[&str]) -> Command {
+/// The command with the store number `round`.
+fn manifold(place: &Path, round: usize, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_manifold"));
-    command.args(arguments).args(["--store", "store"]).current_dir(place).env_remove("MANIFOLD_STORE");
+    let store = format!("store-{round}");
+    command.args(arguments).args(["--store", &store]).current_dir(place).env_remove("MANIFOLD_STORE");
     command
 }
 
-fn start_fold(place: &Path, salt: &str) -> Child {
-    let mut fold = manifold(place, &["fold", "tree", "--json", "--salt", salt]);
-    fold.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+const FOLD: [&str; 5] = ["fold", "tree", "--json", "--post", "total-size"];
+
+fn start_fold(place: &Path, round: usize) -> Child {
+    manifold(place, round, &FOLD).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-fn json(place: &Path, arguments: &[&str]) -> Value {
-    let output = manifold(place, arguments).output().unwrap();
+fn json(place: &Path, round: usize, arguments: &[&str]) -> Value {
+    let output = manifold(place, round, arguments).output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn check(place: &Path) -> u64 {
-    let verified = json(place, &["verify", "--json"]);
+/// Verifies the store number `round`, and answers how many memo entries and pins it has.
+fn check(place: &Path, round: usize) -> (u64, u64) {
+    let verified = json(place, round, &["verify", "--json"]);
     assert_eq!(verified["damages"], Value::Array(Vec::new()), "{verified}");
     assert_eq!(verified["entries_without_object"], 0, "a hit without its object: {verified}");
-    verified["entries"].as_u64().unwrap()
+    (verified["entries"].as_u64().unwrap(), verified["pins"].as_u64().unwrap())
+}
+
+/// Waits until the store's file was seen to change so many times, or `victim` is over.
+fn wait_for_writes(place: &Path, round: usize, times: u64, victim: &mut Child) {
+    let file = place.join(format!("store-{round}/manifold.redb"));
+    let state = || fs::metadata(&file).and_then(|file| Ok((file.len(), file.modified()?))).ok();
+    let mut seen = state();
+    let mut changes = 0;
+    while changes < times && victim.try_wait().unwrap().is_none() {
+        sleep(Duration::from_micros(200));
+        let now = state();
+        changes += u64::from(now != seen);
+        seen = now;
+    }
 }
 
 #[test]
@@ -44,43 +62,45 @@ fn a_process_that_is_killed_a_hundred_times_leaves_a_sound_store() {
     for number in 0..FILES {
         let directory = place.join(format!("tree/{}/{}", number / 500, number / 50));
         fs::create_dir_all(&directory).unwrap();
-        fs::write(directory.join(number.to_string()), format!("{number}\n")).unwrap();
+        fs::write(directory.join(number.to_string()), vec![b'.'; number]).unwrap();
     }
     let mut random = proptest::test_runner::TestRunner::deterministic();
-    let mut delay = || (0u64..450).new_tree(&mut random).unwrap().current();
-    let (mut salts, mut in_the_midst, mut least) = (0, 0, 0);
+    let mut up_to = |most: u64| (0..most).new_tree(&mut random).unwrap().current();
+    let (mut round, mut least, mut in_the_midst) = (0, 0, 0);
     for crash in 0..100 {
-        let salt = salts.to_string();
-        let mut victim = start_fold(place, &salt);
+        let mut victim = start_fold(place, round);
         // Sometimes two processes share the store, and one of them is left alone.
-        let other = (crash % 4 == 0).then(|| start_fold(place, &salt));
-        sleep(Duration::from_millis(delay()));
+        let other = (crash % 8 == 0).then(|| start_fold(place, round));
+        // Half of the victims die at any time, the others while they write.
+        if crash % 2 == 0 {
+            sleep(Duration::from_millis(up_to(400)));
+        } else {
+            wait_for_writes(place, round, 1 + up_to(6), &mut victim);
+            sleep(Duration::from_micros(up_to(10_000)));
+        }
         let finished = victim.try_wait().unwrap();
         victim.kill().unwrap();
         let output = victim.wait_with_output().unwrap();
-        if let Some(mut other) = other {
-            assert!(other.wait().unwrap().success(), "the death of one process is the other's, too");
+        let other = other.map(|other| other.wait_with_output().unwrap());
+        for output in other.iter().chain(finished.map(|_| &output)) {
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "the death of one process is another's, too: {errors}");
         }
-        match finished {
-            None => in_the_midst += 1,
-            Some(status) => {
-                assert!(status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-                salts += 1;
-            }
+        in_the_midst += u32::from(finished.is_none());
+
+        // At once, before another process mends what this one has broken.
+        let (entries, pins) = check(place, round);
+        assert!(entries >= least, "what was committed is gone: {entries} entries of {least}");
+        if finished.is_some() || other.is_some() {
+            assert_eq!(pins, 1, "what came to an end is pinned");
+            round += 1;
         }
-        if crash % 5 == 4 {
-            let entries = check(place);
-            assert!(entries >= least, "what was committed is gone: {entries} entries of {least}");
-            least = entries;
-        }
+        least = if finished.is_some() || other.is_some() { 0 } else { entries };
     }
-    let pins = manifold(place, &["pins"]).output().unwrap();
-    let pins = String::from_utf8(pins.stdout).unwrap().lines().count();
-    assert!(pins >= salts, "{pins} pins of {salts} folds that came to an end");
     assert!(in_the_midst > 30, "only {in_the_midst} processes were killed at work");
-    for salt in 0..=salts {
-        let report = json(place, &["fold", "tree", "--json", "--salt", &salt.to_string()]);
-        assert_eq!(report["result"]["text"], format!("{FILES}\n"));
+    for round in 0..=round {
+        let report = json(place, round, &FOLD);
+        assert_eq!(report["result"]["text"], format!("{}\n", FILES * (FILES - 1) / 2));
+        check(place, round);
     }
-    assert!(check(place) >= least);
 }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use fixture::Fixture;
 use manifold_dispatcher::api::{
-    Capabilities, Host, HostImage, Job, Module, Object, ObjectId, ObjectKind, Outcome, Result, Runtime, Status, async_trait,
+    Capabilities, Host, HostImage, Job, Module, Object, ObjectId, ObjectKind, Outcome, Result, Runtime, Status,
+    async_trait,
 };
 use manifold_dispatcher::layers::{Delayed, Faults, Faulty, Measured, Verified};
 use manifold_dispatcher::native::NativeRuntime;
