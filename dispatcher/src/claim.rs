@@ -6,6 +6,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::task::Waker;
 
 use futures_util::future::{AbortHandle, AbortRegistration};
 use manifold_runtime_api::{Error, Limit, ObjectId, Outcome, Reason, Result};
@@ -84,6 +85,8 @@ pub(crate) struct Flight {
     /// recursion that goes back up must not be overtaken by what has not begun yet.
     permit: Mutex<Held>,
     queue: Mutex<Queue>,
+    /// Wakes the task of the flight's guest.
+    guest: Mutex<Option<Waker>>,
     abort: AbortHandle,
 }
 
@@ -209,14 +212,17 @@ impl Claims {
         }
     }
 
-    /// Takes a flight that has stopped out of the table, and hands its permit to a frame that goes on because of it. A caller
-    /// from outside gets none, for it may take its time before it looks.
-    fn stop(&self, flight: &Flight) {
+    /// Takes a flight that has stopped out of the table, and hands its permit to a frame that goes on because of it, which is
+    /// answered. A caller from outside gets none, for it may take its time before it looks.
+    fn stop(&self, flight: &Flight) -> Option<Arc<Flight>> {
         let mut permit = flight.end();
+        let mut heir = None;
         let mut table = self.table.lock();
         let frames = table.nodes.remove(&flight.serial).map(|node| node.waiting_frames).unwrap_or_default();
         for waiter in frames.iter().filter_map(|serial| table.nodes.get(serial)) {
-            permit = permit.and_then(|permit| waiter.flight.offer(permit));
+            let Some(left) = permit.take() else { break };
+            permit = waiter.flight.offer(left);
+            heir = permit.is_none().then(|| Arc::clone(&waiter.flight));
         }
         if let Entry::Occupied(mut flights) = table.flights.entry(flight.request) {
             flights.get_mut().retain(|other| other.serial != flight.serial);
@@ -227,6 +233,7 @@ impl Claims {
         // A permit must not be dropped under the lock: whoever gets it may be resumed at once.
         drop(table);
         drop(permit);
+        heir
     }
 
     #[cfg(test)]
@@ -256,6 +263,14 @@ impl Flight {
             self.clock.pauses();
         }
         permit
+    }
+
+    /// Names what wakes the task of the flight's guest.
+    pub(crate) fn wakes(&self, waker: &Waker) {
+        let mut guest = self.guest.lock();
+        if guest.as_ref().is_none_or(|guest| !guest.will_wake(waker)) {
+            *guest = Some(waker.clone());
+        }
     }
 
     pub(crate) fn has_permit(&self) -> bool {
@@ -327,6 +342,7 @@ impl Table {
             settled: watch::Sender::new(None),
             permit: Mutex::default(),
             queue: Mutex::default(),
+            guest: Mutex::default(),
             abort,
         });
         let mut after = Vec::new();
@@ -352,12 +368,12 @@ impl Table {
             return true;
         }
         loop {
-            match below.step(|serial| self.waits_for(serial)) {
+            match below.step(|serial| self.waits_for(serial), |serial| self.nodes.contains_key(&serial)) {
                 None => return false,
                 Some(met) if above.met.contains(&met) => return true,
                 Some(_) => {}
             }
-            match above.step(|serial| self.waiting_frames(serial)) {
+            match above.step(|serial| self.waiting_frames(serial), |serial| self.nodes.contains_key(&serial)) {
                 None => return false,
                 Some(met) if below.met.contains(&met) => return true,
                 Some(_) => {}
@@ -414,8 +430,8 @@ impl Search {
         Self { met: HashSet::from([serial]), open: vec![(serial, 0)] }
     }
 
-    /// Takes the next edge, and answers where it leads; `None` when there is no more.
-    fn step<'a>(&mut self, edges: impl Fn(u64) -> &'a [u64]) -> Option<u64> {
+    /// Takes the next edge to a flight that is `alive`, and answers where it leads; `None` when there is no more.
+    fn step<'a>(&mut self, edges: impl Fn(u64) -> &'a [u64], alive: impl Fn(u64) -> bool) -> Option<u64> {
         loop {
             let (serial, next) = self.open.last_mut()?;
             let Some(to) = edges(*serial).get(*next).copied() else {
@@ -423,6 +439,9 @@ impl Search {
                 continue;
             };
             *next += 1;
+            if !alive(to) {
+                continue;
+            }
             if self.met.insert(to) {
                 self.open.push((to, 0));
             }
@@ -473,8 +492,13 @@ impl Lead {
     }
 
     fn publish(&self, settled: Settled) {
-        self.claims.stop(&self.flight);
+        let heir = self.claims.stop(&self.flight);
         self.flight.settled.send_replace(Some(settled));
+        // The heir's guest may wait for something else, and then it must not keep the permit.
+        let guest = heir.and_then(|heir| heir.guest.lock().clone());
+        if let Some(guest) = guest {
+            guest.wake();
+        }
     }
 }
 
@@ -524,6 +548,7 @@ impl Drop for Wait {
 mod tests {
     //! Every test runs under shuttle, which tries random orders of what the claims' lock allows.
 
+    use std::mem::take;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures_util::FutureExt;
@@ -703,15 +728,18 @@ mod tests {
         explore(|| {
             let claims: Arc<Claims> = Arc::default();
             let running = Arc::new(AtomicUsize::new(0));
+            let executions = Arc::new(Mutex::new(Vec::new()));
             let callers = (0..4).map(|_| {
                 let (claims, running) = (Arc::clone(&claims), Arc::clone(&running));
+                let executions = Arc::clone(&executions);
                 spawn(async move {
                     let leaves = thread_rng().gen_bool(0.5);
                     let wait = match claim(&claims, None, "a") {
                         Ok(Claim::Join(wait)) => wait,
                         Ok(Claim::Run(mut lead, wait)) => {
                             let registration = lead.registration().unwrap();
-                            spawn(Abortable::new(execute(lead, running), registration));
+                            let execution = spawn(Abortable::new(execute(lead, running), registration));
+                            executions.lock().push(execution);
                             wait
                         }
                         Err(error) => panic!("{error:?}"),
@@ -725,6 +753,9 @@ mod tests {
                 })
             });
             block_on(join_all(callers.collect::<Vec<_>>()));
+            let executions = take(&mut *executions.lock());
+            block_on(join_all(executions));
+            assert!(claims.is_empty());
         });
     }
 
@@ -767,15 +798,16 @@ mod tests {
                         panic!("nobody else wants it")
                     };
                     parent.flight().keep_permit(permits.queue(root).permit().await);
+                    let mut nested = None;
                     let wait = match claim(&claims, Some(parent.flight()), name) {
                         Ok(Claim::Join(wait)) => wait,
                         Ok(Claim::Run(child, wait)) => {
                             let permits = Arc::clone(&permits);
-                            spawn(async move {
+                            nested = Some(spawn(async move {
                                 child.flight().keep_permit(permits.queue(root).permit().await);
                                 yield_now().await;
                                 child.settle(success());
-                            });
+                            }));
                             wait
                         }
                         Err(error) => panic!("{error:?}"),
@@ -787,6 +819,9 @@ mod tests {
                         parent.flight().keep_permit(permit);
                     }
                     parent.settle(success());
+                    if let Some(nested) = nested {
+                        nested.await.unwrap();
+                    }
                 })
             });
             block_on(join_all(tasks.collect::<Vec<_>>()));

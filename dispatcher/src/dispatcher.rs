@@ -122,7 +122,7 @@ impl Dispatcher {
     pub async fn prepare(&self, image: &str, std: Option<ObjectId>) -> Result<()> {
         let core = &self.core;
         let image = core.resolver.resolve(image, std, &core.objects, &core.registry)?;
-        core.prepare(&image).await
+        core.prepare(&image, &core.allowance).await
     }
 
     /// Reads an object from the store or a source.

@@ -6,7 +6,7 @@ use std::future::{Future, poll_fn};
 use std::mem::take;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -42,8 +42,15 @@ struct Waiting {
     resuming: usize,
     wakers: Vec<Waker>,
     polled: bool,
-    /// Their place in the queue.
+    /// Their place in the queue, which wakes the guest's own task, and whether it was seen granted while nobody took it.
     place: Option<Queued>,
+    seen_idle: bool,
+    /// Wakes the guest's own task.
+    guest: Option<Waker>,
+    /// Whether the guest is being polled just now, and what comes is looked at afterwards.
+    polling: bool,
+    /// Whether the guest is done. Tasks that it has left behind get nothing more.
+    over: bool,
 }
 
 /// What a frame was told beside answers.
@@ -64,7 +71,7 @@ enum Nested {
 }
 
 /// How often a nested run is tried that others' limits ended.
-const TRIES: u32 = 4;
+const TRIES: u32 = 16;
 
 impl FrameHost {
     pub(crate) fn new(core: Arc<Core>, scope: Arc<Scope>, keyed: &Keyed, want: Want, flight: Arc<Flight>) -> Self {
@@ -77,6 +84,9 @@ impl FrameHost {
     }
 
     fn begin(&self, keyed: &Keyed) -> Result<Nested> {
+        if self.waiting.lock().over {
+            return Err(Error::new(Reason::Cancelled));
+        }
         if let Some(outcome) = self.core.look_up_wanted(keyed.request, self.nested, &self.scope)? {
             return Ok(Nested::Answered(outcome));
         }
@@ -122,29 +132,45 @@ impl FrameHost {
 
     /// Polls the guest. Whenever it has nothing to do until a nested run or a permit comes, it holds no permit: neither one that
     /// came from a nested run whose result it has not asked for yet, nor one from the queue for a future that it does not poll.
+    /// So that this is looked at, the guest is polled whenever a permit comes.
     pub(crate) async fn watched<T>(&self, guest: impl Future<Output = T>) -> T {
+        let _over = Over(self);
         let mut guest = pin!(guest);
         poll_fn(|context| {
-            self.waiting.lock().polled = false;
+            self.flight.wakes(context.waker());
+            let wakers = {
+                let mut waiting = self.waiting.lock();
+                (waiting.polling, waiting.polled) = (true, false);
+                waiting.guest = Some(context.waker().clone());
+                if waiting.is_granted() { take(&mut waiting.wakers) } else { Vec::new() }
+            };
+            wakers.into_iter().for_each(Waker::wake);
             let polled = guest.as_mut().poll(context);
             if polled.is_pending() {
-                self.release();
+                self.release(context);
             }
             polled
         })
         .await
     }
 
-    fn release(&self) {
+    fn release(&self, context: &Context<'_>) {
         let (permit, place, wakers) = {
             let mut waiting = self.waiting.lock();
+            waiting.polling = false;
             if waiting.suspended + waiting.resuming == 0 {
                 return;
             }
             let permit = self.flight.take_permit();
-            // Whoever was polled just now will take what has come since.
-            let idle = !waiting.polled && waiting.place.as_ref().is_some_and(Queued::is_granted);
-            let place = if idle { waiting.place.take() } else { None };
+            // Whoever was polled just now will take what has come since, and so may a task of the guest's that was woken just now.
+            let idle = !waiting.polled && waiting.is_granted();
+            let mut place = None;
+            if idle && waiting.seen_idle {
+                place = waiting.place.take();
+            } else if idle {
+                context.waker().wake_by_ref();
+            }
+            waiting.seen_idle = idle && place.is_none();
             let gone = permit.is_some() || place.is_some();
             (permit, place, if gone { take(&mut waiting.wakers) } else { Vec::new() })
         };
@@ -158,7 +184,7 @@ impl FrameHost {
         let mut nested = pin!(nested);
         poll_fn(|context| {
             let polled = nested.as_mut().poll(context);
-            if polled.is_pending() {
+            if polled.is_pending() && !self.waiting.lock().over {
                 drop(self.flight.take_permit());
             }
             polled
@@ -167,7 +193,7 @@ impl FrameHost {
     }
 
     /// Gets a permit: from the queue, or from a nested run that settles in the meantime.
-    pub(crate) async fn resume(&self) {
+    async fn resume(&self) {
         if self.flight.has_permit() {
             return;
         }
@@ -177,12 +203,22 @@ impl FrameHost {
             let mut waiting = self.waiting.lock();
             waiting.polled = true;
             let place = waiting.place.take();
-            if !self.flight.has_permit() {
-                match place.unwrap_or_else(|| self.core.permits.queue(self.scope.root)).poll(context) {
-                    Ok(permit) => self.flight.keep_permit(permit),
+            if !waiting.over && !self.flight.has_permit() {
+                let place = place.unwrap_or_else(|| self.core.permits.queue(self.scope.root));
+                let guest = waiting.guest.clone().unwrap_or_else(|| context.waker().clone());
+                match place.poll(&mut Context::from_waker(&guest)) {
+                    Ok(permit) => {
+                        self.flight.keep_permit(permit);
+                        // A task of the guest's takes it. Once that waits again, or is done, the guest has to give it away.
+                        if !waiting.polling {
+                            guest.wake();
+                        }
+                    }
                     Err(place) => {
                         waiting.place = Some(place);
-                        waiting.wakers.push(context.waker().clone());
+                        if !waiting.wakers.iter().any(|waker| waker.will_wake(context.waker())) {
+                            waiting.wakers.push(context.waker().clone());
+                        }
                         return Poll::Pending;
                     }
                 }
@@ -194,8 +230,28 @@ impl FrameHost {
     }
 }
 
-/// Counts a waiting future until it is dropped. Then those that wait for a permit look again, for the place in the queue may have
-/// had that future's waker.
+/// The end of a guest.
+struct Over<'a>(&'a FrameHost);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        let (place, wakers) = {
+            let mut waiting = self.0.waiting.lock();
+            waiting.over = true;
+            (waiting.place.take(), take(&mut waiting.wakers))
+        };
+        drop(place);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Waiting {
+    fn is_granted(&self) -> bool {
+        self.place.as_ref().is_some_and(Queued::is_granted)
+    }
+}
+
+/// Counts a waiting future until it is dropped. Then those that wait for a permit look again.
 struct Counted<'a> {
     host: &'a FrameHost,
     count: fn(&mut Waiting) -> &mut usize,

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use manifold_runtime_api::bstr::ByteSlice;
 use manifold_runtime_api::{
@@ -13,6 +13,7 @@ use quick_cache::sync::Cache;
 
 use crate::objects::Objects;
 use crate::registry::Registry;
+use crate::scope::Allowance;
 
 /// An image reference that has been followed to its end.
 pub(crate) struct ResolvedImage {
@@ -22,8 +23,9 @@ pub(crate) struct ResolvedImage {
     pub(crate) text_blob: ObjectId,
     pub(crate) module: Module,
     pub(crate) runtime: Arc<dyn Runtime>,
-    /// Whether the runtime was asked to prepare the module, so that a run has nothing to do but to run.
-    pub(crate) prepared: AtomicBool,
+    /// Whether the runtime was asked to prepare the module, without a bound on fuel and with one, so that a run has nothing to do
+    /// but to run.
+    pub(crate) prepared: [AtomicBool; 2],
     /// Trees of bound arguments. An earlier one wins over a later one.
     bound: Vec<ObjectId>,
 }
@@ -64,6 +66,11 @@ impl Resolver {
 }
 
 impl ResolvedImage {
+    /// Whether the module is ready for a call with this allowance.
+    pub(crate) fn is_prepared(&self, allowance: &Allowance) -> bool {
+        self.prepared[usize::from(allowance.fuel_bound().is_some())].load(Ordering::Relaxed)
+    }
+
     /// The arguments of the run: the call's own over the bound ones.
     pub(crate) fn arguments(&self, own: ObjectId, objects: &Objects) -> Result<ObjectId> {
         if self.bound.is_empty() {
@@ -138,7 +145,7 @@ impl Walk<'_> {
             text: text.into(),
             module,
             runtime,
-            prepared: AtomicBool::new(false),
+            prepared: Default::default(),
             bound,
         }
     }

@@ -25,7 +25,7 @@ pub(crate) struct RootCall {
 }
 
 /// How often a run is tried that others' limits ended, or whose outcome was lost before it could be pinned.
-const TRIES: u32 = 4;
+const TRIES: u32 = 16;
 
 impl RootCall {
     /// Resolves and keys the call.

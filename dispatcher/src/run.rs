@@ -19,7 +19,7 @@ use crate::permits::Queued;
 use crate::prepare::ReadOnlyHost;
 use crate::resolve::ResolvedImage;
 use crate::rewind::Rewinds;
-use crate::scope::Scope;
+use crate::scope::{Allowance, Scope};
 
 impl Core {
     /// Makes sure that `keyed` is being run, and answers a place among those who wait for it.
@@ -39,7 +39,7 @@ impl Core {
             return Err(Limit::Depth { levels }.into());
         }
         let measures = keyed.image.runtime.capabilities().fuel;
-        if !measures && scope.allowance.limits.fuel.or(scope.allowance.budget.fuel).is_some() {
+        if !measures && scope.allowance.fuel_bound().is_some() {
             let name = keyed.image.runtime.host_image().name();
             let problem = format!("runtime {name} measures no fuel, and the call has a bound on it");
             return Err(Error::runtime(problem).in_frame(self.frame(&keyed)));
@@ -54,7 +54,7 @@ impl Core {
             Claim::Run(mut lead, wait) => {
                 // The place in the queue is taken here and not in the task, so that nobody who asks later comes first. Preparing
                 // a module may take long, and so may an earlier execution's end: they hold neither place nor permit.
-                let ready = keyed.image.prepared.load(Ordering::Relaxed) && !lead.has_to_wait();
+                let ready = keyed.image.is_prepared(&scope.allowance) && !lead.has_to_wait();
                 let queued = ready.then(|| self.enqueue(lead.flight(), scope));
                 let registration = lead.registration();
                 let run = Arc::clone(self).lead(Arc::clone(scope), keyed, want, lead, queued);
@@ -87,7 +87,7 @@ impl Core {
                     None => {
                         let _compiling = scope.clock.queues();
                         // A module that cannot be prepared cannot be run, and the run says so with its frame.
-                        let _ = self.prepare(&keyed.image).await;
+                        let _ = self.prepare(&keyed.image, &scope.allowance).await;
                         self.enqueue(&flight, &scope)
                     }
                 };
@@ -112,7 +112,10 @@ impl Core {
                     };
                     self.tell(&Event::Rewound { request: keyed.request, lost });
                     want.complete = true;
-                    host.resume().await;
+                    if !flight.has_permit() {
+                        let _queueing = scope.clock.queues();
+                        flight.keep_permit(self.permits.queue(scope.root).permit().await);
+                    }
                 }
             }
         };
@@ -128,9 +131,11 @@ impl Core {
     }
 
     /// Has the runtime prepare an image's module.
-    pub(crate) async fn prepare(&self, image: &ResolvedImage) -> Result<()> {
-        let prepared = image.runtime.prepare(image.module, &self.allowance.limits, &ReadOnlyHost(&self.objects)).await;
-        image.prepared.store(true, Ordering::Relaxed);
+    pub(crate) async fn prepare(&self, image: &ResolvedImage, allowance: &Allowance) -> Result<()> {
+        let mut limits = allowance.limits;
+        limits.fuel = allowance.fuel_bound();
+        let prepared = image.runtime.prepare(image.module, &limits, &ReadOnlyHost(&self.objects)).await;
+        image.prepared[usize::from(limits.fuel.is_some())].store(true, Ordering::Relaxed);
         prepared
     }
 

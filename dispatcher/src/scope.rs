@@ -42,6 +42,13 @@ pub(crate) struct Allowance {
     pub(crate) recomputes_all: bool,
 }
 
+impl Allowance {
+    /// What each frame may compute at most, if anybody bounds it.
+    pub(crate) fn fuel_bound(&self) -> Option<u64> {
+        self.limits.fuel.into_iter().chain(self.budget.fuel).min()
+    }
+}
+
 impl Scope {
     pub(crate) fn new(root: RootId, salt: Arc<str>, std: Option<ObjectId>, allowance: Allowance) -> Self {
         let Budget { fuel, memory_bytes, .. } = allowance.budget;

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fixture::Fixture;
-use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use manifold_dispatcher::api::{Call, Error, Outcome, Reason, Result};
 use manifold_dispatcher::native::{NativeGuest, NativeRuntime, argument};
 use manifold_dispatcher::{Completion, Invocation, Policy};
@@ -29,6 +29,10 @@ enum Style {
     Unordered,
     /// Each begun and given up, then all in one `run_many` beside a single run of the first.
     Fickle,
+    /// The first in a task of its own, the others meanwhile.
+    Spawned,
+    /// The first begun where nobody is woken for it, then the others, then the first.
+    Aside,
     /// Fails once its children have answered.
     Fail,
     /// Counts a failed child as 1000.
@@ -92,6 +96,34 @@ async fn node(guest: NativeGuest, graph: Graph) -> Result<Outcome> {
             }
             results.sort_by_key(|(place, _)| *place);
             results.into_iter().map(|(_, result)| result).collect()
+        }
+        Style::Spawned | Style::Aside if calls.is_empty() => Vec::new(),
+        Style::Spawned => {
+            let (host, first) = (guest.host_handle(), calls.remove(0));
+            let first = tokio::spawn(async move { host.run(first).await });
+            tokio::task::yield_now().await;
+            let mut results = Vec::new();
+            for call in calls {
+                results.push(guest.host().run(call).await);
+            }
+            results.insert(0, first.await.map_err(|_| Error::guest_failed("a lost task"))?);
+            results
+        }
+        Style::Aside => {
+            let mut first = guest.host().run(calls.remove(0));
+            let mut results = Vec::new();
+            let answered = (&mut first).now_or_never();
+            for call in calls {
+                results.push(guest.host().run(call).await);
+            }
+            results.insert(
+                0,
+                match answered {
+                    Some(answer) => answer,
+                    None => first.await,
+                },
+            );
+            results
         }
         Style::Fickle => {
             for call in &calls {
@@ -163,6 +195,8 @@ fn graphs(cyclic: bool) -> impl Strategy<Value = Graph> {
         4 => Just(Style::Lazy),
         4 => Just(Style::Unordered),
         2 => Just(Style::Fickle),
+        2 => Just(Style::Spawned),
+        2 => Just(Style::Aside),
         1 => Just(Style::Fail),
         2 => Just(Style::Forgive),
     ];
