@@ -53,12 +53,12 @@ pub(crate) enum CliError {
     #[error("request {request} is not pinned; `manifold pins` lists what is")]
     NotPinned { request: String },
     #[error(
-        "{count} damages in {}; {}",
-        file.display(),
-        if *repaired { "delete the file, and what it held is computed again" }
-        else { "`manifold verify --repair` drops what is damaged, so that it is computed again" }
+        "{count} damages in {}; `manifold verify --repair` drops what is damaged, so that it is computed again",
+        file.display()
     )]
-    Damaged { file: PathBuf, count: usize, repaired: bool },
+    Damaged { file: PathBuf, count: usize },
+    #[error("{} is damaged as a whole; delete it, and what it remembered is computed again", file.display())]
+    DamagedFile { file: PathBuf },
     #[error("the outcomes cannot be exported to {}", path.display())]
     Export { path: PathBuf, source: ExportError },
     #[error("reading the input came to no end")]

@@ -59,7 +59,7 @@ pub(crate) fn gc(options: &Gc) -> Result<(), CliError> {
                 "objects": done.dropped_objects, "bytes": done.dropped_bytes, "entries": done.dropped_entries,
                 "pins": done.dropped_pins,
             },
-            "file": { "before": before, "after": after },
+            "file": { "before": before, "after": after, "compacted": done.compacted },
         }))?
     } else {
         let line = |what, objects, bytes, entries, pins| {
@@ -84,9 +84,6 @@ pub(crate) fn verify(options: &Verify) -> Result<(), CliError> {
     let mut steps = Steps::new();
     let found = store.verify(|progress| steps.show(progress))?;
     drop(steps);
-    if options.repair {
-        store.drop_damaged(&found)?;
-    }
     let text = if options.json {
         report::json(&json!({
             "objects": found.objects, "bytes": found.bytes, "entries": found.entries,
@@ -99,10 +96,14 @@ pub(crate) fn verify(options: &Verify) -> Result<(), CliError> {
         format!("{damages}checked objects: {objects} ({bytes}), memo entries: {entries}, pins: {}\n", found.pins)
     };
     report::print(text.as_bytes())?;
-    let stays = |damage: &&Damage| !options.repair || matches!(damage, Damage::File { .. });
-    match found.damages.iter().filter(stays).count() {
+    let file = store.file().to_owned();
+    if found.damages.iter().any(|damage| matches!(damage, Damage::File { .. })) {
+        return Err(CliError::DamagedFile { file });
+    }
+    match found.damages.len() {
         0 => Ok(()),
-        count => Err(CliError::Damaged { file: store.file().to_owned(), count, repaired: options.repair }),
+        _ if options.repair => Ok(store.drop_damaged(&found)?),
+        count => Err(CliError::Damaged { file, count }),
     }
 }
 

@@ -174,18 +174,18 @@ impl DurableStore {
 
     fn set_memo(&self, request: ObjectId, outcome: Outcome) -> Result<()> {
         let entry = Entry { outcome, stamp: Stamp::now() };
-        let added = self.committer.add(|batch| batch.add_memo(request, entry));
+        let added = self.committer.add(|batch| batch.add_memo(request, entry))?;
         let _filling = self.hot.filling.write();
         self.hot.memo.insert(request, entry);
-        added
+        added.result()
     }
 
     fn set_pin(&self, request: ObjectId, outcome: Outcome) -> Result<()> {
         let entry = Entry { outcome, stamp: Stamp::now() };
-        let added = self.committer.add(|batch| batch.add_pin(request, Some(entry)));
+        let added = self.committer.add(|batch| batch.add_pin(request, Some(entry)))?;
         let _filling = self.hot.filling.write();
         self.hot.pins.insert(request, entry);
-        added
+        added.result()
     }
 }
 
@@ -230,9 +230,9 @@ impl Store for DurableStore {
         if self.hot.objects.get(&id).is_some_and(|(_, stamp)| stamp.is_fresh(now)) {
             return Ok(id);
         }
-        self.committer.add(|batch| batch.add_object(id, object.clone()))?;
+        let added = self.committer.add(|batch| batch.add_object(id, object.clone()))?;
         self.hot.objects.insert(id, (object, now));
-        Ok(id)
+        added.result().map(|()| id)
     }
 
     fn recall(&self, request: ObjectId) -> Result<Option<Outcome>> {
@@ -257,10 +257,10 @@ impl Store for DurableStore {
 
     fn unpin(&self, request: ObjectId) -> Result<bool> {
         let pinned = self.pin_entry(request)?.is_some();
-        self.committer.add(|batch| batch.add_pin(request, None))?;
+        let added = self.committer.add(|batch| batch.add_pin(request, None))?;
         let _filling = self.hot.filling.write();
         self.hot.pins.remove(&request);
-        Ok(pinned)
+        added.result().map(|()| pinned)
     }
 
     fn pinned(&self, request: ObjectId) -> Result<Option<Outcome>> {

@@ -1,7 +1,7 @@
 //! Stacks for the fibers of the heap engine: as many as memory allows.
 //!
 //! A guard page that is protected splits the mapping that it is in, and a process has some 65,000 mappings: 30,000 stacks. A
-//! guard region (Linux 6.13 and later, `MADV_GUARD_INSTALL` in madvise(2)) faults as well and splits nothing, so hundreds of
+//! guard region (Linux 6.13 and later, `MADV_GUARD_INSTALL` in madvise(2)) faults as well and splits nothing, so many
 //! stacks are one mapping. Where the kernel does not know them, wasmtime's own stacks do.
 #![allow(unsafe_code, reason = "maps memory")]
 
@@ -16,7 +16,7 @@ use wasmtime::{Config, StackCreator, StackMemory};
 /// `MADV_GUARD_INSTALL` of the kernel's `mman-common.h`.
 const MADV_GUARD_INSTALL: libc::c_int = 102;
 /// How many stacks are mapped together.
-const STACKS_PER_MAPPING: usize = 256;
+const STACKS_PER_MAPPING: usize = 64;
 
 /// Has `config` take these stacks, of `size` bytes each, if the kernel can make them.
 pub(crate) fn use_guard_regions(config: &mut Config, size: usize) {

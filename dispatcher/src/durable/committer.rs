@@ -37,10 +37,24 @@ struct State {
     /// Why the last commit failed, and how many did.
     failure: Option<Error>,
     failures: u64,
+    /// A pin that could not be set, until somebody is told.
+    not_pinned: Option<Error>,
     hurry: bool,
     closing: bool,
     /// The thread is gone.
     dead: bool,
+}
+
+/// Something was added, though lately nothing could be committed if there is an error.
+#[must_use]
+pub(super) struct Added(Option<Error>);
+
+impl Added {
+    /// # Errors
+    /// Why nothing could be committed lately. What was added stays and is tried again.
+    pub(super) fn result(self) -> Result<()> {
+        self.0.map_or(Ok(()), Err)
+    }
 }
 
 /// How long after a failed commit the next one is tried, unless somebody asks for it.
@@ -63,18 +77,17 @@ impl Committer {
     /// Adds to what is committed next. Waits while there is too much.
     ///
     /// # Errors
-    /// Why nothing could be committed lately. What was added stays and is tried again, unless there is too much: then nothing is
-    /// added.
-    pub(super) fn add(&self, add: impl FnOnce(&mut Batch)) -> Result<()> {
+    /// Nothing was added, because there is too much already, and why it cannot be committed.
+    pub(super) fn add(&self, add: impl FnOnce(&mut Batch)) -> Result<Added> {
         let mut state = self.state.lock();
-        while state.is_full(self.pending_bytes) {
+        while state.dead || state.is_full(self.pending_bytes) {
             if let Some(failure) = &state.failure {
                 return Err(failure.clone());
             }
+            if state.dead {
+                return Err(Error::store("the store is closed"));
+            }
             self.ended.wait(&mut state);
-        }
-        if state.dead {
-            return state.failure.clone().map_or(Ok(()), Err);
         }
         let was_empty = state.gathering.is_empty();
         add(&mut state.gathering);
@@ -85,7 +98,7 @@ impl Committer {
         if was_empty || state.gathering.bytes >= self.group_bytes {
             self.work.notify_one();
         }
-        state.failure.clone().map_or(Ok(()), Err)
+        Ok(Added(state.failure.clone()))
     }
 
     /// Waits until everything added so far is on disk.
@@ -105,7 +118,7 @@ impl Committer {
             self.work.notify_one();
             self.ended.wait(&mut state);
         }
-        Ok(())
+        state.not_pinned.take().map_or(Ok(()), Err)
     }
 
     pub(super) fn object(&self, id: ObjectId) -> Option<Object> {
@@ -155,13 +168,19 @@ impl Committer {
     }
 
     /// Notes how a commit ended. False when there is no use in another one.
-    fn ended(&self, batch: &Batch, added: u64, result: Result<()>) -> bool {
+    fn ended(&self, batch: &Batch, added: u64, result: Result<Vec<ObjectId>>) -> bool {
         let mut state = self.state.lock();
         state.committing = None;
         let goes_on = match result {
-            Ok(()) => {
+            Ok(not_pinned) => {
                 state.done = added;
                 state.failure = None;
+                if let Some(request) = not_pinned.first() {
+                    let problem =
+                        format!("request {request} is not pinned: its outcome was collected before it could be");
+                    tracing::error!("{problem}");
+                    state.not_pinned = Some(Error::store(problem));
+                }
                 true
             }
             Err(error) => {

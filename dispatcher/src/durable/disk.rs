@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use manifold_runtime_api::{Error, Object, ObjectId, Reason, Result, Status};
 use parking_lot::RwLock;
@@ -23,8 +23,8 @@ pub(super) struct Disk {
     /// Taken for writing by what needs the file for itself. `None` after a failure, until it is opened again.
     database: RwLock<Option<Database>>,
     snapshot: RwLock<Option<Snapshot>>,
-    /// Set when the database refuses further work after an error, or panicked, which it does on a damaged file.
-    failed: AtomicBool,
+    /// What happened after which the database refuses further work.
+    failed: AtomicU8,
     /// How often somebody took something away, as of the last snapshot.
     removals: AtomicU64,
 }
@@ -34,6 +34,13 @@ struct Snapshot {
     taken: Instant,
     tables: ReadTables,
 }
+
+/// Nothing happened.
+const SOUND: u8 = 0;
+/// The operating system answered an error.
+const REFUSED: u8 = 1;
+/// The file is damaged, or the database panicked, which it does on damaged files. What it says must not be believed unchecked.
+const DAMAGED: u8 = 2;
 
 /// How old a snapshot may be before what other processes committed is looked for.
 const SNAPSHOT_AGE: Duration = Duration::from_secs(1);
@@ -100,7 +107,7 @@ impl Disk {
             page_cache_bytes: cache,
             database: RwLock::new(Some(database)),
             snapshot: RwLock::new(None),
-            failed: AtomicBool::new(false),
+            failed: AtomicU8::new(SOUND),
             removals: AtomicU64::new(0),
         })
     }
@@ -126,10 +133,12 @@ impl Disk {
         })
     }
 
-    /// Looks at one state of the tables for as long as it takes, without keeping others from anything.
+    /// Looks at one state of the tables for as long as it takes. Others read and write meanwhile.
     pub(super) fn examine<T>(&self, look: impl FnOnce(&ReadTables) -> Result<T, Trouble>) -> Result<T, Trouble> {
         self.guarded(|| {
-            let tables = Tables::read(&opened(&self.database.read())?.begin_read()?)?;
+            // Kept until the end: who needs the file for itself waits.
+            let database = self.database.read();
+            let tables = Tables::read(&opened(&database)?.begin_read()?)?;
             look(&tables)
         })
     }
@@ -154,11 +163,12 @@ impl Disk {
     }
 
     /// Commits `batch` in one transaction: objects, memo and pins come together or not at all. What another process has
-    /// collected in the meantime comes from `rescue`.
-    pub(super) fn commit(&self, batch: &Batch, rescue: impl Fn(ObjectId) -> Option<Object>) -> Result<()> {
+    /// collected in the meantime comes from `rescue`. Answers the requests whose pins could not be set, because not even that
+    /// has all of their outcomes.
+    pub(super) fn commit(&self, batch: &Batch, rescue: impl Fn(ObjectId) -> Option<Object>) -> Result<Vec<ObjectId>> {
         let now = Stamp::now();
         self.write(|tables| {
-            let mut done = Done::nothing(());
+            let mut done = Done::nothing(Vec::new());
             // In the order of their keys, neighbours come into one page while it is at hand.
             let mut objects: Vec<_> = batch.objects.iter().collect();
             objects.sort_unstable_by_key(|(id, _)| **id);
@@ -185,9 +195,7 @@ impl Disk {
                     Some(entry) if tables.keep_all_of(entry.outcome.id, now, &rescue)? => {
                         tables.pins.insert(request.as_bytes(), &*entry.encode(*request))?;
                     }
-                    Some(_) => {
-                        tracing::error!(%request, "a pin is not set: its outcome was collected before it could be")
-                    }
+                    Some(_) => done.answer.push(*request),
                 }
             }
             Ok(done)
@@ -244,32 +252,38 @@ impl Disk {
     /// Runs code of the database, which panics on some damaged files and refuses all work after some errors. After either it
     /// is opened again.
     fn guarded<T>(&self, work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
-        if self.failed.load(Ordering::Acquire) {
+        if self.failed.load(Ordering::Acquire) != SOUND {
             self.reopen()?;
         }
         let result =
             catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Trouble::Damaged(panic_message(&*panic))));
-        if let Err(Trouble::Damaged(_) | Trouble::Database(_)) = &result {
-            self.failed.store(true, Ordering::Release);
-        }
+        let failed = match &result {
+            Ok(_) | Err(Trouble::Value(..) | Trouble::Key(_)) => SOUND,
+            // Somebody else is at work, and that is all.
+            Err(Trouble::Database(redb::Error::TransactionInProgress)) => SOUND,
+            Err(Trouble::Database(_)) => REFUSED,
+            Err(Trouble::Damaged(_)) => DAMAGED,
+        };
+        self.failed.fetch_max(failed, Ordering::AcqRel);
         result
     }
 
     fn reopen(&self) -> Result<(), Trouble> {
         let mut slot = self.database.write();
-        if !self.failed.load(Ordering::Acquire) {
+        let failed = self.failed.load(Ordering::Acquire);
+        if failed == SOUND {
             return Ok(());
         }
         *self.snapshot.write() = None;
         close(slot.take());
-        // Whatever was wrong may be worse by now: nothing is trusted.
-        let database = open_file(&self.file, self.page_cache_bytes, true, false).map_err(|error| match error {
-            OpenError::Damaged { problem, .. } => Trouble::Damaged(problem),
-            OpenError::Io { source, .. } => Trouble::Database(redb::Error::Io(source)),
-            other => Trouble::Database(redb::Error::Io(io::Error::other(other))),
-        })?;
+        let database =
+            open_file(&self.file, self.page_cache_bytes, failed == DAMAGED, false).map_err(|error| match error {
+                OpenError::Damaged { problem, .. } => Trouble::Damaged(problem),
+                OpenError::Io { source, .. } => Trouble::Database(redb::Error::Io(source)),
+                other => Trouble::Database(redb::Error::Io(io::Error::other(other))),
+            })?;
         *slot = Some(database);
-        self.failed.store(false, Ordering::Release);
+        self.failed.store(SOUND, Ordering::Release);
         Ok(())
     }
 
@@ -340,16 +354,19 @@ fn close(database: Option<Database>) {
 
 /// Makes a new store beside its place and links it there, so that nobody ever sees half of one.
 fn create(directory: &Path, file: &Path, cache: usize) -> Result<(), OpenError> {
-    let beside = directory.join(format!("{FILE}.{}.new", std::process::id()));
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    let number = MADE.fetch_add(1, Ordering::Relaxed);
+    let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+    let beside = directory.join(format!("{FILE}.{}-{number}-{nanoseconds}.new", std::process::id()));
     let made = open_file(&beside, cache, false, true).and_then(|database| {
         create_tables(&database).map_err(|error| open_error(&beside, error))?;
         drop(database);
         match fs::hard_link(&beside, file) {
+            Ok(()) => Ok(()),
             // Somebody else was faster.
-            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
-                Err(OpenError::Io { path: file.to_owned(), source })
-            }
-            _ => Ok(()),
+            Err(_) if file.exists() => Ok(()),
+            // A file system without links.
+            Err(_) => fs::rename(&beside, file).map_err(|source| OpenError::Io { path: file.to_owned(), source }),
         }
     });
     let _ = fs::remove_file(&beside);

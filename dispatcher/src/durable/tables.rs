@@ -139,7 +139,8 @@ impl<'a> WriteTables<'a> {
         Ok(Some(true))
     }
 
-    /// Notes that all that `root` reaches is wanted still. What is not there comes from `rescue`; false when that has it not.
+    /// Notes that all that `root` reaches is wanted still. What is not there, or is a damaged tree, comes from `rescue`; false when
+    /// that has it not.
     pub(super) fn keep_all_of(
         &mut self,
         root: ObjectId,
@@ -153,7 +154,18 @@ impl<'a> WriteTables<'a> {
                 let Some(object) = rescue(id) else { return Ok(false) };
                 self.put(id, &object, now)?;
             }
-            open.extend(self.entries(id)?.into_iter().filter(|entry| met.insert(*entry)));
+            let entries = match self.entries(id) {
+                Err(Trouble::Value(..)) => match rescue(id) {
+                    Some(object) => {
+                        self.drop_object(id)?;
+                        self.put(id, &object, now)?;
+                        self.entries(id)?
+                    }
+                    None => return Ok(false),
+                },
+                entries => entries?,
+            };
+            open.extend(entries.into_iter().filter(|entry| met.insert(*entry)));
         }
         Ok(true)
     }
