@@ -120,6 +120,43 @@ fn what_another_opener_collects_does_not_leave_a_pin_dangling() {
 }
 
 #[test]
+fn a_store_whose_file_is_deleted_begins_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = lazy(directory.path());
+    let id = store.write(blob("gone")).unwrap();
+    store.remember(request("a"), Outcome::blob(id)).unwrap();
+    store.flush().unwrap();
+    fs::remove_file(store.file()).unwrap();
+    std::thread::sleep(NOTICED);
+    assert_eq!(store.recall(request("a")).unwrap(), None);
+    store.write(blob("gone")).unwrap();
+    store.remember(request("a"), Outcome::blob(id)).unwrap();
+    store.flush().unwrap();
+    drop(store);
+    let store = DurableStore::open(directory.path()).unwrap();
+    assert_eq!(store.recall(request("a")).unwrap(), Some(Outcome::blob(id)));
+    assert_eq!(store.read(id).unwrap(), Some(blob("gone")));
+}
+
+#[test]
+fn many_may_make_a_store_at_once() {
+    for _ in 0..20 {
+        let directory = tempfile::tempdir().unwrap();
+        let openers = (0..4).map(|number: u32| {
+            let directory = directory.path().to_owned();
+            std::thread::spawn(move || {
+                let store = lazy(&directory);
+                store.write(blob(&number.to_string())).unwrap();
+                store.flush().unwrap();
+            })
+        });
+        openers.collect::<Vec<_>>().into_iter().for_each(|opener| opener.join().unwrap());
+        assert_eq!(lazy(directory.path()).verify(|_| ()).unwrap().objects, 4);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+}
+
+#[test]
 fn a_verification_beside_a_writer_finds_nothing_wrong() {
     let directory = tempfile::tempdir().unwrap();
     let store = Arc::new(DurableStore::options().group_time(Duration::from_millis(1)).open(directory.path()).unwrap());

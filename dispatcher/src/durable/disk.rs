@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use manifold_runtime_api::{Error, Object, ObjectId, Reason, Result, Status};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use redb::{Builder, ConcurrencyMode, Database, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
 
 use super::batch::Batch;
@@ -27,6 +27,9 @@ pub(super) struct Disk {
     failed: AtomicU8,
     /// How often somebody took something away, as of the last snapshot.
     removals: AtomicU64,
+    /// Which file was opened last, and how often one was opened again.
+    identity: Mutex<Option<(u64, u64)>>,
+    reopened: AtomicU64,
 }
 
 /// A state of the tables that does not change.
@@ -102,6 +105,7 @@ impl Disk {
         };
         let database = open_file(&file, cache, length <= options.check_up_to, false)?;
         check_format(&file, &database)?;
+        let identity = identity(&file);
         Ok(Self {
             file,
             page_cache_bytes: cache,
@@ -109,6 +113,8 @@ impl Disk {
             snapshot: RwLock::new(None),
             failed: AtomicU8::new(SOUND),
             removals: AtomicU64::new(0),
+            identity: Mutex::new(identity),
+            reopened: AtomicU64::new(0),
         })
     }
 
@@ -238,11 +244,14 @@ impl Disk {
         }
     }
 
-    /// How often somebody, in this process or another, took something away. What is in memory may be gone from disk when this
-    /// changes. It is looked up every second, when asked for.
+    /// A number that changes when somebody, in this process or another, took something away, or the file itself: what is in
+    /// memory may be gone from disk then.
     pub(super) fn removals(&self) -> Result<u64> {
+        if identity(&self.file) != *self.identity.lock() {
+            self.failed.fetch_max(REFUSED, Ordering::AcqRel);
+        }
         self.read(|_| Ok(()))?;
-        Ok(self.removals.load(Ordering::Acquire))
+        Ok(self.removals.load(Ordering::Acquire).wrapping_add(self.reopened.load(Ordering::Acquire) << 32))
     }
 
     fn guard<T>(&self, work: impl FnOnce() -> Result<T, Trouble>) -> Result<T> {
@@ -276,15 +285,28 @@ impl Disk {
         }
         *self.snapshot.write() = None;
         close(slot.take());
-        let database =
-            open_file(&self.file, self.page_cache_bytes, failed == DAMAGED, false).map_err(|error| match error {
-                OpenError::Damaged { problem, .. } => Trouble::Damaged(problem),
-                OpenError::Io { source, .. } => Trouble::Database(redb::Error::Io(source)),
-                other => Trouble::Database(redb::Error::Io(io::Error::other(other))),
-            })?;
+        let database = self.open_again(failed == DAMAGED).map_err(|error| match error {
+            OpenError::Damaged { problem, .. } => Trouble::Damaged(problem),
+            OpenError::Io { source, .. } => Trouble::Database(redb::Error::Io(source)),
+            other => Trouble::Database(redb::Error::Io(io::Error::other(other))),
+        })?;
         *slot = Some(database);
+        *self.identity.lock() = identity(&self.file);
+        self.reopened.fetch_add(1, Ordering::AcqRel);
         self.failed.store(SOUND, Ordering::Release);
         Ok(())
+    }
+
+    /// Opens the file, or makes a new one if somebody deleted it.
+    fn open_again(&self, check: bool) -> Result<Database, OpenError> {
+        if !self.file.exists()
+            && let Some(directory) = self.file.parent()
+        {
+            create(directory, &self.file, self.page_cache_bytes)?;
+        }
+        let database = open_file(&self.file, self.page_cache_bytes, check, false)?;
+        check_format(&self.file, &database)?;
+        Ok(database)
     }
 
     pub(super) fn error(&self, trouble: Trouble) -> Error {
@@ -345,6 +367,18 @@ impl<T> Done<T> {
 
 fn opened(database: &Option<Database>) -> Result<&Database, Trouble> {
     database.as_ref().ok_or_else(|| redb::Error::DatabaseClosed.into())
+}
+
+/// What tells a file from another one that took its place.
+#[cfg(unix)]
+fn identity(file: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(file).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+#[cfg(not(unix))]
+fn identity(_: &Path) -> Option<(u64, u64)> {
+    None
 }
 
 /// Closing a damaged file may panic, too.
