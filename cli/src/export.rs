@@ -96,7 +96,7 @@ fn write_all(
         }
         if object.kind == ObjectKind::Tree {
             let tree = Tree::decode(&object.content).map_err(Error::from)?;
-            open.extend(tree.entries().iter().filter(|entry| entry.mode.object_kind().is_some()).map(|entry| entry.id));
+            open.extend(tree.objects().map(|held| held.id));
         }
     }
     Ok(())

@@ -43,7 +43,7 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     if let Some(pre) = &pre {
         args.push(session.text_argument("pre", pre)?);
     }
-    let invocation = session.invocation(&fold, dispatcher.put_tree(args)?, &options.salt, &options.using);
+    let mut invocation = session.invocation(&fold, dispatcher.put_tree(args)?, &options.salt, &options.using);
     // The first fold's time is its own.
     if !compiled && (options.using.recompute || !dispatcher.remembers(&invocation)?) {
         compiling.await?;
@@ -54,7 +54,6 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     let expected = size.distinct_trees.saturating_mul(2).saturating_add(size.distinct_blobs);
     let mut repeats = Vec::new();
     let mut completion: Option<Completion> = None;
-    let mut invocation = invocation;
     for _ in 0..options.repeat {
         let progress = Progress::frames(dispatcher, expected);
         let before = dispatcher.stats();
@@ -93,12 +92,9 @@ async fn read_input(path: PathBuf, rev: Option<String>) -> Result<Input, CliErro
 
 /// Has the runtime compile `images`.
 async fn compile(session: &Session, images: [Option<&String>; 3]) -> Result<(), CliError> {
-    let prepare = |image: &String| {
-        let image = image.clone();
-        async move { session.dispatcher.prepare(&image, Some(session.std)).await }
-    };
-    for ready in join_all(images.into_iter().flatten().map(prepare)).await {
-        ready?;
+    let mut compiling = Vec::new();
+    for image in images.into_iter().flatten() {
+        compiling.push(session.dispatcher.prepare(image, Some(session.std)));
     }
-    Ok(())
+    Ok(join_all(compiling).await.into_iter().collect::<Result<(), _>>()?)
 }

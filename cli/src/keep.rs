@@ -1,7 +1,5 @@
 //! The commands that look after the store.
 
-use std::sync::Arc;
-
 use bytesize::ByteSize;
 use manifold::export::export as write_refs;
 use manifold_dispatcher::{Damage, DurableStore, Keep, Store};
@@ -117,8 +115,7 @@ pub(crate) fn export(options: &Export) -> Result<(), CliError> {
     let repository = input::open(&options.repo)?;
     let exported: Vec<_> = pins.into_iter().filter(|pin| wanted.is_empty() || wanted.contains(&pin.request)).collect();
     let mut steps = Steps::new();
-    let source: Arc<DurableStore> = store;
-    let refs = write_refs(&repository, &*source, &exported, |progress| steps.show(progress))
+    let refs = write_refs(&repository, &*store, &exported, |progress| steps.show(progress))
         .map_err(|source| CliError::Export { path: options.repo.clone(), source })?;
     drop(steps);
     report::print(refs.iter().map(|name| format!("{name}\n")).collect::<String>().as_bytes())

@@ -146,8 +146,8 @@ pub(crate) struct Claimant<'a> {
 
 /// The answer to a claim.
 pub(crate) enum Claim {
-    /// The claimant has to run the request, and to wait like everybody else.
-    Run(Lead, Wait),
+    /// The claimant has to run the request, in a way that can be aborted, and to wait like everybody else.
+    Run(Lead, AbortRegistration, Wait),
     /// Somebody is running it.
     Join(Wait),
 }
@@ -177,7 +177,7 @@ impl Claims {
         }
         let (flight, registration) = table.insert(request, claimant);
         let wait = self.wait(&mut table, waiter, Arc::clone(&flight));
-        Ok(Claim::Run(Lead { claims: Arc::clone(self), flight, registration: Some(registration) }, wait))
+        Ok(Claim::Run(Lead { claims: Arc::clone(self), flight }, registration, wait))
     }
 
     fn wait(self: &Arc<Self>, table: &mut Table, waiter: Option<&Arc<Flight>>, flight: Arc<Flight>) -> Wait {
@@ -218,8 +218,7 @@ impl Claims {
         let mut permit = flight.end();
         let mut heir = None;
         let mut table = self.table.lock();
-        let frames = table.nodes.remove(&flight.serial).map(|node| node.waiting_frames).unwrap_or_default();
-        for waiter in frames.iter().filter_map(|serial| table.nodes.get(serial)) {
+        for waiter in table.remove(flight.serial).iter().filter_map(|serial| table.nodes.get(serial)) {
             let Some(left) = permit.take() else { break };
             permit = waiter.flight.offer(left);
             heir = permit.is_none().then(|| Arc::clone(&waiter.flight));
@@ -263,6 +262,11 @@ impl Flight {
             self.clock.pauses();
         }
         permit
+    }
+
+    /// What wakes the task of the flight's guest, once it was polled.
+    pub(crate) fn guest(&self) -> Option<Waker> {
+        self.guest.lock().clone()
     }
 
     /// Names what wakes the task of the flight's guest.
@@ -357,6 +361,22 @@ impl Table {
         (flight, registration)
     }
 
+    /// Takes a flight out, with all edges from and to it. Answers the flights whose frames waited for it.
+    fn remove(&mut self, serial: u64) -> Vec<u64> {
+        let Some(Node { waiting_frames, waits_for, .. }) = self.nodes.remove(&serial) else { return Vec::new() };
+        for below in waits_for {
+            if let Some(node) = self.nodes.get_mut(&below) {
+                remove_one(&mut node.waiting_frames, serial);
+            }
+        }
+        for above in &waiting_frames {
+            if let Some(node) = self.nodes.get_mut(above) {
+                remove_one(&mut node.waits_for, serial);
+            }
+        }
+        waiting_frames
+    }
+
     /// Whether `flight` waits for `waiter`, directly or not, so that `waiter` must not wait for `flight`.
     ///
     /// A flight that was just claimed waits for nothing, so only joining a flight can close a cycle, and only joining asks.
@@ -368,12 +388,12 @@ impl Table {
             return true;
         }
         loop {
-            match below.step(|serial| self.waits_for(serial), |serial| self.nodes.contains_key(&serial)) {
+            match below.step(|serial| self.waits_for(serial)) {
                 None => return false,
                 Some(met) if above.met.contains(&met) => return true,
                 Some(_) => {}
             }
-            match above.step(|serial| self.waiting_frames(serial), |serial| self.nodes.contains_key(&serial)) {
+            match above.step(|serial| self.waiting_frames(serial)) {
                 None => return false,
                 Some(met) if below.met.contains(&met) => return true,
                 Some(_) => {}
@@ -430,8 +450,8 @@ impl Search {
         Self { met: HashSet::from([serial]), open: vec![(serial, 0)] }
     }
 
-    /// Takes the next edge to a flight that is `alive`, and answers where it leads; `None` when there is no more.
-    fn step<'a>(&mut self, edges: impl Fn(u64) -> &'a [u64], alive: impl Fn(u64) -> bool) -> Option<u64> {
+    /// Takes the next edge, and answers where it leads; `None` when there is no more.
+    fn step<'a>(&mut self, edges: impl Fn(u64) -> &'a [u64]) -> Option<u64> {
         loop {
             let (serial, next) = self.open.last_mut()?;
             let Some(to) = edges(*serial).get(*next).copied() else {
@@ -439,9 +459,6 @@ impl Search {
                 continue;
             };
             *next += 1;
-            if !alive(to) {
-                continue;
-            }
             if self.met.insert(to) {
                 self.open.push((to, 0));
             }
@@ -454,17 +471,11 @@ impl Search {
 pub(crate) struct Lead {
     claims: Arc<Claims>,
     flight: Arc<Flight>,
-    registration: Option<AbortRegistration>,
 }
 
 impl Lead {
     pub(crate) fn flight(&self) -> &Arc<Flight> {
         &self.flight
-    }
-
-    /// What aborts the run when nobody waits any more. There is one.
-    pub(crate) fn registration(&mut self) -> Option<AbortRegistration> {
-        self.registration.take()
     }
 
     /// Waits until earlier executions of the same request, abandoned but not yet stopped, have stopped.
@@ -495,8 +506,7 @@ impl Lead {
         let heir = self.claims.stop(&self.flight);
         self.flight.settled.send_replace(Some(settled));
         // The heir's guest may wait for something else, and then it must not keep the permit.
-        let guest = heir.and_then(|heir| heir.guest.lock().clone());
-        if let Some(guest) = guest {
+        if let Some(guest) = heir.and_then(|heir| heir.guest()) {
             guest.wake();
         }
     }
@@ -576,7 +586,7 @@ mod tests {
 
     fn lead(claims: &Arc<Claims>, waiter: Option<&Arc<Flight>>, name: &str) -> (Lead, Wait) {
         match claim(claims, waiter, name) {
-            Ok(Claim::Run(lead, wait)) => (lead, wait),
+            Ok(Claim::Run(lead, _, wait)) => (lead, wait),
             _ => panic!("{name} is claimed already"),
         }
     }
@@ -632,7 +642,7 @@ mod tests {
                     cycles.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(Claim::Join(wait)) => drop(wait.settled().await),
-                Ok(Claim::Run(lead, wait)) => {
+                Ok(Claim::Run(lead, _, wait)) => {
                     let flight = Arc::clone(lead.flight());
                     run_chain(claims, Some(&flight), rest, cycles).await;
                     lead.settle(success());
@@ -714,7 +724,7 @@ mod tests {
             let claims: Arc<Claims> = Arc::default();
             let clock = Clock::start();
             let private = Claimant { waiter: None, clock: &clock, private: true };
-            let Ok(Claim::Run(alone, _root)) = claims.claim(request("a"), &private) else { panic!("private") };
+            let Ok(Claim::Run(alone, _, _root)) = claims.claim(request("a"), &private) else { panic!("private") };
             assert!(matches!(claims.claim(request("a"), &private), Ok(Claim::Run(..))));
             let (b, _wait) = lead(&claims, Some(alone.flight()), "b");
             let (a, _wait) = lead(&claims, Some(b.flight()), "a");
@@ -736,8 +746,7 @@ mod tests {
                     let leaves = thread_rng().gen_bool(0.5);
                     let wait = match claim(&claims, None, "a") {
                         Ok(Claim::Join(wait)) => wait,
-                        Ok(Claim::Run(mut lead, wait)) => {
-                            let registration = lead.registration().unwrap();
+                        Ok(Claim::Run(lead, registration, wait)) => {
                             let execution = spawn(Abortable::new(execute(lead, running), registration));
                             executions.lock().push(execution);
                             wait
@@ -794,14 +803,14 @@ mod tests {
                 let (claims, permits) = (Arc::clone(&claims), Arc::clone(&permits));
                 spawn(async move {
                     let name = ["a", "b", "a"][root as usize];
-                    let Ok(Claim::Run(parent, _wait)) = claim(&claims, None, &format!("parent {root}")) else {
+                    let Ok(Claim::Run(parent, _, _wait)) = claim(&claims, None, &format!("parent {root}")) else {
                         panic!("nobody else wants it")
                     };
                     parent.flight().keep_permit(permits.queue(root).permit().await);
                     let mut nested = None;
                     let wait = match claim(&claims, Some(parent.flight()), name) {
                         Ok(Claim::Join(wait)) => wait,
-                        Ok(Claim::Run(child, wait)) => {
+                        Ok(Claim::Run(child, _, wait)) => {
                             let permits = Arc::clone(&permits);
                             nested = Some(spawn(async move {
                                 child.flight().keep_permit(permits.queue(root).permit().await);

@@ -20,12 +20,12 @@ use parking_lot::RwLock;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use crate::store::{ObjectSource, Pin, Store};
+use crate::store::{ObjectSource, Pin, Store, id_to_store};
 use batch::OVERHEAD;
 pub use collect::{Collected, Keep};
 use committer::Committer;
 use disk::{Disk, Trouble};
-use format::{Entry, Stamp};
+use format::{Book, Entry, Stamp};
 pub use open::{OpenError, StoreOptions};
 pub use verify::{Damage, Verified};
 
@@ -142,50 +142,53 @@ impl DurableStore {
         self.hot.pins.clear();
     }
 
-    fn memo_entry(&self, request: ObjectId) -> Result<Option<Entry>> {
-        if let Some(entry) = self.hot.memo.get(&request) {
+    fn entry(&self, book: Book, request: ObjectId) -> Result<Option<Entry>> {
+        let hot = self.hot.entries(book);
+        if let Some(entry) = hot.get(&request) {
             return Ok(Some(entry));
         }
         let _filling = self.hot.filling.read();
-        if let Some(entry) = self.committer.memo(request) {
-            return Ok(Some(entry));
-        }
-        let entry = self.disk.read(|tables| tables.entry_of(request))?;
-        if let Some(entry) = entry {
-            self.hot.memo.insert(request, entry);
-        }
-        Ok(entry)
-    }
-
-    fn pin_entry(&self, request: ObjectId) -> Result<Option<Entry>> {
-        if let Some(entry) = self.hot.pins.get(&request) {
-            return Ok(Some(entry));
-        }
-        let _filling = self.hot.filling.read();
-        if let Some(pending) = self.committer.pin(request) {
+        if let Some(pending) = self.committer.entry(book, request) {
             return Ok(pending);
         }
-        let entry = self.disk.read(|tables| tables.pin_of(request))?;
+        let entry = self.disk.read(|tables| tables.entry(book, request))?;
         if let Some(entry) = entry {
-            self.hot.pins.insert(request, entry);
+            hot.insert(request, entry);
         }
         Ok(entry)
     }
 
-    fn set_memo(&self, request: ObjectId, outcome: Outcome) -> Result<()> {
-        let entry = Entry { outcome, stamp: Stamp::now() };
-        let added = self.committer.add(|batch| batch.add_memo(request, entry))?;
-        let _filling = self.hot.filling.write();
-        self.hot.memo.insert(request, entry);
-        added.result()
+    /// The outcome that stands in `book` under `request`. That it was asked for counts as use.
+    fn outcome(&self, book: Book, request: ObjectId) -> Result<Option<Outcome>> {
+        self.look_around()?;
+        let entry = self.entry(book, request)?;
+        if let Some(entry) = entry
+            && !entry.stamp.is_fresh(Stamp::now())
+        {
+            // If it cannot be committed, the next write says so.
+            let _ = self.enter(book, request, entry.outcome);
+        }
+        Ok(entry.map(|entry| entry.outcome))
     }
 
-    fn set_pin(&self, request: ObjectId, outcome: Outcome) -> Result<()> {
+    fn enter(&self, book: Book, request: ObjectId, outcome: Outcome) -> Result<()> {
         let entry = Entry { outcome, stamp: Stamp::now() };
-        let added = self.committer.add(|batch| batch.add_pin(request, Some(entry)))?;
+        let added = self.committer.add(|batch| match book {
+            Book::Memo => batch.add_memo(request, entry),
+            Book::Pins => batch.add_pin(request, Some(entry)),
+        })?;
         let _filling = self.hot.filling.write();
-        self.hot.pins.insert(request, entry);
+        self.hot.entries(book).insert(request, entry);
         added.result()
+    }
+}
+
+impl Hot {
+    fn entries(&self, book: Book) -> &Cache<ObjectId, Entry> {
+        match book {
+            Book::Memo => &self.memo,
+            Book::Pins => &self.pins,
+        }
     }
 }
 
@@ -221,10 +224,7 @@ impl Store for DurableStore {
         if length > MOST_BYTES {
             return Err(Error::store(format!("an object has {length} bytes, and this store takes {MOST_BYTES}")));
         }
-        let id = object.id();
-        if id.is_null() {
-            return Err(Error::store("the content is one half of a SHA-1 collision and has no id"));
-        }
+        let id = id_to_store(&object)?;
         self.look_around()?;
         let now = Stamp::now();
         if self.hot.objects.get(&id).is_some_and(|(_, stamp)| stamp.is_fresh(now)) {
@@ -236,27 +236,19 @@ impl Store for DurableStore {
     }
 
     fn recall(&self, request: ObjectId) -> Result<Option<Outcome>> {
-        self.look_around()?;
-        let entry = self.memo_entry(request)?;
-        if let Some(entry) = entry
-            && !entry.stamp.is_fresh(Stamp::now())
-        {
-            // That it was used is news. If it cannot be committed, the next write says so.
-            let _ = self.set_memo(request, entry.outcome);
-        }
-        Ok(entry.map(|entry| entry.outcome))
+        self.outcome(Book::Memo, request)
     }
 
     fn remember(&self, request: ObjectId, outcome: Outcome) -> Result<()> {
-        self.set_memo(request, outcome)
+        self.enter(Book::Memo, request, outcome)
     }
 
     fn pin(&self, request: ObjectId, outcome: Outcome) -> Result<()> {
-        self.set_pin(request, outcome)
+        self.enter(Book::Pins, request, outcome)
     }
 
     fn unpin(&self, request: ObjectId) -> Result<bool> {
-        let pinned = self.pin_entry(request)?.is_some();
+        let pinned = self.entry(Book::Pins, request)?.is_some();
         let added = self.committer.add(|batch| batch.add_pin(request, None))?;
         let _filling = self.hot.filling.write();
         self.hot.pins.remove(&request);
@@ -264,14 +256,7 @@ impl Store for DurableStore {
     }
 
     fn pinned(&self, request: ObjectId) -> Result<Option<Outcome>> {
-        self.look_around()?;
-        let entry = self.pin_entry(request)?;
-        if let Some(entry) = entry
-            && !entry.stamp.is_fresh(Stamp::now())
-        {
-            let _ = self.set_pin(request, entry.outcome);
-        }
-        Ok(entry.map(|entry| entry.outcome))
+        self.outcome(Book::Pins, request)
     }
 
     fn pins(&self) -> Result<Vec<Pin>> {

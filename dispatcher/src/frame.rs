@@ -45,8 +45,6 @@ struct Waiting {
     /// Their place in the queue, which wakes the guest's own task, and whether it was seen granted while nobody took it.
     place: Option<Queued>,
     seen_idle: bool,
-    /// Wakes the guest's own task.
-    guest: Option<Waker>,
     /// Whether the guest is being polled just now, and what comes is looked at afterwards.
     polling: bool,
     /// Whether the guest is done. Tasks that it has left behind get nothing more.
@@ -141,7 +139,6 @@ impl FrameHost {
             let wakers = {
                 let mut waiting = self.waiting.lock();
                 (waiting.polling, waiting.polled) = (true, false);
-                waiting.guest = Some(context.waker().clone());
                 if waiting.is_granted() { take(&mut waiting.wakers) } else { Vec::new() }
             };
             wakers.into_iter().for_each(Waker::wake);
@@ -205,7 +202,7 @@ impl FrameHost {
             let place = waiting.place.take();
             if !waiting.over && !self.flight.has_permit() {
                 let place = place.unwrap_or_else(|| self.core.permits.queue(self.scope.root));
-                let guest = waiting.guest.clone().unwrap_or_else(|| context.waker().clone());
+                let guest = self.flight.guest().unwrap_or_else(|| context.waker().clone());
                 match place.poll(&mut Context::from_waker(&guest)) {
                     Ok(permit) => {
                         self.flight.keep_permit(permit);

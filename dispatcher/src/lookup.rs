@@ -19,11 +19,8 @@ impl Core {
         if want.fresh || want.private || scope.is_stale(request) {
             return Ok(None);
         }
-        if !want.complete {
-            return self.look_up(request);
-        }
         let Some(outcome) = self.recall(request)? else { return Ok(None) };
-        if self.objects.missing_below(outcome.id)?.is_some() {
+        if want.complete && self.objects.missing_below(outcome.id)?.is_some() {
             return Ok(None);
         }
         self.tell(&Event::Hit { request });

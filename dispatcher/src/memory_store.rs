@@ -1,10 +1,10 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use manifold_runtime_api::{Error, Object, ObjectId, ObjectKind, Outcome, Result};
+use manifold_runtime_api::{Object, ObjectId, ObjectKind, Outcome, Result};
 use parking_lot::RwLock;
 
-use crate::store::{ObjectSource, Pin, Store};
+use crate::store::{ObjectSource, Pin, Store, id_to_store};
 
 /// A store in memory. It keeps everything until it is dropped.
 #[derive(Default)]
@@ -56,10 +56,7 @@ impl ObjectSource for MemoryStore {
 
 impl Store for MemoryStore {
     fn write(&self, object: Object) -> Result<ObjectId> {
-        let id = object.id();
-        if id.is_null() {
-            return Err(Error::store("the content is one half of a SHA-1 collision and has no id"));
-        }
+        let id = id_to_store(&object)?;
         let length = object.content.len();
         if self.objects.shard(id).write().insert(id, object).is_none() {
             self.bytes.fetch_add(length, Ordering::Relaxed);

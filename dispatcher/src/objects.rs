@@ -51,10 +51,8 @@ impl Objects {
 
     /// Stores a tree, which is `object` as an object, after checking that it does not dangle.
     pub(crate) fn write_tree(&self, tree: &Tree, object: Object) -> Result<ObjectId> {
-        for entry in tree.entries() {
-            if let Some(kind) = entry.mode.object_kind() {
-                self.check(entry.id, kind)?;
-            }
+        for held in tree.objects() {
+            self.check(held.id, held.kind)?;
         }
         self.store.write(object)
     }

@@ -31,11 +31,7 @@ impl Objects {
             let Some(kind) = self.kind(id)? else { return Ok(Some(id)) };
             visit(id)?;
             if kind == ObjectKind::Tree {
-                for entry in self.tree(id)?.entries() {
-                    if entry.mode.object_kind().is_some() && met.insert(entry.id) {
-                        open.push(entry.id);
-                    }
-                }
+                open.extend(self.tree(id)?.objects().map(|held| held.id).filter(|id| met.insert(*id)));
             }
         }
         Ok(None)

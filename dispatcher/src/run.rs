@@ -51,17 +51,13 @@ impl Core {
                 self.tell(&Event::Joined { request: keyed.request });
                 Ok(wait)
             }
-            Claim::Run(mut lead, wait) => {
+            Claim::Run(lead, registration, wait) => {
                 // The place in the queue is taken here and not in the task, so that nobody who asks later comes first. Preparing
                 // a module may take long, and so may an earlier execution's end: they hold neither place nor permit.
                 let ready = keyed.image.is_prepared(&scope.allowance) && !lead.has_to_wait();
                 let queued = ready.then(|| self.enqueue(lead.flight(), scope));
-                let registration = lead.registration();
                 let run = Arc::clone(self).lead(Arc::clone(scope), keyed, want, lead, queued);
-                match registration {
-                    Some(registration) => executor.spawn(Abortable::new(run, registration).map(drop)),
-                    None => executor.spawn(run),
-                };
+                executor.spawn(Abortable::new(run, registration));
                 Ok(wait)
             }
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use manifold_runtime_api::{Object, ObjectId, ObjectKind, Outcome, Result};
+use manifold_runtime_api::{Error, Object, ObjectId, ObjectKind, Outcome, Result};
 
 use crate::through::{source_through, store_through};
 
@@ -92,6 +92,18 @@ pub trait Store: ObjectSource {
     fn flush(&self) -> Result<()> {
         Ok(())
     }
+}
+
+/// The id of an object that is to be stored.
+///
+/// # Errors
+/// `StoreFailed` when it has none.
+pub(crate) fn id_to_store(object: &Object) -> Result<ObjectId> {
+    let id = object.id();
+    if id.is_null() {
+        return Err(Error::store("the content is one half of a SHA-1 collision and has no id"));
+    }
+    Ok(id)
 }
 
 impl<T: ObjectSource + ?Sized> ObjectSource for Arc<T> {

@@ -10,6 +10,7 @@ use gix_object::WriteTo;
 
 use crate::entry_name::{self, NameProblem};
 use crate::object::{Object, ObjectId, ObjectKind};
+use crate::request::Outcome;
 
 /// The mode of a tree entry. These five are all that Manifold reads or writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -234,6 +235,11 @@ impl Tree {
     /// The entries in git's order.
     pub fn entries(&self) -> &[TreeEntry] {
         &self.entries
+    }
+
+    /// The blobs and trees that it holds; submodules are another repository's.
+    pub fn objects(&self) -> impl Iterator<Item = Outcome> {
+        self.entries.iter().filter_map(|entry| Some(Outcome { kind: entry.mode.object_kind()?, id: entry.id }))
     }
 
     /// The entry called `name`, if there is one.

@@ -9,7 +9,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::batch::Batch;
 use super::disk::Disk;
-use super::format::Entry;
+use super::format::{Book, Entry};
 use super::open::StoreOptions;
 use crate::panic_message::panic_message;
 
@@ -125,13 +125,12 @@ impl Committer {
         self.find(|batch| batch.objects.get(&id).cloned())
     }
 
-    pub(super) fn memo(&self, request: ObjectId) -> Option<Entry> {
-        self.find(|batch| batch.memo.get(&request).copied())
-    }
-
     /// `Some(None)` is a pin that is being taken away.
-    pub(super) fn pin(&self, request: ObjectId) -> Option<Option<Entry>> {
-        self.find(|batch| batch.pins.get(&request).copied())
+    pub(super) fn entry(&self, book: Book, request: ObjectId) -> Option<Option<Entry>> {
+        self.find(|batch| match book {
+            Book::Memo => batch.memo.get(&request).copied().map(Some),
+            Book::Pins => batch.pins.get(&request).copied(),
+        })
     }
 
     fn find<T>(&self, look: impl Fn(&Batch) -> Option<T>) -> Option<T> {

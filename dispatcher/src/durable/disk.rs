@@ -12,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use redb::{Builder, ConcurrencyMode, Database, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
 
 use super::batch::Batch;
-use super::format::{CONTENTS, Entry, FORMAT, FORMAT_KEY, MEMO, META, NUMBERS, OBJECTS, PINS, REMOVALS, Stamp};
+use super::format::{CONTENTS, FORMAT, FORMAT_KEY, MEMO, META, NUMBERS, OBJECTS, PINS, REMOVALS, Stamp};
 use super::open::{OpenError, StoreOptions};
 use super::tables::{ReadTables, Tables, WriteTables};
 use crate::panic_message::panic_message;
@@ -476,9 +476,4 @@ fn open_error(file: &Path, error: impl Into<redb::Error>) -> OpenError {
         redb::Error::UpgradeRequired(version) => OpenError::Format { path, found: format!("redb {version}") },
         other => OpenError::Refused { path, problem: other.to_string() },
     }
-}
-
-/// What is pinned or remembered under `request`, if it is what was written.
-pub(super) fn decode(what: &'static str, request: ObjectId, value: &[u8]) -> Result<Entry, Trouble> {
-    Entry::decode(request, value).ok_or(Trouble::Value(what, request))
 }

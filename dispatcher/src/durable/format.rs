@@ -107,6 +107,13 @@ impl Head {
     }
 }
 
+/// Where an [`Entry`] stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Book {
+    Memo,
+    Pins,
+}
+
 /// A memo entry or a pin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use manifold_runtime_api::{Object, ObjectId, ObjectKind, Tree};
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, Table, WriteTransaction};
 
-use super::disk::{Trouble, decode};
-use super::format::{self, CONTENTS, Entry, Head, MEMO, OBJECTS, PINS, Place, SHORT, Stamp};
+use super::disk::Trouble;
+use super::format::{self, Book, CONTENTS, Entry, Head, MEMO, OBJECTS, PINS, Place, SHORT, Stamp};
 
 pub(super) struct Tables<T> {
     pub(super) objects: T,
@@ -58,18 +58,17 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
         let is_tree = self.head(id)?.is_some_and(|head| head.kind == ObjectKind::Tree);
         let tree = if is_tree { self.object(id)? } else { None };
         let Some(tree) = tree.and_then(|(object, _)| Tree::decode(&object.content).ok()) else { return Ok(Vec::new()) };
-        let entries = tree.entries().iter().filter(|entry| entry.mode.object_kind().is_some());
-        Ok(entries.map(|entry| entry.id).collect())
+        Ok(tree.objects().map(|held| held.id).collect())
     }
 
-    pub(super) fn entry_of(&self, request: ObjectId) -> Result<Option<Entry>, Trouble> {
-        let Some(value) = self.memo.get(request.as_bytes())? else { return Ok(None) };
-        decode("memo entry", request, value.value()).map(Some)
-    }
-
-    pub(super) fn pin_of(&self, request: ObjectId) -> Result<Option<Entry>, Trouble> {
-        let Some(value) = self.pins.get(request.as_bytes())? else { return Ok(None) };
-        decode("pin", request, value.value()).map(Some)
+    /// What stands in `book` under `request`, if it is what was written.
+    pub(super) fn entry(&self, book: Book, request: ObjectId) -> Result<Option<Entry>, Trouble> {
+        let (table, what) = match book {
+            Book::Memo => (&self.memo, "memo entry"),
+            Book::Pins => (&self.pins, "pin"),
+        };
+        let Some(value) = table.get(request.as_bytes())? else { return Ok(None) };
+        Entry::decode(request, value.value()).map(Some).ok_or(Trouble::Value(what, request))
     }
 
     /// Every object, by id. One whose head makes no sense comes as `None`.

@@ -118,7 +118,7 @@ impl DurableStore {
                     Damage::Entry { request } => drop_if(&mut tables.memo, *request, |entry| entry.is_none())?,
                     Damage::Pin { request } => drop_if(&mut tables.pins, *request, |pin| pin.is_none())?,
                     Damage::Incomplete { request, missing } => {
-                        let lacks = tables.head(*missing).ok().flatten().is_none() || !is_sound(tables, *missing)?;
+                        let lacks = !is_sound(tables, *missing)?;
                         drop_if(&mut tables.pins, *request, |_| lacks)?;
                     }
                 }
