@@ -6,106 +6,16 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::task::Waker;
 
-use futures_util::future::{AbortHandle, AbortRegistration};
-use manifold_runtime_api::{Error, Limit, ObjectId, Outcome, Reason, Result};
+use futures_util::future::AbortRegistration;
+use manifold_runtime_api::{Error, ObjectId, Reason, Result};
 use smallvec::SmallVec;
 use tokio::sync::watch;
 
-use crate::clock::{Clock, Queueing};
-use crate::permits::{Permit, Permits, Queued, RootId, Ticket};
-use crate::scope::{Allowance, Scope};
+use crate::clock::Clock;
+use crate::flight::Flight;
+use crate::settled::Settled;
 use crate::sync::Mutex;
-
-/// How a run ended, for everybody who waited.
-#[derive(Debug, Clone)]
-pub(crate) struct Settled {
-    pub(crate) result: Result<Outcome>,
-    /// Whether the request alone decided the result. If not, neither it nor what is made of it is memoized.
-    pub(crate) pure: bool,
-    /// Whether something was run for it, as the memo did not have it.
-    pub(crate) ran: bool,
-    /// The call that led to the run, if there was one.
-    pub(crate) root: Option<RootId>,
-    /// What the run was allowed, if it met a limit. Others may be allowed more.
-    pub(crate) limited: Option<Arc<Limited>>,
-}
-
-/// What a run was allowed that met a limit.
-#[derive(Debug)]
-pub(crate) struct Limited {
-    pub(crate) limit: Limit,
-    pub(crate) root: RootId,
-    pub(crate) allowance: Allowance,
-    pub(crate) depth: u32,
-}
-
-impl Limited {
-    fn may_not_bind(&self, scope: &Scope, depth: u32) -> bool {
-        let (mine, theirs) = (&scope.allowance, &self.allowance);
-        match self.limit {
-            Limit::Depth { .. } => depth < self.depth || theirs.budget.depth < mine.budget.depth,
-            _ if self.root == scope.root => false,
-            limit if limit.is_of_call() => mine != theirs || self.depth != 0 || depth != 0,
-            _ => mine.limits != theirs.limits,
-        }
-    }
-}
-
-impl Settled {
-    /// A run that came to no result of its own.
-    pub(crate) fn lost(error: Error) -> Self {
-        Self { result: Err(error), pure: false, ran: true, root: None, limited: None }
-    }
-
-    /// Whether a run for the call of `scope`, nested `depth` levels below it, may end otherwise: this one met a limit that is
-    /// another call's or of another depth, or is not as new as the call wants it.
-    pub(crate) fn may_differ_for(&self, scope: &Scope, depth: u32) -> bool {
-        let is_too_old = scope.recomputes_all() && self.root != Some(scope.root) && self.result.is_ok();
-        is_too_old || self.limited.as_deref().is_some_and(|limited| limited.may_not_bind(scope, depth))
-    }
-
-    /// What the memo has.
-    pub(crate) fn remembered(outcome: Outcome) -> Self {
-        Self { result: Ok(outcome), pure: true, ran: false, root: None, limited: None }
-    }
-}
-
-/// One execution of a request, from the claim until its code has stopped.
-pub(crate) struct Flight {
-    serial: u64,
-    request: ObjectId,
-    /// How deep the run is nested below the call that led to it first: 0 for what was called from outside.
-    pub(crate) depth: u32,
-    /// The clock of that call.
-    clock: Arc<Clock>,
-    settled: watch::Sender<Option<Settled>>,
-    /// The run permit of this flight's frame while the frame computes. A nested run that settles puts its own here: a
-    /// recursion that goes back up must not be overtaken by what has not begun yet.
-    permit: Mutex<Held>,
-    queue: Mutex<Queue>,
-    /// Wakes the task of the flight's guest.
-    guest: Mutex<Option<Waker>>,
-    abort: AbortHandle,
-}
-
-/// What a flight holds of the right to compute.
-#[derive(Default)]
-struct Held {
-    permit: Option<Permit>,
-    /// Nothing is taken any more.
-    over: bool,
-}
-
-/// Whose queues a flight stands in before it begins, and whose time stands still meanwhile.
-#[derive(Default)]
-struct Queue {
-    roots: SmallVec<[RootId; 2]>,
-    ticket: Option<Ticket>,
-    standing: Vec<Queueing>,
-    begun: bool,
-}
 
 #[derive(Default)]
 pub(crate) struct Claims {
@@ -242,91 +152,6 @@ impl Claims {
     }
 }
 
-impl Flight {
-    pub(crate) fn take_permit(&self) -> Option<Permit> {
-        self.taken(self.permit.lock().permit.take())
-    }
-
-    /// Takes the permit, and takes none from now on.
-    fn end(&self) -> Option<Permit> {
-        let permit = {
-            let mut held = self.permit.lock();
-            held.over = true;
-            held.permit.take()
-        };
-        self.taken(permit)
-    }
-
-    fn taken(&self, permit: Option<Permit>) -> Option<Permit> {
-        if permit.is_some() {
-            self.clock.pauses();
-        }
-        permit
-    }
-
-    /// What wakes the task of the flight's guest, once it was polled.
-    pub(crate) fn guest(&self) -> Option<Waker> {
-        self.guest.lock().clone()
-    }
-
-    /// Names what wakes the task of the flight's guest.
-    pub(crate) fn wakes(&self, waker: &Waker) {
-        let mut guest = self.guest.lock();
-        if guest.as_ref().is_none_or(|guest| !guest.will_wake(waker)) {
-            *guest = Some(waker.clone());
-        }
-    }
-
-    pub(crate) fn has_permit(&self) -> bool {
-        self.permit.lock().permit.is_some()
-    }
-
-    /// Takes `permit`, or gives it back where there is one already or the flight is over.
-    fn offer(&self, permit: Permit) -> Option<Permit> {
-        let mut held = self.permit.lock();
-        if held.over || held.permit.is_some() {
-            return Some(permit);
-        }
-        self.clock.computes();
-        held.permit.replace(permit)
-    }
-
-    /// Keeps `permit`, unless there is one already.
-    pub(crate) fn keep_permit(&self, permit: Permit) {
-        drop(self.offer(permit));
-    }
-
-    /// Has the flight, if it has not begun, stand in the queue of a call that joins it, and that call's clock stand still.
-    pub(crate) fn is_wanted_by(&self, root: RootId, clock: &Arc<Clock>, permits: &Permits) {
-        let mut queue = self.queue.lock();
-        if queue.begun || queue.roots.contains(&root) {
-            return;
-        }
-        queue.roots.push(root);
-        queue.standing.push(clock.queues());
-        if let Some(ticket) = queue.ticket.clone() {
-            permits.queue_also(root, ticket);
-        }
-    }
-
-    /// The flight stands in the queue of the call that led to it.
-    pub(crate) fn queues(&self, queued: &Queued, leader: RootId, permits: &Permits) {
-        let Some(ticket) = queued.ticket() else { return };
-        let mut queue = self.queue.lock();
-        for root in queue.roots.iter().filter(|root| **root != leader) {
-            permits.queue_also(*root, Arc::clone(&ticket));
-        }
-        queue.roots.push(leader);
-        queue.ticket = Some(ticket);
-    }
-
-    /// The flight has its permit.
-    pub(crate) fn begins(&self) {
-        let queue = std::mem::replace(&mut *self.queue.lock(), Queue { begun: true, ..Queue::default() });
-        drop(queue);
-    }
-}
-
 fn remove_one(serials: &mut Vec<u64>, serial: u64) {
     if let Some(index) = serials.iter().position(|other| *other == serial) {
         serials.swap_remove(index);
@@ -337,18 +162,8 @@ impl Table {
     fn insert(&mut self, request: ObjectId, claimant: &Claimant<'_>) -> (Arc<Flight>, AbortRegistration) {
         let serial = self.next_serial;
         self.next_serial += 1;
-        let (abort, registration) = AbortHandle::new_pair();
-        let flight = Arc::new(Flight {
-            serial,
-            request,
-            depth: claimant.waiter.map_or(0, |waiter| waiter.depth.saturating_add(1)),
-            clock: Arc::clone(claimant.clock),
-            settled: watch::Sender::new(None),
-            permit: Mutex::default(),
-            queue: Mutex::default(),
-            guest: Mutex::default(),
-            abort,
-        });
+        let depth = claimant.waiter.map_or(0, |waiter| waiter.depth.saturating_add(1));
+        let (flight, registration) = Flight::new(serial, request, depth, Arc::clone(claimant.clock));
         let mut after = Vec::new();
         if !claimant.private {
             let flights = self.flights.entry(request).or_default();
@@ -563,7 +378,7 @@ mod tests {
 
     use futures_util::FutureExt;
     use futures_util::future::{Abortable, join_all};
-    use manifold_runtime_api::ObjectKind;
+    use manifold_runtime_api::{ObjectKind, Outcome};
     use shuttle::future::{block_on, spawn, yield_now};
     use shuttle::rand::{Rng, thread_rng};
 

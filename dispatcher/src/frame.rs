@@ -14,11 +14,13 @@ use futures_util::stream::FuturesUnordered;
 use manifold_runtime_api::{Call, Error, Host, Limit, Object, ObjectId, Outcome, Reason, Result, Tree, async_trait};
 use parking_lot::Mutex;
 
-use crate::claim::{Flight, Settled, Wait};
+use crate::claim::Wait;
 use crate::core::{Core, Keyed, Want};
+use crate::flight::Flight;
 use crate::observe::Event;
 use crate::permits::Queued;
 use crate::scope::Scope;
+use crate::settled::Settled;
 
 pub(crate) struct FrameHost {
     core: Arc<Core>,

@@ -10,6 +10,7 @@ mod directory;
 mod dispatcher;
 #[cfg(feature = "durable")]
 mod durable;
+mod flight;
 mod frame;
 #[cfg(feature = "git")]
 mod git;
@@ -32,6 +33,7 @@ mod root_call;
 mod run;
 mod scope;
 mod settle;
+mod settled;
 mod store;
 mod sync;
 mod through;

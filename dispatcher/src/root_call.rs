@@ -8,12 +8,12 @@ use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use manifold_runtime_api::{Call, Error, ObjectId, Outcome, Request, Result};
 
-use crate::claim::Settled;
 use crate::core::{Core, Keyed, Want};
 use crate::deadlines;
 use crate::dispatcher::Dispatcher;
 use crate::invocation::{Completion, Invocation, OwnedSpelling, Policy};
 use crate::scope::{Allowance, Scope};
+use crate::settled::Settled;
 
 pub(crate) struct RootCall {
     core: Arc<Core>,

@@ -9,9 +9,10 @@ use futures_util::future::Abortable;
 use manifold_runtime_api::{Error, Host, Job, Limit, Outcome, Reason, Result};
 use tokio::runtime::Handle;
 
-use crate::claim::{Claim, Claimant, Flight, Lead, Settled, Wait};
+use crate::claim::{Claim, Claimant, Lead, Wait};
 use crate::clock::Queueing;
 use crate::core::{Core, Keyed, Want};
+use crate::flight::Flight;
 use crate::frame::FrameHost;
 use crate::observe::Event;
 use crate::panic_message::panic_message;
@@ -20,6 +21,7 @@ use crate::prepare::ReadOnlyHost;
 use crate::resolve::ResolvedImage;
 use crate::rewind::Rewinds;
 use crate::scope::{Allowance, Scope};
+use crate::settled::Settled;
 
 impl Core {
     /// Makes sure that `keyed` is being run, and answers a place among those who wait for it.

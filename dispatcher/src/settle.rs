@@ -2,11 +2,12 @@ use std::sync::Arc;
 
 use manifold_runtime_api::{Frame, Limit, ObjectId, Outcome, Reason, Result};
 
-use crate::claim::{Lead, Limited, Settled};
+use crate::claim::Lead;
 use crate::core::{Core, Keyed, Want};
 use crate::frame::Seen;
 use crate::observe::Event;
 use crate::scope::Scope;
+use crate::settled::{Limited, Settled};
 
 impl Core {
     /// Remembers what a run answered, if it is a success that the request alone decided. Its object was found in the store.
