@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Run pure functions over git objects, and never the same one twice.
 #[derive(Debug, Parser)]
@@ -24,6 +24,7 @@ pub(crate) enum Command {
     Gc(Gc),
     Verify(Verify),
     Export(Export),
+    Types(Types),
 }
 
 /// Where results are kept.
@@ -65,7 +66,11 @@ pub(crate) struct Fold {
     /// Fold this revision of the repository at PATH instead (a commit, a tag, `HEAD:folder`), from its own objects.
     #[arg(long)]
     pub(crate) rev: Option<String>,
-    /// The visitor of every node: a name from the standard tree, an image reference, or a .wasm file.
+    /// The language of fold and of standard visitors; several, as in `wasm,ts`, fold one after the other and compare.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "wasm")]
+    pub(crate) guest: Vec<Language>,
+    /// The visitor of every node: a standard name (`file-count`; `file-count.wasm` or `file-count.ts` in this language whatever
+    /// fold is in), an image reference, a .wasm, .ts or .js file, or a directory with a main.ts.
     #[arg(long, value_name = "NAME", default_value = "file-count")]
     pub(crate) post: String,
     /// The visitor that chooses the children of every node. Default: the entries of a tree.
@@ -84,10 +89,29 @@ pub(crate) struct Fold {
     pub(crate) using: UseArgs,
 }
 
+/// What a guest is written in, as far as it decides who runs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Language {
+    /// WebAssembly, on wasmtime.
+    Wasm,
+    /// TypeScript or JavaScript, on V8.
+    Ts,
+}
+
+impl Language {
+    /// As the user writes it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Wasm => "wasm",
+            Self::Ts => "ts",
+        }
+    }
+}
+
 /// Run an image and print its outcome.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// A name from the standard tree, an image reference, or a .wasm file.
+    /// A name from the standard tree, an image reference, a .wasm, .ts or .js file, or a directory with a main.ts.
     pub(crate) image: String,
     /// An argument: the file or directory of that path if there is one, else the text itself.
     #[arg(long = "arg", value_name = "NAME=PATH-OR-TEXT")]
@@ -186,3 +210,7 @@ pub(crate) struct Export {
     #[command(flatten)]
     pub(crate) store: StoreArgs,
 }
+
+/// Print what TypeScript guests find, as a .d.ts file for editors and compilers.
+#[derive(Debug, Args)]
+pub(crate) struct Types {}

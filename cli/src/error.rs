@@ -34,8 +34,12 @@ pub(crate) enum CliError {
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
-    #[error("there is no image {name:?}: expected one of {}, an image reference, or a .wasm file", known.join(", "))]
+    #[error("there is no image {name:?}: expected one of {}, an image reference, or a .wasm, .ts or .js file", known.join(", "))]
     NoSuchImage { name: String, known: Vec<String> },
+    #[error("this program was built without V8, which runs TypeScript; `cargo xtask v8` says how to get it")]
+    BuiltWithoutV8,
+    #[error("the guests disagree: {}", outcomes.join(", "))]
+    Disagreement { outcomes: Vec<String> },
     #[error("{} cannot be read", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
     #[error("the argument {name:?} is neither a path nor text")]

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use manifold::tree_size;
+use manifold::tree_size::{self, TreeSize};
 use manifold_dispatcher::native::argument;
-use manifold_dispatcher::{Completion, Policy};
+use manifold_dispatcher::{Invocation, Policy};
+use manifold_runtime_api::Outcome;
 
-use crate::args::Fold;
+use crate::args::{Fold, Language};
 use crate::error::CliError;
 use crate::input::{self, Input};
 use crate::progress::{Progress, spinner};
@@ -21,14 +22,12 @@ const HASHING: Duration = Duration::from_millis(20);
 pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     let source = Arc::new(LateSource::default());
     let session = Session::new(options.using.open()?, vec![Arc::clone(&source) as _])?;
-    let dispatcher = &session.dispatcher;
-    let fold = session.image("fold")?;
-    let post = session.image(&options.post)?;
-    let pre = options.pre.as_deref().map(|pre| session.image(pre)).transpose()?;
+    let pipelines = options.guest.iter().map(|language| Pipeline::new(&session, *language, &options));
+    let pipelines = pipelines.collect::<Result<Vec<_>, _>>()?;
 
-    let mut reading = pin!(read_input(options.path, options.rev));
-    let mut compiling = pin!(compile(&session, [Some(&fold), Some(&post), pre.as_ref()]));
-    let (input, compiled) = match tokio::time::timeout(HASHING, &mut reading).await {
+    let mut reading = pin!(read_input(options.path.clone(), options.rev.clone()));
+    let mut compiling = pin!(compile(&session, &pipelines));
+    let (input, mut compiled) = match tokio::time::timeout(HASHING, &mut reading).await {
         Ok(input) => (input?, false),
         Err(_) => {
             let (input, ready) = tokio::join!(reading, &mut compiling);
@@ -39,44 +38,88 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     };
     source.set(input.source);
 
-    let mut args = vec![argument("in", input.root), session.text_argument("post", &post)?];
-    if let Some(pre) = &pre {
-        args.push(session.text_argument("pre", pre)?);
+    let size = tree_size::measure(&session.dispatcher, input.root)?;
+    let mut reports = Vec::new();
+    for pipeline in &pipelines {
+        let invocation = pipeline.invocation(&session, input.root, &options)?;
+        // The first fold's time is its own.
+        if !compiled && (options.using.recompute || !session.dispatcher.remembers(&invocation)?) {
+            (&mut compiling).await?;
+            compiled = true;
+        }
+        reports.push(repeat(&session, pipeline.language, invocation, &size, options.repeat).await?);
     }
-    let mut invocation = session.invocation(&fold, dispatcher.put_tree(args)?, &options.salt, &options.using);
-    // The first fold's time is its own.
-    if !compiled && (options.using.recompute || !dispatcher.remembers(&invocation)?) {
-        compiling.await?;
+    session.dispatcher.flush()?;
+
+    let text = if options.json { report::fold_json(&reports)? } else { report::fold_table(&reports) };
+    report::print(text.as_bytes())?;
+    report::check_agreement(&reports)
+}
+
+/// What one language folds with.
+struct Pipeline {
+    language: Language,
+    fold: String,
+    post: String,
+    pre: Option<String>,
+}
+
+impl Pipeline {
+    fn new(session: &Session, language: Language, options: &Fold) -> Result<Self, CliError> {
+        session.host(language)?;
+        Ok(Self {
+            language,
+            fold: session.image("fold", language)?,
+            post: session.image(&options.post, language)?,
+            pre: options.pre.as_deref().map(|pre| session.image(pre, language)).transpose()?,
+        })
     }
 
-    let size = tree_size::measure(dispatcher, input.root)?;
+    fn images(&self) -> impl Iterator<Item = &String> {
+        [Some(&self.fold), Some(&self.post), self.pre.as_ref()].into_iter().flatten()
+    }
+
+    fn invocation(&self, session: &Session, root: Outcome, options: &Fold) -> Result<Invocation, CliError> {
+        let mut args = vec![argument("in", root), session.text_argument("post", &self.post)?];
+        if let Some(pre) = &self.pre {
+            args.push(session.text_argument("pre", pre)?);
+        }
+        let args = session.dispatcher.put_tree(args)?;
+        Ok(session.invocation(&self.fold, args, &options.salt, &options.using))
+    }
+}
+
+async fn repeat(
+    session: &Session,
+    language: Language,
+    mut invocation: Invocation,
+    size: &TreeSize,
+    times: u32,
+) -> Result<FoldReport, CliError> {
+    let dispatcher = &session.dispatcher;
     // A tree is a frame of fold's and one of the visitor's, a blob is one of the visitor's.
     let expected = size.distinct_trees.saturating_mul(2).saturating_add(size.distinct_blobs);
     let mut repeats = Vec::new();
-    let mut completion: Option<Completion> = None;
-    for _ in 0..options.repeat {
+    loop {
         let progress = Progress::frames(dispatcher, expected);
         let before = dispatcher.stats();
         let start = Instant::now();
-        let completed = dispatcher.run(invocation.clone()).await?;
+        let completion = dispatcher.run(invocation.clone()).await?;
         let time = start.elapsed();
         drop(progress);
         repeats.push(Repeat::new(time, dispatcher.stats() - before));
-        completion = Some(completed);
+        if repeats.len() >= times as usize {
+            return Ok(FoldReport {
+                guest: language.name(),
+                request: completion.request.to_string(),
+                result: OutcomeReport::new(dispatcher, completion.outcome)?,
+                nodes: size.nodes,
+                repeats,
+            });
+        }
         // What is computed again is computed again once.
         invocation = invocation.policy(Policy::Reuse);
     }
-    dispatcher.flush()?;
-    let Some(completion) = completion else { return Ok(()) };
-
-    let report = FoldReport {
-        request: completion.request.to_string(),
-        result: OutcomeReport::new(dispatcher, completion.outcome)?,
-        nodes: size.nodes,
-        repeats,
-    };
-    let text = if options.json { report::json(&report)? } else { report.table() };
-    report::print(text.as_bytes())
 }
 
 async fn read_input(path: PathBuf, rev: Option<String>) -> Result<Input, CliError> {
@@ -90,11 +133,9 @@ async fn read_input(path: PathBuf, rev: Option<String>) -> Result<Input, CliErro
     read.await.map_err(CliError::InputLost)?
 }
 
-/// Has the runtime compile `images`.
-async fn compile(session: &Session, images: [Option<&String>; 3]) -> Result<(), CliError> {
-    let mut compiling = Vec::new();
-    for image in images.into_iter().flatten() {
-        compiling.push(session.dispatcher.prepare(image, Some(session.std)));
-    }
+/// Has the runtimes compile what the pipelines need.
+async fn compile(session: &Session, pipelines: &[Pipeline]) -> Result<(), CliError> {
+    let images = pipelines.iter().flat_map(Pipeline::images);
+    let compiling = images.map(|image| session.dispatcher.prepare(image, Some(session.std)));
     Ok(join_all(compiling).await.into_iter().collect::<Result<(), _>>()?)
 }

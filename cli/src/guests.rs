@@ -3,24 +3,66 @@
 use manifold_dispatcher::Dispatcher;
 use manifold_runtime_api::{EntryMode, Error, Module, ObjectId, ObjectKind, Result, TreeEntry};
 
-/// The guests' names and code, as the set-up built them. Empty when the set-up had not run before this was compiled.
+macro_rules! source {
+    ($file:literal) => {
+        include_str!(concat!("../../fold-guests/typescript/", $file))
+    };
+}
+
+/// The wasm guests' names and code, as the set-up built them. Empty when the set-up had not run before this was compiled.
 pub static GUESTS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/guests.rs"));
 
-/// Stores every guest as an image of the wasm runtime `host`, and the tree that names them: the standard tree, in which
-/// `/cas/std/<name>` finds them. Answers the tree's id.
+/// The same guests in TypeScript: their names, and the files of each by path.
+pub static TYPESCRIPT_GUESTS: &[(&str, &[(&str, &str)])] = &[
+    ("dirs-only.ts", &[("main.ts", source!("dirs-only.ts")), SDK]),
+    ("file-count.ts", &[("main.ts", source!("file-count.ts")), SDK, VISITOR]),
+    ("fold.ts", &[("main.ts", source!("fold.ts")), SDK]),
+    ("line-count.ts", &[("main.ts", source!("line-count.ts")), SDK, VISITOR]),
+    ("total-size.ts", &[("main.ts", source!("total-size.ts")), SDK, VISITOR]),
+];
+
+const SDK: (&str, &str) = ("sdk.ts", source!("sdk.ts"));
+const VISITOR: (&str, &str) = ("visitor.ts", source!("visitor.ts"));
+
+/// The host image hashes of the runtimes that the guests are for. Guests of a runtime that is not there are left out.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Hosts {
+    /// The wasm runtime's.
+    pub wasm: Option<ObjectId>,
+    /// The V8 runtime's.
+    pub typescript: Option<ObjectId>,
+}
+
+/// Stores every guest as an image, and the tree that names them: the standard tree, in which `/cas/std/<name>` finds them.
+/// Answers the tree's id.
 ///
 /// # Errors
-/// `RuntimeFailed` when this program was built without guests; what the store answers.
-pub fn install(dispatcher: &Dispatcher, host: ObjectId) -> Result<ObjectId> {
-    if GUESTS.is_empty() {
-        return Err(Error::runtime(
-            "this program was built without guests; run `cargo xtask setup` and build it again",
-        ));
+/// `RuntimeFailed` when this program was built without the wasm guests that it is asked for; what the store answers.
+pub fn install(dispatcher: &Dispatcher, hosts: Hosts) -> Result<ObjectId> {
+    let mut entries = Vec::new();
+    if let Some(host) = hosts.wasm {
+        if GUESTS.is_empty() {
+            return Err(Error::runtime(
+                "this program was built without guests; run `cargo xtask setup` and build it again",
+            ));
+        }
+        for (name, code) in GUESTS {
+            let module = Module { kind: ObjectKind::Blob, id: dispatcher.put_blob(*code)? };
+            entries.push(TreeEntry::new(*name, EntryMode::Tree, dispatcher.put_image(host, module)?));
+        }
     }
-    let entries = GUESTS.iter().map(|(name, code)| {
-        let module = Module { kind: ObjectKind::Blob, id: dispatcher.put_blob(*code)? };
-        let image = dispatcher.put_image(host, module)?;
-        Ok(TreeEntry::new(*name, EntryMode::Tree, image))
-    });
+    if let Some(host) = hosts.typescript {
+        for (name, files) in TYPESCRIPT_GUESTS {
+            let module = Module { kind: ObjectKind::Tree, id: put_files(dispatcher, files)? };
+            entries.push(TreeEntry::new(*name, EntryMode::Tree, dispatcher.put_image(host, module)?));
+        }
+    }
+    dispatcher.put_tree(entries)
+}
+
+fn put_files(dispatcher: &Dispatcher, files: &'static [(&'static str, &'static str)]) -> Result<ObjectId> {
+    let entries = files
+        .iter()
+        .map(|(path, text)| Ok(TreeEntry::new(*path, EntryMode::Blob, dispatcher.put_blob(text.as_bytes())?)));
     dispatcher.put_tree(entries.collect::<Result<Vec<_>>>()?)
 }

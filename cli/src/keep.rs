@@ -63,10 +63,13 @@ pub(crate) fn gc(options: &Gc) -> Result<(), CliError> {
         let line = |what, objects, bytes, entries, pins| {
             format!("{what} objects: {objects} ({}), memo entries: {entries}, pins: {pins}\n", ByteSize(bytes))
         };
-        line("kept   ", done.kept_objects, done.kept_bytes, done.kept_entries, done.kept_pins)
-            + &line("dropped", done.dropped_objects, done.dropped_bytes, done.dropped_entries, done.dropped_pins)
-            + &format!("file    {} before, {} now\n", ByteSize(before), ByteSize(after))
-            + if done.compacted { "" } else { "        not made smaller: other processes use it\n" }
+        [
+            line("kept   ", done.kept_objects, done.kept_bytes, done.kept_entries, done.kept_pins),
+            line("dropped", done.dropped_objects, done.dropped_bytes, done.dropped_entries, done.dropped_pins),
+            format!("file    {} before, {} now\n", ByteSize(before), ByteSize(after)),
+            if done.compacted { "" } else { "        not made smaller: other processes use it\n" }.to_owned(),
+        ]
+        .concat()
     };
     report::print(text.as_bytes())
 }

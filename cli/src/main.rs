@@ -13,6 +13,7 @@ mod report;
 mod run;
 mod session;
 mod store;
+mod types;
 
 use std::process::ExitCode;
 
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Gc(gc) => keep::gc(&gc),
         Command::Verify(verify) => keep::verify(&verify),
         Command::Export(export) => keep::export(&export),
+        Command::Types(types) => types::types(&types),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -50,35 +50,63 @@ impl Repeat {
 
 #[derive(Serialize)]
 pub(crate) struct FoldReport {
+    pub(crate) guest: &'static str,
     pub(crate) request: String,
     pub(crate) result: OutcomeReport,
     pub(crate) nodes: u64,
     pub(crate) repeats: Vec<Repeat>,
 }
 
-impl FoldReport {
-    pub(crate) fn table(&self) -> String {
-        let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-        table.set_header(["fold", "result", "nodes", "frames run", "memo hits", "time", "frames/s"]);
-        for (index, repeat) in self.repeats.iter().enumerate() {
+/// Reports side by side.
+pub(crate) fn fold_table(reports: &[FoldReport]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(["guest", "fold", "result", "nodes", "frames run", "memo hits", "time", "frames/s"]);
+    let mut ids = String::new();
+    for report in reports {
+        for (repeat, number) in report.repeats.iter().zip(1..) {
             let rate =
                 if repeat.runs == 0 { "–".to_owned() } else { format!("{:.0}", repeat.runs as f64 / repeat.seconds) };
             table.add_row([
-                (index + 1).to_string(),
-                self.result.brief(),
-                self.nodes.to_string(),
+                report.guest.to_owned(),
+                number.to_string(),
+                report.result.brief(),
+                report.nodes.to_string(),
                 repeat.runs.to_string(),
                 repeat.hits.to_string(),
                 time(repeat.seconds),
                 rate,
             ]);
         }
-        for column in table.column_iter_mut().skip(2) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        format!("{table}\nrequest {}\nresult  {} {}\n", self.request, self.result.kind, self.result.hash)
+        let of = if reports.len() > 1 { format!("  ({})", report.guest) } else { String::new() };
+        ids += &format!("request {}{of}\nresult  {} {}{of}\n", report.request, report.result.kind, report.result.hash);
     }
+    for column in table.column_iter_mut().skip(3) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    format!("{table}\n{ids}")
+}
+
+/// One report as it is, several as an object.
+pub(crate) fn fold_json(reports: &[FoldReport]) -> Result<String, CliError> {
+    #[derive(Serialize)]
+    struct Several<'a> {
+        guests: &'a [FoldReport],
+        agree: bool,
+    }
+    match reports {
+        [report] => json(report),
+        guests => json(&Several { guests, agree: check_agreement(guests).is_ok() }),
+    }
+}
+
+/// Fails unless all results are the same object.
+pub(crate) fn check_agreement(reports: &[FoldReport]) -> Result<(), CliError> {
+    if reports.windows(2).all(|pair| pair[0].result.hash == pair[1].result.hash) {
+        return Ok(());
+    }
+    let outcomes = reports.iter().map(|report| format!("{} answers {}", report.guest, report.result.hash));
+    Err(CliError::Disagreement { outcomes: outcomes.collect() })
 }
 
 impl OutcomeReport {

@@ -9,7 +9,7 @@ use manifold_dispatcher::ObjectSource;
 use manifold_dispatcher::native::argument;
 use manifold_runtime_api::Outcome;
 
-use crate::args::Run;
+use crate::args::{Language, Run};
 use crate::error::CliError;
 use crate::input;
 use crate::report::{self, OutcomeReport, RunReport};
@@ -57,7 +57,8 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
         Value::Object(object) => Ok(argument(name, object)),
     });
     let args = dispatcher.put_tree(entries.collect::<Result<Vec<_>, _>>()?)?;
-    let invocation = session.invocation(&session.image(&options.image)?, args, &options.salt, &options.using);
+    let invocation =
+        session.invocation(&session.image(&options.image, Language::Wasm)?, args, &options.salt, &options.using);
     let completion = dispatcher.run(invocation).await?;
     dispatcher.flush()?;
 

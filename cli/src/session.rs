@@ -3,8 +3,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use manifold::guests;
-use manifold_dispatcher::{Budget, Dispatcher, Invocation, ObjectSource, Policy, Store};
+use manifold::guests::{self, Hosts};
+use manifold_dispatcher::{Budget, Dispatcher, DispatcherBuilder, Invocation, ObjectSource, Policy, Store};
 use manifold_runtime_api::{EntryMode, Limits, Object, ObjectId, ObjectKind, Result as ApiResult, Runtime, TreeEntry};
 use manifold_runtime_wasm::WasmRuntime;
 
@@ -13,20 +13,21 @@ use crate::error::CliError;
 
 pub(crate) struct Session {
     pub(crate) dispatcher: Dispatcher,
-    /// The host image hash of the wasm runtime, for images made on the spot.
-    pub(crate) wasm: ObjectId,
+    /// The runtimes, for images made on the spot.
+    pub(crate) hosts: Hosts,
     /// The standard tree.
     pub(crate) std: ObjectId,
 }
 
 impl Session {
     pub(crate) fn new(store: Arc<dyn Store>, sources: Vec<Arc<dyn ObjectSource>>) -> Result<Self, CliError> {
-        let runtime = Arc::new(WasmRuntime::new()?);
-        let wasm = runtime.host_image().id();
-        let builder = Dispatcher::builder().store(store).runtime(runtime).limits(limits()).budget(budget());
+        let wasm = Arc::new(WasmRuntime::new()?);
+        let mut hosts = Hosts { wasm: Some(wasm.host_image().id()), typescript: None };
+        let builder = Dispatcher::builder().store(store).runtime(wasm).limits(limits()).budget(budget());
+        let builder = with_v8(builder, &mut hosts)?;
         let dispatcher = sources.into_iter().fold(builder, |builder, source| builder.source(source)).build()?;
-        let std = guests::install(&dispatcher, wasm)?;
-        Ok(Self { dispatcher, wasm, std })
+        let std = guests::install(&dispatcher, hosts)?;
+        Ok(Self { dispatcher, hosts, std })
     }
 
     /// The call of `image` on `args`, as the user wants it.
@@ -44,6 +45,19 @@ impl Session {
         let id = self.dispatcher.put_blob(text.as_bytes().to_vec())?;
         Ok(TreeEntry::new(name, EntryMode::Blob, id))
     }
+}
+
+#[cfg(feature = "v8")]
+fn with_v8(builder: DispatcherBuilder, hosts: &mut Hosts) -> Result<DispatcherBuilder, CliError> {
+    let v8 = Arc::new(manifold_runtime_v8::V8Runtime::new()?);
+    hosts.typescript = Some(v8.host_image().id());
+    Ok(builder.runtime(v8))
+}
+
+#[cfg(not(feature = "v8"))]
+#[expect(clippy::unnecessary_wraps, reason = "as with V8")]
+fn with_v8(builder: DispatcherBuilder, _: &mut Hosts) -> Result<DispatcherBuilder, CliError> {
+    Ok(builder)
 }
 
 /// A directory may hold large files, and the user means them. In base64 a response of 1 GiB is a file of 768 MiB.

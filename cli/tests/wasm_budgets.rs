@@ -22,7 +22,7 @@ impl Folder {
         let runtime = WasmRuntime::new().unwrap();
         let wasm = runtime.host_image().id();
         let dispatcher = Dispatcher::builder().runtime(Arc::new(runtime)).build().unwrap();
-        let std = guests::install(&dispatcher, wasm).unwrap();
+        let std = guests::install(&dispatcher, guests::Hosts { wasm: Some(wasm), ..Default::default() }).unwrap();
         Self { dispatcher, wasm, std }
     }
 

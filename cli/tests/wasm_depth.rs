@@ -41,7 +41,7 @@ fn a_chain_of_100_000_directories_with_one_permit() {
     let runtime = WasmRuntime::new().unwrap();
     let wasm = runtime.host_image().id();
     let dispatcher = Dispatcher::builder().runtime(Arc::new(runtime)).permits(1).build().unwrap();
-    let std = guests::install(&dispatcher, wasm).unwrap();
+    let std = guests::install(&dispatcher, guests::Hosts { wasm: Some(wasm), ..Default::default() }).unwrap();
     let image = |name: &str| dispatcher.read_tree(std).unwrap().get(name).unwrap().id.to_string();
     let root = Outcome::tree(store_chain(&dispatcher, levels));
     let post = Outcome::blob(dispatcher.put_blob(image("file-count")).unwrap());

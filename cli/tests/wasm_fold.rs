@@ -34,7 +34,8 @@ impl Wasm {
             builder = builder.runtime_as(host, Arc::new(native));
         }
         let dispatcher = builder.build().unwrap();
-        let std = guests::install(&dispatcher, wasm).expect("the set-up has built the guests: cargo xtask setup");
+        let std = guests::install(&dispatcher, guests::Hosts { wasm: Some(wasm), ..Default::default() })
+            .expect("the set-up has built the guests: cargo xtask setup");
         Self { dispatcher, journal, std }
     }
 

@@ -47,6 +47,8 @@ pub use durable::{Collected, Damage, DurableStore, Keep, OpenError, StoreOptions
 pub use git::GitObjects;
 pub use invocation::{Completion, Invocation, Policy};
 pub use manifold_runtime_api as api;
+#[cfg(feature = "v8")]
+pub use manifold_runtime_v8 as v8;
 #[cfg(feature = "wasm")]
 pub use manifold_runtime_wasm as wasm;
 pub use memory_store::MemoryStore;

@@ -12,7 +12,7 @@ use manifold_dispatcher::{Budget, Invocation, Policy};
 fn fixture(permits: usize) -> Fixture {
     let runtime = NativeRuntime::builder("witness", "1")
         .guest("witness", |guest| async move {
-            let mut session = Session::new(guest.job().clone(), guest.host_handle());
+            let session = Session::new(guest.job().clone(), guest.host_handle());
             let reply = session.call(br#"{"op":"job"}"#).await;
             guest.blob(reply.body).await
         })

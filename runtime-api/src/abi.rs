@@ -26,6 +26,7 @@ mod wire;
 
 pub use operation::{Answer, Operation};
 pub use session::{Reply, Session};
+pub use wire::Failure;
 
 /// The ABI's name, as it stands in host images and in the import module of wasm guests.
 pub const NAME: &str = "caos_abi_v1";

@@ -24,12 +24,12 @@ impl Talk {
         Self { session: Session::new(job(&host), Arc::clone(&host) as _), host }
     }
 
-    async fn say(&mut self, request: impl AsRef<[u8]>) -> Value {
+    async fn say(&self, request: impl AsRef<[u8]>) -> Value {
         let reply = self.session.call(request.as_ref()).await;
         serde_json::from_slice(&reply.body).expect("a response is JSON")
     }
 
-    async fn ask(&mut self, request: Value) -> Value {
+    async fn ask(&self, request: Value) -> Value {
         self.say(request.to_string()).await
     }
 
@@ -40,7 +40,7 @@ impl Talk {
 
 #[tokio::test]
 async fn every_operation_answers_as_the_table_says() {
-    let mut talk = Talk::begin();
+    let talk = Talk::begin();
     let job = json!({"args": EMPTY_TREE, "std": "", "salt": "some \"salt\"", "image": "the image", "stack": ""});
     assert_eq!(talk.ask(json!({"op": "job"})).await, job);
     assert_eq!(talk.ask(json!({"op": "put_blob", "bytes_b64": "aGVsbG8="})).await, json!({"hash": HELLO}));
@@ -57,7 +57,7 @@ async fn every_operation_answers_as_the_table_says() {
 
 #[tokio::test]
 async fn trees_are_taken_in_any_order_and_come_back_in_gits() {
-    let mut talk = Talk::begin();
+    let talk = Talk::begin();
     let entries = json!([
         {"name": "z", "kind": "blob", "hash": EMPTY_BLOB},
         {"name": "d", "kind": "tree", "hash": EMPTY_TREE},
@@ -94,7 +94,7 @@ async fn a_failed_operation_is_answered_and_the_guest_goes_on() {
         (json!({"op": "out", "kind": "twig", "hash": HELLO}), "not \"blob\" or \"tree\""),
     ];
     for (request, words) in wrong {
-        let mut talk = Talk::begin();
+        let talk = Talk::begin();
         let answer = talk.ask(request.clone()).await;
         let error = answer["error"].as_str().unwrap_or_else(|| panic!("{request} answers {answer}"));
         assert!(error.contains(words), "{request} answers {error:?}");
@@ -107,14 +107,14 @@ async fn a_failed_operation_is_answered_and_the_guest_goes_on() {
 #[tokio::test]
 async fn what_is_no_json_object_ends_the_job() {
     for request in ["", "x", "{", "[]", "{}", "{\"op\":1}", "{\"op\":\"job\"}x", "{\"op\":\"job\",\"op\":\"job\"}"] {
-        let mut talk = Talk::begin();
+        let talk = Talk::begin();
         assert!(talk.say(request).await["error"].is_string(), "{request}");
         assert!(talk.session.has_ended());
         let error = talk.finish().unwrap_err();
         assert!(matches!(error.reason(), Reason::AbiViolation { .. }), "{request}: {error:?}");
     }
     let nested = format!("{{\"op\":\"job\",\"x\":{}", "[".repeat(100_000));
-    let mut talk = Talk::begin();
+    let talk = Talk::begin();
     assert!(talk.say(nested).await["error"].is_string());
 }
 
@@ -123,7 +123,7 @@ async fn out_is_called_exactly_once() {
     let talk = Talk::begin();
     assert!(matches!(talk.finish().unwrap_err().reason(), Reason::NoOutcome));
 
-    let mut talk = Talk::begin();
+    let talk = Talk::begin();
     talk.ask(json!({"op": "out", "kind": "tree", "hash": EMPTY_TREE})).await;
     assert!(talk.ask(json!({"op": "out", "kind": "tree", "hash": EMPTY_TREE})).await["error"].is_string());
     assert!(talk.session.has_ended());
@@ -132,7 +132,7 @@ async fn out_is_called_exactly_once() {
 
 #[tokio::test]
 async fn fail_ends_the_job_in_the_guests_words_even_after_out() {
-    let mut talk = Talk::begin();
+    let talk = Talk::begin();
     talk.ask(json!({"op": "out", "kind": "tree", "hash": EMPTY_TREE})).await;
     assert_eq!(talk.ask(json!({"op": "fail", "message": "on second thought"})).await, json!({}));
     assert!(talk.session.has_ended());
@@ -142,7 +142,7 @@ async fn fail_ends_the_job_in_the_guests_words_even_after_out() {
 
 #[tokio::test]
 async fn a_nested_failure_is_told_with_its_kind_and_chain_and_explains_a_later_trap() {
-    let mut talk = Talk::begin();
+    let talk = Talk::begin();
     let answer = talk.ask(json!({"op": "run", "image": "other", "args": EMPTY_TREE})).await;
     assert_eq!(answer["error"], "no \"luck\" today");
     assert_eq!(answer["kind"], "guest");
@@ -157,7 +157,7 @@ async fn a_nested_failure_is_told_with_its_kind_and_chain_and_explains_a_later_t
 
 #[tokio::test]
 async fn run_many_keeps_failures_in_their_places() {
-    let mut talk = Talk::begin();
+    let talk = Talk::begin();
     let reqs = json!([{"image": "same", "args": EMPTY_TREE}, {"image": "other", "args": EMPTY_TREE}]);
     let answer = talk.ask(json!({"op": "run_many", "reqs": reqs})).await;
     assert_eq!(answer["results"][0], json!({"kind": "tree", "hash": EMPTY_TREE}));
@@ -170,7 +170,7 @@ async fn requests_responses_and_logs_have_limits() {
     let mut job = job(&host);
     (job.limits.response_bytes, job.limits.log_bytes) = (300, 10);
     let large = host.put(Object::blob(vec![b'x'; 290]));
-    let mut talk = Talk { session: Session::new(job, Arc::clone(&host) as _), host };
+    let talk = Talk { session: Session::new(job, Arc::clone(&host) as _), host };
 
     for _ in 0..3 {
         talk.ask(json!({"op": "log", "msg": "sixßx"})).await;
@@ -189,7 +189,7 @@ async fn requests_responses_and_logs_have_limits() {
     let host = Arc::new(MapHost::default());
     let mut job = map_host::job(&host);
     job.limits.guest_request_bytes = 200;
-    let mut talk = Talk { session: Session::new(job, Arc::clone(&host) as _), host };
+    let talk = Talk { session: Session::new(job, Arc::clone(&host) as _), host };
     assert_eq!(talk.say([b' '; 201]).await["kind"], "limit");
     let error = talk.finish().unwrap_err();
     assert!(matches!(error.reason(), Reason::LimitBreached(Limit::GuestRequest { bytes: 200 })));
@@ -197,7 +197,7 @@ async fn requests_responses_and_logs_have_limits() {
 
 #[tokio::test]
 async fn a_guest_cannot_grow_an_error_without_bounds() {
-    let mut talk = Talk::begin();
+    let talk = Talk::begin();
     talk.ask(json!({"op": "fail", "message": "é".repeat(1 << 20)})).await;
     assert!(talk.finish().unwrap_err().to_string().len() < 5000);
 }

@@ -22,7 +22,7 @@ pub(crate) enum Attempt {
 }
 
 /// Instantiates `compiled`, runs its guest, and serves what it asks for.
-pub(crate) async fn run(compiled: &Compiled, session: &mut Session) -> Attempt {
+pub(crate) async fn run(compiled: &Compiled, session: &Session) -> Attempt {
     let mailbox = Arc::new(Mailbox::default());
     let limits = session.job().limits;
     let mut guest =

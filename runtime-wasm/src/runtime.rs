@@ -123,11 +123,11 @@ impl Runtime for WasmRuntime {
         let metered = limits.fuel.is_some() || job.meter.fuel_bound().is_some();
         let (compiled, placement) = self.compiled(module, metered, &limits, &*host).await?;
         let _awake = self.ticker.awake();
-        let mut session = Session::new(job, Arc::clone(&host));
-        let attempt = match (instance::run(&compiled, &mut session).await, placement) {
+        let session = Session::new(job, Arc::clone(&host));
+        let attempt = match (instance::run(&compiled, &session).await, placement) {
             (Attempt::PoolFull, Placement::Pool) => {
                 let compiled = self.compiled_for_heap(module, metered, &limits, &*host).await?;
-                instance::run(&compiled, &mut session).await
+                instance::run(&compiled, &session).await
             }
             (attempt, _) => attempt,
         };

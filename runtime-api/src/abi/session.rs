@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::operation::{Answer, Operation};
 use super::wire;
 use crate::error::{Error, Result};
@@ -13,6 +15,7 @@ use crate::tree::{Tree, TreeEntry};
 /// One job's conversation with its host.
 ///
 /// # Behavior
+/// - A backend whose guests ask for several things at a time may serve them at the same time.
 /// - `out` names the outcome; a second `out` fails the job.
 /// - `fail`, a breached limit, and a request that is not JSON end the job: [`Session::has_ended`] is true from then on, and the backend stops
 ///   the guest.
@@ -21,6 +24,11 @@ use crate::tree::{Tree, TreeEntry};
 pub struct Session {
     job: Job,
     host: Arc<dyn Host>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
     outcome: Option<Outcome>,
     verdict: Option<Error>,
     last_error: Option<Error>,
@@ -37,8 +45,8 @@ pub struct Reply {
 impl Session {
     /// Begins the conversation of `job`.
     pub fn new(job: Job, host: Arc<dyn Host>) -> Self {
-        let log_bytes_left = job.limits.log_bytes;
-        Self { job, host, outcome: None, verdict: None, last_error: None, log_bytes_left }
+        let state = State { log_bytes_left: job.limits.log_bytes, ..State::default() };
+        Self { job, host, state: Mutex::new(state) }
     }
 
     /// The job that the session is about.
@@ -47,7 +55,7 @@ impl Session {
     }
 
     /// Serves one request in JSON.
-    pub async fn call(&mut self, request: &[u8]) -> Reply {
+    pub async fn call(&self, request: &[u8]) -> Reply {
         let limit = self.job.limits.guest_request_bytes;
         let result = if request.len() as u64 > limit {
             Err(self.end(Limit::GuestRequest { bytes: limit }.into()))
@@ -74,8 +82,8 @@ impl Session {
     ///
     /// # Errors
     /// What the guest is to be told. The session remembers it.
-    pub async fn operate(&mut self, operation: Operation) -> Result<Answer> {
-        if let Some(verdict) = &self.verdict {
+    pub async fn operate(&self, operation: Operation) -> Result<Answer> {
+        if let Some(verdict) = &self.state.lock().verdict {
             return Err(verdict.clone());
         }
         let result = match operation {
@@ -106,22 +114,25 @@ impl Session {
     }
 
     /// Takes text for the job's log, from `log` or from the guest's standard error.
-    pub fn log(&mut self, message: &str) {
-        if self.log_bytes_left == 0 {
-            return;
-        }
-        let kept = message.floor_char_boundary(self.log_bytes_left.try_into().unwrap_or(usize::MAX));
+    pub fn log(&self, message: &str) {
+        let kept = {
+            let left = &mut self.state.lock().log_bytes_left;
+            if *left == 0 {
+                return;
+            }
+            let kept = message.floor_char_boundary((*left).try_into().unwrap_or(usize::MAX));
+            *left = if kept < message.len() { 0 } else { *left - kept as u64 };
+            kept
+        };
         self.host.log(&message[..kept]);
-        self.log_bytes_left -= kept as u64;
         if kept < message.len() {
-            self.log_bytes_left = 0;
             self.host.log("(the rest of this job's log is dropped: it is over the limit)");
         }
     }
 
     /// Whether the job's result is settled, so that the guest must be stopped.
     pub fn has_ended(&self) -> bool {
-        self.verdict.is_some()
+        self.state.lock().verdict.is_some()
     }
 
     /// Ends the conversation once the guest has returned (`Ok`), or was stopped by an error.
@@ -129,18 +140,19 @@ impl Session {
     /// # Errors
     /// The guest's own `fail` before anything else; then `stopped`; then a missing outcome.
     pub fn finish(self, stopped: Result<()>) -> Result<Outcome> {
-        let result = match (self.verdict, stopped) {
+        let state = self.state.into_inner();
+        let result = match (state.verdict, stopped) {
             (Some(verdict), _) => Err(verdict),
             (None, Err(error)) => Err(error),
-            (None, Ok(())) => self.outcome.ok_or_else(|| Error::new(Reason::NoOutcome)),
+            (None, Ok(())) => state.outcome.ok_or_else(|| Error::new(Reason::NoOutcome)),
         };
-        match self.last_error {
+        match state.last_error {
             Some(cause) => result.map_err(|error| error.caused_by(cause)),
             None => result,
         }
     }
 
-    async fn get(&mut self, id: ObjectId) -> Result<Answer> {
+    async fn get(&self, id: ObjectId) -> Result<Answer> {
         let content = self.host.get(id).await?;
         let limit = self.job.limits.response_bytes;
         if content.len() as u64 > limit {
@@ -154,22 +166,23 @@ impl Session {
         self.host.put_tree(tree).await.map(Answer::Stored)
     }
 
-    fn out(&mut self, outcome: Outcome) -> Result<Answer> {
-        if self.outcome.is_some() {
-            return Err(self.end(Error::new(Reason::OutcomeTwice)));
+    fn out(&self, outcome: Outcome) -> Result<Answer> {
+        let before = self.state.lock().outcome.replace(outcome);
+        match before {
+            None => Ok(Answer::Done),
+            Some(_) => Err(self.end(Error::new(Reason::OutcomeTwice))),
         }
-        self.outcome = Some(outcome);
-        Ok(Answer::Done)
     }
 
-    fn note(&mut self, error: Error) -> Error {
-        if self.verdict.is_none() {
-            self.last_error = Some(error.clone());
+    fn note(&self, error: Error) -> Error {
+        let mut state = self.state.lock();
+        if state.verdict.is_none() {
+            state.last_error = Some(error.clone());
         }
         error
     }
 
-    fn end(&mut self, error: Error) -> Error {
-        self.verdict.get_or_insert(error).clone()
+    fn end(&self, error: Error) -> Error {
+        self.state.lock().verdict.get_or_insert(error).clone()
     }
 }

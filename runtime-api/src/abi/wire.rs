@@ -198,7 +198,7 @@ struct HashResponse {
 #[serde(untagged)]
 enum OutcomeResponse {
     Success { kind: &'static str, hash: String },
-    Failure(ErrorResponse),
+    Failure(Failure),
 }
 
 #[derive(Serialize)]
@@ -206,16 +206,21 @@ struct OutcomesResponse {
     results: Vec<OutcomeResponse>,
 }
 
-#[derive(Serialize)]
-struct ErrorResponse {
-    error: String,
-    kind: &'static str,
-    chain: Vec<String>,
+/// What a guest is told of an error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Failure {
+    /// The words that matter: the first of the chain that are not just "a nested run failed".
+    pub error: String,
+    /// The error's kind, as `ErrorKind` names it.
+    pub kind: &'static str,
+    /// The error and its causes, the nearest ones and the first one.
+    pub chain: Vec<String>,
 }
 
 pub(super) fn encode(job: &Job, result: Result<&Answer, &Error>) -> Vec<u8> {
     match result {
-        Err(error) => to_json(&error_response(error)),
+        Err(error) => to_json(&Failure::from(error)),
         Ok(Answer::Job) => to_json(&JobResponse {
             args: job.args.to_string(),
             std: job.std.map(|id| id.to_string()).unwrap_or_default(),
@@ -252,21 +257,23 @@ fn entry_response(entry: &TreeEntry) -> EntryResponse<'_> {
 fn outcome_response(result: Result<&Outcome, &Error>) -> OutcomeResponse {
     match result {
         Ok(outcome) => OutcomeResponse::Success { kind: outcome.kind.as_str(), hash: outcome.id.to_string() },
-        Err(error) => OutcomeResponse::Failure(error_response(error)),
+        Err(error) => OutcomeResponse::Failure(error.into()),
     }
 }
 
 /// Errors of a deep recursion have thousands of causes. A guest gets the nearest ones and the first one.
 const CHAIN_SENT: usize = 16;
 
-fn error_response(error: &Error) -> ErrorResponse {
-    let mut chain: Vec<String> = error.chain().take(CHAIN_SENT).map(line).collect();
-    if error.chain().nth(CHAIN_SENT).is_some() {
-        chain.push("…".to_owned());
-        chain.push(line(error.root_cause()));
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        let mut chain: Vec<String> = error.chain().take(CHAIN_SENT).map(line).collect();
+        if error.chain().nth(CHAIN_SENT).is_some() {
+            chain.push("…".to_owned());
+            chain.push(line(error.root_cause()));
+        }
+        // A frame that only passes a failure on has no words of its own; the words that matter are the first frame's.
+        Self { error: words(error).to_string(), kind: error.kind().as_str(), chain }
     }
-    // A frame that only passes a failure on has no words of its own; the words that matter are the first frame's.
-    ErrorResponse { error: words(error).to_string(), kind: error.kind().as_str(), chain }
 }
 
 fn words(error: &Error) -> &Error {

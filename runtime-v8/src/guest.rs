@@ -1,0 +1,321 @@
+//! What happens inside an isolate: a guest's modules are linked, its entry is called, answers are delivered.
+
+use deno_core::v8;
+use v8::script_compiler::{self, CachedData, CompileOptions, NoCacheReason, Source};
+
+use crate::exception;
+use crate::frame::Resident;
+use crate::operations::{Current, Made, text, throw_type_error, write_answer};
+use crate::program::{BUILT_IN, File};
+use crate::snapshot::PRELUDE_DATA;
+
+/// A scope that catches what is thrown.
+type Catching<'a, 's, 'o, 'i> = v8::PinnedRef<'a, v8::TryCatch<'s, 'o, v8::HandleScope<'i>>>;
+
+/// How a guest stands at the end of a turn.
+pub(crate) enum State {
+    /// It waits for answers.
+    Waiting,
+    /// Its entry is through.
+    Done,
+    /// It threw, in these words.
+    Threw(String),
+    /// It waits for something that nobody will ever bring.
+    Stalled,
+    /// V8 was told to stop it.
+    Stopped,
+}
+
+/// Makes fresh globals for the guest that has the turn, and calls its entry.
+pub(crate) fn begin(isolate: &mut v8::Isolate, current: &Current, dynamic_code: bool) -> State {
+    let microtasks = v8::MicrotaskQueue::new(isolate, v8::MicrotasksPolicy::Explicit);
+    let queue = std::ptr::from_ref(&*microtasks).cast_mut();
+    v8::scope!(let scope, isolate);
+    let context =
+        v8::Context::new(scope, v8::ContextOptions { microtask_queue: Some(queue), ..v8::ContextOptions::default() });
+    context.set_allow_generation_from_strings(dynamic_code);
+    let scope = &mut v8::ContextScope::new(scope, context);
+    let kept = v8::Global::new(scope, context);
+    with(current, |resident| {
+        resident.context = Some(kept);
+        resident.microtasks = Some(microtasks);
+    });
+    v8::tc_scope!(let scope, scope);
+    match call_entry(scope, current) {
+        Some(main) => {
+            let main = v8::Global::new(scope, main);
+            with(current, |resident| resident.main = Some(main));
+            proceed(scope, current)
+        }
+        None => threw(scope, current),
+    }
+}
+
+/// Delivers the answers that have come for the guest that has the turn.
+pub(crate) fn go_on(isolate: &mut v8::Isolate, current: &Current) -> State {
+    let Some(context) = with(current, |resident| resident.context.clone()).flatten() else { return State::Stopped };
+    v8::scope!(let scope, isolate);
+    let context = v8::Local::new(scope, &context);
+    let scope = &mut v8::ContextScope::new(scope, context);
+    v8::tc_scope!(let scope, scope);
+    proceed(scope, current)
+}
+
+fn proceed(scope: &mut Catching<'_, '_, '_, '_>, current: &Current) -> State {
+    run_microtasks(scope, current);
+    loop {
+        if scope.is_execution_terminating() || scope.has_terminated() {
+            return State::Stopped;
+        }
+        match deliver_next(scope, current) {
+            Some(true) => run_microtasks(scope, current),
+            Some(false) => return examine(scope, current),
+            None => return State::Stopped,
+        }
+    }
+}
+
+/// Settles the promise of the next answer. Answers whether there was one.
+fn deliver_next(scope: &mut v8::PinScope<'_, '_>, current: &Current) -> Made<bool> {
+    let Some((resolver, answer)) = with(current, |resident| resident.conversation.next_answer())? else {
+        return Some(false);
+    };
+    v8::scope!(let scope, scope);
+    let resolver = v8::Local::new(scope, resolver);
+    match write_answer(scope, answer)? {
+        Ok(value) => resolver.resolve(scope, value)?,
+        Err(failure) => resolver.reject(scope, failure)?,
+    };
+    Some(true)
+}
+
+fn run_microtasks(scope: &mut v8::PinScope<'_, '_>, current: &Current) {
+    let queue = with(current, |resident| resident.microtasks.as_deref().map(std::ptr::from_ref)).flatten();
+    if let Some(queue) = queue {
+        // SAFETY: the queue belongs to the frame, which is not dropped while it has the turn.
+        unsafe { &*queue }.perform_checkpoint(scope);
+    }
+}
+
+fn examine(scope: &mut v8::PinScope<'_, '_>, current: &Current) -> State {
+    let Some(main) = with(current, |resident| resident.main.clone()).flatten() else { return State::Stopped };
+    let main = v8::Local::new(scope, main);
+    if main.state() == v8::PromiseState::Rejected {
+        let reason = main.result(scope);
+        return threw_this(scope, current, reason);
+    }
+    // What nobody looks at would be lost otherwise.
+    if let Some((_, reason)) = with(current, |resident| resident.unhandled.first().cloned()).flatten() {
+        let reason = v8::Local::new(scope, reason);
+        return threw_this(scope, current, reason);
+    }
+    if main.state() == v8::PromiseState::Fulfilled {
+        return State::Done;
+    }
+    match with(current, |resident| resident.conversation.is_over()) {
+        Some(false) => State::Waiting,
+        _ => State::Stalled,
+    }
+}
+
+fn threw(scope: &mut Catching<'_, '_, '_, '_>, current: &Current) -> State {
+    if scope.has_terminated() || scope.is_execution_terminating() {
+        return State::Stopped;
+    }
+    match scope.exception() {
+        Some(exception) => {
+            scope.reset();
+            threw_this(scope, current, exception)
+        }
+        None => State::Stopped,
+    }
+}
+
+fn threw_this(scope: &mut v8::PinScope<'_, '_>, current: &Current, thrown: v8::Local<'_, v8::Value>) -> State {
+    let Some(program) = with(current, |resident| resident.frame.program.clone()) else { return State::Stopped };
+    let words = exception::render(scope, thrown, &program);
+    // Rendering may call into the guest.
+    if scope.is_execution_terminating() { State::Stopped } else { State::Threw(words) }
+}
+
+fn with<T>(current: &Current, with: impl FnOnce(&mut Resident) -> T) -> Option<T> {
+    current.borrow_mut().as_deref_mut().map(with)
+}
+
+fn call_entry<'s>(scope: &mut v8::PinScope<'s, '_>, current: &Current) -> Made<v8::Local<'s, v8::Promise>> {
+    let (frame, program) = with(current, |resident| (resident.frame.clone(), resident.frame.program.clone()))?;
+    let prelude = scope.get_context_data_from_snapshot_once::<v8::Object>(PRELUDE_DATA).ok()?;
+    let start = v8::Local::<v8::Function>::try_from(get(scope, prelude, "start")?).ok()?;
+    let exports = v8::Local::<v8::Object>::try_from(get(scope, prelude, "exports")?).ok()?;
+
+    let begin = v8::Local::<v8::Function>::try_from(get(scope, prelude, "begin")?).ok()?;
+    let nothing = v8::undefined(scope).into();
+    begin.call(scope, nothing, &[])?;
+
+    for file in &program.files {
+        let module = compile(scope, file)?;
+        let module = v8::Global::new(scope, module);
+        with(current, |resident| resident.modules.push(module));
+    }
+    let built_in = built_in(scope, exports)?;
+    let kept = v8::Global::new(scope, built_in);
+    let main = with(current, |resident| {
+        resident.modules.push(kept);
+        resident.modules.first().cloned()
+    })??;
+    let main = v8::Local::new(scope, main);
+    main.instantiate_module(scope, resolve_import)?;
+    // A guest that does not import it has no room for its exports.
+    if built_in.get_status() == v8::ModuleStatus::Instantiated {
+        fill_built_in(scope, built_in, exports)?;
+    }
+    let evaluated = main.evaluate(scope)?;
+    for (file, at) in program.files.iter().zip(0..) {
+        keep_compiled(scope, current, file, at);
+    }
+
+    let job = &frame.job;
+    let std = job.std.map(|id| id.to_string()).unwrap_or_default();
+    let mut arguments = vec![evaluated, main.get_module_namespace()];
+    for argument in [&*job.args.to_string(), &std, &job.salt, &job.image] {
+        arguments.push(text(scope, argument)?);
+    }
+    start.call(scope, nothing, &arguments)?.try_into().ok()
+}
+
+fn get<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    object: v8::Local<'s, v8::Object>,
+    name: &str,
+) -> Made<v8::Local<'s, v8::Value>> {
+    let name = v8::String::new(scope, name)?;
+    object.get(scope, name.into())
+}
+
+fn compile<'s>(scope: &mut v8::PinScope<'s, '_>, file: &File) -> Made<v8::Local<'s, v8::Module>> {
+    let code = v8::String::new(scope, &file.script.code)?;
+    let name = text(scope, &file.path)?;
+    let origin = v8::ScriptOrigin::new(scope, name, 0, 0, false, 0, None, false, false, true, None);
+    match file.compiled.get() {
+        Some(compiled) => {
+            let mut source = Source::new_with_cached_data(code, Some(&origin), CachedData::new(compiled));
+            script_compiler::compile_module2(
+                scope,
+                &mut source,
+                CompileOptions::ConsumeCodeCache,
+                NoCacheReason::NoReason,
+            )
+        }
+        None => script_compiler::compile_module(scope, &mut Source::new(code, Some(&origin))),
+    }
+}
+
+/// Keeps what V8 made of a file, functions that have run included, for the next contexts.
+fn keep_compiled(scope: &mut v8::PinScope<'_, '_>, current: &Current, file: &File, at: usize) {
+    if file.compiled.get().is_some() {
+        return;
+    }
+    let Some(module) = with(current, |resident| resident.modules.get(at).cloned()).flatten() else { return };
+    let script = v8::Local::new(scope, module).get_unbound_module_script(scope);
+    if let Some(compiled) = script.create_code_cache() {
+        // Another isolate may have been faster; one is as good as the other.
+        let _ = file.compiled.set(compiled.to_vec());
+    }
+}
+
+fn built_in<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    exports: v8::Local<'s, v8::Object>,
+) -> Made<v8::Local<'s, v8::Module>> {
+    let name = v8::String::new(scope, BUILT_IN)?;
+    let names = export_names(scope, exports)?;
+    Some(v8::Module::create_synthetic_module(scope, name, &names, evaluate_built_in))
+}
+
+fn export_names<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    exports: v8::Local<'s, v8::Object>,
+) -> Made<Vec<v8::Local<'s, v8::String>>> {
+    let names = exports.get_own_property_names(scope, v8::GetPropertyNamesArgs::default())?;
+    (0..names.length()).map(|at| names.get_index(scope, at)?.try_into().ok()).collect()
+}
+
+fn fill_built_in<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    module: v8::Local<'s, v8::Module>,
+    exports: v8::Local<'s, v8::Object>,
+) -> Made<()> {
+    for name in export_names(scope, exports)? {
+        let value = exports.get(scope, name.into())?;
+        module.set_synthetic_module_export(scope, name, value)?;
+    }
+    Some(())
+}
+
+/// The exports are there before anything is evaluated.
+fn evaluate_built_in<'s>(
+    context: v8::Local<'s, v8::Context>,
+    _: v8::Local<'s, v8::Module>,
+) -> Made<v8::Local<'s, v8::Value>> {
+    v8::callback_scope!(unsafe scope, context);
+    let resolver = v8::PromiseResolver::new(scope)?;
+    let nothing = v8::undefined(scope).into();
+    resolver.resolve(scope, nothing)?;
+    Some(resolver.get_promise(scope).into())
+}
+
+fn resolve_import<'s>(
+    context: v8::Local<'s, v8::Context>,
+    specifier: v8::Local<'s, v8::String>,
+    _: v8::Local<'s, v8::FixedArray>,
+    referrer: v8::Local<'s, v8::Module>,
+) -> Made<v8::Local<'s, v8::Module>> {
+    v8::callback_scope!(unsafe scope, context);
+    let specifier = specifier.to_rust_string_lossy(scope);
+    let current = scope.get_slot::<Current>()?.clone();
+    let module = with(&current, |resident| {
+        let at = resident.modules.iter().position(|module| *module == referrer)?;
+        let target = *resident.frame.program.files.get(at)?.imports.get(&specifier)?;
+        resident.modules.get(target).cloned()
+    });
+    match module.flatten() {
+        Some(module) => Some(v8::Local::new(scope, module)),
+        None => {
+            throw_type_error(scope, &format!("the module cannot import {specifier:?}"));
+            None
+        }
+    }
+}
+
+/// `import()` could load code that nobody has checked, or at a time that depends on others.
+pub(crate) fn refuse_dynamic_import<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    _: v8::Local<'s, v8::Data>,
+    _: v8::Local<'s, v8::Value>,
+    _: v8::Local<'s, v8::String>,
+    _: v8::Local<'s, v8::FixedArray>,
+) -> Made<v8::Local<'s, v8::Promise>> {
+    let resolver = v8::PromiseResolver::new(scope)?;
+    let message = v8::String::new(scope, "import() is not available: guests import statically")?;
+    let error = v8::Exception::type_error(scope, message);
+    resolver.reject(scope, error)?;
+    Some(resolver.get_promise(scope))
+}
+
+/// Keeps track of promises that were rejected and that nobody looks at.
+pub(crate) unsafe extern "C" fn promise_rejected(message: v8::PromiseRejectMessage<'_>) {
+    v8::callback_scope!(unsafe scope, &message);
+    let Some(current) = scope.get_slot::<Current>().cloned() else { return };
+    let promise = v8::Global::new(scope, message.get_promise());
+    match message.get_event() {
+        v8::PromiseRejectEvent::PromiseRejectWithNoHandler => {
+            let Some(reason) = message.get_value() else { return };
+            let reason = v8::Global::new(scope, reason);
+            with(&current, |resident| resident.unhandled.push((promise, reason)));
+        }
+        v8::PromiseRejectEvent::PromiseHandlerAddedAfterReject => {
+            with(&current, |resident| resident.unhandled.retain(|(rejected, _)| *rejected != promise));
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,164 @@
+//! A warm isolate: a heap of its own, in which every guest gets fresh globals.
+
+use std::cell::RefCell;
+use std::ffi::c_void;
+use std::ops::RangeInclusive;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use deno_core::v8;
+use manifold_runtime_api::{Limits, Result};
+
+use crate::buffers::Buffers;
+use crate::fatal;
+use crate::guest;
+use crate::operations::{self, Current};
+use crate::snapshot;
+use crate::stack::Stack;
+use crate::turn::{Stop, Turns};
+
+/// How many guests may be in one isolate at a time. Collecting garbage goes over all that live in it.
+const GUESTS: usize = 500;
+
+/// After so many guests an isolate that has become empty is replaced.
+const SERVED: usize = 20_000;
+
+/// What the globals of one guest take, in bytes of the heap, measured.
+pub(crate) const CONTEXT_BYTES: u64 = 112 << 10;
+
+/// What an isolate needs for itself.
+const BASE_BYTES: u64 = 8 << 20;
+
+/// The least and the most that a limit on the heap can mean. V8 ends the process when it is asked to grow a single object over its own
+/// bounds, which are no less than that.
+const HEAP_BYTES: RangeInclusive<u64> = (8 << 20)..=(1 << 30);
+
+/// What a guest with these limits may have on the heap. Array buffers are beside it.
+pub(crate) fn heap_bytes(limits: &Limits) -> u64 {
+    limits.memory_bytes.clamp(*HEAP_BYTES.start(), *HEAP_BYTES.end())
+}
+
+/// Room that V8 gets once a guest is over its limit, so that the guest can be stopped: more than any single object takes.
+const RESERVE: usize = 4 << 30;
+
+pub(crate) struct Warm {
+    isolate: v8::OwnedIsolate,
+    pub(crate) buffers: Arc<Buffers>,
+    pub(crate) current: Current,
+    /// The limit of every guest in it.
+    memory_bytes: u64,
+    /// Whether it is for one guest only.
+    alone: bool,
+    /// Guests that are in it.
+    pub(crate) live: usize,
+    served: usize,
+    /// Whether it takes no guest any more.
+    retired: bool,
+    /// What the callback of V8 looks at.
+    _turns: Arc<Turns>,
+}
+
+impl Warm {
+    /// A new isolate on this thread, whose guests may use `memory_bytes` each.
+    pub(crate) fn new(memory_bytes: u64, alone: bool, stack: &Stack, turns: &Arc<Turns>) -> Result<Self> {
+        let buffers = Buffers::new();
+        let heap = usize::try_from(memory_bytes.saturating_add(BASE_BYTES)).unwrap_or(usize::MAX / 2);
+        let parameters = v8::CreateParams::default()
+            .snapshot_blob(v8::StartupData::from(snapshot::blob()?))
+            .external_references(operations::external_references().into())
+            .array_buffer_allocator(buffers.allocator())
+            .heap_limits(0, heap);
+        let mut isolate = v8::Isolate::new(parameters);
+        stack.limit(&isolate);
+        buffers.attach(isolate.thread_safe_handle());
+        isolate.set_microtasks_policy(v8::MicrotasksPolicy::Explicit);
+        isolate.set_allow_atomics_wait(false);
+        isolate.set_promise_reject_callback(guest::promise_rejected);
+        isolate.set_host_import_module_dynamically_callback(guest::refuse_dynamic_import);
+        isolate.set_oom_error_handler(fatal::out_of_memory);
+        isolate.add_near_heap_limit_callback(near_heap_limit, Arc::as_ptr(turns).cast_mut().cast());
+        let current: Current = Rc::new(RefCell::new(None));
+        isolate.set_slot(Rc::clone(&current));
+        // SAFETY: `Isolate::new` entered it on this thread. From now on it is entered where it is used.
+        unsafe { isolate.exit() };
+        let _turns = Arc::clone(turns);
+        Ok(Self { isolate, buffers, current, memory_bytes, alone, live: 0, served: 0, retired: false, _turns })
+    }
+
+    /// Whether a guest with this limit, who wants to be alone or not, may come in.
+    pub(crate) fn takes(&self, memory_bytes: u64, alone: bool) -> bool {
+        !self.retired && !alone && !self.alone && self.memory_bytes == memory_bytes && self.live < GUESTS
+    }
+
+    /// Whether nobody is in it and nobody will be.
+    pub(crate) fn is_over(&self) -> bool {
+        self.live == 0 && (self.retired || self.alone)
+    }
+
+    pub(crate) fn enter(&mut self) -> Entered<'_> {
+        // SAFETY: the isolate belongs to this thread, and `Entered` leaves it again.
+        unsafe { self.isolate.enter() };
+        Entered(self)
+    }
+
+    pub(crate) fn admit(&mut self) {
+        self.live += 1;
+        self.served += 1;
+    }
+
+    /// A guest has left. Its globals are garbage from now on.
+    pub(crate) fn release(&mut self) {
+        self.live -= 1;
+        self.retired |= self.served >= SERVED;
+    }
+
+    /// Takes no guest any more.
+    pub(crate) fn retire(&mut self) {
+        self.retired = true;
+    }
+
+    pub(crate) fn handle(&self) -> v8::IsolateHandle {
+        self.isolate.thread_safe_handle()
+    }
+}
+
+/// An isolate that this thread has entered.
+pub(crate) struct Entered<'a>(&'a mut Warm);
+
+impl Entered<'_> {
+    pub(crate) fn isolate(&mut self) -> &mut v8::Isolate {
+        &mut self.0.isolate
+    }
+
+    /// Bytes of the heap that are in use, garbage included.
+    pub(crate) fn heap_bytes(&mut self) -> u64 {
+        self.0.isolate.get_heap_statistics().used_heap_size() as u64
+    }
+
+    /// Runs what V8 left to be done by this thread.
+    pub(crate) fn pump(&mut self) {
+        let platform = v8::V8::get_current_platform();
+        while v8::Platform::pump_message_loop(&platform, &self.0.isolate, false) {}
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        // SAFETY: `enter` entered it on this thread, and whatever was entered since has been left.
+        unsafe { self.0.isolate.exit() };
+    }
+}
+
+impl Drop for Warm {
+    fn drop(&mut self) {
+        // SAFETY: the isolate belongs to this thread. Its own drop expects to find it entered, and leaves it.
+        unsafe { self.isolate.enter() };
+    }
+}
+
+unsafe extern "C" fn near_heap_limit(turns: *mut c_void, current: usize, _: usize) -> usize {
+    // SAFETY: `Warm` passed the `Turns` that it keeps as long as the isolate.
+    let turns = unsafe { &*turns.cast::<Turns>() };
+    turns.stop_current(Stop::Heap);
+    current.saturating_add(RESERVE)
+}

@@ -1,0 +1,224 @@
+// What every guest finds in its globals, and the module `manifold:guest`. Runs once, when the snapshot is made from which all
+// contexts come. `native` holds the host's functions.
+(function (native) {
+  "use strict";
+  const global = globalThis;
+  const { defineProperty, getOwnPropertyDescriptor, freeze } = Object;
+  const { apply, construct, deleteProperty } = Reflect;
+  const { op, log: nativeLog, encode, decode } = native;
+
+  // -- What is not there ------------------------------------------------------------------------------------------------
+
+  // Their answers depend on the garbage collector, on threads or on time. V8 adds to some of them whenever it makes globals, and
+  // insists on finding them; so they go when a guest begins.
+  const ABSENT = ["WeakRef", "FinalizationRegistry", "SharedArrayBuffer", "Atomics", "Temporal", "WebAssembly"];
+  function begin() {
+    for (const name of ABSENT) deleteProperty(global, name);
+  }
+
+  // -- The clock stands at 0 ----------------------------------------------------------------------------------------------
+
+  const NativeDate = Date;
+  const dateToString = NativeDate.prototype.toString;
+  const EPOCH = new NativeDate(0);
+  function StandingDate(...parts) {
+    if (new.target === undefined) return apply(dateToString, EPOCH, []);
+    return construct(NativeDate, parts.length === 0 ? [0] : parts, new.target);
+  }
+  defineProperty(StandingDate, "name", { value: "Date", configurable: true });
+  defineProperty(StandingDate, "length", { value: 7, configurable: true });
+  defineProperty(StandingDate, "prototype", { value: NativeDate.prototype, writable: false });
+  for (const name of ["UTC", "parse"]) {
+    defineProperty(StandingDate, name, getOwnPropertyDescriptor(NativeDate, name));
+  }
+  const now = { now() { return 0; } }.now;
+  defineProperty(StandingDate, "now", { value: now, writable: true, configurable: true });
+  defineProperty(NativeDate.prototype, "constructor", { value: StandingDate, writable: true, configurable: true });
+  defineProperty(global, "Date", { value: StandingDate, writable: true, configurable: true });
+
+  // Without a date to format, these would take the clock's.
+  const { DateTimeFormat } = Intl;
+  const nativeFormat = getOwnPropertyDescriptor(DateTimeFormat.prototype, "format").get;
+  const nativeParts = DateTimeFormat.prototype.formatToParts;
+  const formatters = new WeakMap();
+  const { get: cached, set: remember } = WeakMap.prototype;
+  const standing = {
+    get format() {
+      const known = apply(cached, formatters, [this]);
+      if (known !== undefined) return known;
+      const format = apply(nativeFormat, this, []);
+      const bound = (date) => format(date === undefined ? 0 : date);
+      defineProperty(bound, "name", { value: "", configurable: true });
+      apply(remember, formatters, [this, bound]);
+      return bound;
+    },
+    formatToParts(date) {
+      return apply(nativeParts, this, [date === undefined ? 0 : date]);
+    },
+  };
+  defineProperty(DateTimeFormat.prototype, "format", {
+    get: getOwnPropertyDescriptor(standing, "format").get,
+    configurable: true,
+  });
+  defineProperty(DateTimeFormat.prototype, "formatToParts", {
+    value: standing.formatToParts,
+    writable: true,
+    configurable: true,
+  });
+
+  // -- What the language has not, and every program expects -----------------------------------------------------------------
+
+  function hidden(name, value) {
+    defineProperty(global, name, { value, writable: true, enumerable: false, configurable: true });
+  }
+
+  hidden("TextEncoder", class TextEncoder {
+    get encoding() {
+      return "utf-8";
+    }
+    encode(text = "") {
+      return encode(`${text}`);
+    }
+  });
+
+  hidden("TextDecoder", class TextDecoder {
+    #fatal;
+    #ignoreBOM;
+    constructor(label = "utf-8", { fatal = false, ignoreBOM = false } = {}) {
+      if (!["utf-8", "utf8", "unicode-1-1-utf-8"].includes(`${label}`.trim().toLowerCase())) {
+        throw new RangeError(`the encoding ${label} is not available, only utf-8`);
+      }
+      this.#fatal = !!fatal;
+      this.#ignoreBOM = !!ignoreBOM;
+    }
+    get encoding() {
+      return "utf-8";
+    }
+    get fatal() {
+      return this.#fatal;
+    }
+    get ignoreBOM() {
+      return this.#ignoreBOM;
+    }
+    decode(bytes = new Uint8Array(0)) {
+      const text = decode(bytes, this.#fatal);
+      return !this.#ignoreBOM && text.charCodeAt(0) === 0xfeff ? text.slice(1) : text;
+    }
+  });
+
+  function describe(value) {
+    if (typeof value === "string") return value;
+    if (value instanceof Error) return `${value.stack ?? value}`;
+    if (typeof value === "object" && value !== null) {
+      try {
+        return JSON.stringify(value) ?? `${value}`;
+      } catch {
+        return Object.prototype.toString.call(value);
+      }
+    }
+    return String(value);
+  }
+  function print(...values) {
+    nativeLog(values.map(describe).join(" "));
+  }
+  const console = {};
+  for (const level of ["debug", "error", "info", "log", "warn"]) {
+    console[level] = { [level](...values) { print(...values); } }[level];
+  }
+  hidden("console", console);
+
+  // -- The module `manifold:guest` -------------------------------------------------------------------------------------------
+
+  class ManifoldError extends Error {
+    constructor(message, kind, chain) {
+      super(message);
+      this.kind = kind;
+      this.chain = chain;
+    }
+  }
+  defineProperty(ManifoldError.prototype, "name", { value: "ManifoldError", writable: true, configurable: true });
+
+  const TREE = 0, GET = 1, PUT_BLOB = 2, PUT_TREE = 3, RUN = 4, RUN_MANY = 5, OUT = 6, FAIL = 7;
+
+  async function ask(operation, first, second) {
+    try {
+      return await op(operation, first, second);
+    } catch (failure) {
+      throw new ManifoldError(failure[0], failure[1], failure[2]);
+    }
+  }
+
+  const operations = {
+    async tree(hash) {
+      const flat = await ask(TREE, hash);
+      const entries = [];
+      for (let at = 0; at < flat.length; at += 5) {
+        const entry = { name: flat[at], kind: flat[at + 2], hash: flat[at + 3], mode: flat[at + 4] };
+        if (flat[at + 1] !== undefined) entry.nameBytes = flat[at + 1];
+        entries[at / 5] = entry;
+      }
+      return entries;
+    },
+    async get(hash) {
+      return await ask(GET, hash);
+    },
+    async putBlob(content) {
+      return await ask(PUT_BLOB, content);
+    },
+    async putTree(entries) {
+      const flat = [];
+      for (const { name, nameBytes, kind, mode, hash } of entries) {
+        flat.push(nameBytes ?? name, mode, kind, hash);
+      }
+      return await ask(PUT_TREE, flat);
+    },
+    async run(image, args) {
+      const [kind, hash] = await ask(RUN, image, args);
+      return { kind, hash };
+    },
+    async runMany(requests) {
+      const flat = [];
+      for (const { image, args } of requests) flat.push(image, args);
+      const results = await ask(RUN_MANY, flat);
+      return results.map(([kind, hash, error]) =>
+        error === undefined ? { kind, hash } : { error: new ManifoldError(error[0], error[1], error[2]) }
+      );
+    },
+    async out(kind, hash) {
+      await ask(OUT, kind, hash);
+    },
+    async fail(message) {
+      await ask(FAIL, `${message}`);
+    },
+    log(message) {
+      nativeLog(`${message}`);
+    },
+  };
+
+  // What the entry returned becomes the outcome.
+  async function conclude(result) {
+    if (result === undefined) return;
+    let outcome = result;
+    if (typeof result === "string" || result instanceof Uint8Array) {
+      outcome = { kind: "blob", hash: await operations.putBlob(result) };
+    } else if (Array.isArray(result)) {
+      outcome = { kind: "tree", hash: await operations.putTree(result) };
+    } else if (typeof result !== "object" || result === null || typeof result.hash !== "string") {
+      throw new TypeError(
+        "the entry has to return text or bytes (a blob), entries (a tree), an outcome with `kind` and `hash`, or nothing after `out`",
+      );
+    }
+    await operations.out(outcome.kind, outcome.hash);
+  }
+
+  async function start(evaluated, namespace, args, std, salt, image) {
+    await evaluated;
+    const entry = namespace.default;
+    if (typeof entry !== "function") {
+      throw new TypeError("the module has no default export that is a function: the entry");
+    }
+    await conclude(await entry(freeze({ args, std, salt, image })));
+  }
+
+  return { begin, start, exports: { ...operations, ManifoldError } };
+})

@@ -1,0 +1,25 @@
+//! The V8 backend of Manifold.
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout))]
+#![allow(unsafe_code)]
+
+mod buffers;
+mod engine;
+mod exception;
+mod fatal;
+mod frame;
+mod guest;
+mod isolate;
+mod operations;
+mod pool;
+mod program;
+mod runtime;
+mod snapshot;
+mod stack;
+mod transpile;
+mod turn;
+mod worker;
+
+/// What guests find, for their editors and compilers: a `.d.ts` file.
+pub const DECLARATIONS: &str = include_str!("../guest.d.ts");
+
+pub use runtime::{V8Runtime, V8RuntimeBuilder};

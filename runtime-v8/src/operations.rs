@@ -1,0 +1,425 @@
+//! The functions of the host that the prelude builds on, and how values cross between guest and host.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::str::FromStr;
+
+use deno_core::v8;
+use manifold_runtime_api::abi::{Answer, Failure, Operation};
+use manifold_runtime_api::bstr::ByteSlice;
+use manifold_runtime_api::{Call, EntryMode, Error, Limit, ObjectId, ObjectKind, Outcome, Result, TreeEntry};
+use v8::MapFnTo;
+
+use crate::frame::Resident;
+
+/// The frame whose turn it is in an isolate; a slot of the isolate.
+pub(crate) type Current = Rc<RefCell<Option<Box<Resident>>>>;
+
+/// What goes wrong with a value that V8 cannot make: the guest is being stopped, or V8 throws.
+pub(crate) type Made<T> = Option<T>;
+
+/// Under which names the prelude finds the functions.
+fn functions() -> [(&'static str, v8::FunctionCallback); 4] {
+    [("op", ask.map_fn_to()), ("log", log.map_fn_to()), ("encode", encode.map_fn_to()), ("decode", decode.map_fn_to())]
+}
+
+/// What a snapshot cannot hold itself.
+pub(crate) fn external_references() -> Vec<v8::ExternalReference> {
+    functions().map(|(_, function)| v8::ExternalReference { function }).into()
+}
+
+/// The functions, as the object that the prelude expects.
+pub(crate) fn native_functions<'s>(scope: &v8::PinScope<'s, '_>) -> Made<v8::Local<'s, v8::Object>> {
+    let native = v8::Object::new(scope);
+    for (name, function) in functions() {
+        let template = v8::FunctionTemplate::new_raw(scope, function);
+        let function = template.get_function(scope)?;
+        let name = v8::String::new(scope, name)?;
+        function.set_name(name);
+        native.set(scope, name.into(), function.into())?;
+    }
+    Some(native)
+}
+
+fn with_current<T>(scope: &v8::PinScope<'_, '_>, with: impl FnOnce(&mut Resident) -> T) -> Option<T> {
+    let current = scope.get_slot::<Current>()?.clone();
+    let mut current = current.borrow_mut();
+    current.as_deref_mut().map(with)
+}
+
+/// `op(number, first, second)`: asks the host, and answers a promise.
+fn ask<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    arguments: v8::FunctionCallbackArguments<'s>,
+    mut answer: v8::ReturnValue<'_, v8::Value>,
+) {
+    let Some(resolver) = v8::PromiseResolver::new(scope) else { return };
+    let promise = resolver.get_promise(scope);
+    let limit = with_current(scope, |current| current.frame.job.limits.guest_request_bytes).unwrap_or(0);
+    let (operation, bytes) = match read_operation(scope, &arguments, limit) {
+        Some(Ok(operation)) => operation,
+        Some(Err(error)) => {
+            let resolver = v8::Global::new(scope, resolver);
+            with_current(scope, |current| current.conversation.refuse(error, QUESTION_BYTES, resolver));
+            answer.set(promise.into());
+            return;
+        }
+        // Reading called into the guest, which threw.
+        None => return,
+    };
+    let resolver = v8::Global::new(scope, resolver);
+    let breached = with_current(scope, |current| {
+        current.conversation.ask(operation, bytes, resolver);
+        current.conversation.open_bytes() > current.frame.job.limits.memory_bytes
+    });
+    if breached != Some(false) {
+        scope.terminate_execution();
+    }
+    answer.set(promise.into());
+}
+
+/// How much the host keeps for one question, whatever it is.
+const QUESTION_BYTES: u64 = 256;
+
+type Read = Result<(Operation, u64)>;
+
+fn read_operation<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    arguments: &v8::FunctionCallbackArguments<'s>,
+    limit: u64,
+) -> Made<Read> {
+    let (first, second) = (arguments.get(1), arguments.get(2));
+    let mut reader = Reader { limit, bytes: 0 };
+    let operation = match arguments.get(0).uint32_value(scope)? {
+        0 => reader.id(scope, "tree", "hash", first).map(Operation::Tree),
+        1 => reader.id(scope, "get", "hash", first).map(Operation::Get),
+        2 => reader.content(scope, first).map(|content| Operation::PutBlob(content.into())),
+        3 => reader.entries(scope, first)?.map(Operation::PutTree),
+        4 => reader.call(scope, first, second).map(Operation::Run),
+        5 => reader.calls(scope, first)?.map(Operation::RunMany),
+        6 => reader.outcome(scope, first, second).map(Operation::Out),
+        _ => reader.text(scope, "fail", "message", first).map(Operation::Fail),
+    };
+    Some(operation.map(|operation| (operation, QUESTION_BYTES + reader.bytes)))
+}
+
+/// Reads what a guest passed, up to the limit of one request.
+struct Reader {
+    limit: u64,
+    bytes: u64,
+}
+
+impl Reader {
+    fn count(&mut self, bytes: usize) -> Result<()> {
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+        if self.bytes > self.limit { Err(Limit::GuestRequest { bytes: self.limit }.into()) } else { Ok(()) }
+    }
+
+    fn text(
+        &mut self,
+        scope: &v8::PinScope<'_, '_>,
+        operation: &str,
+        field: &str,
+        value: v8::Local<'_, v8::Value>,
+    ) -> Result<String> {
+        let Ok(text) = v8::Local::<v8::String>::try_from(value) else {
+            return Err(wrong(operation, format!("`{field}` is {}, not text", type_name(scope, value))));
+        };
+        self.count(text.length())?;
+        Ok(text.to_rust_string_lossy(scope))
+    }
+
+    fn id(
+        &mut self,
+        scope: &v8::PinScope<'_, '_>,
+        operation: &str,
+        field: &str,
+        value: v8::Local<'_, v8::Value>,
+    ) -> Result<ObjectId> {
+        let text = self.text(scope, operation, field, value)?;
+        ObjectId::from_str(&text).map_err(|error| wrong(operation, format!("`{field}`: {error}")))
+    }
+
+    fn content(&mut self, scope: &v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> Result<Vec<u8>> {
+        match self.bytes(value) {
+            Some(bytes) => bytes,
+            None => self.text(scope, "putBlob", "content", value).map(String::into_bytes),
+        }
+    }
+
+    /// The bytes of a typed array or data view.
+    fn bytes(&mut self, value: v8::Local<'_, v8::Value>) -> Option<Result<Vec<u8>>> {
+        let view = v8::Local::<v8::ArrayBufferView>::try_from(value).ok()?;
+        if let Err(error) = self.count(view.byte_length()) {
+            return Some(Err(error));
+        }
+        let mut bytes = vec![0; view.byte_length()];
+        let copied = view.copy_contents(&mut bytes);
+        bytes.truncate(copied);
+        Some(Ok(bytes))
+    }
+
+    /// `[name or bytes, mode, kind, hash]` for each entry, in one array.
+    fn entries<'s>(
+        &mut self,
+        scope: &mut v8::PinScope<'s, '_>,
+        value: v8::Local<'s, v8::Value>,
+    ) -> Made<Result<Vec<TreeEntry>>> {
+        const FIELDS: usize = 4;
+        let flat = v8::Local::<v8::Array>::try_from(value).ok()?;
+        let mut entries = Vec::new();
+        for at in (0..flat.length()).step_by(FIELDS) {
+            v8::scope!(let scope, scope);
+            let mut fields = [v8::undefined(scope).into(); FIELDS];
+            for (field, index) in fields.iter_mut().zip(at..) {
+                *field = flat.get_index(scope, index)?;
+            }
+            match self.entry(scope, fields) {
+                Ok(entry) => entries.push(entry),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        Some(Ok(entries))
+    }
+
+    fn entry(
+        &mut self,
+        scope: &v8::PinScope<'_, '_>,
+        [name, mode, kind, hash]: [v8::Local<'_, v8::Value>; 4],
+    ) -> Result<TreeEntry> {
+        const OPERATION: &str = "putTree";
+        let name = match self.bytes(name) {
+            Some(bytes) => bytes?,
+            None => self.text(scope, OPERATION, "name", name)?.into_bytes(),
+        };
+        let mode = if mode.is_undefined() {
+            match self.text(scope, OPERATION, "kind", kind)?.as_str() {
+                "commit" => EntryMode::Commit,
+                kind => EntryMode::plain(parse_kind(OPERATION, kind)?),
+            }
+        } else {
+            let mode = self.text(scope, OPERATION, "mode", mode)?;
+            EntryMode::parse(&mode).ok_or_else(|| wrong(OPERATION, format!("{mode:?} is none of git's modes")))?
+        };
+        Ok(TreeEntry { name: name.into(), mode, id: self.id(scope, OPERATION, "hash", hash)? })
+    }
+
+    fn call(
+        &mut self,
+        scope: &v8::PinScope<'_, '_>,
+        image: v8::Local<'_, v8::Value>,
+        args: v8::Local<'_, v8::Value>,
+    ) -> Result<Call> {
+        let image = self.text(scope, "run", "image", image)?;
+        Ok(Call { image, args: self.id(scope, "run", "args", args)? })
+    }
+
+    /// `[image, args]` for each call, in one array.
+    fn calls<'s>(
+        &mut self,
+        scope: &mut v8::PinScope<'s, '_>,
+        value: v8::Local<'s, v8::Value>,
+    ) -> Made<Result<Vec<Call>>> {
+        let flat = v8::Local::<v8::Array>::try_from(value).ok()?;
+        let mut calls = Vec::new();
+        for at in (0..flat.length()).step_by(2) {
+            v8::scope!(let scope, scope);
+            let (image, args) = (flat.get_index(scope, at)?, flat.get_index(scope, at + 1)?);
+            match self.call(scope, image, args) {
+                Ok(call) => calls.push(call),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        Some(Ok(calls))
+    }
+
+    fn outcome(
+        &mut self,
+        scope: &v8::PinScope<'_, '_>,
+        kind: v8::Local<'_, v8::Value>,
+        hash: v8::Local<'_, v8::Value>,
+    ) -> Result<Outcome> {
+        let kind = parse_kind("out", &self.text(scope, "out", "kind", kind)?)?;
+        Ok(Outcome { kind, id: self.id(scope, "out", "hash", hash)? })
+    }
+}
+
+fn parse_kind(operation: &str, kind: &str) -> Result<ObjectKind> {
+    match kind {
+        "blob" => Ok(ObjectKind::Blob),
+        "tree" => Ok(ObjectKind::Tree),
+        _ => Err(wrong(operation, format!("`kind` is {kind:?}, not \"blob\" or \"tree\""))),
+    }
+}
+
+fn wrong(operation: &str, problem: String) -> Error {
+    Error::abi_violation(format!("operation {operation}: {problem}"))
+}
+
+fn type_name(scope: &v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> String {
+    value.type_of(scope).to_rust_string_lossy(scope)
+}
+
+/// `log(text)`.
+fn log<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    arguments: v8::FunctionCallbackArguments<'s>,
+    _: v8::ReturnValue<'_, v8::Value>,
+) {
+    let message = arguments.get(0);
+    let Ok(text) = v8::Local::<v8::String>::try_from(message) else { return };
+    // What is over the log's limit would be dropped anyway, and must not gather here until then.
+    let kept = with_current(scope, |current| current.log_bytes_left).unwrap_or(0);
+    if kept == 0 {
+        return;
+    }
+    let mut message = text.to_rust_string_lossy(scope);
+    message.truncate(message.floor_char_boundary(usize::try_from(kept).unwrap_or(usize::MAX)));
+    with_current(scope, |current| {
+        current.log_bytes_left -= (message.len() as u64).min(kept);
+        current.conversation.log(message);
+    });
+}
+
+/// `encode(text)`: UTF-8 of a string.
+fn encode<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    arguments: v8::FunctionCallbackArguments<'s>,
+    mut answer: v8::ReturnValue<'_, v8::Value>,
+) {
+    let Ok(text) = v8::Local::<v8::String>::try_from(arguments.get(0)) else { return };
+    if let Some(bytes) = new_bytes(scope, text.to_rust_string_lossy(scope).as_bytes()) {
+        answer.set(bytes.into());
+    }
+}
+
+/// `decode(bytes, fatal)`: a string of UTF-8.
+fn decode<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    arguments: v8::FunctionCallbackArguments<'s>,
+    mut answer: v8::ReturnValue<'_, v8::Value>,
+) {
+    let mut reader = Reader { limit: u64::MAX, bytes: 0 };
+    let Some(Ok(bytes)) = reader.bytes(arguments.get(0)) else {
+        throw_type_error(scope, "decode takes bytes: a typed array or a DataView");
+        return;
+    };
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(_) if arguments.get(1).is_true() => {
+            throw_type_error(scope, "the bytes are not UTF-8");
+            return;
+        }
+        Err(error) => error.as_bytes().to_str_lossy().into_owned(),
+    };
+    match v8::String::new(scope, &text) {
+        Some(text) => answer.set(text.into()),
+        None => throw_type_error(scope, "the text is longer than a string can be"),
+    }
+}
+
+pub(crate) fn throw_type_error(scope: &mut v8::PinScope<'_, '_>, message: &str) {
+    if let Some(message) = v8::String::new(scope, message) {
+        let error = v8::Exception::type_error(scope, message);
+        scope.throw_exception(error);
+    }
+}
+
+/// A new `Uint8Array`. When there is no room for it, the guest is stopped.
+pub(crate) fn new_bytes<'s>(scope: &mut v8::PinScope<'s, '_>, bytes: &[u8]) -> Made<v8::Local<'s, v8::Uint8Array>> {
+    let has_room = |scope: &mut v8::PinScope<'s, '_>| {
+        with_current(scope, |current| current.frame.buffers.has_room_for(bytes.len())).unwrap_or(false)
+    };
+    if !has_room(scope) {
+        // Buffers that nobody can reach any more may still be counted.
+        scope.low_memory_notification();
+        if !has_room(scope) {
+            with_current(scope, |current| current.frame.buffers.breach());
+            scope.terminate_execution();
+            return None;
+        }
+    }
+    let buffer = v8::ArrayBuffer::new(scope, bytes.len());
+    if let Some(data) = buffer.data() {
+        // SAFETY: the buffer was just made, has as many bytes, and no one else knows of it yet.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), data.cast::<u8>().as_ptr(), bytes.len()) };
+    }
+    v8::Uint8Array::new(scope, buffer, 0, bytes.len())
+}
+
+/// What the prelude's `op` resolves or rejects with.
+pub(crate) fn write_answer<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    answer: Result<Answer>,
+) -> Made<Result<v8::Local<'s, v8::Value>, v8::Local<'s, v8::Value>>> {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(error) => return Some(Err(write_failure(scope, &error)?)),
+    };
+    Some(Ok(match answer {
+        Answer::Tree(tree) => {
+            let mut flat = Vec::with_capacity(tree.entries().len() * 5);
+            for entry in tree.entries() {
+                let (name, bytes) = match entry.name.to_str() {
+                    Ok(name) => (text(scope, name)?, v8::undefined(scope).into()),
+                    Err(_) => {
+                        (text(scope, &entry.name.escape_bytes().to_string())?, new_bytes(scope, &entry.name)?.into())
+                    }
+                };
+                let (kind, mode) = (constant(scope, entry.mode.kind_str())?, constant(scope, entry.mode.as_str())?);
+                flat.extend([name, bytes, kind, id(scope, entry.id)?, mode]);
+            }
+            v8::Array::new_with_elements(scope, &flat).into()
+        }
+        Answer::Blob(content) => new_bytes(scope, &content)?.into(),
+        Answer::Stored(stored) => id(scope, stored)?,
+        Answer::Outcome(outcome) => write_outcome(scope, outcome)?,
+        Answer::Outcomes(results) => {
+            let mut written = Vec::with_capacity(results.len());
+            for result in results {
+                written.push(match result {
+                    Ok(outcome) => write_outcome(scope, outcome)?,
+                    Err(error) => {
+                        let nothing = v8::undefined(scope).into();
+                        let failure = write_failure(scope, &error)?;
+                        v8::Array::new_with_elements(scope, &[nothing, nothing, failure]).into()
+                    }
+                });
+            }
+            v8::Array::new_with_elements(scope, &written).into()
+        }
+        _ => v8::undefined(scope).into(),
+    }))
+}
+
+/// `[message, kind, chain]`.
+fn write_failure<'s>(scope: &mut v8::PinScope<'s, '_>, error: &Error) -> Made<v8::Local<'s, v8::Value>> {
+    let failure = Failure::from(error);
+    let mut chain = Vec::with_capacity(failure.chain.len());
+    for line in &failure.chain {
+        chain.push(text(scope, line)?);
+    }
+    let chain = v8::Array::new_with_elements(scope, &chain).into();
+    let (message, kind) = (text(scope, &failure.error)?, constant(scope, failure.kind)?);
+    Some(v8::Array::new_with_elements(scope, &[message, kind, chain]).into())
+}
+
+/// `[kind, hash]`.
+fn write_outcome<'s>(scope: &mut v8::PinScope<'s, '_>, outcome: Outcome) -> Made<v8::Local<'s, v8::Value>> {
+    let (kind, hash) = (constant(scope, outcome.kind.as_str())?, id(scope, outcome.id)?);
+    Some(v8::Array::new_with_elements(scope, &[kind, hash]).into())
+}
+
+pub(crate) fn text<'s>(scope: &v8::PinScope<'s, '_>, text: &str) -> Made<v8::Local<'s, v8::Value>> {
+    Some(v8::String::new(scope, text)?.into())
+}
+
+fn id<'s>(scope: &v8::PinScope<'s, '_>, id: ObjectId) -> Made<v8::Local<'s, v8::Value>> {
+    let hex = id.to_string();
+    Some(v8::String::new_from_one_byte(scope, hex.as_bytes(), v8::NewStringType::Normal)?.into())
+}
+
+/// A text of which there are few, and each once.
+fn constant<'s>(scope: &v8::PinScope<'s, '_>, text: &str) -> Made<v8::Local<'s, v8::Value>> {
+    Some(v8::String::new_from_one_byte(scope, text.as_bytes(), v8::NewStringType::Internalized)?.into())
+}

@@ -1,0 +1,211 @@
+//! A guest's code: read from the store, checked, transpiled. Once for each module.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, OnceLock};
+
+use manifold_runtime_api::bstr::ByteSlice;
+use manifold_runtime_api::{EntryMode, Error, Host, Limit, Limits, Module, ObjectId, ObjectKind, Reason, Result};
+use quick_cache::sync::Cache;
+
+use crate::transpile::{self, Script};
+
+/// The module that guests import their operations from.
+pub(crate) const BUILT_IN: &str = "manifold:guest";
+
+/// What a module that is a blob is called, and the file that a module that is a tree begins with.
+const MAIN: &str = "main.ts";
+const OTHER_MAINS: [&str; 3] = ["main.mts", "main.js", "main.mjs"];
+
+/// All files that a guest consists of. The first is the one with the entry.
+pub(crate) struct Program {
+    pub(crate) files: Vec<File>,
+}
+
+/// One file of a guest.
+pub(crate) struct File {
+    /// Its path in the module's tree.
+    pub(crate) path: String,
+    pub(crate) script: Script,
+    /// Which file each specifier in it means; the built-in module comes after the last file.
+    pub(crate) imports: HashMap<String, usize>,
+    /// What V8 made of the code the first time, to spare it parsing.
+    pub(crate) compiled: OnceLock<Vec<u8>>,
+}
+
+/// How many programs are kept.
+const KEPT: usize = 256;
+
+/// How deep the code of a guest may be nested: the parser's stack, in bytes. Taken as it is touched.
+const PARSER_STACK: usize = 512 << 20;
+
+type ProgramOrNot = Result<Arc<Program>>;
+
+pub(crate) struct Programs(Arc<Cache<ObjectId, ProgramOrNot>>);
+
+impl Programs {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Cache::new(KEPT)))
+    }
+
+    pub(crate) async fn get(&self, module: Module, limits: &Limits, host: &dyn Host) -> ProgramOrNot {
+        if let Some(program) = self.0.get(&module.id) {
+            return program;
+        }
+        let sources = Sources::read(module, limits, host).await?;
+        let cache = Arc::clone(&self.0);
+        // A task of its own: a job that is cancelled leaves the work to those who wait for it, and to later jobs.
+        let task = tokio::spawn(async move {
+            let place = match cache.get_value_or_guard_async(&module.id).await {
+                Ok(program) => return Ok(program),
+                Err(place) => place,
+            };
+            let program = tokio::task::spawn_blocking(move || sources.transpile_on_a_deep_stack(module.id)).await?;
+            if program.as_ref().err().is_none_or(Error::is_function_of_request) {
+                // It fails if the place was taken away in the meantime, and then the next job does it again.
+                let _ = place.insert(program.clone());
+            }
+            Ok::<_, tokio::task::JoinError>(program)
+        });
+        let lost = |error| Error::runtime(format!("the transpilation of module {} was lost: {error}", module.id));
+        task.await.map_err(lost)?.map_err(lost)?
+    }
+}
+
+/// The texts of all code in a module.
+struct Sources {
+    main: String,
+    files: HashMap<String, String>,
+}
+
+impl Sources {
+    async fn read(module: Module, limits: &Limits, host: &dyn Host) -> Result<Self> {
+        let mut left = limits.module_bytes;
+        let mut sources = Self { main: MAIN.to_owned(), files: HashMap::new() };
+        if module.kind == ObjectKind::Blob {
+            let text = read_text(module.id, MAIN, module.id, &mut left, limits, host).await?;
+            sources.files.insert(MAIN.to_owned(), text);
+            return Ok(sources);
+        }
+        let mut trees = VecDeque::from([(String::new(), module.id)]);
+        while let Some((directory, tree)) = trees.pop_front() {
+            for entry in host.tree(tree).await?.entries() {
+                // A name that is not text cannot be imported.
+                let Ok(name) = entry.name.to_str() else { continue };
+                let path = format!("{directory}{name}");
+                match entry.mode {
+                    EntryMode::Tree => {
+                        charge(path.len(), &mut left, limits)?;
+                        trees.push_back((path + "/", entry.id));
+                    }
+                    EntryMode::Blob | EntryMode::Executable if transpile::is_code(name) => {
+                        let text = read_text(entry.id, &path, module.id, &mut left, limits, host).await?;
+                        sources.files.insert(path, text);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let mains = std::iter::once(MAIN).chain(OTHER_MAINS);
+        sources.main =
+            mains.into_iter().find(|main| sources.files.contains_key(*main)).map(str::to_owned).ok_or_else(|| {
+                bad(module.id, format!("the module's tree has no file {MAIN} (nor {})", OTHER_MAINS.join(", ")))
+            })?;
+        Ok(sources)
+    }
+
+    fn transpile_on_a_deep_stack(self, module: ObjectId) -> ProgramOrNot {
+        let thread = std::thread::Builder::new()
+            .name("manifold-transpile".to_owned())
+            .stack_size(PARSER_STACK)
+            .spawn(move || self.transpile(module))
+            .map_err(|error| Error::runtime(format!("the transpiler's thread cannot start: {error}")))?;
+        thread.join().unwrap_or_else(|_| Err(bad(module, "the transpiler cannot cope with it".to_owned())))
+    }
+
+    /// Follows the imports from the main file on. What nothing imports is not even parsed.
+    fn transpile(self, module: ObjectId) -> ProgramOrNot {
+        let mut order = vec![self.main.clone()];
+        let mut seen = HashSet::from([self.main.clone()]);
+        let mut parsed = Vec::new();
+        while let Some(path) = order.get(parsed.len()).cloned() {
+            let text = self.files.get(&path).map(String::as_str).unwrap_or_default();
+            let script = transpile::transpile(&path, text).map_err(|problem| bad(module, problem))?;
+            let mut targets = Vec::new();
+            for specifier in &script.imports {
+                // Declarations have no code.
+                if specifier == BUILT_IN || specifier.ends_with(".d.ts") {
+                    continue;
+                }
+                let target = resolve(&path, specifier).and_then(|target| self.find(target));
+                let target =
+                    target.map_err(|problem| bad(module, format!("{path} imports {specifier:?}: {problem}")))?;
+                if seen.insert(target.clone()) {
+                    order.push(target.clone());
+                }
+                targets.push((specifier.clone(), target));
+            }
+            parsed.push((path, script, targets));
+        }
+        let places: HashMap<String, usize> = order.into_iter().zip(0..).collect();
+        let files = parsed.into_iter().map(|(path, script, targets)| {
+            let targets =
+                targets.into_iter().filter_map(|(specifier, target)| Some((specifier, *places.get(&target)?)));
+            let imports = targets.chain([(BUILT_IN.to_owned(), places.len())]).collect();
+            File { path, script, imports, compiled: OnceLock::new() }
+        });
+        Ok(Arc::new(Program { files: files.collect() }))
+    }
+
+    fn find(&self, path: String) -> Result<String, String> {
+        if self.files.contains_key(&path) {
+            return Ok(path);
+        }
+        Err(if transpile::is_code(&path) {
+            format!("the module has no file {path}")
+        } else {
+            "only files that end in .ts, .mts, .js or .mjs can be imported, by their whole name".to_owned()
+        })
+    }
+}
+
+async fn read_text(
+    id: ObjectId,
+    path: &str,
+    module: ObjectId,
+    left: &mut u64,
+    limits: &Limits,
+    host: &dyn Host,
+) -> Result<String> {
+    let content = host.get(id).await?;
+    charge(content.len(), left, limits)?;
+    let text = content.to_str().map_err(|_| bad(module, format!("{path} is not UTF-8")))?;
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text).to_owned())
+}
+
+fn charge(bytes: usize, left: &mut u64, limits: &Limits) -> Result<()> {
+    let breach = Limit::Module { bytes: limits.module_bytes };
+    *left = left.checked_sub(bytes as u64).ok_or(breach)?;
+    Ok(())
+}
+
+/// The path that `specifier` means in the file at `path`.
+fn resolve(path: &str, specifier: &str) -> Result<String, String> {
+    if !specifier.starts_with("./") && !specifier.starts_with("../") {
+        return Err(format!("a guest imports {BUILT_IN:?}, and files of its own module by a relative path"));
+    }
+    let mut parts: Vec<&str> = path.split('/').collect();
+    parts.pop();
+    for part in specifier.split('/') {
+        match part {
+            "." => {}
+            ".." if parts.pop().is_none() => return Err("that is outside the module's tree".to_owned()),
+            ".." => {}
+            part => parts.push(part),
+        }
+    }
+    Ok(parts.join("/"))
+}
+
+fn bad(module: ObjectId, problem: String) -> Error {
+    Error::new(Reason::BadModule { module, problem })
+}

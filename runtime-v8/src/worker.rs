@@ -1,0 +1,311 @@
+//! A V8 thread: many guests, in a few isolates, one turn at a time.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use manifold_runtime_api::abi::Answer;
+use manifold_runtime_api::{Error, Limit, Reason, Result};
+use parking_lot::{Condvar, Mutex};
+
+use crate::fatal;
+use crate::frame::{Event, Frame, OperationId, Resident};
+use crate::guest::{self, State};
+use crate::isolate::{self, Warm};
+use crate::stack::{self, Stack};
+use crate::turn::{Stop, Stuck, Turns};
+
+/// What others tell a V8 thread.
+pub(crate) enum Message {
+    /// Begin with this guest.
+    Start(Arc<Frame>),
+    /// A guest's questions are answered.
+    Answers(u64, Vec<(OperationId, Result<Answer>)>),
+    /// Nobody wants this guest's outcome any more.
+    Cancel(u64),
+    /// End.
+    Shutdown,
+}
+
+/// What everybody may know of a V8 thread.
+#[derive(Default)]
+pub(crate) struct Worker {
+    inbox: Mutex<VecDeque<Message>>,
+    arrived: Condvar,
+    pub(crate) turns: Arc<Turns>,
+    /// The guests that are here, for those who must tell them that the thread is lost.
+    frames: Mutex<HashMap<u64, Arc<Frame>>>,
+    /// Guests that are here or on their way.
+    load: AtomicUsize,
+    lost: AtomicBool,
+}
+
+impl Worker {
+    /// Starts a V8 thread.
+    pub(crate) fn start(dynamic_code: bool) -> Result<Arc<Self>> {
+        let worker = Arc::new(Self::default());
+        let of_thread = Arc::clone(&worker);
+        thread::Builder::new()
+            .name("manifold-v8".to_owned())
+            .stack_size(stack::THREAD)
+            .spawn(move || {
+                fatal::this_thread_is(&of_thread);
+                Thread::new(of_thread, dynamic_code).run();
+            })
+            .map_err(|error| Error::runtime(format!("a V8 thread cannot start: {error}")))?;
+        Ok(worker)
+    }
+
+    pub(crate) fn send(&self, message: Message) {
+        self.inbox.lock().push_back(message);
+        self.arrived.notify_one();
+    }
+
+    /// Sends a guest to the thread.
+    pub(crate) fn admit(&self, frame: Arc<Frame>) {
+        self.load.fetch_add(1, Ordering::Relaxed);
+        self.frames.lock().insert(frame.id, Arc::clone(&frame));
+        self.send(Message::Start(frame));
+    }
+
+    /// How busy the thread is: first what waits for a turn, then how many guests are here.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        (self.inbox.lock().len() + usize::from(self.turns.is_busy()), self.load.load(Ordering::Relaxed))
+    }
+
+    /// Stops the guest if it has the turn, and forgets it.
+    pub(crate) fn cancel(&self, frame: &Frame) {
+        frame.cancel();
+        self.turns.stop_frame(frame.id, Stop::Cancelled);
+        self.send(Message::Cancel(frame.id));
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// Gives the thread up: `culprit` keeps it from going on. The others run again elsewhere.
+    pub(crate) fn give_up(&self, culprit: Option<Stuck>) {
+        if self.lost.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        for frame in std::mem::take(&mut *self.frames.lock()).into_values() {
+            match &culprit {
+                Some(stuck) if stuck.frame.id == frame.id => frame.tell(Event::Ended(Err(stuck.error()))),
+                _ => frame.tell(Event::Displaced),
+            }
+        }
+        self.arrived.notify_one();
+    }
+
+    /// On the thread itself, when V8 ran out of memory and cannot go on.
+    pub(crate) fn die(&self) {
+        let alone = self.load.load(Ordering::Relaxed) == 1;
+        let culprit = self.turns.take_stuck(Stop::Heap).filter(|stuck| alone || stuck.frame.alone);
+        self.give_up(culprit);
+    }
+
+    fn next(&self) -> Option<Message> {
+        let mut inbox = self.inbox.lock();
+        loop {
+            if self.is_lost() {
+                return None;
+            }
+            match inbox.pop_front() {
+                Some(Message::Shutdown) => return None,
+                Some(message) => return Some(message),
+                None => self.arrived.wait(&mut inbox),
+            }
+        }
+    }
+
+    fn forget(&self, frame: u64) {
+        self.load.fetch_sub(1, Ordering::Relaxed);
+        self.frames.lock().remove(&frame);
+    }
+}
+
+struct Thread {
+    worker: Arc<Worker>,
+    dynamic_code: bool,
+    stack: Stack,
+    isolates: HashMap<usize, Warm>,
+    next_isolate: usize,
+    /// Guests that wait, and the isolates that they are in.
+    residents: HashMap<u64, (usize, Box<Resident>)>,
+}
+
+impl Thread {
+    fn new(worker: Arc<Worker>, dynamic_code: bool) -> Self {
+        Self {
+            worker,
+            dynamic_code,
+            stack: Stack::of_this_thread(),
+            isolates: HashMap::new(),
+            next_isolate: 0,
+            residents: HashMap::new(),
+        }
+    }
+
+    fn run(mut self) {
+        while let Some(message) = self.worker.next() {
+            match message {
+                Message::Start(frame) => self.start(frame),
+                Message::Answers(frame, answers) => {
+                    let Some((isolate, mut resident)) = self.residents.remove(&frame) else { continue };
+                    for (operation, answer) in answers {
+                        resident.conversation.answer(operation, answer);
+                    }
+                    self.take_turn(isolate, resident, false);
+                }
+                Message::Cancel(frame) => {
+                    if let Some((isolate, resident)) = self.residents.remove(&frame) {
+                        self.leave(isolate, resident);
+                    }
+                }
+                Message::Shutdown => break,
+            }
+        }
+        // Contexts go before their isolates.
+        for (isolate, resident) in std::mem::take(&mut self.residents).into_values() {
+            self.leave(isolate, resident);
+        }
+    }
+
+    fn start(&mut self, frame: Arc<Frame>) {
+        if frame.is_cancelled() {
+            self.worker.forget(frame.id);
+            return;
+        }
+        let admitted = Resident::new(Arc::clone(&frame)).and_then(|resident| Ok((self.isolate_for(&frame)?, resident)));
+        let (isolate, resident) = match admitted {
+            Ok(admitted) => admitted,
+            Err(error) => {
+                self.worker.forget(frame.id);
+                frame.tell(Event::Ended(Err(error)));
+                return;
+            }
+        };
+        if let Some(warm) = self.isolates.get_mut(&isolate) {
+            warm.admit();
+        }
+        self.take_turn(isolate, Box::new(resident), true);
+    }
+
+    fn isolate_for(&mut self, frame: &Frame) -> Result<usize> {
+        let memory = isolate::heap_bytes(&frame.job.limits);
+        let warm = self.isolates.iter().find(|(_, warm)| warm.takes(memory, frame.alone));
+        if let Some((id, _)) = warm {
+            return Ok(*id);
+        }
+        // Isolates for other limits are rarely wanted again.
+        self.isolates.retain(|_, warm| warm.live > 0 || warm.takes(memory, false));
+        let warm = Warm::new(memory, frame.alone, &self.stack, &self.worker.turns)?;
+        self.next_isolate += 1;
+        self.isolates.insert(self.next_isolate, warm);
+        Ok(self.next_isolate)
+    }
+
+    fn take_turn(&mut self, isolate: usize, resident: Box<Resident>, begins: bool) {
+        let Some(warm) = self.isolates.get_mut(&isolate) else { return };
+        let frame = Arc::clone(&resident.frame);
+        let (current, buffers, handle) = (warm.current.clone(), Arc::clone(&warm.buffers), warm.handle());
+        let shared_with_others = warm.live > 1;
+
+        buffers.charge(Some(Arc::clone(&frame.buffers)));
+        *current.borrow_mut() = Some(resident);
+        let mut entered = warm.enter();
+        let before = entered.heap_bytes();
+        self.worker.turns.begin(Arc::clone(&frame), handle);
+        let state = if begins {
+            guest::begin(entered.isolate(), &current, self.dynamic_code)
+        } else {
+            guest::go_on(entered.isolate(), &current)
+        };
+        let stop = self.worker.turns.end();
+        let growth = entered.heap_bytes().cast_signed() - before.cast_signed();
+        let Some(mut resident) = current.borrow_mut().take() else { return };
+        buffers.charge(None);
+
+        let end = if self.stack.was_exceeded() {
+            self.stack.forget();
+            Some(Event::Ended(Err(Limit::Stack { bytes: stack::GUEST as u64 }.into())))
+        } else {
+            end_of_turn(&mut resident, state, stop, shared_with_others, growth)
+        };
+        if frame.buffers.is_breached() && stop.is_none() {
+            // What a guest had is freed before the next one wants it.
+            entered.isolate().low_memory_notification();
+        }
+        entered.pump();
+        drop(entered);
+        if stop == Some(Stop::Heap) {
+            warm.retire();
+        }
+
+        let asked = std::mem::take(&mut resident.conversation.asked);
+        if !asked.is_empty() {
+            frame.tell(Event::Asked(asked));
+        }
+        match end {
+            None => {
+                self.residents.insert(frame.id, (isolate, resident));
+            }
+            Some(event) => {
+                self.leave(isolate, resident);
+                frame.tell(event);
+            }
+        }
+    }
+
+    /// Takes the guest out of its isolate.
+    fn leave(&mut self, isolate: usize, resident: Box<Resident>) {
+        self.worker.forget(resident.frame.id);
+        let Some(warm) = self.isolates.get_mut(&isolate) else { return };
+        let entered = warm.enter();
+        drop(resident);
+        drop(entered);
+        warm.release();
+        if warm.is_over() {
+            self.isolates.remove(&isolate);
+        }
+    }
+}
+
+/// What the turn means for the job; `None` when the guest waits.
+fn end_of_turn(
+    resident: &mut Resident,
+    state: State,
+    stop: Option<Stop>,
+    shared_with_others: bool,
+    growth: i64,
+) -> Option<Event> {
+    let limits = &resident.frame.job.limits;
+    let out_of_memory = || Limit::Memory { bytes: limits.memory_bytes }.into();
+    let out_of_heap = || Limit::Memory { bytes: isolate::heap_bytes(limits) }.into();
+    match stop {
+        Some(Stop::ComputeTime) => {
+            return Some(Event::Ended(Err(Limit::ComputeTime { time: limits.compute_time }.into())));
+        }
+        Some(Stop::Heap) if shared_with_others => return Some(Event::Displaced),
+        Some(Stop::Heap) => return Some(Event::Ended(Err(out_of_heap()))),
+        Some(Stop::Cancelled) => return Some(Event::Ended(Err(Error::new(Reason::Cancelled)))),
+        None => {}
+    }
+    if resident.frame.buffers.is_breached() || resident.conversation.open_bytes() > limits.memory_bytes {
+        return Some(Event::Ended(Err(out_of_memory())));
+    }
+    Some(Event::Ended(match state {
+        State::Waiting => match resident.reserve(growth) {
+            Ok(()) => return None,
+            Err(breach) => Err(breach.into()),
+        },
+        State::Done => Ok(()),
+        State::Threw(words) => Err(Error::guest_failed(words)),
+        State::Stalled => {
+            Err(Error::new(Reason::Trapped { trap: "it awaits a promise that nothing will settle".to_owned() }))
+        }
+        State::Stopped => Err(Error::runtime("V8 stopped a guest and did not say why")),
+    }))
+}
