@@ -25,7 +25,11 @@ pub(crate) fn render(scope: &mut v8::PinScope<'_, '_>, thrown: v8::Local<'_, v8:
 fn words(scope: &mut v8::PinScope<'_, '_>, thrown: v8::Local<'_, v8::Value>) -> String {
     v8::tc_scope!(let scope, scope);
     match thrown.to_string(scope) {
-        Some(text) => text.to_rust_string_lossy(scope),
+        Some(text) => {
+            let text = text.to_rust_string_lossy(scope);
+            // The name that every error has says nothing.
+            text.strip_prefix("Error: ").map(str::to_owned).unwrap_or(text)
+        }
         None => "the guest threw something that is no text".to_owned(),
     }
 }

@@ -1,13 +1,16 @@
 //! What the host keeps beside one job: shared with those outside, and private to the V8 thread.
 
 use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deno_core::v8;
-use manifold_runtime_api::abi::{Answer, Operation};
+use manifold_runtime_api::abi::{Answer, Operation, Session};
 use manifold_runtime_api::{Error, Job, Limit, MemoryReservation, Result};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::buffers::Account;
@@ -17,10 +20,13 @@ use crate::program::Program;
 /// An operation of a guest, numbered in the order in which the guest asked.
 pub(crate) type OperationId = u64;
 
+/// The work on an operation.
+pub(crate) type Service = Pin<Box<dyn Future<Output = Result<Answer>> + Send>>;
+
 /// What a frame tells the one who runs the job.
 pub(crate) enum Event {
-    /// The guest asks.
-    Asked(Vec<(OperationId, Operation)>),
+    /// The guest asks for what cannot be had at once.
+    Asked(Vec<(OperationId, Service)>),
     /// The guest is over.
     Ended(Result<()>),
     /// The guest was stopped for want of memory, or of a thread, that others may have taken. It can run again, alone.
@@ -31,6 +37,9 @@ pub(crate) enum Event {
 pub(crate) struct Frame {
     pub(crate) id: u64,
     pub(crate) job: Job,
+    pub(crate) session: Arc<Session>,
+    /// Where the host's own futures find their reactor.
+    pub(crate) executor: Handle,
     pub(crate) program: Arc<Program>,
     /// Whether the frame wants an isolate that nobody else is in.
     pub(crate) alone: bool,
@@ -41,11 +50,20 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    pub(crate) fn new(id: u64, job: Job, program: Arc<Program>, alone: bool, events: UnboundedSender<Event>) -> Self {
+    pub(crate) fn new(
+        id: u64,
+        session: Arc<Session>,
+        program: Arc<Program>,
+        alone: bool,
+        events: UnboundedSender<Event>,
+    ) -> Self {
+        let job = session.job().clone();
         let buffers = Arc::new(Account::new(job.limits.memory_bytes));
         Self {
             id,
             job,
+            session,
+            executor: Handle::current(),
             program,
             alone,
             buffers,
@@ -72,6 +90,21 @@ impl Frame {
     /// How long guest and host have computed, turns that are not over yet aside.
     pub(crate) fn computing_time(&self) -> Duration {
         Duration::from_nanos(self.computed.load(Ordering::Relaxed))
+    }
+
+    /// Works on an operation. What the host works for a guest counts as the guest's computing, what it waits does not.
+    pub(crate) fn serve(self: &Arc<Self>, operation: Operation) -> Service {
+        let frame = Arc::clone(self);
+        Box::pin(async move {
+            let mut service = pin!(frame.session.operate(operation));
+            poll_fn(|context| {
+                let since = Instant::now();
+                let polled = service.as_mut().poll(context);
+                frame.add_computing_time(since.elapsed());
+                polled
+            })
+            .await
+        })
     }
 
     /// Tells the one who runs the job. Who has left hears nothing.

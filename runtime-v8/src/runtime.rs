@@ -1,13 +1,11 @@
 use std::collections::VecDeque;
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
 use deno_core::v8;
+use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use manifold_runtime_api::abi::{self, Answer, Operation, Session};
+use manifold_runtime_api::abi::{self, Session};
 use manifold_runtime_api::{
     Capabilities, Error, Host, HostImage, Job, Limit, Limits, Module, ObjectId, ObjectKind, Outcome, Reason, Result,
     Runtime, async_trait,
@@ -15,7 +13,7 @@ use manifold_runtime_api::{
 use tokio::sync::mpsc;
 
 use crate::engine;
-use crate::frame::{Event, Frame, OperationId};
+use crate::frame::{Event, Frame, OperationId, Service};
 use crate::pool::Pool;
 use crate::program::{Program, Programs};
 use crate::snapshot;
@@ -74,14 +72,14 @@ impl V8Runtime {
     ) -> Attempt {
         let (events, inbox) = mpsc::unbounded_channel();
         let id = self.next_frame.fetch_add(1, Ordering::Relaxed);
-        let frame = Arc::new(Frame::new(id, job.clone(), Arc::clone(program), alone, events));
+        let session = Arc::new(Session::new(job.clone(), Arc::clone(host)));
+        let frame = Arc::new(Frame::new(id, Arc::clone(&session), Arc::clone(program), alone, events));
         let worker = match pool.admit(&frame) {
             Ok(worker) => worker,
             Err(error) => return Attempt::Ended(Err(error)),
         };
         let guest = Guest { frame, worker };
-        let session = Session::new(job.clone(), Arc::clone(host));
-        match guest.serve(&session, inbox).await {
+        match guest.serve(inbox).await {
             Some(end) => Attempt::Ended(session.finish(end)),
             None => Attempt::Displaced,
         }
@@ -177,65 +175,39 @@ struct Guest {
 
 impl Guest {
     /// Answers what the guest asks until it is over; `None` if it was displaced.
-    async fn serve(&self, session: &Session, mut events: mpsc::UnboundedReceiver<Event>) -> Option<Result<()>> {
-        let mut waiting: VecDeque<(OperationId, Operation)> = VecDeque::new();
+    async fn serve(&self, mut events: mpsc::UnboundedReceiver<Event>) -> Option<Result<()>> {
+        let mut waiting: VecDeque<(OperationId, Service)> = VecDeque::new();
         let mut under_way = FuturesUnordered::new();
         loop {
             while under_way.len() < AT_A_TIME
-                && let Some((id, operation)) = waiting.pop_front()
+                && let Some((id, service)) = waiting.pop_front()
             {
-                under_way.push(async move { (id, self.clocked(session.operate(operation)).await) });
+                under_way.push(async move { (id, service.await) });
             }
             tokio::select! {
                 biased;
                 event = events.recv() => match event {
-                    Some(Event::Asked(asked)) => {
-                        for (id, operation) in asked {
-                            match operation {
-                                // Nobody waits for these, and a guest may end before they would be reached.
-                                Operation::Log(message) => session.log(&message),
-                                operation @ Operation::Out(_) => {
-                                    let answer = session.operate(operation).await;
-                                    self.worker.send(Message::Answers(self.frame.id, vec![(id, answer)]));
-                                }
-                                operation => waiting.push_back((id, operation)),
-                            }
-                        }
-                    }
+                    Some(Event::Asked(asked)) => waiting.extend(asked),
                     Some(Event::Ended(end)) => return Some(end),
                     Some(Event::Displaced) => return None,
                     None => return Some(Err(Error::runtime("a V8 thread forgot a guest"))),
                 },
                 Some(answer) = under_way.next(), if !under_way.is_empty() => {
                     let mut answers = vec![answer];
-                    while let Some(Some(answer)) = futures_util::FutureExt::now_or_never(under_way.next()) {
+                    while let Some(Some(answer)) = under_way.next().now_or_never() {
                         answers.push(answer);
                     }
                     let time = self.frame.job.limits.compute_time;
                     if self.frame.computing_time() > time {
                         return Some(Err(Limit::ComputeTime { time }.into()));
                     }
-                    if !session.has_ended() {
-                        self.worker.send(Message::Answers(self.frame.id, answers));
+                    if self.frame.session.has_ended() {
+                        return Some(Ok(()));
                     }
+                    self.worker.send(Message::Answers(self.frame.id, answers));
                 }
             }
-            if session.has_ended() {
-                return Some(Ok(()));
-            }
         }
-    }
-
-    /// What the host works for a guest counts as the guest's computing, what it waits does not.
-    async fn clocked(&self, service: impl Future<Output = Result<Answer>>) -> Result<Answer> {
-        let mut service = pin!(service);
-        poll_fn(|context| {
-            let since = Instant::now();
-            let polled = service.as_mut().poll(context);
-            self.frame.add_computing_time(since.elapsed());
-            polled
-        })
-        .await
     }
 }
 

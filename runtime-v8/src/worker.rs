@@ -1,11 +1,13 @@
 //! A V8 thread: many guests, in a few isolates, one turn at a time.
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 
-use manifold_runtime_api::abi::Answer;
+use manifold_runtime_api::abi::{Answer, Operation};
 use manifold_runtime_api::{Error, Limit, Reason, Result};
 use parking_lot::{Condvar, Mutex};
 
@@ -157,7 +159,7 @@ impl Thread {
                     for (operation, answer) in answers {
                         resident.conversation.answer(operation, answer);
                     }
-                    self.take_turn(isolate, resident, false);
+                    self.go_on(isolate, resident, false);
                 }
                 Message::Cancel(frame) => {
                     if let Some((isolate, resident)) = self.residents.remove(&frame) {
@@ -190,33 +192,72 @@ impl Thread {
         if let Some(warm) = self.isolates.get_mut(&isolate) {
             warm.admit();
         }
-        self.take_turn(isolate, Box::new(resident), true);
+        self.go_on(isolate, Box::new(resident), true);
     }
 
     fn isolate_for(&mut self, frame: &Frame) -> Result<usize> {
         let memory = isolate::heap_bytes(&frame.job.limits);
-        let warm = self.isolates.iter().find(|(_, warm)| warm.takes(memory, frame.alone));
-        if let Some((id, _)) = warm {
+        let candidates = self.isolates.iter().filter(|(_, warm)| warm.takes(memory, frame.alone));
+        // The fullest one, so that others become empty.
+        if let Some((id, _)) = candidates.max_by_key(|(_, warm)| warm.guests()) {
             return Ok(*id);
         }
         // Isolates for other limits are rarely wanted again.
-        self.isolates.retain(|_, warm| warm.live > 0 || warm.takes(memory, false));
+        self.isolates.retain(|_, warm| !warm.is_empty() || warm.takes(memory, false));
         let warm = Warm::new(memory, frame.alone, &self.stack, &self.worker.turns)?;
         self.next_isolate += 1;
         self.isolates.insert(self.next_isolate, warm);
         Ok(self.next_isolate)
     }
 
-    fn take_turn(&mut self, isolate: usize, resident: Box<Resident>, begins: bool) {
-        let Some(warm) = self.isolates.get_mut(&isolate) else { return };
+    /// Lets the guest go on until it waits for others, or is over.
+    fn go_on(&mut self, isolate: usize, mut resident: Box<Resident>, mut begins: bool) {
+        let frame = Arc::clone(&resident.frame);
+        loop {
+            let Some((came_back, end)) = self.take_turn(isolate, resident, begins) else { return };
+            resident = came_back;
+            begins = false;
+            let end = match end {
+                None => match serve_at_once(&mut resident) {
+                    Served::Something => continue,
+                    Served::Nothing => None,
+                    Served::Last => Some(Event::Ended(Ok(()))),
+                },
+                // The entry may have asked for things and not waited for them. A log line and an outcome count all the same.
+                Some(Event::Ended(Ok(()))) => {
+                    serve_at_once(&mut resident);
+                    Some(Event::Ended(Ok(())))
+                }
+                end => end,
+            };
+            match end {
+                None => {
+                    self.residents.insert(frame.id, (isolate, resident));
+                }
+                Some(event) => {
+                    self.leave(isolate, resident);
+                    frame.tell(event);
+                }
+            }
+            return;
+        }
+    }
+
+    /// One turn, and what it means for the job: nothing when the guest waits.
+    fn take_turn(
+        &mut self,
+        isolate: usize,
+        resident: Box<Resident>,
+        begins: bool,
+    ) -> Option<(Box<Resident>, Option<Event>)> {
+        let warm = self.isolates.get_mut(&isolate)?;
         let frame = Arc::clone(&resident.frame);
         let (current, buffers, handle) = (warm.current.clone(), Arc::clone(&warm.buffers), warm.handle());
-        let shared_with_others = warm.live > 1;
+        let shared_with_others = warm.is_shared();
 
         buffers.charge(Some(Arc::clone(&frame.buffers)));
         *current.borrow_mut() = Some(resident);
         let mut entered = warm.enter();
-        let before = entered.heap_bytes();
         self.worker.turns.begin(Arc::clone(&frame), handle);
         let state = if begins {
             guest::begin(entered.isolate(), &current, self.dynamic_code)
@@ -224,8 +265,8 @@ impl Thread {
             guest::go_on(entered.isolate(), &current)
         };
         let stop = self.worker.turns.end();
-        let growth = entered.heap_bytes().cast_signed() - before.cast_signed();
-        let Some(mut resident) = current.borrow_mut().take() else { return };
+        let growth = entered.heap_growth();
+        let mut resident = current.borrow_mut().take()?;
         buffers.charge(None);
 
         let end = if self.stack.was_exceeded() {
@@ -243,20 +284,7 @@ impl Thread {
         if stop == Some(Stop::Heap) {
             warm.retire();
         }
-
-        let asked = std::mem::take(&mut resident.conversation.asked);
-        if !asked.is_empty() {
-            frame.tell(Event::Asked(asked));
-        }
-        match end {
-            None => {
-                self.residents.insert(frame.id, (isolate, resident));
-            }
-            Some(event) => {
-                self.leave(isolate, resident);
-                frame.tell(event);
-            }
-        }
+        Some((resident, end))
     }
 
     /// Takes the guest out of its isolate.
@@ -267,7 +295,12 @@ impl Thread {
         drop(resident);
         drop(entered);
         warm.release();
-        if warm.is_over() {
+        if !warm.is_empty() {
+            return;
+        }
+        // A deep recursion has filled many. Whoever comes next needs one.
+        let goes = warm.is_retired();
+        if goes || self.isolates.iter().any(|(other, warm)| *other != isolate && warm.has_room()) {
             self.isolates.remove(&isolate);
         }
     }
@@ -308,4 +341,56 @@ fn end_of_turn(
         }
         State::Stopped => Err(Error::runtime("V8 stopped a guest and did not say why")),
     }))
+}
+
+/// What came of working on a guest's questions on the spot.
+enum Served {
+    /// There are answers.
+    Something,
+    /// Everything that it asked takes longer, or it asked nothing.
+    Nothing,
+    /// The job's result is settled.
+    Last,
+}
+
+/// Works on what the guest asked, as far as that needs no waiting: reading and writing objects mostly does not. So a guest need
+/// not leave its thread for them. The rest goes to the one who runs the job.
+fn serve_at_once(resident: &mut Resident) -> Served {
+    let frame = Arc::clone(&resident.frame);
+    let _reactor = frame.executor.enter();
+    let mut served = Served::Nothing;
+    let mut rest = Vec::new();
+    for (id, operation) in std::mem::take(&mut resident.conversation.asked) {
+        let nested = matches!(operation, Operation::Run(_) | Operation::RunMany(_));
+        let mut service = match operation {
+            // Nobody waits for it.
+            Operation::Log(message) => {
+                frame.session.log(&message);
+                continue;
+            }
+            operation => frame.serve(operation),
+        };
+        if nested {
+            // The frame's permit and place are a matter between the dispatcher and its own task.
+            rest.push((id, service));
+            continue;
+        }
+        let mut context = Context::from_waker(Waker::noop());
+        // A host that panics must not take the other guests of this thread with it.
+        match catch_unwind(AssertUnwindSafe(|| service.as_mut().poll(&mut context))) {
+            Ok(Poll::Ready(answer)) => {
+                resident.conversation.answer(id, answer);
+                served = Served::Something;
+            }
+            Ok(Poll::Pending) => rest.push((id, service)),
+            Err(_) => {
+                resident.conversation.answer(id, Err(Error::runtime("the host panicked at an operation of a guest")));
+                served = Served::Something;
+            }
+        }
+    }
+    if !rest.is_empty() {
+        frame.tell(Event::Asked(rest));
+    }
+    if frame.session.has_ended() { Served::Last } else { served }
 }

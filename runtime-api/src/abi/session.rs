@@ -139,8 +139,8 @@ impl Session {
     ///
     /// # Errors
     /// The guest's own `fail` before anything else; then `stopped`; then a missing outcome.
-    pub fn finish(self, stopped: Result<()>) -> Result<Outcome> {
-        let state = self.state.into_inner();
+    pub fn finish(&self, stopped: Result<()>) -> Result<Outcome> {
+        let state = std::mem::take(&mut *self.state.lock());
         let result = match (state.verdict, stopped) {
             (Some(verdict), _) => Err(verdict),
             (None, Err(error)) => Err(error),

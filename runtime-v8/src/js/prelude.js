@@ -130,12 +130,21 @@
   // -- The module `manifold:guest` -------------------------------------------------------------------------------------------
 
   class ManifoldError extends Error {
-    constructor(message, kind, chain) {
+    // What a nested run said.
+    #said;
+    constructor([message, kind, chain], nested) {
       super(message);
       this.kind = kind;
       this.chain = chain;
+      if (nested) this.#said = message;
+    }
+    // A guest that only passes a nested run's failure on has no words of its own.
+    static passedOn(error) {
+      return typeof error === "object" && error !== null && #said in error && error.message === error.#said;
     }
   }
+  const { passedOn } = ManifoldError;
+  delete ManifoldError.passedOn;
   defineProperty(ManifoldError.prototype, "name", { value: "ManifoldError", writable: true, configurable: true });
 
   const TREE = 0, GET = 1, PUT_BLOB = 2, PUT_TREE = 3, RUN = 4, RUN_MANY = 5, OUT = 6, FAIL = 7;
@@ -144,7 +153,7 @@
     try {
       return await op(operation, first, second);
     } catch (failure) {
-      throw new ManifoldError(failure[0], failure[1], failure[2]);
+      throw new ManifoldError(failure, operation === RUN);
     }
   }
 
@@ -181,7 +190,7 @@
       for (const { image, args } of requests) flat.push(image, args);
       const results = await ask(RUN_MANY, flat);
       return results.map(([kind, hash, error]) =>
-        error === undefined ? { kind, hash } : { error: new ManifoldError(error[0], error[1], error[2]) }
+        error === undefined ? { kind, hash } : { error: new ManifoldError(error, true) }
       );
     },
     async out(kind, hash) {
@@ -212,12 +221,16 @@
   }
 
   async function start(evaluated, namespace, args, std, salt, image) {
-    await evaluated;
-    const entry = namespace.default;
-    if (typeof entry !== "function") {
-      throw new TypeError("the module has no default export that is a function: the entry");
+    try {
+      await evaluated;
+      const entry = namespace.default;
+      if (typeof entry !== "function") {
+        throw new TypeError("the module has no default export that is a function: the entry");
+      }
+      await conclude(await entry(freeze({ args, std, salt, image })));
+    } catch (error) {
+      throw passedOn(error) ? error.message : error;
     }
-    await conclude(await entry(freeze({ args, std, salt, image })));
   }
 
   return { begin, start, exports: { ...operations, ManifoldError } };
