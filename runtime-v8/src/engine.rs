@@ -7,12 +7,13 @@ use manifold_runtime_api::{Error, Result};
 
 /// V8's flags. They are the process's, so they hold for every isolate in it. Part of the host image.
 ///
+/// - Aborting is a signal that `fatal.rs` can catch.
 /// - One thread for an isolate: no answer waits for a background thread, and none runs out of memory on its own.
 /// - A seed, so that `Math.random` begins anew in every context and always alike.
 /// - Only compilers whose arithmetic is the interpreter's: the optimizing ones fold `0/0` to another NaN than the processor
 ///   computes, and a guest could read from the bits of it how often it had been run.
-pub(crate) const FLAGS: &str =
-    "--single-threaded --no-incremental-marking --random-seed=1517 --no-turbofan --no-maglev --no-harmony-temporal";
+pub(crate) const FLAGS: &str = "--single-threaded --no-incremental-marking --random-seed=1517 --no-turbofan --no-maglev --no-harmony-temporal \
+     --no-hard-abort";
 
 /// The locale of everything that formats.
 pub(crate) const LOCALE: &str = "en-US";

@@ -19,7 +19,7 @@ const TICK: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many threads may be given up before no job is taken any more. Each keeps its stack, its heaps and perhaps a processor.
-const MAX_LOST: usize = 16;
+const MAX_LOST: usize = 64;
 
 pub(crate) struct Pool {
     shared: Arc<Shared>,

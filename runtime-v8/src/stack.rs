@@ -25,7 +25,7 @@ pub(crate) const GUEST: usize = 2 << 20;
 const WATCHED: usize = 256 << 10;
 
 /// Where V8 throws.
-const V8: usize = GUEST + (32 << 20);
+const V8: usize = GUEST + (6 << 20);
 
 /// What a thread needs in all: V8 and the host's own functions go a little beyond the limit.
 pub(crate) const THREAD: usize = V8 + (2 << 20);

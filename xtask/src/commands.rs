@@ -5,6 +5,7 @@ use std::process::Command;
 
 use crate::guests;
 use crate::process::{Result, cargo, output, root, run, target};
+use crate::v8;
 
 pub(crate) fn setup() -> Result {
     guests::build()
@@ -12,7 +13,7 @@ pub(crate) fn setup() -> Result {
 
 pub(crate) fn fold(arguments: &[OsString]) -> Result {
     setup()?;
-    run(cargo().args(["build", "--quiet", "--release", "--package", "manifold"]))?;
+    run(cargo().args(["build", "--quiet", "--release", "--package", "manifold"]).args(selection()?))?;
     let mut manifold = Command::new(target().join("release").join("manifold"));
     manifold.arg("fold").args(arguments);
     let says =
@@ -31,8 +32,36 @@ pub(crate) fn test() -> Result {
     output(Command::new("git").arg("--version"))
         .map_err(|problem| format!("{problem}\nThe tests ask git about git's formats. Install git."))?;
     setup()?;
-    run(cargo().args(["test", "--release", "--workspace"]))?;
+    type_check()?;
+    run(cargo().args(["test", "--release", "--workspace"]).args(exclusion()?).args(selection()?))?;
     run(cargo().args(["test", "--quiet", "--package", "manifold-guest"]).current_dir(root().join("fold-guests")))
+}
+
+/// Without V8, what needs it is not built.
+fn selection() -> Result<&'static [&'static str]> {
+    Ok(if v8::is_available()? { &[] } else { &["--no-default-features"] })
+}
+
+fn exclusion() -> Result<&'static [&'static str]> {
+    Ok(if v8::is_available()? { &[] } else { &["--exclude", "manifold-runtime-v8"] })
+}
+
+/// Has TypeScript's own compiler check the TypeScript guests.
+fn type_check() -> Result {
+    let guests = root().join("fold-guests").join("typescript");
+    if let Err(problem) = output(Command::new("npm").arg("--version")) {
+        eprintln!(
+            "\nSKIPPED: the types of the TypeScript guests are not checked, for there is no npm ({problem}).\nInstall Node.js with \
+             npm.\n"
+        );
+        return Ok(());
+    }
+    if !guests.join("node_modules").is_dir() {
+        run(Command::new("npm")
+            .args(["install", "--silent", "--no-audit", "--no-fund", "--no-package-lock"])
+            .current_dir(&guests))?;
+    }
+    run(Command::new("npm").args(["run", "--silent", "check"]).current_dir(&guests))
 }
 
 pub(crate) fn lint() -> Result {
@@ -41,11 +70,19 @@ pub(crate) fn lint() -> Result {
     let wasm = ["--target", "wasm32-unknown-unknown", "--exclude", "wasip1-guest"];
     run(cargo().args(["fmt", "--all", "--check"]))?;
     run(cargo().args(["fmt", "--all", "--check"]).current_dir(&guests))?;
-    run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    run(cargo()
+        .args(["clippy", "--quiet", "--workspace", "--all-targets"])
+        .args(exclusion()?)
+        .args(selection()?)
+        .args(["--", "-D", "warnings"]))?;
     run(cargo()
         .args(["clippy", "--quiet", "--workspace"])
         .args(wasm)
         .args(["--", "-D", "warnings"])
         .current_dir(&guests))?;
-    run(cargo().args(["doc", "--quiet", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+    run(cargo()
+        .args(["doc", "--quiet", "--workspace", "--no-deps"])
+        .args(exclusion()?)
+        .args(selection()?)
+        .env("RUSTDOCFLAGS", "-D warnings"))
 }

@@ -5,6 +5,7 @@ mod commands;
 mod guests;
 mod process;
 mod toolchain;
+mod v8;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -15,6 +16,8 @@ cargo xtask <command>
   setup              install what is missing and build the guests; quick when nothing is to do
   fold PATH [...]    set-up, then fold PATH twice: computed, and from the memo; further arguments go to `manifold fold`
   test               set-up, then all tests
+  v8                 put V8's library where the build finds it, from MANIFOLD_V8_ARCHIVE, or leave it to the build's own download
+  v8 --from-source   build V8's library from source, once; takes about an hour
   lint               set-up, then formatting, clippy and rustdoc, with warnings as errors
 ";
 
@@ -29,6 +32,8 @@ fn main() -> ExitCode {
         ("fold", rest) => commands::fold(rest),
         ("test", []) => commands::test(),
         ("lint", []) => commands::lint(),
+        ("v8", []) => v8::install(),
+        ("v8", [option]) if option == "--from-source" => v8::build_from_source(),
         ("help" | "--help" | "-h", _) => {
             eprint!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -7,6 +7,15 @@
   const { apply, construct, deleteProperty } = Reflect;
   const { op, log: nativeLog, encode, decode } = native;
 
+  // Puts a constructor in the place of one of the language's, which nobody can reach any more.
+  function takePlaceOf(native, constructor) {
+    for (const key of Reflect.ownKeys(native)) {
+      defineProperty(constructor, key, getOwnPropertyDescriptor(native, key));
+    }
+    defineProperty(native.prototype, "constructor", { value: constructor, writable: true, configurable: true });
+    defineProperty(global, native.name, { value: constructor, writable: true, configurable: true });
+  }
+
   // -- What is not there ------------------------------------------------------------------------------------------------
 
   // Their answers depend on the garbage collector, on threads or on time. V8 adds to some of them whenever it makes globals, and
@@ -15,6 +24,25 @@
   function begin() {
     for (const name of ABSENT) deleteProperty(global, name);
   }
+
+  // An array of more pieces than any array can have is one of the few things for which V8 ends the process.
+  const MOST_PIECES = 2 ** 27 - 16;
+  const nativeSplit = String.prototype.split;
+  const { split } = {
+    split(separator, limit) {
+      return apply(nativeSplit, this, [separator, limit === undefined ? MOST_PIECES : limit]);
+    },
+  };
+  defineProperty(String.prototype, "split", { value: split, writable: true, configurable: true });
+
+  // The memory of buffers that grow is V8's own, and no limit would know of it.
+  const NativeBuffer = ArrayBuffer;
+  function FixedBuffer(length, options) {
+    if (new.target === undefined) throw new TypeError("Constructor ArrayBuffer requires 'new'");
+    if (options?.maxByteLength !== undefined) throw new RangeError("array buffers that can be resized are not available");
+    return construct(NativeBuffer, [length], new.target);
+  }
+  takePlaceOf(NativeBuffer, FixedBuffer);
 
   // -- The clock stands at 0 ----------------------------------------------------------------------------------------------
 
@@ -25,16 +53,9 @@
     if (new.target === undefined) return apply(dateToString, EPOCH, []);
     return construct(NativeDate, parts.length === 0 ? [0] : parts, new.target);
   }
-  defineProperty(StandingDate, "name", { value: "Date", configurable: true });
-  defineProperty(StandingDate, "length", { value: 7, configurable: true });
-  defineProperty(StandingDate, "prototype", { value: NativeDate.prototype, writable: false });
-  for (const name of ["UTC", "parse"]) {
-    defineProperty(StandingDate, name, getOwnPropertyDescriptor(NativeDate, name));
-  }
+  takePlaceOf(NativeDate, StandingDate);
   const now = { now() { return 0; } }.now;
   defineProperty(StandingDate, "now", { value: now, writable: true, configurable: true });
-  defineProperty(NativeDate.prototype, "constructor", { value: StandingDate, writable: true, configurable: true });
-  defineProperty(global, "Date", { value: StandingDate, writable: true, configurable: true });
 
   // Without a date to format, these would take the clock's.
   const { DateTimeFormat } = Intl;
