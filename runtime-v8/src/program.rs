@@ -7,6 +7,7 @@ use manifold_runtime_api::bstr::ByteSlice;
 use manifold_runtime_api::{EntryMode, Error, Host, Limit, Limits, Module, ObjectId, ObjectKind, Reason, Result};
 use quick_cache::sync::Cache;
 
+use crate::nesting;
 use crate::transpile::{self, Script};
 
 /// The module that guests import their operations from.
@@ -34,9 +35,6 @@ pub(crate) struct File {
 
 /// How many programs are kept.
 const KEPT: usize = 256;
-
-/// How deep the code of a guest may be nested: the parser's stack, in bytes. Taken as it is touched.
-const PARSER_STACK: usize = 512 << 20;
 
 type ProgramOrNot = Result<Arc<Program>>;
 
@@ -114,21 +112,31 @@ impl Sources {
     }
 
     fn transpile_on_a_deep_stack(self, module: ObjectId) -> ProgramOrNot {
+        let stack = nesting::stack_for(self.files.values().map(String::as_str));
         let thread = std::thread::Builder::new()
             .name("manifold-transpile".to_owned())
-            .stack_size(PARSER_STACK)
+            .stack_size(stack)
             .spawn(move || self.transpile(module))
             .map_err(|error| Error::runtime(format!("the transpiler's thread cannot start: {error}")))?;
         thread.join().unwrap_or_else(|_| Err(bad(module, "the transpiler cannot cope with it".to_owned())))
     }
+
+    /// What a module may hold of TypeScript. The transpiler's memory is a hundred times that.
+    const TYPESCRIPT_BYTES: usize = 4 << 20;
 
     /// Follows the imports from the main file on. What nothing imports is not even parsed.
     fn transpile(self, module: ObjectId) -> ProgramOrNot {
         let mut order = vec![self.main.clone()];
         let mut seen = HashSet::from([self.main.clone()]);
         let mut parsed = Vec::new();
+        let mut typescript = 0;
         while let Some(path) = order.get(parsed.len()).cloned() {
             let text = self.files.get(&path).map(String::as_str).unwrap_or_default();
+            typescript += if transpile::has_types(&path) { text.len() } else { 0 };
+            if typescript > Self::TYPESCRIPT_BYTES {
+                let problem = "it has more than 4 MiB of TypeScript; compile it to JavaScript first";
+                return Err(bad(module, problem.to_owned()));
+            }
             let script = transpile::transpile(&path, text).map_err(|problem| bad(module, problem))?;
             let mut targets = Vec::new();
             for specifier in &script.imports {

@@ -4,12 +4,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use deno_ast::diagnostics::Diagnostic;
-use deno_ast::swc::ast::{ModuleDecl, ModuleItem};
+use deno_ast::swc::ast::{ModuleDecl, ModuleItem, Program};
+use deno_ast::swc::codegen::text_writer::JsWriter;
+use deno_ast::swc::codegen::{Emitter, Node};
+use deno_ast::swc::sourcemap::SourceMap;
 use deno_ast::{
-    EmitOptions, MediaType, ModuleSpecifier, ParseDiagnostic, ParseParams, ParsedSource, SourceMapOption,
-    TranspileModuleOptions, TranspileOptions, parse_module,
+    MediaType, ModuleSpecifier, ParseDiagnostic, ParseParams, ParsedSource, SourceMap as SourceMapBuilder,
+    SourceMapConfig, TranspileOptions, fold_program, parse_module, swc_codegen_config,
 };
-use deno_core::sourcemap::SourceMap;
+
+use crate::nesting;
 
 /// The transpiler, as far as answers may depend on it. Part of the host image; a test compares it with the lock file.
 pub(crate) const TRANSPILER: &str = "deno_ast 0.53.3";
@@ -26,6 +30,11 @@ pub(crate) struct Script {
 /// Whether a file of this name holds code.
 pub(crate) fn is_code(path: &str) -> bool {
     language(path).is_some()
+}
+
+/// Whether a file of this name is TypeScript.
+pub(crate) fn has_types(path: &str) -> bool {
+    language(path) == Some(MediaType::TypeScript)
 }
 
 fn language(path: &str) -> Option<MediaType> {
@@ -51,6 +60,7 @@ pub(crate) fn transpile(path: &str, text: &str) -> Result<Script, String> {
 
 fn transpile_unguarded(path: &str, text: &str) -> Result<Script, String> {
     let media_type = language(path).ok_or_else(|| format!("{path} is neither TypeScript nor JavaScript"))?;
+    nesting::check(text).map_err(|problem| format!("{path}: {problem}"))?;
     let specifier = specifier(path)?;
     let text: Arc<str> = text.into();
     let parsed = parse_module(ParseParams {
@@ -70,15 +80,35 @@ fn transpile_unguarded(path: &str, text: &str) -> Result<Script, String> {
         return Ok(Script { code: text.to_string(), map: None, imports });
     }
 
-    let emit = EmitOptions { source_map: SourceMapOption::Separate, inline_sources: false, ..EmitOptions::default() };
+    let (code, map) = strip_types(&parsed, specifier, &text).map_err(|problem| format!("{path}: {problem}"))?;
+    Ok(Script { code, map: Some(map), imports })
+}
+
+/// What `deno_ast` does to transpile, but for the indentation: written out, code of many levels would be as many times as long.
+fn strip_types(parsed: &ParsedSource, specifier: ModuleSpecifier, text: &str) -> Result<(String, SourceMap), String> {
+    let sources = SourceMapBuilder::single(specifier, text.to_owned());
+    let comments = parsed.comments().as_single_threaded();
     let options = TranspileOptions { jsx: None, ..TranspileOptions::default() };
-    let emitted = parsed
-        .transpile(&options, &TranspileModuleOptions::default(), &emit)
-        .map_err(|problem| format!("{path}: {problem}"))?
-        .into_source();
-    let map = emitted.source_map.as_deref().map(|map| SourceMap::from_slice(map.as_bytes())).transpose();
-    let map = map.map_err(|problem| format!("{path}: the transpiler's source map: {problem}"))?;
-    Ok(Script { code: emitted.text, map, imports })
+    let program = parsed.globals().with(|marks| {
+        let program = Program::clone(&parsed.program());
+        fold_program(program, &options, &sources, &comments, marks, Box::new(parsed.diagnostics().iter()))
+    });
+    let program = program.map_err(|problem| problem.to_string())?;
+
+    let (mut code, mut places) = (Vec::new(), Vec::new());
+    let mut writer = JsWriter::new(sources.inner().clone(), "\n", &mut code, Some(&mut places));
+    writer.set_indent_str("");
+    let mut emitter = Emitter {
+        cfg: swc_codegen_config(),
+        comments: Some(&comments),
+        cm: sources.inner().clone(),
+        wr: Box::new(writer),
+    };
+    program.emit_with(&mut emitter).map_err(|problem| problem.to_string())?;
+    drop(emitter);
+    let map =
+        sources.inner().build_source_map(&places, None, SourceMapConfig { inline_sources: false, maybe_base: None });
+    Ok((String::from_utf8(code).map_err(|problem| problem.to_string())?, map))
 }
 
 /// Paths of git trees may hold any character; what a URL cannot hold is escaped, and shown to nobody.
