@@ -31,7 +31,9 @@ impl Session {
         if let Some((language, module)) = self.module_at(Path::new(name))? {
             return Ok(self.dispatcher.put_image(self.host(language)?, module)?.to_string());
         }
-        let known = std.entries().iter().map(|entry| entry.name.to_string()).collect();
+        // The language says which of several a name means.
+        let names = std.entries().iter().map(|entry| entry.name.to_string());
+        let known = names.filter(|name| !name.ends_with(".ts")).collect();
         Err(CliError::NoSuchImage { name: name.to_owned(), known })
     }
 

@@ -175,3 +175,21 @@ pub(crate) fn print(text: &[u8]) -> Result<(), CliError> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(guest: &'static str, hash: &str) -> FoldReport {
+        let result = OutcomeReport { kind: "blob", hash: hash.to_owned(), text: None };
+        FoldReport { guest, request: String::new(), result, nodes: 1, repeats: Vec::new() }
+    }
+
+    #[test]
+    fn different_results_are_an_error_that_names_them() {
+        assert!(check_agreement(&[report("wasm", "a")]).is_ok());
+        assert!(check_agreement(&[report("wasm", "a"), report("ts", "a")]).is_ok());
+        let error = check_agreement(&[report("wasm", "a"), report("ts", "b")]).unwrap_err();
+        assert_eq!(error.to_string(), "the guests disagree: wasm answers a, ts answers b");
+    }
+}
