@@ -22,7 +22,7 @@ impl Session {
         };
         let preferred = match language {
             Language::Wasm => None,
-            Language::Ts => std.get(&format!("{named}.ts")),
+            Language::Ts => std.get(format!("{named}.ts")),
         };
         let plain = named.strip_suffix(".wasm").unwrap_or(&named);
         if let Some(entry) = preferred.or_else(|| std.get(&named)).or_else(|| std.get(plain)) {
