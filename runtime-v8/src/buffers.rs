@@ -3,7 +3,7 @@
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 use std::ffi::c_void;
 use std::ptr::{NonNull, null_mut};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use deno_core::v8;
@@ -14,13 +14,13 @@ use parking_lot::Mutex;
 pub(crate) struct Account {
     limit: u64,
     used: AtomicU64,
-    /// Whether the last allocation failed. V8 collects garbage and tries again, so it may yet succeed.
-    failed: AtomicBool,
+    /// The largest allocation that failed, in bytes, or 0. V8 collects garbage and tries again, so it may yet succeed.
+    failed: AtomicU64,
 }
 
 impl Account {
     pub(crate) fn new(limit: u64) -> Self {
-        Self { limit, used: AtomicU64::new(0), failed: AtomicBool::new(false) }
+        Self { limit, used: AtomicU64::new(0), failed: AtomicU64::new(0) }
     }
 
     /// Bytes in use.
@@ -35,12 +35,12 @@ impl Account {
 
     /// Whether an allocation failed for good.
     pub(crate) fn is_breached(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
+        self.failed.load(Ordering::Relaxed) > 0
     }
 
     /// Notes that something else than an allocation of V8's found no room.
     pub(crate) fn breach(&self) {
-        self.failed.store(true, Ordering::Relaxed);
+        self.failed.store(u64::MAX, Ordering::Relaxed);
     }
 
     fn take(&self, bytes: usize) -> bool {
@@ -48,7 +48,11 @@ impl Account {
         if taken {
             self.used.fetch_add(bytes as u64, Ordering::Relaxed);
         }
-        self.failed.store(!taken, Ordering::Relaxed);
+        if !taken {
+            self.failed.fetch_max((bytes as u64).max(1), Ordering::Relaxed);
+        } else if self.failed.load(Ordering::Relaxed) <= bytes as u64 {
+            self.failed.store(0, Ordering::Relaxed);
+        }
         taken
     }
 
@@ -99,7 +103,7 @@ impl Buffers {
         let Some(block) = NonNull::new(block) else {
             if let Some(account) = account {
                 account.give_back(bytes);
-                account.failed.store(true, Ordering::Relaxed);
+                account.failed.fetch_max((bytes as u64).max(1), Ordering::Relaxed);
             }
             self.look_later();
             return null_mut();

@@ -7,13 +7,16 @@ use manifold_runtime_api::{Error, Result};
 
 /// V8's flags. They are the process's, so they hold for every isolate in it. Part of the host image.
 ///
+/// - Regular expressions are compiled at once: compiled ones run out of their own stack elsewhere than interpreted ones, and an isolate
+///   shares them among its guests.
+/// - V8's own `Math.pow`, not the C library's of this machine.
 /// - Aborting is a signal that `fatal.rs` can catch.
 /// - One thread for an isolate: no answer waits for a background thread, and none runs out of memory on its own.
 /// - A seed, so that `Math.random` begins anew in every context and always alike.
 /// - Only compilers whose arithmetic is the interpreter's: the optimizing ones fold `0/0` to another NaN than the processor
 ///   computes, and a guest could read from the bits of it how often it had been run.
 pub(crate) const FLAGS: &str = "--single-threaded --no-incremental-marking --random-seed=1517 --no-turbofan --no-maglev --no-harmony-temporal \
-     --no-hard-abort";
+     --no-regexp-tier-up --no-use-std-math-pow --no-hard-abort";
 
 /// The locale of everything that formats.
 pub(crate) const LOCALE: &str = "en-US";

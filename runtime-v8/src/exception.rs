@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use deno_core::v8;
 
+use crate::operations::text_up_to;
 use crate::program::Program;
 
 /// How much of a guest's words is kept, in bytes.
@@ -16,8 +17,7 @@ const PLACES: usize = 6;
 ///
 /// Reading an exception may call into the guest; what goes wrong then is left out.
 pub(crate) fn render(scope: &mut v8::PinScope<'_, '_>, thrown: v8::Local<'_, v8::Value>, program: &Program) -> String {
-    let mut words = words(scope, thrown);
-    words.truncate(words.floor_char_boundary(WORDS));
+    let words = words(scope, thrown);
     let places = stack(scope, thrown).map(|stack| places(&stack, program)).unwrap_or_default();
     if places.is_empty() { words } else { format!("{words} ({})", places.join(" ← ")) }
 }
@@ -26,7 +26,7 @@ fn words(scope: &mut v8::PinScope<'_, '_>, thrown: v8::Local<'_, v8::Value>) -> 
     v8::tc_scope!(let scope, scope);
     match thrown.to_string(scope) {
         Some(text) => {
-            let text = text.to_rust_string_lossy(scope);
+            let text = text_up_to(scope, text, WORDS);
             // The name that every error has says nothing.
             text.strip_prefix("Error: ").map(str::to_owned).unwrap_or(text)
         }

@@ -29,8 +29,12 @@ pub(crate) enum Event {
     Asked(Vec<(OperationId, Service)>),
     /// The guest is over.
     Ended(Result<()>),
-    /// The guest was stopped for want of memory, or of a thread, that others may have taken. It can run again, alone.
-    Displaced,
+    /// The guest was stopped for want of memory, or of a thread, that others may have taken. It can run again; alone, if it may
+    /// have been the one.
+    Displaced {
+        /// Whether it had the turn.
+        suspect: bool,
+    },
 }
 
 /// The part of a frame that everybody may look at.
@@ -46,6 +50,7 @@ pub(crate) struct Frame {
     pub(crate) buffers: Arc<Account>,
     pub(crate) events: UnboundedSender<Event>,
     cancelled: AtomicBool,
+    over: AtomicBool,
     computed: AtomicU64,
 }
 
@@ -69,12 +74,18 @@ impl Frame {
             buffers,
             events,
             cancelled: AtomicBool::new(false),
+            over: AtomicBool::new(false),
             computed: AtomicU64::new(0),
         }
     }
 
     pub(crate) fn cancel(&self) {
         self.cancelled.store(true, Ordering::Release);
+    }
+
+    /// Whether the one who runs the job was told that the guest is over.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
@@ -96,7 +107,7 @@ impl Frame {
     pub(crate) fn serve(self: &Arc<Self>, operation: Operation) -> Service {
         let frame = Arc::clone(self);
         Box::pin(async move {
-            let mut service = pin!(frame.session.operate(operation));
+            let mut service = pin!(frame.session.perform(operation));
             poll_fn(|context| {
                 let since = Instant::now();
                 let polled = service.as_mut().poll(context);
@@ -109,6 +120,9 @@ impl Frame {
 
     /// Tells the one who runs the job. Who has left hears nothing.
     pub(crate) fn tell(&self, event: Event) {
+        if !matches!(event, Event::Asked(_)) {
+            self.over.store(true, Ordering::Release);
+        }
         let _ = self.events.send(event);
     }
 }
@@ -199,6 +213,8 @@ pub(crate) struct Resident {
     pub(crate) unhandled: Vec<(v8::Global<v8::Promise>, v8::Global<v8::Value>)>,
     /// The modules, once they are compiled: in the order of the program's files, then the built-in one.
     pub(crate) modules: Vec<v8::Global<v8::Module>>,
+    /// What the job ends with, whatever the guest makes of it.
+    pub(crate) verdict: Option<Error>,
     /// How much more text the log takes.
     pub(crate) log_bytes_left: u64,
     /// How much the heap grew in this frame's turns.
@@ -208,13 +224,17 @@ pub(crate) struct Resident {
     reservation: MemoryReservation,
 }
 
+/// What the log takes here beyond its limit, so that it is the session that says that the rest is dropped.
+const LOG_SLACK: u64 = 64;
+
 impl Resident {
     /// A guest that has not begun, whose globals are reserved.
     pub(crate) fn new(frame: Arc<Frame>) -> Result<Self> {
         let mut reservation = MemoryReservation::new(Arc::clone(&frame.job.meter));
         reservation.grow(CONTEXT_BYTES)?;
         Ok(Self {
-            log_bytes_left: frame.job.limits.log_bytes.saturating_add(1),
+            verdict: None,
+            log_bytes_left: frame.job.limits.log_bytes.saturating_add(LOG_SLACK),
             frame,
             context: None,
             microtasks: None,

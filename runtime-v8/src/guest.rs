@@ -67,9 +67,14 @@ fn proceed(scope: &mut Catching<'_, '_, '_, '_>, current: &Current) -> State {
         if scope.is_execution_terminating() || scope.has_terminated() {
             return State::Stopped;
         }
+        // The guest is looked at after each answer, whether others have come by then or not.
+        match examine(scope, current) {
+            State::Waiting => {}
+            state => return state,
+        }
         match deliver_next(scope, current) {
             Some(true) => run_microtasks(scope, current),
-            Some(false) => return examine(scope, current),
+            Some(false) => return State::Waiting,
             None => return State::Stopped,
         }
     }
@@ -82,6 +87,7 @@ fn deliver_next(scope: &mut v8::PinScope<'_, '_>, current: &Current) -> Made<boo
     };
     v8::scope!(let scope, scope);
     let resolver = v8::Local::new(scope, resolver);
+    with(current, |resident| resident.frame.session.told(&answer));
     match write_answer(scope, answer)? {
         Ok(value) => resolver.resolve(scope, value)?,
         Err(failure) => resolver.reject(scope, failure)?,

@@ -27,6 +27,10 @@ const YOUNG: usize = 12 << 20;
 /// After so many guests an isolate that has become empty is replaced.
 const SERVED: usize = 20_000;
 
+/// An isolate that has become empty and whose heap is larger is replaced, too: guests can leave things behind that no other can
+/// see, but that are never freed, such as the names of registered symbols.
+const BLOATED: u64 = 48 << 20;
+
 /// What the globals of one guest take, in bytes of the heap, measured.
 pub(crate) const CONTEXT_BYTES: u64 = 112 << 10;
 
@@ -45,6 +49,11 @@ pub(crate) fn heap_bytes(limits: &Limits) -> u64 {
 /// Room that V8 gets once a guest is over its limit, so that the guest can be stopped: more than any single object takes.
 const RESERVE: usize = 4 << 30;
 
+/// What V8 is told of an isolate whose guests may have so many bytes each.
+fn v8_heap_bytes(memory_bytes: u64) -> usize {
+    usize::try_from(memory_bytes.saturating_add(BASE_BYTES)).unwrap_or(usize::MAX / 2)
+}
+
 pub(crate) struct Warm {
     isolate: v8::OwnedIsolate,
     pub(crate) buffers: Arc<Buffers>,
@@ -60,6 +69,8 @@ pub(crate) struct Warm {
     heap_used: u64,
     /// Whether it takes no guest any more.
     retired: bool,
+    /// Whether V8 was given more room than the limit, to stop a guest.
+    over_limit: bool,
     /// What the callback of V8 looks at.
     _turns: Arc<Turns>,
 }
@@ -68,7 +79,7 @@ impl Warm {
     /// A new isolate on this thread, whose guests may use `memory_bytes` each.
     pub(crate) fn new(memory_bytes: u64, alone: bool, stack: &Stack, turns: &Arc<Turns>) -> Result<Self> {
         let buffers = Buffers::new();
-        let heap = usize::try_from(memory_bytes.saturating_add(BASE_BYTES)).unwrap_or(usize::MAX / 2);
+        let heap = v8_heap_bytes(memory_bytes);
         let parameters = v8::CreateParams::default()
             .snapshot_blob(v8::StartupData::from(snapshot::blob()?))
             .external_references(operations::external_references().into())
@@ -99,6 +110,7 @@ impl Warm {
             served: 0,
             heap_used: 0,
             retired: false,
+            over_limit: false,
             _turns,
         })
     }
@@ -139,6 +151,11 @@ impl Warm {
         self.live > 1
     }
 
+    /// Whether its heap has grown so much that a new one is better.
+    pub(crate) fn is_bloated(&self) -> bool {
+        self.heap_used > BLOATED
+    }
+
     pub(crate) fn admit(&mut self) {
         self.live += 1;
         self.served += 1;
@@ -150,9 +167,10 @@ impl Warm {
         self.retired |= self.served >= SERVED;
     }
 
-    /// Takes no guest any more.
+    /// Takes no guest any more, for one of those in it has filled the heap.
     pub(crate) fn retire(&mut self) {
         self.retired = true;
+        self.over_limit = true;
     }
 
     pub(crate) fn handle(&self) -> v8::IsolateHandle {
@@ -175,6 +193,17 @@ impl Entered<'_> {
         let spaces = (0..isolate.number_of_heap_spaces()).filter_map(|space| isolate.get_heap_space_statistics(space));
         let used: u64 = spaces.map(|space| space.space_used_size() as u64).sum();
         used.cast_signed() - std::mem::replace(&mut self.0.heap_used, used).cast_signed()
+    }
+
+    /// Takes back the room that V8 was given to stop a guest, once that one has left: the others have the same limit as before.
+    pub(crate) fn restore_limit(&mut self) {
+        if !std::mem::take(&mut self.0.over_limit) || self.0.live == 1 {
+            return;
+        }
+        let limit = v8_heap_bytes(self.0.memory_bytes);
+        self.0.isolate.low_memory_notification();
+        self.0.isolate.remove_near_heap_limit_callback(near_heap_limit, limit);
+        self.0.isolate.add_near_heap_limit_callback(near_heap_limit, Arc::as_ptr(&self.0._turns).cast_mut().cast());
     }
 
     /// Runs what V8 left to be done by this thread.

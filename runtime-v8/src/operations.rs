@@ -58,6 +58,12 @@ fn ask<'s>(
     let limit = with_current(scope, |current| current.frame.job.limits.guest_request_bytes).unwrap_or(0);
     let (operation, bytes) = match read_operation(scope, &arguments, limit) {
         Some(Ok(operation)) => operation,
+        // A limit is none of the guest's business: the job ends.
+        Some(Err(error)) if error.breached_limit().is_some() => {
+            with_current(scope, |current| current.verdict = Some(error));
+            scope.terminate_execution();
+            return;
+        }
         Some(Err(error)) => {
             let resolver = v8::Global::new(scope, resolver);
             with_current(scope, |current| current.conversation.refuse(error, QUESTION_BYTES, resolver));
@@ -125,7 +131,7 @@ impl Reader {
         let Ok(text) = v8::Local::<v8::String>::try_from(value) else {
             return Err(wrong(operation, format!("`{field}` is {}, not text", type_name(scope, value))));
         };
-        self.count(text.length())?;
+        self.count(text.utf8_length(scope))?;
         Ok(text.to_rust_string_lossy(scope))
     }
 
@@ -260,6 +266,14 @@ fn type_name(scope: &v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> S
     value.type_of(scope).to_rust_string_lossy(scope)
 }
 
+/// The beginning of a text, as UTF-8 of so many bytes at most.
+pub(crate) fn text_up_to(scope: &v8::PinScope<'_, '_>, text: v8::Local<'_, v8::String>, bytes: usize) -> String {
+    let mut buffer = vec![0; bytes.min(text.length().saturating_mul(3))];
+    let written = text.write_utf8_v2(scope, &mut buffer, v8::WriteFlags::kReplaceInvalidUtf8, None);
+    buffer.truncate(written);
+    String::from_utf8(buffer).unwrap_or_default()
+}
+
 /// `log(text)`.
 fn log<'s>(
     scope: &mut v8::PinScope<'s, '_>,
@@ -273,10 +287,9 @@ fn log<'s>(
     if kept == 0 {
         return;
     }
-    let mut message = text.to_rust_string_lossy(scope);
-    message.truncate(message.floor_char_boundary(usize::try_from(kept).unwrap_or(usize::MAX)));
+    let message = text_up_to(scope, text, usize::try_from(kept).unwrap_or(usize::MAX));
     with_current(scope, |current| {
-        current.log_bytes_left -= (message.len() as u64).min(kept);
+        current.log_bytes_left = kept.saturating_sub((message.len() as u64).max(1));
         current.conversation.log(message);
     });
 }
@@ -288,6 +301,9 @@ fn encode<'s>(
     mut answer: v8::ReturnValue<'_, v8::Value>,
 ) {
     let Ok(text) = v8::Local::<v8::String>::try_from(arguments.get(0)) else { return };
+    if !make_room(scope, text.utf8_length(scope)) {
+        return;
+    }
     if let Some(bytes) = new_bytes(scope, text.to_rust_string_lossy(scope).as_bytes()) {
         answer.set(bytes.into());
     }
@@ -325,19 +341,28 @@ pub(crate) fn throw_type_error(scope: &mut v8::PinScope<'_, '_>, message: &str) 
     }
 }
 
+/// Whether the guest may have a buffer of so many bytes more. When not, it is stopped.
+fn make_room(scope: &mut v8::PinScope<'_, '_>, bytes: usize) -> bool {
+    let has_room = |scope: &mut v8::PinScope<'_, '_>| {
+        with_current(scope, |current| current.frame.buffers.has_room_for(bytes)).unwrap_or(false)
+    };
+    if has_room(scope) {
+        return true;
+    }
+    // Buffers that nobody can reach any more may still be counted.
+    scope.low_memory_notification();
+    let room = has_room(scope);
+    if !room {
+        with_current(scope, |current| current.frame.buffers.breach());
+        scope.terminate_execution();
+    }
+    room
+}
+
 /// A new `Uint8Array`. When there is no room for it, the guest is stopped.
 pub(crate) fn new_bytes<'s>(scope: &mut v8::PinScope<'s, '_>, bytes: &[u8]) -> Made<v8::Local<'s, v8::Uint8Array>> {
-    let has_room = |scope: &mut v8::PinScope<'s, '_>| {
-        with_current(scope, |current| current.frame.buffers.has_room_for(bytes.len())).unwrap_or(false)
-    };
-    if !has_room(scope) {
-        // Buffers that nobody can reach any more may still be counted.
-        scope.low_memory_notification();
-        if !has_room(scope) {
-            with_current(scope, |current| current.frame.buffers.breach());
-            scope.terminate_execution();
-            return None;
-        }
+    if !make_room(scope, bytes.len()) {
+        return None;
     }
     let buffer = v8::ArrayBuffer::new(scope, bytes.len());
     if let Some(data) = buffer.data() {

@@ -102,7 +102,7 @@ impl Shared {
             let workers = self.workers.lock().clone();
             for worker in workers {
                 if let Some(stuck) = worker.turns.check(PATIENCE) {
-                    worker.give_up(Some(stuck));
+                    worker.give_up_for(&stuck);
                 }
             }
         }

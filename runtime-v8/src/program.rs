@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use manifold_runtime_api::bstr::ByteSlice;
 use manifold_runtime_api::{EntryMode, Error, Host, Limit, Limits, Module, ObjectId, ObjectKind, Reason, Result};
 use quick_cache::sync::Cache;
+use tokio::sync::Semaphore;
 
 use crate::nesting;
 use crate::transpile::{self, Script};
@@ -33,30 +34,40 @@ pub(crate) struct File {
     pub(crate) compiled: OnceLock<Vec<u8>>,
 }
 
+/// What an entry of a module's tree counts as, whatever it is.
+const ENTRY_BYTES: usize = 32;
+
 /// How many programs are kept.
 const KEPT: usize = 256;
 
 type ProgramOrNot = Result<Arc<Program>>;
 
-pub(crate) struct Programs(Arc<Cache<ObjectId, ProgramOrNot>>);
+pub(crate) struct Programs {
+    programs: Arc<Cache<ObjectId, ProgramOrNot>>,
+    /// The transpiler takes much memory, so there are few of it at a time.
+    transpilers: Arc<Semaphore>,
+}
 
 impl Programs {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Cache::new(KEPT)))
+        let transpilers = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { programs: Arc::new(Cache::new(KEPT)), transpilers: Arc::new(Semaphore::new(transpilers)) }
     }
 
     pub(crate) async fn get(&self, module: Module, limits: &Limits, host: &dyn Host) -> ProgramOrNot {
-        if let Some(program) = self.0.get(&module.id) {
+        if let Some(program) = self.programs.get(&module.id) {
             return program;
         }
         let sources = Sources::read(module, limits, host).await?;
-        let cache = Arc::clone(&self.0);
+        let (cache, transpilers) = (Arc::clone(&self.programs), Arc::clone(&self.transpilers));
         // A task of its own: a job that is cancelled leaves the work to those who wait for it, and to later jobs.
         let task = tokio::spawn(async move {
             let place = match cache.get_value_or_guard_async(&module.id).await {
                 Ok(program) => return Ok(program),
                 Err(place) => place,
             };
+            // It is never closed.
+            let _transpiler = transpilers.acquire().await;
             let program = tokio::task::spawn_blocking(move || sources.transpile_on_a_deep_stack(module.id)).await?;
             if program.as_ref().err().is_none_or(Error::is_function_of_request) {
                 // It fails if the place was taken away in the meantime, and then the next job does it again.
@@ -86,7 +97,10 @@ impl Sources {
         }
         let mut trees = VecDeque::from([(String::new(), module.id)]);
         while let Some((directory, tree)) = trees.pop_front() {
+            // Whoever runs beside must not wait for all of it.
+            tokio::task::yield_now().await;
             for entry in host.tree(tree).await?.entries() {
+                charge(ENTRY_BYTES, &mut left, limits)?;
                 // A name that is not text cannot be imported.
                 let Ok(name) = entry.name.to_str() else { continue };
                 let path = format!("{directory}{name}");

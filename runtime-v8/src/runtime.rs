@@ -80,8 +80,8 @@ impl V8Runtime {
         };
         let guest = Guest { frame, worker };
         match guest.serve(inbox).await {
-            Some(end) => Attempt::Ended(session.finish(end)),
-            None => Attempt::Displaced,
+            End::Over(end) => Attempt::Ended(session.finish(end)),
+            End::Displaced { suspect } => Attempt::Displaced { suspect },
         }
     }
 }
@@ -109,6 +109,7 @@ impl V8RuntimeBuilder {
         let prelude = ObjectId::of(ObjectKind::Blob, snapshot::PRELUDE.as_bytes());
         let host_image = HostImage::new("v8")
             .with("engine", v8::V8::get_version())
+            .with("processor", std::env::consts::ARCH)
             .with("flags", engine::FLAGS)
             .with("locale", engine::LOCALE)
             .with("time zone", engine::TIME_ZONE)
@@ -146,9 +147,11 @@ impl Runtime for V8Runtime {
         let program = self.programs.get(job.module, &job.limits, &*host).await?;
         let pool = self.pool()?;
         let _awake = pool.awake();
-        for alone in [false, true, true] {
-            if let Attempt::Ended(outcome) = self.run_once(pool, &job, &program, &host, alone).await {
-                return outcome;
+        let mut alone = false;
+        for _ in 0..ATTEMPTS {
+            match self.run_once(pool, &job, &program, &host, alone).await {
+                Attempt::Ended(outcome) => return outcome,
+                Attempt::Displaced { suspect } => alone |= suspect,
             }
         }
         Err(Error::new(Reason::RuntimeFailed {
@@ -161,7 +164,16 @@ impl Runtime for V8Runtime {
 /// How an attempt to run a guest ended.
 enum Attempt {
     Ended(Result<Outcome>),
-    Displaced,
+    Displaced { suspect: bool },
+}
+
+/// How often a guest that others displace is run.
+const ATTEMPTS: usize = 32;
+
+/// How a guest's stay on a V8 thread ended.
+enum End {
+    Over(Result<()>),
+    Displaced { suspect: bool },
 }
 
 /// How many of a guest's questions are worked on at a time.
@@ -174,8 +186,8 @@ struct Guest {
 }
 
 impl Guest {
-    /// Answers what the guest asks until it is over; `None` if it was displaced.
-    async fn serve(&self, mut events: mpsc::UnboundedReceiver<Event>) -> Option<Result<()>> {
+    /// Answers what the guest asks until it is over or displaced.
+    async fn serve(&self, mut events: mpsc::UnboundedReceiver<Event>) -> End {
         let mut waiting: VecDeque<(OperationId, Service)> = VecDeque::new();
         let mut under_way = FuturesUnordered::new();
         loop {
@@ -188,9 +200,9 @@ impl Guest {
                 biased;
                 event = events.recv() => match event {
                     Some(Event::Asked(asked)) => waiting.extend(asked),
-                    Some(Event::Ended(end)) => return Some(end),
-                    Some(Event::Displaced) => return None,
-                    None => return Some(Err(Error::runtime("a V8 thread forgot a guest"))),
+                    Some(Event::Ended(end)) => return End::Over(end),
+                    Some(Event::Displaced { suspect }) => return End::Displaced { suspect },
+                    None => return End::Over(Err(Error::runtime("a V8 thread forgot a guest"))),
                 },
                 Some(answer) = under_way.next(), if !under_way.is_empty() => {
                     let mut answers = vec![answer];
@@ -199,10 +211,10 @@ impl Guest {
                     }
                     let time = self.frame.job.limits.compute_time;
                     if self.frame.computing_time() > time {
-                        return Some(Err(Limit::ComputeTime { time }.into()));
+                        return End::Over(Err(Limit::ComputeTime { time }.into()));
                     }
                     if self.frame.session.has_ended() {
-                        return Some(Ok(()));
+                        return End::Over(Ok(()));
                     }
                     self.worker.send(Message::Answers(self.frame.id, answers));
                 }
@@ -213,6 +225,8 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.worker.cancel(&self.frame);
+        if !self.frame.is_over() {
+            self.worker.cancel(&self.frame);
+        }
     }
 }

@@ -53,6 +53,8 @@ impl Worker {
             .stack_size(stack::THREAD)
             .spawn(move || {
                 fatal::this_thread_is(&of_thread);
+                // Nobody must wait for a thread that ended, however it did.
+                let _ending = GivenUpAtTheEnd(Arc::clone(&of_thread));
                 Thread::new(of_thread, dynamic_code).run();
             })
             .map_err(|error| Error::runtime(format!("a V8 thread cannot start: {error}")))?;
@@ -66,8 +68,16 @@ impl Worker {
 
     /// Sends a guest to the thread.
     pub(crate) fn admit(&self, frame: Arc<Frame>) {
+        {
+            let mut frames = self.frames.lock();
+            // Whoever gives the thread up has told those that he found here, and nobody will tell another.
+            if self.is_lost() {
+                frame.tell(Event::Displaced { suspect: false });
+                return;
+            }
+            frames.insert(frame.id, Arc::clone(&frame));
+        }
         self.load.fetch_add(1, Ordering::Relaxed);
-        self.frames.lock().insert(frame.id, Arc::clone(&frame));
         self.send(Message::Start(frame));
     }
 
@@ -87,24 +97,34 @@ impl Worker {
         self.lost.load(Ordering::Acquire)
     }
 
-    /// Gives the thread up: `culprit` keeps it from going on. The others run again elsewhere.
-    pub(crate) fn give_up(&self, culprit: Option<Stuck>) {
-        if self.lost.swap(true, Ordering::AcqRel) {
-            return;
+    /// Gives the thread up, because `stuck` keeps it from going on. The others run again elsewhere.
+    pub(crate) fn give_up_for(&self, stuck: &Stuck) {
+        self.give_up(Some((stuck.frame.id, Event::Ended(Err(stuck.error())))));
+    }
+
+    /// Gives the thread up. A guest may have to be told something else than to run again elsewhere.
+    fn give_up(&self, mut culprit: Option<(u64, Event)>) {
+        let frames = {
+            let mut frames = self.frames.lock();
+            self.lost.store(true, Ordering::Release);
+            std::mem::take(&mut *frames)
+        };
+        for frame in frames.into_values() {
+            let event = culprit.take_if(|(id, _)| *id == frame.id).map(|(_, event)| event);
+            frame.tell(event.unwrap_or(Event::Displaced { suspect: false }));
         }
-        for frame in std::mem::take(&mut *self.frames.lock()).into_values() {
-            match &culprit {
-                Some(stuck) if stuck.frame.id == frame.id => frame.tell(Event::Ended(Err(stuck.error()))),
-                _ => frame.tell(Event::Displaced),
-            }
-        }
+        // Under the lock, or the thread could begin to wait right after it looked.
+        let _inbox = self.inbox.lock();
         self.arrived.notify_one();
     }
 
     /// On the thread itself, when V8 ran out of memory and cannot go on.
     pub(crate) fn die(&self) {
         let alone = self.load.load(Ordering::Relaxed) == 1;
-        let culprit = self.turns.take_stuck(Stop::Heap).filter(|stuck| alone || stuck.frame.alone);
+        let culprit = self.turns.take_stuck(Stop::Heap).map(|stuck| match alone || stuck.frame.alone {
+            true => (stuck.frame.id, Event::Ended(Err(stuck.error()))),
+            false => (stuck.frame.id, Event::Displaced { suspect: true }),
+        });
         self.give_up(culprit);
     }
 
@@ -128,14 +148,22 @@ impl Worker {
     }
 }
 
+struct GivenUpAtTheEnd(Arc<Worker>);
+
+impl Drop for GivenUpAtTheEnd {
+    fn drop(&mut self) {
+        self.0.give_up(None);
+    }
+}
+
 struct Thread {
     worker: Arc<Worker>,
     dynamic_code: bool,
     stack: Stack,
+    /// Guests that wait, and the isolates that they are in. They go before those.
+    residents: HashMap<u64, (usize, Box<Resident>)>,
     isolates: HashMap<usize, Warm>,
     next_isolate: usize,
-    /// Guests that wait, and the isolates that they are in.
-    residents: HashMap<u64, (usize, Box<Resident>)>,
 }
 
 impl Thread {
@@ -214,19 +242,22 @@ impl Thread {
     fn go_on(&mut self, isolate: usize, mut resident: Box<Resident>, mut begins: bool) {
         let frame = Arc::clone(&resident.frame);
         loop {
-            let Some((came_back, end)) = self.take_turn(isolate, resident, begins) else { return };
+            let Some((came_back, end)) = self.take_turn(isolate, resident, begins) else {
+                self.worker.forget(frame.id);
+                frame.tell(Event::Ended(Err(Error::runtime("a V8 thread lost a guest"))));
+                return;
+            };
             resident = came_back;
             begins = false;
             let end = match end {
                 None => match serve_at_once(&mut resident) {
                     Served::Something => continue,
                     Served::Nothing => None,
-                    Served::Last => Some(Event::Ended(Ok(()))),
+                    Served::Last(end) => Some(Event::Ended(end)),
                 },
-                // The entry may have asked for things and not waited for them. A log line and an outcome count all the same.
-                Some(Event::Ended(Ok(()))) => {
-                    serve_at_once(&mut resident);
-                    Some(Event::Ended(Ok(())))
+                Some(Event::Ended(end)) => {
+                    serve_last(&mut resident);
+                    Some(Event::Ended(end))
                 }
                 end => end,
             };
@@ -291,15 +322,16 @@ impl Thread {
     fn leave(&mut self, isolate: usize, resident: Box<Resident>) {
         self.worker.forget(resident.frame.id);
         let Some(warm) = self.isolates.get_mut(&isolate) else { return };
-        let entered = warm.enter();
+        let mut entered = warm.enter();
         drop(resident);
+        entered.restore_limit();
         drop(entered);
         warm.release();
         if !warm.is_empty() {
             return;
         }
         // A deep recursion has filled many. Whoever comes next needs one.
-        let goes = warm.is_retired();
+        let goes = warm.is_retired() || warm.is_bloated();
         if goes || self.isolates.iter().any(|(other, warm)| *other != isolate && warm.has_room()) {
             self.isolates.remove(&isolate);
         }
@@ -321,10 +353,13 @@ fn end_of_turn(
         Some(Stop::ComputeTime) => {
             return Some(Event::Ended(Err(Limit::ComputeTime { time: limits.compute_time }.into())));
         }
-        Some(Stop::Heap) if shared_with_others => return Some(Event::Displaced),
+        Some(Stop::Heap) if shared_with_others => return Some(Event::Displaced { suspect: true }),
         Some(Stop::Heap) => return Some(Event::Ended(Err(out_of_heap()))),
         Some(Stop::Cancelled) => return Some(Event::Ended(Err(Error::new(Reason::Cancelled)))),
         None => {}
+    }
+    if let Some(verdict) = resident.verdict.take() {
+        return Some(Event::Ended(Err(verdict)));
     }
     if resident.frame.buffers.is_breached() || resident.conversation.open_bytes() > limits.memory_bytes {
         return Some(Event::Ended(Err(out_of_memory())));
@@ -350,22 +385,34 @@ enum Served {
     /// Everything that it asked takes longer, or it asked nothing.
     Nothing,
     /// The job's result is settled.
-    Last,
+    Last(Result<()>),
 }
+
+/// How much is answered before the guest takes it, in bytes: answers wait outside of any limit.
+const ANSWERED_AT_ONCE: usize = 1 << 20;
 
 /// Works on what the guest asked, as far as that needs no waiting: reading and writing objects mostly does not. So a guest need
 /// not leave its thread for them. The rest goes to the one who runs the job.
 fn serve_at_once(resident: &mut Resident) -> Served {
     let frame = Arc::clone(&resident.frame);
     let _reactor = frame.executor.enter();
-    let mut served = Served::Nothing;
+    let (mut served, mut answered) = (Served::Nothing, 0);
     let mut rest = Vec::new();
-    for (id, operation) in std::mem::take(&mut resident.conversation.asked) {
+    let mut asked = std::mem::take(&mut resident.conversation.asked).into_iter();
+    for (id, operation) in asked.by_ref() {
+        // Nobody else looks at a guest between its turns.
+        if frame.is_cancelled() {
+            return Served::Last(Err(Error::new(Reason::Cancelled)));
+        }
+        let time = frame.job.limits.compute_time;
+        if frame.computing_time() > time {
+            return Served::Last(Err(Limit::ComputeTime { time }.into()));
+        }
         let nested = matches!(operation, Operation::Run(_) | Operation::RunMany(_));
         let mut service = match operation {
             // Nobody waits for it.
             Operation::Log(message) => {
-                frame.session.log(&message);
+                log(&frame, &message);
                 continue;
             }
             operation => frame.serve(operation),
@@ -379,18 +426,46 @@ fn serve_at_once(resident: &mut Resident) -> Served {
         // A host that panics must not take the other guests of this thread with it.
         match catch_unwind(AssertUnwindSafe(|| service.as_mut().poll(&mut context))) {
             Ok(Poll::Ready(answer)) => {
+                if let Ok(Answer::Blob(content)) = &answer {
+                    answered += content.len();
+                }
                 resident.conversation.answer(id, answer);
                 served = Served::Something;
             }
             Ok(Poll::Pending) => rest.push((id, service)),
-            Err(_) => {
-                resident.conversation.answer(id, Err(Error::runtime("the host panicked at an operation of a guest")));
-                served = Served::Something;
-            }
+            Err(_) => return Served::Last(Err(Error::runtime("the host panicked at an operation of a guest"))),
+        }
+        if frame.session.has_ended() {
+            return Served::Last(Ok(()));
+        }
+        if answered > ANSWERED_AT_ONCE {
+            break;
         }
     }
+    resident.conversation.asked = asked.collect();
     if !rest.is_empty() {
         frame.tell(Event::Asked(rest));
     }
-    if frame.session.has_ended() { Served::Last } else { served }
+    served
+}
+
+/// The entry is through, or failed, and may have asked for things without waiting for them. Lines of the log, its outcome and its
+/// own words count all the same.
+fn serve_last(resident: &mut Resident) {
+    let frame = Arc::clone(&resident.frame);
+    for (_, operation) in std::mem::take(&mut resident.conversation.asked) {
+        match operation {
+            Operation::Log(message) => log(&frame, &message),
+            operation @ (Operation::Out(_) | Operation::Fail(_)) => {
+                // These are done at once.
+                let _ = frame.serve(operation).as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whoever listens may panic, too.
+fn log(frame: &Frame, message: &str) {
+    let _ = catch_unwind(AssertUnwindSafe(|| frame.session.log(message)));
 }

@@ -33,6 +33,8 @@ struct State {
     verdict: Option<Error>,
     last_error: Option<Error>,
     log_bytes_left: u64,
+    /// Whether it was said that the rest is dropped.
+    log_closed: bool,
 }
 
 /// The answer to one request, as bytes for the guest.
@@ -83,23 +85,39 @@ impl Session {
     /// # Errors
     /// What the guest is to be told. The session remembers it.
     pub async fn operate(&self, operation: Operation) -> Result<Answer> {
+        let answer = self.perform(operation).await;
+        self.told(&answer);
+        answer
+    }
+
+    /// Remembers what the guest was told: when the job fails later, the last error is given as the cause. For a backend that
+    /// performs several operations at a time, and lets the guest know in another order than that in which they are done.
+    pub fn told(&self, answer: &Result<Answer>) {
+        let error = match answer {
+            Ok(Answer::Outcomes(results)) => results.iter().find_map(|result| result.as_ref().err()),
+            answer => answer.as_ref().err(),
+        };
+        if let Some(error) = error {
+            self.note(error.clone());
+        }
+    }
+
+    /// Serves one operation, and leaves it to [`Session::told`] to remember the answer.
+    ///
+    /// # Errors
+    /// What the guest is to be told.
+    pub async fn perform(&self, operation: Operation) -> Result<Answer> {
         if let Some(verdict) = &self.state.lock().verdict {
             return Err(verdict.clone());
         }
-        let result = match operation {
+        match operation {
             Operation::Job => Ok(Answer::Job),
             Operation::Tree(id) => self.host.tree(id).await.map(Answer::Tree),
             Operation::Get(id) => self.get(id).await,
             Operation::PutBlob(content) => self.host.put_blob(content).await.map(Answer::Stored),
             Operation::PutTree(entries) => self.put_tree(entries).await,
             Operation::Run(call) => self.host.run(call).await.map(Answer::Outcome),
-            Operation::RunMany(calls) => {
-                let results = self.host.run_many(calls).await;
-                if let Some(error) = results.iter().find_map(|result| result.as_ref().err()) {
-                    self.note(error.clone());
-                }
-                Ok(Answer::Outcomes(results))
-            }
+            Operation::RunMany(calls) => Ok(Answer::Outcomes(self.host.run_many(calls).await)),
             Operation::Out(outcome) => self.out(outcome),
             Operation::Log(message) => {
                 self.log(&message);
@@ -107,25 +125,30 @@ impl Session {
             }
             Operation::Fail(message) => {
                 self.end(Error::guest_failed(message));
-                return Ok(Answer::Done);
+                Ok(Answer::Done)
             }
-        };
-        result.map_err(|error| self.note(error))
+        }
     }
 
     /// Takes text for the job's log, from `log` or from the guest's standard error.
     pub fn log(&self, message: &str) {
-        let kept = {
-            let left = &mut self.state.lock().log_bytes_left;
-            if *left == 0 {
+        let (kept, fits) = {
+            let mut state = self.state.lock();
+            if state.log_closed {
                 return;
             }
-            let kept = message.floor_char_boundary((*left).try_into().unwrap_or(usize::MAX));
-            *left = if kept < message.len() { 0 } else { *left - kept as u64 };
-            kept
+            let left = state.log_bytes_left;
+            let kept = message.floor_char_boundary(left.try_into().unwrap_or(usize::MAX));
+            let fits = kept == message.len() && left > 0;
+            // An empty line takes room, too.
+            state.log_bytes_left = left.saturating_sub((kept as u64).max(1));
+            state.log_closed = !fits;
+            (kept, fits)
         };
-        self.host.log(&message[..kept]);
-        if kept < message.len() {
+        if fits || kept > 0 {
+            self.host.log(&message[..kept]);
+        }
+        if !fits {
             self.host.log("(the rest of this job's log is dropped: it is over the limit)");
         }
     }

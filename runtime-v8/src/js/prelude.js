@@ -18,9 +18,12 @@
 
   // -- What is not there ------------------------------------------------------------------------------------------------
 
-  // Their answers depend on the garbage collector, on threads or on time. V8 adds to some of them whenever it makes globals, and
-  // insists on finding them; so they go when a guest begins.
-  const ABSENT = ["WeakRef", "FinalizationRegistry", "SharedArrayBuffer", "Atomics", "Temporal", "WebAssembly"];
+  // Their answers depend on the garbage collector, on threads or on time; what `Intl`'s objects keep is outside of the heap, where no
+  // limit knows of it. V8 adds to some of them whenever it makes globals, and insists on finding them; so they go when a guest
+  // begins.
+  const ABSENT = [
+    "WeakRef", "FinalizationRegistry", "SharedArrayBuffer", "Atomics", "Temporal", "WebAssembly", "Intl",
+  ];
   function begin() {
     for (const name of ABSENT) deleteProperty(global, name);
   }
@@ -56,36 +59,6 @@
   takePlaceOf(NativeDate, StandingDate);
   const now = { now() { return 0; } }.now;
   defineProperty(StandingDate, "now", { value: now, writable: true, configurable: true });
-
-  // Without a date to format, these would take the clock's.
-  const { DateTimeFormat } = Intl;
-  const nativeFormat = getOwnPropertyDescriptor(DateTimeFormat.prototype, "format").get;
-  const nativeParts = DateTimeFormat.prototype.formatToParts;
-  const formatters = new WeakMap();
-  const { get: cached, set: remember } = WeakMap.prototype;
-  const standing = {
-    get format() {
-      const known = apply(cached, formatters, [this]);
-      if (known !== undefined) return known;
-      const format = apply(nativeFormat, this, []);
-      const bound = (date) => format(date === undefined ? 0 : date);
-      defineProperty(bound, "name", { value: "", configurable: true });
-      apply(remember, formatters, [this, bound]);
-      return bound;
-    },
-    formatToParts(date) {
-      return apply(nativeParts, this, [date === undefined ? 0 : date]);
-    },
-  };
-  defineProperty(DateTimeFormat.prototype, "format", {
-    get: getOwnPropertyDescriptor(standing, "format").get,
-    configurable: true,
-  });
-  defineProperty(DateTimeFormat.prototype, "formatToParts", {
-    value: standing.formatToParts,
-    writable: true,
-    configurable: true,
-  });
 
   // -- What the language has not, and every program expects -----------------------------------------------------------------
 
