@@ -49,9 +49,16 @@ pub(crate) fn heap_bytes(limits: &Limits) -> u64 {
 /// Room that V8 gets once a guest is over its limit, so that the guest can be stopped: more than any single object takes.
 const RESERVE: usize = 4 << 30;
 
-/// What V8 is told of an isolate whose guests may have so many bytes each.
+/// What V8's callbacks know of an isolate.
+struct HeapWatch {
+    turns: Arc<Turns>,
+    limit: u64,
+}
+
+/// What V8 is told of an isolate whose guests may have so many bytes each. It is more than that, because just below its own limit V8
+/// does nothing but look for garbage.
 fn v8_heap_bytes(memory_bytes: u64) -> usize {
-    usize::try_from(memory_bytes.saturating_add(BASE_BYTES)).unwrap_or(usize::MAX / 2)
+    usize::try_from(memory_bytes.saturating_add(BASE_BYTES).saturating_add(memory_bytes / 2)).unwrap_or(usize::MAX / 2)
 }
 
 pub(crate) struct Warm {
@@ -71,8 +78,8 @@ pub(crate) struct Warm {
     retired: bool,
     /// Whether V8 was given more room than the limit, to stop a guest.
     over_limit: bool,
-    /// What the callback of V8 looks at.
-    _turns: Arc<Turns>,
+    /// What V8's callbacks look at.
+    watch: Box<HeapWatch>,
 }
 
 impl Warm {
@@ -94,12 +101,14 @@ impl Warm {
         isolate.set_promise_reject_callback(guest::promise_rejected);
         isolate.set_host_import_module_dynamically_callback(guest::refuse_dynamic_import);
         isolate.set_oom_error_handler(fatal::out_of_memory);
-        isolate.add_near_heap_limit_callback(near_heap_limit, Arc::as_ptr(turns).cast_mut().cast());
+        let watch = Box::new(HeapWatch { turns: Arc::clone(turns), limit: memory_bytes.saturating_add(BASE_BYTES) });
+        let watching = std::ptr::from_ref(&*watch).cast_mut().cast();
+        isolate.add_near_heap_limit_callback(near_heap_limit, watching);
+        isolate.add_gc_epilogue_callback(collected, watching, v8::GCType::kGCTypeMarkSweepCompact);
         let current: Current = Rc::new(RefCell::new(None));
         isolate.set_slot(Rc::clone(&current));
         // SAFETY: `Isolate::new` entered it on this thread. From now on it is entered where it is used.
         unsafe { isolate.exit() };
-        let _turns = Arc::clone(turns);
         Ok(Self {
             isolate,
             buffers,
@@ -111,7 +120,7 @@ impl Warm {
             heap_used: 0,
             retired: false,
             over_limit: false,
-            _turns,
+            watch,
         })
     }
 
@@ -203,7 +212,8 @@ impl Entered<'_> {
         let limit = v8_heap_bytes(self.0.memory_bytes);
         self.0.isolate.low_memory_notification();
         self.0.isolate.remove_near_heap_limit_callback(near_heap_limit, limit);
-        self.0.isolate.add_near_heap_limit_callback(near_heap_limit, Arc::as_ptr(&self.0._turns).cast_mut().cast());
+        let watching = std::ptr::from_ref(&*self.0.watch).cast_mut().cast();
+        self.0.isolate.add_near_heap_limit_callback(near_heap_limit, watching);
     }
 
     /// Runs what V8 left to be done by this thread.
@@ -227,9 +237,23 @@ impl Drop for Warm {
     }
 }
 
-unsafe extern "C" fn near_heap_limit(turns: *mut c_void, current: usize, _: usize) -> usize {
-    // SAFETY: `Warm` passed the `Turns` that it keeps as long as the isolate.
-    let turns = unsafe { &*turns.cast::<Turns>() };
-    turns.stop_current(Stop::Heap);
+unsafe extern "C" fn near_heap_limit(watch: *mut c_void, current: usize, _: usize) -> usize {
+    // SAFETY: `Warm` passed the `HeapWatch` that it keeps as long as the isolate.
+    let watch = unsafe { &*watch.cast::<HeapWatch>() };
+    watch.turns.stop_current(Stop::Heap);
     current.saturating_add(RESERVE)
+}
+
+/// What is left after garbage was collected is what guests hold.
+unsafe extern "C" fn collected(
+    isolate: v8::UnsafeRawIsolatePtr,
+    _: v8::GCType,
+    _: v8::GCCallbackFlags,
+    watch: *mut c_void,
+) {
+    // SAFETY: as above, and V8 calls with the isolate that it has collected.
+    let (watch, mut isolate) = unsafe { (&*watch.cast::<HeapWatch>(), v8::Isolate::from_raw_isolate_ptr(isolate)) };
+    if isolate.get_heap_statistics().used_heap_size() as u64 > watch.limit {
+        watch.turns.stop_current(Stop::Heap);
+    }
 }
