@@ -28,13 +28,14 @@ pub(crate) fn is_available() -> Result<bool> {
     if let Some(available) = AVAILABLE.with(|known| known.get().copied()) {
         return Ok(available);
     }
-    let available = place_archive()? || crate_builds()?;
-    if !available {
+    let problem = if place_archive()? { None } else { build_problem()? };
+    let available = problem.is_none();
+    if let Some(problem) = problem {
         if requires("v8") {
-            return Err(format!("V8 is not available, and MANIFOLD_REQUIRE asks for it.\n{HOW_TO}"));
+            return Err(format!("{problem}\nV8 is not available, and MANIFOLD_REQUIRE asks for it.\n{HOW_TO}"));
         }
         eprintln!(
-            "\nSKIPPED: V8 is not available, so everything is built and tested without TypeScript guests.\n{HOW_TO}\n"
+            "\n{problem}\nSKIPPED: V8 is not available, so everything is built and tested without TypeScript guests.\n{HOW_TO}\n"
         );
     }
     AVAILABLE.with(|known| known.set(available)).ok();
@@ -70,7 +71,7 @@ fn requires(what: &str) -> bool {
 fn place_archive() -> Result<bool> {
     // Whoever sets this has told the build of the crate already.
     if std::env::var_os("RUSTY_V8_ARCHIVE").is_some() {
-        return crate_builds();
+        return Ok(false);
     }
     let library = Library::of_this_project()?;
     if library.place.exists() {
@@ -81,12 +82,21 @@ fn place_archive() -> Result<bool> {
     Ok(true)
 }
 
-/// Whether the crate `v8` builds, with its own download.
-fn crate_builds() -> Result<bool> {
-    eprintln!("set-up: looking for V8");
+/// How many of cargo's last words are shown.
+const LAST_WORDS: usize = 12;
+
+/// Lets the build of the crate get V8 itself. Answers why it could not, in cargo's last words.
+fn build_problem() -> Result<Option<String>> {
+    eprintln!("set-up: letting the build of the crate `v8` look for V8");
     let mut build = cargo();
-    build.args(["build", "--quiet", "--release", "--package", "manifold-runtime-v8"]).stderr(Stdio::null());
-    Ok(build.status().map_err(|error| format!("cargo cannot be started: {error}"))?.success())
+    build.args(["build", "--quiet", "--release", "--package", "manifold-runtime-v8"]).stdout(Stdio::null());
+    let built = build.output().map_err(|error| format!("cargo cannot be started: {error}"))?;
+    if built.status.success() {
+        return Ok(None);
+    }
+    let words = String::from_utf8_lossy(&built.stderr).into_owned();
+    let lines: Vec<&str> = words.lines().filter(|line| !line.trim().is_empty()).collect();
+    Ok(Some(lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n")))
 }
 
 /// The library that belongs to the version of the crate in the lock file.
