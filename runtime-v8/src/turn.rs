@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deno_core::v8;
-use manifold_runtime_api::{Error, Limit, Reason};
+use manifold_runtime_api::{Error, Limit, Limits, Reason};
 use parking_lot::Mutex;
 
 use crate::frame::Frame;
@@ -39,15 +39,21 @@ pub(crate) struct Stuck {
     pub(crate) stop: Stop,
 }
 
+impl Stop {
+    /// What the job of a guest with these limits ends with.
+    pub(crate) fn error(self, limits: &Limits) -> Error {
+        match self {
+            Self::ComputeTime => Limit::ComputeTime { time: limits.compute_time }.into(),
+            Self::Heap => Limit::Memory { bytes: isolate::heap_bytes(limits) }.into(),
+            Self::Cancelled => Error::new(Reason::Cancelled),
+        }
+    }
+}
+
 impl Stuck {
     /// What its job ends with.
     pub(crate) fn error(&self) -> Error {
-        let limits = &self.frame.job.limits;
-        match self.stop {
-            Stop::ComputeTime => Limit::ComputeTime { time: limits.compute_time }.into(),
-            Stop::Heap => Limit::Memory { bytes: isolate::heap_bytes(limits) }.into(),
-            Stop::Cancelled => Error::new(Reason::Cancelled),
-        }
+        self.stop.error(&self.frame.job.limits)
     }
 }
 

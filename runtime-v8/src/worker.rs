@@ -347,22 +347,16 @@ fn end_of_turn(
     growth: i64,
 ) -> Option<Event> {
     let limits = &resident.frame.job.limits;
-    let out_of_memory = || Limit::Memory { bytes: limits.memory_bytes }.into();
-    let out_of_heap = || Limit::Memory { bytes: isolate::heap_bytes(limits) }.into();
     match stop {
-        Some(Stop::ComputeTime) => {
-            return Some(Event::Ended(Err(Limit::ComputeTime { time: limits.compute_time }.into())));
-        }
         Some(Stop::Heap) if shared_with_others => return Some(Event::Displaced { suspect: true }),
-        Some(Stop::Heap) => return Some(Event::Ended(Err(out_of_heap()))),
-        Some(Stop::Cancelled) => return Some(Event::Ended(Err(Error::new(Reason::Cancelled)))),
+        Some(stop) => return Some(Event::Ended(Err(stop.error(limits)))),
         None => {}
     }
     if let Some(verdict) = resident.verdict.take() {
         return Some(Event::Ended(Err(verdict)));
     }
     if resident.frame.buffers.is_breached() || resident.conversation.open_bytes() > limits.memory_bytes {
-        return Some(Event::Ended(Err(out_of_memory())));
+        return Some(Event::Ended(Err(Limit::Memory { bytes: limits.memory_bytes }.into())));
     }
     Some(Event::Ended(match state {
         State::Waiting => match resident.reserve(growth) {
