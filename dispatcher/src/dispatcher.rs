@@ -3,7 +3,8 @@ use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use manifold_runtime_api::{
-    EncodedNode, HostRef, Limits, Module, Object, ObjectId, Outcome, Result, Runtime, RuntimeNode, Tree, TreeEntry,
+    EncodedNode, Error, HostRef, Limits, Module, Object, ObjectId, Outcome, Result, Runtime, RuntimeNode, Tree,
+    TreeEntry,
 };
 use quick_cache::sync::Cache;
 use tokio::runtime::Handle;
@@ -130,7 +131,7 @@ impl Dispatcher {
     /// # Errors
     /// `MissingObject`, or what the store answers.
     pub fn read(&self, id: ObjectId) -> Result<Object> {
-        self.core.objects.find(id)?.ok_or_else(|| manifold_runtime_api::Error::missing(id))
+        self.core.objects.find(id)?.ok_or_else(|| Error::missing(id))
     }
 
     /// Reads a tree.
@@ -187,6 +188,7 @@ pub struct DispatcherBuilder {
     store: Option<Arc<dyn Store>>,
     sources: Vec<Arc<dyn ObjectSource>>,
     runtimes: Vec<(Option<ObjectId>, Arc<dyn Runtime>)>,
+    containers: Option<Arc<dyn Runtime>>,
     observer: Option<Arc<dyn Observer>>,
     limits: Limits,
     budget: Budget,
@@ -227,6 +229,14 @@ impl DispatcherBuilder {
     #[must_use]
     pub fn runtime_as(mut self, host: ObjectId, runtime: Arc<dyn Runtime>) -> Self {
         self.runtimes.push((Some(host), runtime));
+        self
+    }
+
+    /// Runs images that are named by `docker://` on `runtime`, and modules whose marker names a container as their host. It is not
+    /// thereby registered under its host image.
+    #[must_use]
+    pub fn containers(mut self, runtime: Arc<dyn Runtime>) -> Self {
+        self.containers = Some(runtime);
         self
     }
 
@@ -280,7 +290,11 @@ impl DispatcherBuilder {
     /// `RuntimeFailed` when two runtimes claim one host image hash; what the store answers.
     pub fn build(self) -> Result<Dispatcher> {
         let store = self.store.unwrap_or_else(|| Arc::new(MemoryStore::new()));
-        let mut registry = Registry::default();
+        if let Some(runtime) = self.containers.as_ref().filter(|runtime| !runtime.capabilities().containers) {
+            let problem = format!("runtime {} runs no containers", runtime.host_image().name());
+            return Err(Error::runtime(problem));
+        }
+        let mut registry = Registry::new(self.containers);
         for (alias, runtime) in self.runtimes {
             let image = runtime.host_image().clone();
             for object in image.node().clone().into_objects() {
@@ -290,7 +304,7 @@ impl DispatcherBuilder {
             if let Some(other) = registry.insert(host, runtime) {
                 let (one, other) = (image.name(), other.host_image().name());
                 let problem = format!("runtimes {one} and {other} are both registered for host image {host}");
-                return Err(manifold_runtime_api::Error::runtime(problem));
+                return Err(Error::runtime(problem));
             }
         }
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);

@@ -74,7 +74,7 @@ impl Runtime for NativeRuntime {
     }
 
     async fn run(&self, job: Job, host: Arc<dyn Host>) -> Result<Outcome> {
-        let module = job.module.id;
+        let module = job.code.own_module()?.id;
         let function = self.guests.get(&module).ok_or_else(|| {
             let problem = "no native guest has this name".to_owned();
             Error::new(Reason::BadModule { module, problem })

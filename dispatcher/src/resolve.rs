@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use manifold_runtime_api::bstr::ByteSlice;
 use manifold_runtime_api::{
-    Error, HostRef, ImageProblem, ImageRef, MAX_IMAGE_DEPTH, Module, NodeShape, ObjectId, ObjectKind, Reason, Result,
-    Runtime, Tree,
+    Code, Error, HostRef, ImageProblem, ImageRef, MAX_IMAGE_DEPTH, Module, NodeShape, ObjectId, ObjectKind, Reason,
+    Result, Runtime, Tree,
 };
 use quick_cache::sync::Cache;
 
@@ -21,7 +21,7 @@ pub(crate) struct ResolvedImage {
     pub(crate) text: Arc<str>,
     /// The id of the blob that holds `text`.
     pub(crate) text_blob: ObjectId,
-    pub(crate) module: Module,
+    pub(crate) code: Code,
     pub(crate) runtime: Arc<dyn Runtime>,
     /// Whether the runtime was asked to prepare the module, without a bound on fuel and with one, so that a run has nothing to do
     /// but to run.
@@ -130,37 +130,36 @@ impl Walk<'_> {
                         parse(base, &self.text(base)?)?
                     }
                     NodeShape::Runtime { marker, module } => {
-                        return Ok(self.end(*id, bound, self.runtime(*id, marker, module)?, module));
+                        let (runtime, code) = self.runtime(*id, marker, module)?;
+                        return Ok(end(id.to_string(), code, runtime, bound));
                     }
                 },
-                ImageRef::Docker(container) => return Err(self.registry.refuse_container(container).into()),
+                ImageRef::Docker(container) => {
+                    let runtime = Arc::clone(self.registry.for_container(container)?);
+                    return Ok(end(reference.to_string(), Code::Container(container.clone()), runtime, bound));
+                }
             };
         }
     }
 
-    fn end(&self, node: ObjectId, bound: Vec<ObjectId>, runtime: Arc<dyn Runtime>, module: Module) -> ResolvedImage {
-        let text = node.to_string();
-        ResolvedImage {
-            text_blob: ObjectId::of(ObjectKind::Blob, text.as_bytes()),
-            text: text.into(),
-            module,
-            runtime,
-            prepared: Default::default(),
-            bound,
-        }
-    }
-
-    fn runtime(&self, node: ObjectId, marker: ObjectId, module: Module) -> Result<Arc<dyn Runtime>, Stop> {
+    fn runtime(&self, node: ObjectId, marker: ObjectId, module: Module) -> Result<(Arc<dyn Runtime>, Code), Stop> {
         let marker = self.text(marker)?;
         let host = HostRef::parse(&marker).map_err(|problem| {
             not_an_image(node, &format!("its marker {:?}: {problem}", marker.chars().take(80).collect::<String>()))
         })?;
-        let runtime = self.registry.find(&host)?;
+        let id = match host {
+            HostRef::HostImage(id) => id,
+            HostRef::Container(host) => {
+                let runtime = self.registry.for_container(&host)?;
+                return Ok((Arc::clone(runtime), Code::Hosted { host, module }));
+            }
+        };
+        let runtime = self.registry.find(id)?;
         if !runtime.capabilities().accepts(module.kind) {
             let name = runtime.host_image().name();
             return Err(not_an_image(node, &format!("runtime {name} takes no module that is a {}", module.kind)));
         }
-        Ok(Arc::clone(runtime))
+        Ok((Arc::clone(runtime), Code::Module(module)))
     }
 
     fn shape(&self, id: ObjectId) -> Result<NodeShape, Stop> {
@@ -187,6 +186,11 @@ impl Walk<'_> {
         let text = self.objects.blob(blob)?;
         text.to_str().map(str::to_owned).map_err(|_| not_an_image(blob, "it is not UTF-8 text"))
     }
+}
+
+fn end(text: String, code: Code, runtime: Arc<dyn Runtime>, bound: Vec<ObjectId>) -> ResolvedImage {
+    let text_blob = ObjectId::of(ObjectKind::Blob, text.as_bytes());
+    ResolvedImage { text: text.into(), text_blob, code, runtime, prepared: Default::default(), bound }
 }
 
 fn parse(blob: ObjectId, text: &str) -> Result<ImageRef, Stop> {

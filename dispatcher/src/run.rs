@@ -132,7 +132,7 @@ impl Core {
     pub(crate) async fn prepare(&self, image: &ResolvedImage, allowance: &Allowance) -> Result<()> {
         let mut limits = allowance.limits;
         limits.fuel = allowance.fuel_bound();
-        let prepared = image.runtime.prepare(image.module, &limits, &ReadOnlyHost(&self.objects)).await;
+        let prepared = image.runtime.prepare(&image.code, &limits, &ReadOnlyHost(&self.objects)).await;
         image.prepared[usize::from(limits.fuel.is_some())].store(true, Ordering::Relaxed);
         prepared
     }
@@ -148,7 +148,7 @@ impl Core {
         let job = Job {
             request: keyed.request,
             image: Arc::clone(&image.text),
-            module: image.module,
+            code: image.code.clone(),
             args: keyed.args,
             std: scope.std,
             salt: Arc::clone(&scope.salt),

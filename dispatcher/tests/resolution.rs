@@ -144,7 +144,7 @@ async fn an_unknown_host_is_an_error_that_lists_the_known_ones() {
             let problem = problem(run(&fixture, image, &[], None).await);
             let is_tag = reference != digest;
             assert_eq!(matches!(problem, ImageProblem::MovingTag), is_tag, "{image}: {problem}");
-            assert_eq!(matches!(problem, ImageProblem::UnknownHost { .. }), !is_tag, "{image}: {problem}");
+            assert_eq!(matches!(problem, ImageProblem::NoContainers), !is_tag, "{image}: {problem}");
         }
     }
 }

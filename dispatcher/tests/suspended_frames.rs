@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fixture::{Fixture, store_chain};
 use manifold_dispatcher::api::{
-    Call, Capabilities, EntryMode, Host, HostImage, Job, Limits, Module, ObjectKind, Outcome, Result, Runtime,
+    Call, Capabilities, Code, EntryMode, Host, HostImage, Job, Limits, Module, ObjectKind, Outcome, Result, Runtime,
     TreeEntry, async_trait,
 };
 use manifold_dispatcher::native::{NativeRuntime, argument};
@@ -152,7 +152,7 @@ impl Runtime for SlowToPrepare {
         self.0.capabilities()
     }
 
-    async fn prepare(&self, _: Module, _: &Limits, _: &dyn Host) -> Result<()> {
+    async fn prepare(&self, _: &Code, _: &Limits, _: &dyn Host) -> Result<()> {
         self.1.acquire().await.expect("the gate stays").forget();
         Ok(())
     }

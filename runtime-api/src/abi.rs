@@ -6,7 +6,7 @@
 //!
 //! | op | request fields | response fields |
 //! |---|---|---|
-//! | `job` | | `args`, `std`, `salt`, `image`, `stack` (always empty) |
+//! | `job` | | `args`, `std`, `salt`, `image`, `stack` (always empty); for a container that is a host, `module: {kind, hash}` |
 //! | `tree` | `hash` | `entries: [{name, kind, hash, mode}]` |
 //! | `get` | `hash` | `bytes_b64` |
 //! | `put_blob` | `bytes_b64` | `hash` |

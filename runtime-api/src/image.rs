@@ -66,12 +66,21 @@ pub enum ImageProblem {
     /// A container image named by a tag instead of a digest.
     #[error("a tag moves; name the image by digest (name@sha256:…)")]
     MovingTag,
+    /// A container image, and no runtime that runs containers.
+    #[error("no runtime for containers is registered")]
+    NoContainers,
+    /// The container engine does not have the image.
+    #[error("the container engine has no such image: {problem}; load it with `docker load` or `docker pull`")]
+    NotInEngine {
+        /// The engine's own words.
+        problem: String,
+    },
 }
 
 impl ImageProblem {
     /// Whether every dispatcher finds the same problem in the same reference.
     pub(crate) fn is_function_of_reference(&self) -> bool {
-        !matches!(self, Self::UnknownHost { .. } | Self::MovingTag)
+        !matches!(self, Self::UnknownHost { .. } | Self::MovingTag | Self::NoContainers | Self::NotInEngine { .. })
     }
 }
 
@@ -181,6 +190,45 @@ pub struct Module {
     pub kind: ObjectKind,
     /// The code.
     pub id: ObjectId,
+}
+
+/// What a job runs, at the end of its image reference.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// A module, on the runtime itself.
+    Module(Module),
+    /// A container image, which is the guest.
+    Container(DockerReference),
+    /// A module, on a container that is its host.
+    Hosted {
+        /// The container image of the host.
+        host: DockerReference,
+        /// What the host runs.
+        module: Module,
+    },
+}
+
+impl Code {
+    /// The module, where there is one.
+    pub fn module(&self) -> Option<Module> {
+        match self {
+            Self::Module(module) | Self::Hosted { module, .. } => Some(*module),
+            Self::Container(_) => None,
+        }
+    }
+
+    /// The module, for a runtime that gets nothing else, as its [`crate::Capabilities`] say.
+    ///
+    /// # Errors
+    /// `RuntimeFailed` when a container is involved.
+    pub fn own_module(&self) -> Result<Module, crate::Error> {
+        match self {
+            Self::Module(module) => Ok(*module),
+            Self::Container(container) | Self::Hosted { host: container, .. } => {
+                Err(crate::Error::runtime(format!("this runtime runs no containers, and was given {container}")))
+            }
+        }
+    }
 }
 
 /// An image that a runtime runs: the tree `{".caos-runtime": blob(host reference), "module": blob or tree}`.

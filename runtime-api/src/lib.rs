@@ -21,8 +21,8 @@ pub use error::{Error, ErrorKind, Frame, Result, Status};
 pub use host::{Call, Host};
 pub use host_image::{HostImage, HostImageBuilder};
 pub use image::{
-    CURRY_MARKER, CurryNode, DockerReference, EncodedNode, HostRef, ImageProblem, ImageRef, MAX_IMAGE_DEPTH, Module,
-    NodeShape, RUNTIME_MARKER, RuntimeNode,
+    CURRY_MARKER, Code, CurryNode, DockerReference, EncodedNode, HostRef, ImageProblem, ImageRef, MAX_IMAGE_DEPTH,
+    Module, NodeShape, RUNTIME_MARKER, RuntimeNode,
 };
 pub use limits::Limits;
 pub use meter::{MemoryReservation, Meter};

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use crate::error::Result;
 use crate::host::Host;
 use crate::host_image::HostImage;
-use crate::image::Module;
+use crate::image::Code;
 use crate::limits::Limits;
 use crate::meter::Meter;
 use crate::object::{ObjectId, ObjectKind};
@@ -21,7 +21,7 @@ pub struct Job {
     /// The running image as it stands in the request, so that a recursive guest needs no name for itself.
     pub image: Arc<str>,
     /// The guest's code.
-    pub module: Module,
+    pub code: Code,
     /// The arguments tree.
     pub args: ObjectId,
     /// The tree of named images.
@@ -42,6 +42,8 @@ pub struct Capabilities {
     pub blob_modules: bool,
     /// Whether a module may be a tree.
     pub tree_modules: bool,
+    /// Whether it gets containers: [`Code::Container`] and [`Code::Hosted`].
+    pub containers: bool,
     /// Whether fuel is measured: [`Limits::fuel`] kept, and [`Meter::burn`] called.
     pub fuel: bool,
 }
@@ -49,13 +51,20 @@ pub struct Capabilities {
 impl Capabilities {
     /// For a runtime whose modules are blobs.
     pub const fn blob_modules() -> Self {
-        Self { blob_modules: true, tree_modules: false, fuel: false }
+        Self { blob_modules: true, tree_modules: false, containers: false, fuel: false }
     }
 
     /// Also takes modules that are trees.
     #[must_use]
     pub const fn and_tree_modules(mut self) -> Self {
         self.tree_modules = true;
+        self
+    }
+
+    /// Also takes containers, as guests and as hosts of modules.
+    #[must_use]
+    pub const fn and_containers(mut self) -> Self {
+        self.containers = true;
         self
     }
 
@@ -103,7 +112,7 @@ impl Capabilities {
 ///         Capabilities::blob_modules()
 ///     }
 ///     async fn run(&self, job: Job, host: Arc<dyn Host>) -> Result<Outcome> {
-///         let text = host.get(job.module.id).await?;
+///         let text = host.get(job.code.own_module()?.id).await?;
 ///         Ok(Outcome::blob(host.put_blob(text).await?))
 ///     }
 /// }
@@ -118,12 +127,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// What this runtime can do. The same at every call.
     fn capabilities(&self) -> Capabilities;
 
-    /// Makes a later `run` of `module` faster: reads, checks, compiles. Doing nothing is fine.
+    /// Makes a later `run` of `code` faster: reads, checks, compiles. Doing nothing is fine.
     ///
     /// # Errors
     /// `BadModule` when no job of the module can run; what `host` answered when the module cannot be read.
-    async fn prepare(&self, module: Module, limits: &Limits, host: &dyn Host) -> Result<()> {
-        let _ = (module, limits, host);
+    async fn prepare(&self, code: &Code, limits: &Limits, host: &dyn Host) -> Result<()> {
+        let _ = (code, limits, host);
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use manifold_runtime_api::abi::{self, Session};
 use manifold_runtime_api::{
-    Capabilities, Error, Host, HostImage, Job, Limit, Limits, Module, ObjectId, ObjectKind, Outcome, Reason, Result,
+    Capabilities, Code, Error, Host, HostImage, Job, Limit, Limits, ObjectId, ObjectKind, Outcome, Reason, Result,
     Runtime, async_trait,
 };
 use tokio::sync::mpsc;
@@ -139,12 +139,12 @@ impl Runtime for V8Runtime {
         Capabilities::blob_modules().and_tree_modules()
     }
 
-    async fn prepare(&self, module: Module, limits: &Limits, host: &dyn Host) -> Result<()> {
-        self.programs.get(module, limits, host).await.map(|_| ())
+    async fn prepare(&self, code: &Code, limits: &Limits, host: &dyn Host) -> Result<()> {
+        self.programs.get(code.own_module()?, limits, host).await.map(|_| ())
     }
 
     async fn run(&self, job: Job, host: Arc<dyn Host>) -> Result<Outcome> {
-        let program = self.programs.get(job.module, &job.limits, &*host).await?;
+        let program = self.programs.get(job.code.own_module()?, &job.limits, &*host).await?;
         let pool = self.pool()?;
         let _awake = pool.awake();
         let mut alone = false;

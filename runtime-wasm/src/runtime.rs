@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
 use manifold_runtime_api::abi::{self, Session};
-use manifold_runtime_api::{Capabilities, Host, HostImage, Job, Limits, Module, Outcome, Result, Runtime, async_trait};
+use manifold_runtime_api::{
+    Capabilities, Code, Host, HostImage, Job, Limits, Module, Outcome, Result, Runtime, async_trait,
+};
 
 use crate::engines::{DETERMINISM, Engines, Placement, Target};
 use crate::instance::{self, Attempt};
@@ -113,13 +115,13 @@ impl Runtime for WasmRuntime {
         Capabilities::blob_modules().and_fuel()
     }
 
-    async fn prepare(&self, module: Module, limits: &Limits, host: &dyn Host) -> Result<()> {
-        self.compiled(module, limits.fuel.is_some(), limits, host).await.map(|_| ())
+    async fn prepare(&self, code: &Code, limits: &Limits, host: &dyn Host) -> Result<()> {
+        self.compiled(code.own_module()?, limits.fuel.is_some(), limits, host).await.map(|_| ())
     }
 
     async fn run(&self, mut job: Job, host: Arc<dyn Host>) -> Result<Outcome> {
         job.limits.table_elements = job.limits.table_elements.min(self.max_table_elements);
-        let (module, limits) = (job.module, job.limits);
+        let (module, limits) = (job.code.own_module()?, job.limits);
         let metered = limits.fuel.is_some() || job.meter.fuel_bound().is_some();
         let (compiled, placement) = self.compiled(module, metered, &limits, &*host).await?;
         let _awake = self.ticker.awake();

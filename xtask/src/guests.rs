@@ -1,49 +1,67 @@
 //! Building the guests from source.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::process::{Result, cargo, root, run, target};
+use crate::process::{Result, cargo, host_target, root, run, target};
 use crate::toolchain::ensure_target;
 
-/// A target, and the guests that are built for it in one go. Guests with and without std are not built together, for cargo
-/// would unify the features of what they share.
-struct Batch {
-    target: &'static str,
-    packages: &'static [&'static str],
-}
+/// The guests that are both a wasm module and a program for containers.
+const GUESTS: [&str; 5] = ["fold", "file-count", "dirs-only", "line-count", "total-size"];
+const WASM: &str = "wasm32-unknown-unknown";
 
-const BATCHES: [Batch; 2] = [
-    Batch {
-        target: "wasm32-unknown-unknown",
-        packages: &["fold", "file-count", "dirs-only", "line-count", "total-size"],
-    },
-    Batch { target: "wasm32-wasip1", packages: &["wasip1-guest"] },
-];
-
-/// Builds every guest, and puts `<name>.wasm` into `guests/` below the target directory.
+/// Builds every guest. Puts `<name>.wasm` into `guests/` below the target directory, and on Linux `<name>.linux`, the same as a
+/// static binary.
 pub(crate) fn build() -> Result {
     let guests = target().join("guests");
-    let build = target().join("guests-build");
     fs::create_dir_all(&guests).map_err(|error| format!("{} cannot be made: {error}", guests.display()))?;
-    for batch in BATCHES {
-        ensure_target(batch.target)?;
-        let mut cargo = cargo();
-        cargo.current_dir(root().join("fold-guests")).args(["build", "--quiet", "--release", "--target", batch.target]);
-        cargo.arg("--target-dir").arg(&build);
-        // What the caller sets for the host has no business in a guest.
-        cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
-        for package in batch.packages {
-            cargo.args(["--package", package]);
-        }
-        run(&mut cargo)?;
-        for package in batch.packages {
-            let file = format!("{}.wasm", package.replace('-', "_"));
-            let built = build.join(batch.target).join("release").join(file);
-            place(&built, &guests.join(format!("{package}.wasm")))?;
-        }
+    ensure_target(WASM)?;
+    for guest in GUESTS {
+        // As a library for others, too, it would not be optimized as a whole.
+        run(guest_build("rustc", WASM).args(["--package", guest, "--lib", "--crate-type", "cdylib"]))?;
+        place(&built(WASM, &format!("{}.wasm", guest.replace('-', "_"))), &guests.join(format!("{guest}.wasm")))?;
+    }
+    // Guests with and without std are not built together, for cargo would unify the features of what they share.
+    let wasi = "wasm32-wasip1";
+    ensure_target(wasi)?;
+    run(guest_build("build", wasi).args(["--package", "wasip1-guest"]))?;
+    place(&built(wasi, "wasip1_guest.wasm"), &guests.join("wasip1-guest.wasm"))?;
+
+    let linux = host_target()?;
+    if !linux.contains("-linux-") {
+        eprintln!("\nSKIPPED: guests for containers are built on Linux, and this is {linux}.\n");
+        return Ok(());
+    }
+    let mut programs = guest_build("build", &linux);
+    // They run in empty images, where there is no library to link to.
+    programs.env("RUSTFLAGS", "-C target-feature=+crt-static").args(["--config", "profile.release.strip='symbols'"]);
+    let strange = ["strange"];
+    for guest in GUESTS.iter().chain(&strange) {
+        programs.args(["--bin", guest]);
+    }
+    run(&mut programs)?;
+    for guest in GUESTS.iter().chain(&strange) {
+        place(&built(&linux, guest), &guests.join(format!("{guest}.linux")))?;
     }
     Ok(())
+}
+
+fn guest_build(command: &str, target: &str) -> Command {
+    let mut cargo = cargo();
+    cargo.current_dir(root().join("fold-guests")).args([command, "--quiet", "--release", "--target", target]);
+    cargo.arg("--target-dir").arg(build_directory());
+    // What the caller sets for the host has no business in a guest.
+    cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+    cargo
+}
+
+fn build_directory() -> PathBuf {
+    target().join("guests-build")
+}
+
+fn built(target: &str, file: &str) -> PathBuf {
+    build_directory().join(target).join("release").join(file)
 }
 
 /// Copies a file unless the copy is there already, so that nothing that depends on it is built again.

@@ -52,3 +52,16 @@ fn line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
+
+/// The target that this machine builds for by itself.
+pub(crate) fn host_target() -> Result<String> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let about = output(Command::new(rustc).arg("-vV").current_dir(root()))?;
+    let host = about.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).ok_or_else(|| "rustc -vV names no host".to_owned())
+}
+
+/// Whether the list in `MANIFOLD_REQUIRE` names `what`.
+pub(crate) fn requires(what: &str) -> bool {
+    std::env::var("MANIFOLD_REQUIRE").is_ok_and(|list| list.split(',').any(|item| item.trim() == what))
+}

@@ -5,9 +5,9 @@ mod from_source;
 use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use crate::process::{Result, cargo, output, root};
+use crate::process::{Result, cargo, host_target, requires, root};
 
 /// Where to get V8, for those who cannot download it.
 const HOW_TO: &str = "\
@@ -60,11 +60,6 @@ pub(crate) fn build_from_source() -> Result {
     }
     let archive = from_source::build(&library.version)?;
     library.put(&archive)
-}
-
-/// Whether the list in `MANIFOLD_REQUIRE` names `what`.
-fn requires(what: &str) -> bool {
-    std::env::var("MANIFOLD_REQUIRE").is_ok_and(|list| list.split(',').any(|item| item.trim() == what))
 }
 
 /// Puts the library that `MANIFOLD_V8_ARCHIVE` names where the build finds it. Answers whether there is one in that place.
@@ -136,13 +131,6 @@ fn locked_version(package: &str) -> Result<String> {
     let after = text.split_once(&format!("name = \"{package}\"\nversion = \"")).map(|(_, after)| after);
     let version = after.and_then(|after| after.split_once('"')).map(|(version, _)| version.to_owned());
     version.ok_or_else(|| format!("{} does not name the version of {package}", lock.display()))
-}
-
-fn host_target() -> Result<String> {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let about = output(Command::new(rustc).arg("-vV").current_dir(root()))?;
-    let host = about.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).ok_or_else(|| "rustc -vV names no host".to_owned())
 }
 
 fn cargo_home() -> Result<PathBuf> {

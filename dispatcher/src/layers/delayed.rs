@@ -3,7 +3,7 @@ use std::thread;
 use std::time::Duration;
 
 use manifold_runtime_api::{
-    Capabilities, Host, HostImage, Job, Limits, Module, Object, ObjectId, ObjectKind, Outcome, Result, Runtime,
+    Capabilities, Code, Host, HostImage, Job, Limits, Object, ObjectId, ObjectKind, Outcome, Result, Runtime,
     async_trait,
 };
 
@@ -42,8 +42,8 @@ impl<T: Store> Store for Delayed<T> {
 impl<T: Runtime> Runtime for Delayed<T> {
     description_through!(self => self.inner);
 
-    async fn prepare(&self, module: Module, limits: &Limits, host: &dyn Host) -> Result<()> {
-        self.inner.prepare(module, limits, host).await
+    async fn prepare(&self, code: &Code, limits: &Limits, host: &dyn Host) -> Result<()> {
+        self.inner.prepare(code, limits, host).await
     }
 
     /// The delay takes a timer of the tokio runtime around.

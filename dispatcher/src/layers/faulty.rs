@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use manifold_runtime_api::{
-    Capabilities, Error, Host, HostImage, Job, Limits, Module, Object, ObjectId, ObjectKind, Outcome, Reason, Result,
+    Capabilities, Code, Error, Host, HostImage, Job, Limits, Object, ObjectId, ObjectKind, Outcome, Reason, Result,
     Runtime, Status, async_trait,
 };
 use parking_lot::Mutex;
@@ -199,8 +199,8 @@ impl<T: Store> Store for Faulty<T> {
 impl<T: Runtime> Runtime for Faulty<T> {
     description_through!(self => self.inner);
 
-    async fn prepare(&self, module: Module, limits: &Limits, host: &dyn Host) -> Result<()> {
-        self.inner.prepare(module, limits, host).await
+    async fn prepare(&self, code: &Code, limits: &Limits, host: &dyn Host) -> Result<()> {
+        self.inner.prepare(code, limits, host).await
     }
 
     async fn run(&self, job: Job, host: Arc<dyn Host>) -> Result<Outcome> {

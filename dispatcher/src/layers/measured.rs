@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use manifold_runtime_api::{
-    Capabilities, Host, HostImage, Job, Limits, Module, Object, ObjectId, ObjectKind, Outcome, Result, Runtime,
+    Capabilities, Code, Host, HostImage, Job, Limits, Object, ObjectId, ObjectKind, Outcome, Result, Runtime,
     async_trait,
 };
 
@@ -165,8 +165,8 @@ impl<T: Store> Store for Measured<T> {
 impl<T: Runtime> Runtime for Measured<T> {
     description_through!(self => self.inner);
 
-    async fn prepare(&self, module: Module, limits: &Limits, host: &dyn Host) -> Result<()> {
-        self.inner.prepare(module, limits, host).await
+    async fn prepare(&self, code: &Code, limits: &Limits, host: &dyn Host) -> Result<()> {
+        self.inner.prepare(code, limits, host).await
     }
 
     async fn run(&self, job: Job, host: Arc<dyn Host>) -> Result<Outcome> {

@@ -1,8 +1,10 @@
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(target_arch = "wasm32", no_std)]
 #![doc = include_str!("../README.md")]
 
-#[cfg(not(any(target_arch = "wasm32", test)))]
-compile_error!("guests are built for wasm32-unknown-unknown; `cargo xtask setup` does");
+#[cfg(not(any(target_arch = "wasm32", unix)))]
+compile_error!(
+    "guests are built for wasm32-unknown-unknown, or for containers on Linux; `cargo xtask setup` does both"
+);
 
 extern crate alloc;
 
@@ -12,6 +14,8 @@ mod json;
 mod object;
 mod operations;
 mod outcome;
+#[cfg(not(target_arch = "wasm32"))]
+mod process;
 #[cfg(all(target_arch = "wasm32", feature = "no-std-runtime"))]
 mod runtime;
 mod transport;
@@ -21,6 +25,8 @@ pub use job::Job;
 pub use object::{Entry, Id, Kind, Mode, Object};
 pub use operations::{get, log, put_blob, put_tree, run, run_many, tree};
 pub use outcome::IntoOutcome;
+#[cfg(not(target_arch = "wasm32"))]
+pub use process::run_process;
 
 /// Makes a function the guest's entry: it takes the [`Job`], and what it returns is the outcome.
 ///
@@ -30,9 +36,16 @@ pub use outcome::IntoOutcome;
 macro_rules! main {
     ($function:path) => {
         /// What the host calls.
+        #[cfg(target_arch = "wasm32")]
         #[unsafe(no_mangle)]
         pub extern "C" fn caos_run() {
             $crate::run_job($function)
+        }
+
+        /// What a container runs.
+        #[cfg(not(target_arch = "wasm32"))]
+        pub fn main() {
+            $crate::run_process(|| $crate::run_job($function))
         }
     };
 }

@@ -1,5 +1,6 @@
 //! How a request reaches the host.
 
+#[cfg(any(target_arch = "wasm32", test))]
 use alloc::vec::Vec;
 
 #[cfg(target_arch = "wasm32")]
@@ -26,6 +27,8 @@ pub(crate) fn exchange(request: &[u8]) -> Vec<u8> {
     response
 }
 
+#[cfg(not(any(target_arch = "wasm32", test)))]
+pub(crate) use crate::process::exchange;
 #[cfg(test)]
 pub(crate) use scripted::exchange;
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::operation::{Answer, Operation};
 use crate::error::{Error, Result};
 use crate::host::Call;
+use crate::image::Code;
 use crate::object::{ObjectId, ObjectKind};
 use crate::request::Outcome;
 use crate::runtime::Job;
@@ -167,6 +168,8 @@ struct JobResponse<'a> {
     salt: &'a str,
     image: &'a str,
     stack: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    module: Option<OutcomeResponse>,
 }
 
 #[derive(Serialize)]
@@ -227,6 +230,12 @@ pub(super) fn encode(job: &Job, result: Result<&Answer, &Error>) -> Vec<u8> {
             salt: &job.salt,
             image: &job.image,
             stack: "",
+            module: match &job.code {
+                Code::Hosted { module, .. } => {
+                    Some(OutcomeResponse::Success { kind: module.kind.as_str(), hash: module.id.to_string() })
+                }
+                Code::Module(_) | Code::Container(_) => None,
+            },
         }),
         Ok(Answer::Tree(tree)) => {
             to_json(&TreeResponse { entries: tree.entries().iter().map(entry_response).collect() })
