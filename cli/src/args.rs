@@ -36,11 +36,24 @@ pub(crate) struct StoreArgs {
     pub(crate) store: Option<PathBuf>,
 }
 
+/// How containers are used.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct ContainerArgs {
+    /// Make the container of a job when the job comes, and remove it before the next, instead of starting some ahead.
+    #[arg(long = "fresh-containers")]
+    pub(crate) fresh: bool,
+    /// Take a container image that is named by a tag, as it is now. Its digest takes the tag's place.
+    #[arg(long)]
+    pub(crate) allow_tags: bool,
+}
+
 /// How a command that runs something uses the store.
 #[derive(Debug, Args)]
 pub(crate) struct UseArgs {
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) containers: ContainerArgs,
     /// Keep results in memory, and forget them at the end.
     #[arg(long)]
     pub(crate) no_store: bool,
@@ -96,6 +109,10 @@ pub(crate) enum Language {
     Wasm,
     /// TypeScript or JavaScript, on V8.
     Ts,
+    /// Rust, in a container for each job.
+    Docker,
+    /// The same, in one container that forks a process for each job.
+    Serving,
 }
 
 impl Language {
@@ -104,6 +121,8 @@ impl Language {
         match self {
             Self::Wasm => "wasm",
             Self::Ts => "ts",
+            Self::Docker => "docker",
+            Self::Serving => "serving",
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use manifold_dispatcher::ObjectSource;
 use manifold_runtime_api::ObjectId;
 
-use crate::args::Cat;
+use crate::args::{Cat, ContainerArgs};
 use crate::error::CliError;
 use crate::session::Session;
 use crate::{input, report};
@@ -18,6 +18,6 @@ pub(crate) fn cat(options: &Cat) -> Result<(), CliError> {
         Err(CliError::NotARepository { .. }) if options.repo.is_none() => Vec::new(),
         Err(error) => return Err(error),
     };
-    let session = Session::new(options.store.open_or_memory()?, sources)?;
+    let session = Session::new(options.store.open_or_memory()?, sources, ContainerArgs::default())?;
     report::object(&session.dispatcher.read(id)?)
 }

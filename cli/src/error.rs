@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use manifold::export::ExportError;
 use manifold_dispatcher::{DirectoryError, OpenError};
 use manifold_runtime_api::{Error, Frame};
+use manifold_runtime_docker::EngineError;
 
 /// Why a command fails.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,10 @@ pub(crate) enum CliError {
     NoSuchImage { name: String, known: Vec<String> },
     #[error("this program was built without V8, which runs TypeScript; `cargo xtask v8` says how to get it")]
     BuiltWithoutV8,
+    #[error("the container engine cannot say which image that is")]
+    Engine(#[source] EngineError),
+    #[error("this process gets no threads")]
+    NoThreads(#[source] io::Error),
     #[error("the guests disagree: {}", outcomes.join(", "))]
     Disagreement { outcomes: Vec<String> },
     #[error("{} cannot be read", path.display())]
@@ -67,6 +72,8 @@ pub(crate) enum CliError {
     Export { path: PathBuf, source: ExportError },
     #[error("reading the input came to no end")]
     InputLost(#[source] tokio::task::JoinError),
+    #[error("interrupted")]
+    Interrupted,
     #[error("the output cannot be written")]
     Output(#[source] io::Error),
     #[error(transparent)]

@@ -21,9 +21,11 @@ const HASHING: Duration = Duration::from_millis(20);
 
 pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     let source = Arc::new(LateSource::default());
-    let session = Session::new(options.using.open()?, vec![Arc::clone(&source) as _])?;
-    let pipelines = options.guest.iter().map(|language| Pipeline::new(&session, *language, &options));
-    let pipelines = pipelines.collect::<Result<Vec<_>, _>>()?;
+    let session = Session::new(options.using.open()?, vec![Arc::clone(&source) as _], options.using.containers)?;
+    let mut pipelines = Vec::new();
+    for language in &options.guest {
+        pipelines.push(Pipeline::new(&session, *language, &options).await?);
+    }
 
     let mut reading = pin!(read_input(options.path.clone(), options.rev.clone()));
     let mut compiling = pin!(compile(&session, &pipelines));
@@ -65,13 +67,17 @@ struct Pipeline {
 }
 
 impl Pipeline {
-    fn new(session: &Session, language: Language, options: &Fold) -> Result<Self, CliError> {
+    async fn new(session: &Session, language: Language, options: &Fold) -> Result<Self, CliError> {
         session.host(language)?;
+        let pre = match &options.pre {
+            Some(pre) => Some(session.image(pre, language).await?),
+            None => None,
+        };
         Ok(Self {
             language,
-            fold: session.image("fold", language)?,
-            post: session.image(&options.post, language)?,
-            pre: options.pre.as_deref().map(|pre| session.image(pre, language)).transpose()?,
+            fold: session.image("fold", language).await?,
+            post: session.image(&options.post, language).await?,
+            pre,
         })
     }
 

@@ -13,16 +13,20 @@ use crate::session::Session;
 impl Session {
     /// Finds an image by its name in the standard tree, by reference, or in a file: `.wasm`, `.ts`, `.js`, or a directory with a
     /// `main.ts`. Of a standard guest in several languages, `language` says which, unless the name does.
-    pub(crate) fn image(&self, name: &str, language: Language) -> Result<String, CliError> {
+    pub(crate) async fn image(&self, name: &str, language: Language) -> Result<String, CliError> {
         let std = self.dispatcher.read_tree(self.std)?;
         let named = match ImageRef::parse(name) {
             Ok(ImageRef::Std(name)) => name,
+            Ok(ImageRef::Docker(container)) if self.allow_tags && !container.is_by_digest() => {
+                let digest = self.engine.digest(container.as_str()).await;
+                return Ok(format!("docker://{}", digest.map_err(CliError::Engine)?));
+            }
             Ok(other) => return Ok(other.to_string()),
             Err(_) => name.to_owned(),
         };
         let preferred = match language {
             Language::Wasm => None,
-            Language::Ts => std.get(format!("{named}.ts")),
+            other => std.get(format!("{named}.{}", other.name())),
         };
         let plain = named.strip_suffix(".wasm").unwrap_or(&named);
         if let Some(entry) = preferred.or_else(|| std.get(&named)).or_else(|| std.get(plain)) {
@@ -33,7 +37,7 @@ impl Session {
         }
         // The language says which of several a name means.
         let names = std.entries().iter().map(|entry| entry.name.to_string());
-        let known = names.filter(|name| !name.ends_with(".ts")).collect();
+        let known = names.filter(|name| !name.contains('.')).collect();
         Err(CliError::NoSuchImage { name: name.to_owned(), known })
     }
 
@@ -42,6 +46,8 @@ impl Session {
         let host = match language {
             Language::Wasm => self.hosts.wasm,
             Language::Ts => self.hosts.typescript,
+            Language::Docker => self.hosts.container,
+            Language::Serving => self.hosts.serving,
         };
         host.ok_or(CliError::BuiltWithoutV8)
     }

@@ -16,10 +16,12 @@ mod store;
 mod types;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 
 use crate::args::{Arguments, Command};
+use crate::error::CliError;
 
 /// Frames allocate on one thread and free on another, which the system's allocator takes locks for: an eighth of a fold.
 #[global_allocator]
@@ -35,8 +37,8 @@ fn main() -> ExitCode {
         }
     };
     let result = match arguments.command {
-        Command::Fold(fold) => runtime.block_on(fold::fold(fold)),
-        Command::Run(run) => runtime.block_on(run::run(run)),
+        Command::Fold(fold) => runtime.block_on(unless_interrupted(fold::fold(fold))),
+        Command::Run(run) => runtime.block_on(unless_interrupted(run::run(run))),
         Command::Cat(cat) => cat::cat(&cat),
         Command::Pins(pins) => keep::pins(&pins),
         Command::Unpin(unpin) => keep::unpin(&unpin),
@@ -45,11 +47,28 @@ fn main() -> ExitCode {
         Command::Export(export) => keep::export(&export),
         Command::Types(types) => types::types(&types),
     };
+    // What is still under way holds containers.
+    runtime.shutdown_timeout(LAST_BREATH);
+    session::close_containers();
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(CliError::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(error) => {
             eprint!("{}", error::render(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// How long what is under way may take to let go.
+const LAST_BREATH: Duration = Duration::from_secs(5);
+/// What a shell answers for a program that an interrupt ended.
+const INTERRUPTED: u8 = 128 + 2;
+
+/// Stops the work at an interrupt, so that it can let go of what it holds.
+async fn unless_interrupted(work: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    tokio::select! {
+        result = work => result,
+        Ok(()) = tokio::signal::ctrl_c() => Err(CliError::Interrupted),
     }
 }

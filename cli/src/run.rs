@@ -50,15 +50,15 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
         return Err(CliError::ArgumentTwice { name: (*name).to_owned() });
     }
 
-    let session = Session::new(options.using.open()?, sources)?;
+    let session = Session::new(options.using.open()?, sources, options.using.containers)?;
     let dispatcher = &session.dispatcher;
     let entries = values.into_iter().map(|(name, value)| match value {
         Value::Text(text) => session.text_argument(name, &text),
         Value::Object(object) => Ok(argument(name, object)),
     });
     let args = dispatcher.put_tree(entries.collect::<Result<Vec<_>, _>>()?)?;
-    let invocation =
-        session.invocation(&session.image(&options.image, Language::Wasm)?, args, &options.salt, &options.using);
+    let image = session.image(&options.image, Language::Wasm).await?;
+    let invocation = session.invocation(&image, args, &options.salt, &options.using);
     let completion = dispatcher.run(invocation).await?;
     dispatcher.flush()?;
 

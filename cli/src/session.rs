@@ -3,12 +3,13 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use manifold::guests::{self, Hosts};
+use manifold::guests::{self, ContainerPrograms, Hosts};
 use manifold_dispatcher::{Budget, Dispatcher, DispatcherBuilder, Invocation, ObjectSource, Policy, Store};
 use manifold_runtime_api::{EntryMode, Limits, Object, ObjectId, ObjectKind, Result as ApiResult, Runtime, TreeEntry};
+use manifold_runtime_docker::{ContainerEngine, DockerRuntime, EngineOptions, Mode};
 use manifold_runtime_wasm::WasmRuntime;
 
-use crate::args::UseArgs;
+use crate::args::{ContainerArgs, UseArgs};
 use crate::error::CliError;
 
 pub(crate) struct Session {
@@ -17,17 +18,36 @@ pub(crate) struct Session {
     pub(crate) hosts: Hosts,
     /// The standard tree.
     pub(crate) std: ObjectId,
+    /// What runs containers, once one is to be run.
+    pub(crate) engine: ContainerEngine,
+    /// Whether a container image may be named by a tag, which is looked up once.
+    pub(crate) allow_tags: bool,
 }
 
 impl Session {
-    pub(crate) fn new(store: Arc<dyn Store>, sources: Vec<Arc<dyn ObjectSource>>) -> Result<Self, CliError> {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        mut sources: Vec<Arc<dyn ObjectSource>>,
+        containers: ContainerArgs,
+    ) -> Result<Self, CliError> {
         let wasm = Arc::new(WasmRuntime::new()?);
-        let mut hosts = Hosts { wasm: Some(wasm.host_image().id()), typescript: None };
-        let builder = Dispatcher::builder().store(store).runtime(wasm).limits(limits()).budget(budget());
+        let engine = engine()?;
+        let mode = if containers.fresh { Mode::Fresh } else { Mode::Parked };
+        let docker = Arc::new(DockerRuntime::builder().mode(mode).build(&engine)?);
+        let serving = Arc::new(DockerRuntime::builder().mode(Mode::Serving).build(&engine)?);
+        let mut hosts = Hosts {
+            wasm: Some(wasm.host_image().id()),
+            typescript: None,
+            container: Some(docker.host_image().id()),
+            serving: Some(serving.host_image().id()),
+        };
+        let builder = Dispatcher::builder().store(store).limits(limits()).budget(budget());
+        let builder = builder.runtime(wasm).containers(Arc::clone(&docker) as _).runtime(docker).runtime(serving);
         let builder = with_v8(builder, &mut hosts)?;
+        sources.push(Arc::new(ContainerPrograms));
         let dispatcher = sources.into_iter().fold(builder, |builder, source| builder.source(source)).build()?;
         let std = guests::install(&dispatcher, hosts)?;
-        Ok(Self { dispatcher, hosts, std })
+        Ok(Self { dispatcher, hosts, std, engine, allow_tags: containers.allow_tags })
     }
 
     /// The call of `image` on `args`, as the user wants it.
@@ -44,6 +64,24 @@ impl Session {
     pub(crate) fn text_argument(&self, name: &str, text: &str) -> Result<TreeEntry, CliError> {
         let id = self.dispatcher.put_blob(text.as_bytes().to_vec())?;
         Ok(TreeEntry::new(name, EntryMode::Blob, id))
+    }
+}
+
+/// The engine of this process.
+fn engine() -> Result<ContainerEngine, CliError> {
+    if let Some(engine) = ENGINE.get() {
+        return Ok(engine.clone());
+    }
+    let engine = ContainerEngine::new(EngineOptions::default()).map_err(CliError::NoThreads)?;
+    Ok(ENGINE.get_or_init(|| engine).clone())
+}
+
+static ENGINE: OnceLock<ContainerEngine> = OnceLock::new();
+
+/// Leaves no containers behind.
+pub(crate) fn close_containers() {
+    if let Some(Err(error)) = ENGINE.get().map(ContainerEngine::close) {
+        eprintln!("warning: containers may be left: {error}; the next command that uses the engine removes them");
     }
 }
 

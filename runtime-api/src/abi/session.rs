@@ -153,6 +153,11 @@ impl Session {
         }
     }
 
+    /// Whether the guest has named an outcome. A backend may take that for the end of the job.
+    pub fn has_outcome(&self) -> bool {
+        self.state.lock().outcome.is_some()
+    }
+
     /// Whether the job's result is settled, so that the guest must be stopped.
     pub fn has_ended(&self) -> bool {
         self.state.lock().verdict.is_some()

@@ -1,0 +1,123 @@
+//! A dispatcher with containers, for tests; and what to do where there is no engine.
+#![allow(dead_code)]
+
+use std::sync::Arc;
+
+use manifold::guests::{self, ContainerPrograms, Hosts};
+use manifold_dispatcher::native::{NativeRuntime, argument};
+use manifold_dispatcher::{Dispatcher, Invocation};
+use manifold_runtime_api::{EntryMode, Module, ObjectId, ObjectKind, Outcome, Result, Runtime, TreeEntry};
+use manifold_runtime_docker::{ContainerEngine, DockerRuntime, DockerRuntimeBuilder, EngineOptions};
+use manifold_runtime_wasm::WasmRuntime;
+
+use crate::fixture::Journal;
+
+/// The engine of the tests. Where there is none, says so; `None` then means that the test is skipped.
+pub(crate) async fn engine() -> Option<ContainerEngine> {
+    let options = EngineOptions::default();
+    let endpoint = options.endpoint.clone();
+    let engine = ContainerEngine::new(options).unwrap();
+    match engine.version().await {
+        Ok(_) => Some(engine),
+        Err(error) => {
+            let required =
+                std::env::var("MANIFOLD_REQUIRE").is_ok_and(|list| list.split(',').any(|item| item == "docker"));
+            assert!(!required, "MANIFOLD_REQUIRE asks for Docker: {error}");
+            eprintln!(
+                "SKIPPED: no container engine at {endpoint}. Start Docker, name one in DOCKER_HOST, or run \
+                 `cargo xtask docker cargo test …` as root on Debian."
+            );
+            None
+        }
+    }
+}
+
+pub(crate) struct Fixture {
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) std: ObjectId,
+    /// The host image of the containers.
+    pub(crate) host: ObjectId,
+    pub(crate) engine: ContainerEngine,
+}
+
+impl Fixture {
+    /// Containers as `containers` says, and the wasm guests. `native` answers as the host of that hash.
+    pub(crate) fn new(engine: &ContainerEngine, containers: DockerRuntimeBuilder, native: Option<ObjectId>) -> Self {
+        let journal = Arc::new(Journal::default());
+        let wasm = Arc::new(WasmRuntime::new().unwrap());
+        let docker: Arc<DockerRuntime> = Arc::new(containers.build(engine).unwrap());
+        let host = docker.host_image().id();
+        #[allow(unused_mut)]
+        let mut hosts = Hosts { wasm: Some(wasm.host_image().id()), container: Some(host), ..Hosts::default() };
+        let mut builder = Dispatcher::builder().runtime(wasm).observer(Arc::clone(&journal) as _);
+        #[cfg(feature = "v8")]
+        {
+            let v8 = Arc::new(manifold_runtime_v8::V8Runtime::new().unwrap());
+            hosts.typescript = Some(v8.host_image().id());
+            builder = builder.runtime(v8);
+        }
+        if docker.capabilities().containers {
+            builder = builder.containers(Arc::clone(&docker) as _);
+        }
+        builder = builder.runtime(docker).source(Arc::new(ContainerPrograms));
+        if let Some(host) = native {
+            let native = NativeRuntime::builder("native", "1").fold_guests().build().unwrap();
+            builder = builder.runtime_as(host, Arc::new(native));
+        }
+        let dispatcher = builder.build().unwrap();
+        let std = guests::install(&dispatcher, hosts).expect("the set-up has built the guests: cargo xtask setup");
+        Self { dispatcher, journal, std, host, engine: engine.clone() }
+    }
+
+    pub(crate) fn image(&self, name: &str) -> String {
+        self.dispatcher.read_tree(self.std).unwrap().get(name).unwrap().id.to_string()
+    }
+
+    pub(crate) async fn try_fold(&self, fold: &str, root: Outcome, visitors: &[(&str, &str)]) -> Result<String> {
+        let mut args = vec![argument("in", root)];
+        for (role, visitor) in visitors {
+            let reference = self.dispatcher.put_blob(format!("/cas/std/{visitor}")).unwrap();
+            args.push(argument(role, Outcome::blob(reference)));
+        }
+        let args = self.dispatcher.put_tree(args).unwrap();
+        let completion = self.dispatcher.run(Invocation::new(self.image(fold), args).std(self.std)).await?;
+        Ok(String::from_utf8(self.dispatcher.read(completion.outcome.id).unwrap().content.to_vec()).unwrap())
+    }
+
+    pub(crate) async fn fold(&self, fold: &str, root: Outcome, visitors: &[(&str, &str)]) -> String {
+        self.try_fold(fold, root, visitors).await.unwrap()
+    }
+
+    /// Stores an image of the program in `target/guests` with these words on its command line.
+    pub(crate) fn program(&self, program: &str, words: &[&str]) -> String {
+        let path = format!("{}/../target/guests/{program}.linux", env!("CARGO_MANIFEST_DIR"));
+        let code = std::fs::read(path).expect("the set-up has built the guests: cargo xtask setup");
+        let entrypoint: Vec<&str> = [&["/guest"], words].concat();
+        let config = serde_json::json!({ "config": { "Entrypoint": entrypoint } }).to_string();
+        let code = self.dispatcher.put_blob(code).unwrap();
+        let layer = self.tree(&[("guest", EntryMode::Executable, code)]);
+        let config = self.dispatcher.put_blob(config).unwrap();
+        let id = self.tree(&[("config.json", EntryMode::Blob, config), ("layer00", EntryMode::Tree, layer)]);
+        self.dispatcher.put_image(self.host, Module { kind: ObjectKind::Tree, id }).unwrap().to_string()
+    }
+
+    pub(crate) fn tree(&self, entries: &[(&str, EntryMode, ObjectId)]) -> ObjectId {
+        let entries = entries.iter().map(|(name, mode, id)| TreeEntry::new(*name, *mode, *id));
+        self.dispatcher.put_tree(entries).unwrap()
+    }
+
+    /// Runs an image on texts.
+    pub(crate) async fn run(&self, image: &str, args: &[(&str, &str)]) -> Result<String> {
+        let entries = args.iter().map(|(name, text)| {
+            TreeEntry::new(*name, EntryMode::Blob, self.dispatcher.put_blob((*text).to_owned()).unwrap())
+        });
+        let args = self.dispatcher.put_tree(entries).unwrap();
+        let completion = self.dispatcher.run(Invocation::new(image, args).std(self.std)).await?;
+        Ok(String::from_utf8_lossy(&self.dispatcher.read(completion.outcome.id)?.content).into_owned())
+    }
+
+    pub(crate) fn runs(&self) -> usize {
+        self.journal.started.lock().unwrap().len()
+    }
+}

@@ -1,0 +1,411 @@
+//! The connection to a container engine, and everything that is asked of it.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bollard::Docker;
+use bollard::models::{ContainerCreateBody, ContainerState};
+use bollard::query_parameters::{
+    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, ListContainersOptionsBuilder,
+    RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions,
+};
+use futures_util::StreamExt;
+use parking_lot::{Condvar, Mutex};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::Semaphore;
+
+use crate::error::{EngineError, Step};
+use crate::owner::Owner;
+use crate::wire::Wire;
+
+/// A container engine. Cloning is cheap, and clones share everything.
+///
+/// # Behavior
+/// - Nothing is connected before the first job needs it. What processes that crashed have left in the engine is removed then.
+/// - Every call has a deadline, and only a few containers are started at a time: more would stall the engine.
+/// - Containers are removed in the background; [`ContainerEngine::close`] waits for that.
+#[derive(Clone)]
+pub struct ContainerEngine {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// How to reach an engine, and how much to ask of it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct EngineOptions {
+    /// Where it is: `unix:///path`, or `tcp://host:port`. Default: `DOCKER_HOST`, or else `/var/run/docker.sock`.
+    pub endpoint: String,
+    /// How long one call may take. Default: 20 s.
+    pub deadline: Duration,
+    /// How many containers are started, or removed, at a time. Default: 4 of each.
+    pub at_once: usize,
+    /// How many containers there may be. A job that needs one more fails; it does not wait, for those who would have to end may
+    /// be waiting for it. Default: 512.
+    pub containers: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        let endpoint = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
+        Self {
+            endpoint: endpoint.unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned()),
+            deadline: Duration::from_secs(20),
+            at_once: 4,
+            containers: 512,
+        }
+    }
+}
+
+pub(crate) struct Shared {
+    pub(crate) options: EngineOptions,
+    docker: tokio::sync::Mutex<Option<Docker>>,
+    starts: Semaphore,
+    removals: Semaphore,
+    owner: Owner,
+    count: AtomicU64,
+    containers: Mutex<Containers>,
+    fewer: Condvar,
+    handle: Handle,
+    runtime: Mutex<Option<Runtime>>,
+}
+
+#[derive(Default)]
+struct Containers {
+    /// How many there are, as far as this process knows.
+    alive: usize,
+    /// How many of them are being removed.
+    leaving: usize,
+    closed: bool,
+}
+
+/// The label that says which process a container belongs to.
+const OWNER: &str = "io.manifold.owner";
+/// How often a removal is tried.
+const REMOVALS: u32 = 3;
+
+impl ContainerEngine {
+    /// The engine that `options` describe. It is not connected to yet.
+    ///
+    /// # Errors
+    /// When the system gives no threads.
+    pub fn new(options: EngineOptions) -> std::io::Result<Self> {
+        let runtime =
+            Builder::new_multi_thread().worker_threads(1).thread_name("manifold-docker").enable_all().build()?;
+        let at_once = options.at_once.max(1);
+        let shared = Shared {
+            options,
+            docker: tokio::sync::Mutex::new(None),
+            starts: Semaphore::new(at_once),
+            removals: Semaphore::new(at_once),
+            owner: Owner::this_process(),
+            count: AtomicU64::new(0),
+            containers: Mutex::default(),
+            fewer: Condvar::new(),
+            handle: runtime.handle().clone(),
+            runtime: Mutex::new(Some(runtime)),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Connects to the engine, and answers its name and version.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn version(&self) -> Result<String, EngineError> {
+        let shared = Arc::clone(&self.shared);
+        self.shared
+            .spawn(async move {
+                let docker = shared.docker().await?;
+                let version = shared.call(Step::Connect, docker.version()).await?;
+                let name = version.platform.map_or_else(|| "engine".to_owned(), |platform| platform.name);
+                Ok(format!("{name} {}", version.version.unwrap_or_default()).trim().to_owned())
+            })
+            .await
+    }
+
+    /// The digest that the engine has for an image's name, such as a tag that may move: what to put after `docker://`.
+    ///
+    /// # Errors
+    /// When the engine has no such image, or does not answer.
+    pub async fn digest(&self, name: &str) -> Result<String, EngineError> {
+        let (shared, name) = (Arc::clone(&self.shared), name.to_owned());
+        self.shared
+            .spawn(async move {
+                let docker = shared.docker().await?;
+                let image = shared.call(Step::InspectImage, docker.inspect_image(&name)).await?;
+                image.id.ok_or_else(|| EngineError::Refused {
+                    step: Step::InspectImage,
+                    code: 200,
+                    message: "it named no id".to_owned(),
+                })
+            })
+            .await
+    }
+
+    /// Takes no more jobs, and waits until every container that nobody uses any more is removed.
+    ///
+    /// # Errors
+    /// When containers stay, because the engine cannot be reached or does not answer. The next process that uses the engine
+    /// removes them.
+    pub fn close(&self) -> Result<(), EngineError> {
+        self.shared.containers.lock().closed = true;
+        self.shared.wait_for_removals();
+        let shared = Arc::clone(&self.shared);
+        let (done, end) = std::sync::mpsc::channel();
+        self.shared.handle.spawn(async move {
+            let _ = done.send(shared.remove_own().await);
+        });
+        end.recv_timeout(self.shared.options.deadline * 2).unwrap_or(Err(EngineError::Closed))
+    }
+}
+
+impl Shared {
+    /// Runs `work` on the engine's own threads, whoever waits for it. Work goes on when nobody does any more.
+    pub(crate) async fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, EngineError>> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        self.handle.spawn(work).await.unwrap_or(Err(EngineError::Closed))
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Makes one call, within the deadline.
+    pub(crate) async fn call<T>(
+        &self,
+        step: Step,
+        call: impl Future<Output = Result<T, bollard::errors::Error>>,
+    ) -> Result<T, EngineError> {
+        let Self { options: EngineOptions { endpoint, deadline, .. }, .. } = self;
+        match tokio::time::timeout(*deadline, call).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(EngineError::new(endpoint, step, error)),
+            Err(_) => Err(EngineError::TimedOut { endpoint: endpoint.clone(), step, deadline: *deadline }),
+        }
+    }
+
+    /// The client. Connects first, and removes what others have left, if nobody has yet.
+    pub(crate) async fn docker(&self) -> Result<Docker, EngineError> {
+        let mut connected = self.docker.lock().await;
+        if let Some(docker) = &*connected {
+            return Ok(docker.clone());
+        }
+        let endpoint = &self.options.endpoint;
+        let docker =
+            Docker::connect_with_host(endpoint).map_err(|error| EngineError::new(endpoint, Step::Connect, error))?;
+        // Uploads and waits have deadlines of their own.
+        let docker = docker.with_timeout(self.options.deadline * 30);
+        let docker = self.call(Step::Connect, docker.negotiate_version()).await?;
+        if let Err(error) = self.sweep(&docker, Owner::is_orphan).await {
+            tracing::warn!("orphaned containers may be left: {error}");
+        }
+        *connected = Some(docker.clone());
+        Ok(docker)
+    }
+
+    /// Creates a container, attaches to it, and starts it.
+    pub(crate) async fn launch(self: &Arc<Self>, mut body: ContainerCreateBody) -> Result<Container, EngineError> {
+        let shared = Arc::clone(self);
+        let labels = HashMap::from([(OWNER.to_owned(), self.owner.label())]);
+        body.labels.get_or_insert_default().extend(labels);
+        self.spawn(async move {
+            let docker = shared.docker().await?;
+            let Ok(_turn) = shared.starts.acquire().await else { return Err(EngineError::Closed) };
+            let container = shared.name_container()?;
+            let options = CreateContainerOptionsBuilder::new().name(&container.name).build();
+            shared.call(Step::Create, docker.create_container(Some(options), body)).await?;
+            let options =
+                AttachContainerOptionsBuilder::new().stream(true).stdin(true).stdout(true).stderr(true).build();
+            let attached = shared.call(Step::Attach, docker.attach_container(&container.name, Some(options))).await?;
+            shared.call(Step::Start, docker.start_container(&container.name, None::<StartContainerOptions>)).await?;
+            *container.wire.lock() = Some(Wire::attached(attached));
+            Ok(container)
+        })
+        .await
+    }
+
+    /// Takes a place for a container. Whatever becomes of it, it is removed.
+    fn name_container(self: &Arc<Self>) -> Result<Container, EngineError> {
+        let mut containers = self.containers.lock();
+        if containers.closed {
+            return Err(EngineError::Closed);
+        }
+        if containers.alive >= self.options.containers {
+            let message = format!("this process has {} containers, and may not have more", containers.alive);
+            return Err(EngineError::Refused { step: Step::Create, code: 503, message });
+        }
+        containers.alive += 1;
+        let name = format!("manifold-{}-{}", std::process::id(), self.count.fetch_add(1, Ordering::Relaxed));
+        Ok(Container { shared: Arc::clone(self), name, wire: Mutex::new(None), removed: false })
+    }
+
+    /// Removes a container, in the background.
+    fn dispose(self: &Arc<Self>, name: String) {
+        self.containers.lock().leaving += 1;
+        let shared = Arc::clone(self);
+        self.handle.spawn(async move {
+            for attempt in 1..=REMOVALS {
+                match shared.remove(&name).await {
+                    Ok(()) => break,
+                    Err(error) => tracing::warn!("container {name} (attempt {attempt}): {error}"),
+                }
+                tokio::time::sleep(Duration::from_millis(100) * attempt).await;
+            }
+            shared.has_left(true);
+        });
+    }
+
+    fn has_left(&self, was_leaving: bool) {
+        let mut containers = self.containers.lock();
+        containers.alive -= 1;
+        containers.leaving -= usize::from(was_leaving);
+        self.fewer.notify_all();
+    }
+
+    async fn remove(&self, name: &str) -> Result<(), EngineError> {
+        let docker = self.docker().await?;
+        let Ok(_turn) = self.removals.acquire().await else { return Err(EngineError::Closed) };
+        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        match self.call(Step::Remove, docker.remove_container(name, Some(options))).await {
+            // Not there, or somebody is at it.
+            Err(EngineError::Refused { code: 404 | 409, .. }) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Removes the containers whose owner's label is such that `unwanted`.
+    async fn sweep(&self, docker: &Docker, unwanted: impl Fn(&str) -> bool) -> Result<(), EngineError> {
+        let filters = HashMap::from([("label", vec![OWNER])]);
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        for container in self.call(Step::List, docker.list_containers(Some(options))).await? {
+            let label = container.labels.as_ref().and_then(|labels| labels.get(OWNER));
+            let (Some(id), true) = (container.id, label.is_some_and(|label| unwanted(label))) else { continue };
+            let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+            match self.call(Step::Remove, docker.remove_container(&id, Some(options))).await {
+                Ok(()) | Err(EngineError::Refused { code: 404 | 409, .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes whatever this process still has. There is nothing to do in an engine that was never reached.
+    async fn remove_own(&self) -> Result<(), EngineError> {
+        let Some(docker) = self.docker.lock().await.clone() else { return Ok(()) };
+        let own = self.owner.label();
+        self.sweep(&docker, |label| label == own).await
+    }
+
+    /// Blocks until nothing is being removed any more, or until the deadline of a call has passed.
+    pub(crate) fn wait_for_removals(&self) {
+        let deadline = Instant::now() + self.options.deadline;
+        let mut containers = self.containers.lock();
+        while containers.leaving > 0 && !self.fewer.wait_until(&mut containers, deadline).timed_out() {}
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // The last one to let go may be a task on these very threads.
+        if let Some(runtime) = self.runtime.get_mut().take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A container of this process. It is removed when it is dropped.
+pub(crate) struct Container {
+    shared: Arc<Shared>,
+    name: String,
+    wire: Mutex<Option<Wire>>,
+    removed: bool,
+}
+
+/// How a container ended.
+#[derive(Debug)]
+pub(crate) struct Death {
+    pub(crate) out_of_memory: bool,
+    pub(crate) exit_code: i64,
+}
+
+/// How long a process may take to end after it has closed its standard output.
+const LAST_BREATH: Duration = Duration::from_secs(2);
+
+impl Container {
+    /// The standard streams. They are given out once.
+    pub(crate) fn take_wire(&self) -> Option<Wire> {
+        self.wire.lock().take()
+    }
+
+    /// How it ended; `None` when it has not.
+    pub(crate) async fn death(&self) -> Result<Option<Death>, EngineError> {
+        let (shared, name) = (Arc::clone(&self.shared), self.name.clone());
+        self.shared
+            .spawn(async move {
+                let docker = shared.docker().await?;
+                let ended = async {
+                    // The code comes with the state; an end with another code than 0 is an error here.
+                    docker.wait_container(&name, None::<WaitContainerOptions>).next().await;
+                };
+                let _ = tokio::time::timeout(LAST_BREATH, ended).await;
+                let container = shared.call(Step::Inspect, docker.inspect_container(&name, None)).await?;
+                let state = container.state.unwrap_or_default();
+                let ContainerState { running, oom_killed, exit_code, .. } = state;
+                Ok((running != Some(true)).then(|| Death {
+                    out_of_memory: oom_killed == Some(true),
+                    exit_code: exit_code.unwrap_or_default(),
+                }))
+            })
+            .await
+    }
+
+    /// Whether its first process has ended, as far as the engine knows now.
+    pub(crate) async fn has_ended(&self) -> Result<bool, EngineError> {
+        let (shared, name) = (Arc::clone(&self.shared), self.name.clone());
+        self.shared
+            .spawn(async move {
+                let docker = shared.docker().await?;
+                match shared.call(Step::Inspect, docker.inspect_container(&name, None)).await {
+                    Ok(container) => Ok(container.state.and_then(|state| state.running) != Some(true)),
+                    Err(EngineError::Refused { code: 404, .. }) => Ok(true),
+                    Err(error) => Err(error),
+                }
+            })
+            .await
+    }
+
+    /// Waits for its end, and removes it.
+    pub(crate) async fn finish(mut self) -> Result<(), EngineError> {
+        self.removed = true;
+        let (shared, name) = (Arc::clone(&self.shared), self.name.clone());
+        self.shared
+            .spawn(async move {
+                let docker = shared.docker().await?;
+                let ended = async {
+                    docker.wait_container(&name, None::<WaitContainerOptions>).next().await;
+                };
+                let _ = tokio::time::timeout(LAST_BREATH, ended).await;
+                let removed = shared.remove(&name).await;
+                if removed.is_err() {
+                    shared.dispose(name);
+                } else {
+                    shared.has_left(false);
+                }
+                removed
+            })
+            .await
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        if !self.removed {
+            self.shared.dispose(std::mem::take(&mut self.name));
+        }
+    }
+}

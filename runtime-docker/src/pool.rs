@@ -1,0 +1,120 @@
+//! Containers started ahead, each for one job, and blocked on their input until it comes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::engine::{Container, Shared};
+use crate::error::EngineError;
+use crate::retry::retrying;
+use crate::spec::Spec;
+use crate::wire::Wire;
+
+/// The containers of one image.
+pub(crate) struct Pool {
+    engine: Arc<Shared>,
+    spec: Spec,
+    /// How many are kept.
+    target: usize,
+    state: Mutex<State>,
+}
+
+struct State {
+    parked: VecDeque<(Container, Wire)>,
+    starting: usize,
+    waiting: VecDeque<oneshot::Sender<Started>>,
+    last_used: Instant,
+}
+
+type Started = Result<(Container, Wire), EngineError>;
+
+impl Pool {
+    pub(crate) fn new(engine: Arc<Shared>, spec: Spec, target: usize) -> Self {
+        let state = State { parked: VecDeque::new(), starting: 0, waiting: VecDeque::new(), last_used: Instant::now() };
+        Self { engine, spec, target, state: Mutex::new(state) }
+    }
+
+    /// A container that nobody has used, as soon as there is one.
+    pub(crate) async fn take(self: &Arc<Self>) -> Started {
+        let arrival = {
+            let mut state = self.state.lock();
+            state.last_used = Instant::now();
+            let mut found = None;
+            while let Some((container, mut wire)) = state.parked.pop_front() {
+                // It may have ended while it waited; then another will do.
+                if !wire.is_closed() {
+                    found = Some((container, wire));
+                    break;
+                }
+            }
+            match found {
+                Some(found) => Ok(found),
+                None => {
+                    let (sender, arrival) = oneshot::channel();
+                    state.waiting.push_back(sender);
+                    Err(arrival)
+                }
+            }
+        };
+        self.refill();
+        match arrival {
+            Ok(found) => Ok(found),
+            Err(arrival) => arrival.await.unwrap_or(Err(EngineError::Closed)),
+        }
+    }
+
+    /// Starts as many as are wanted and not on their way.
+    pub(crate) fn refill(self: &Arc<Self>) {
+        let missing = {
+            let mut state = self.state.lock();
+            state.waiting.retain(|waiter| !waiter.is_closed());
+            let wanted = state.waiting.len() + self.target;
+            let missing = wanted.saturating_sub(state.parked.len() + state.starting);
+            state.starting += missing;
+            missing
+        };
+        for _ in 0..missing {
+            let pool = Arc::clone(self);
+            self.engine.handle().spawn(async move {
+                let started = retrying(|| pool.start()).await;
+                pool.deliver(started);
+            });
+        }
+    }
+
+    async fn start(&self) -> Started {
+        let container = self.engine.launch(self.spec.for_one_job()).await?;
+        let wire = container.take_wire().ok_or(EngineError::Closed)?;
+        Ok((container, wire))
+    }
+
+    /// Gives a container to whoever has waited longest, or parks it.
+    fn deliver(&self, mut started: Started) {
+        let mut state = self.state.lock();
+        state.starting -= 1;
+        while let Some(waiter) = state.waiting.pop_front() {
+            match waiter.send(started) {
+                Ok(()) => return,
+                Err(refused) => started = refused,
+            }
+        }
+        match started {
+            Ok(started) => state.parked.push_back(started),
+            // Nobody asked for this one; the next who asks has it tried again.
+            Err(error) => tracing::debug!("a container of {} was not started ahead: {error}", self.spec.image),
+        }
+    }
+
+    /// Lets the containers go if nobody has asked for one for so long. Answers whether that is so.
+    pub(crate) fn is_idle(&self, time: Duration) -> bool {
+        let mut state = self.state.lock();
+        let idle = state.waiting.is_empty() && state.starting == 0 && state.last_used.elapsed() >= time;
+        if idle {
+            state.parked.clear();
+        }
+        idle
+    }
+}

@@ -1,0 +1,414 @@
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use manifold_runtime_api::abi::Session;
+use manifold_runtime_api::bstr::ByteSlice;
+use manifold_runtime_api::{
+    Capabilities, Code, Error, Host, HostImage, ImageRef, Job, Limit, Limits, MemoryReservation, ObjectId, ObjectKind,
+    Outcome, Reason, Result, Runtime, Status, TreeError, abi, async_trait,
+};
+use parking_lot::Mutex;
+
+use crate::conversation::{End, converse};
+use crate::engine::{Container, ContainerEngine, Shared};
+use crate::error::EngineError;
+use crate::image;
+use crate::isolation::Isolation;
+use crate::pool::Pool;
+use crate::retry::{ATTEMPTS, pause, retrying};
+use crate::serving::{Place, Servers};
+use crate::spec::Spec;
+use crate::wire::Wire;
+
+/// How a container comes to its job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Mode {
+    /// Created for the job, and removed after it, while the job waits: what a container costs when nothing is done about it.
+    Fresh,
+    /// Started ahead, and used once.
+    #[default]
+    Parked,
+    /// One container for many jobs, for which it forks a process each.
+    Serving,
+}
+
+/// Runs guests in containers.
+///
+/// As a runtime of its own host image, a module is the tree of a container image, or a blob with the text `docker://<digest>`.
+/// Given to the dispatcher's builder as `containers`, it runs what `docker://<digest>` names, and keeps the containers warm that
+/// are hosts of modules.
+pub struct DockerRuntime {
+    host_image: HostImage,
+    state: Arc<State>,
+}
+
+struct State {
+    engine: Arc<Shared>,
+    mode: Mode,
+    isolation: Arc<Isolation>,
+    parked: usize,
+    image_bytes: u64,
+    pools: Mutex<HashMap<Spec, Arc<Pool>>>,
+    servers: Mutex<HashMap<Spec, Arc<Servers>>>,
+    images: Mutex<HashMap<Source, ImageCell>>,
+}
+
+/// Where an image comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Source {
+    /// The store.
+    Tree(ObjectId),
+    /// The engine, which has it under this name.
+    Engine(String),
+}
+
+/// The name of an image that the engine has for certain.
+type ImageCell = Arc<tokio::sync::OnceCell<Arc<str>>>;
+
+/// A [`DockerRuntime`] whose settings are still being chosen.
+#[derive(Debug, Clone)]
+pub struct DockerRuntimeBuilder {
+    mode: Mode,
+    isolation: Isolation,
+    parked: usize,
+    idle: Duration,
+    image_bytes: u64,
+}
+
+impl Default for DockerRuntimeBuilder {
+    fn default() -> Self {
+        Self {
+            mode: Mode::default(),
+            isolation: Isolation::default(),
+            parked: 4,
+            idle: Duration::from_secs(60),
+            image_bytes: 4 << 30,
+        }
+    }
+}
+
+impl DockerRuntimeBuilder {
+    /// How containers come to their jobs. Default: [`Mode::Parked`].
+    ///
+    /// Fresh and parked containers are the same in everything that a guest can see, and have one host image; serving ones have another.
+    #[must_use]
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// What containers may do. Part of the host image.
+    #[must_use]
+    pub fn isolation(mut self, isolation: Isolation) -> Self {
+        self.isolation = isolation;
+        self
+    }
+
+    /// How many containers of an image wait for a job, at least one. Default: 4.
+    #[must_use]
+    pub fn parked(mut self, count: usize) -> Self {
+        self.parked = count.max(1);
+        self
+    }
+
+    /// How long containers that nobody asks for are kept. Default: 60 s.
+    #[must_use]
+    pub fn idle(mut self, time: Duration) -> Self {
+        self.idle = time;
+        self
+    }
+
+    /// How large an image kept in the store may be, in bytes. Default: 4 GiB.
+    #[must_use]
+    pub fn image_bytes(mut self, bytes: u64) -> Self {
+        self.image_bytes = bytes;
+        self
+    }
+
+    /// The runtime, on `engine`. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// `RuntimeFailed` when containers that serve many jobs are to have a root file system that they can write.
+    pub fn build(self, engine: &ContainerEngine) -> Result<DockerRuntime> {
+        if self.mode == Mode::Serving && self.isolation.writable_root {
+            return Err(Error::runtime(
+                "a container that serves many jobs has no writable root, for one job would find what another left",
+            ));
+        }
+        let host_image = self.host_image()?;
+        let state = Arc::new(State {
+            engine: Arc::clone(&engine.shared),
+            mode: self.mode,
+            isolation: Arc::new(self.isolation),
+            parked: self.parked,
+            image_bytes: self.image_bytes,
+            pools: Mutex::default(),
+            servers: Mutex::default(),
+            images: Mutex::default(),
+        });
+        engine.shared.handle().spawn(reap(Arc::downgrade(&state), self.idle));
+        Ok(DockerRuntime { host_image, state })
+    }
+
+    fn host_image(&self) -> Result<HostImage, TreeError> {
+        let process = match self.mode {
+            Mode::Fresh | Mode::Parked => "a container for each job",
+            Mode::Serving => "forked for each job",
+        };
+        let name = if self.mode == Mode::Serving { "docker-serving" } else { "docker" };
+        self.isolation.describe(HostImage::new(name).with("abi", abi::NAME).with("process", process)).seal()
+    }
+}
+
+impl DockerRuntime {
+    /// Begins with the defaults.
+    pub fn builder() -> DockerRuntimeBuilder {
+        DockerRuntimeBuilder::default()
+    }
+}
+
+/// What a job's containers are.
+enum Plan {
+    OneJob(Spec),
+    ManyJobs(Spec),
+}
+
+/// What came of an attempt.
+enum Attempt {
+    Done(Result<Outcome>),
+    /// The container was lost through no fault of the guest. Another one may do.
+    Lost(Error),
+}
+
+/// What a container counts in a call's memory. How much one uses is not known; its own limit bounds it.
+const CONTAINER_BYTES: u64 = 4 << 20;
+
+#[async_trait]
+impl Runtime for DockerRuntime {
+    fn host_image(&self) -> &HostImage {
+        &self.host_image
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let capabilities = Capabilities::blob_modules().and_tree_modules();
+        // The key of a request for `docker://…` says nothing of how it is run, so there is one way only.
+        let plain = self.state.mode != Mode::Serving && *self.state.isolation == Isolation::default();
+        if plain { capabilities.and_containers() } else { capabilities }
+    }
+
+    async fn prepare(&self, code: &Code, limits: &Limits, host: &dyn Host) -> Result<()> {
+        match self.state.plan(code, limits, host).await? {
+            Plan::OneJob(spec) if self.state.mode == Mode::Parked => self.state.pool(spec).refill(),
+            Plan::OneJob(_) => {}
+            Plan::ManyJobs(spec) => self.state.servers(spec).warm().await?,
+        }
+        Ok(())
+    }
+
+    async fn run(&self, job: Job, host: Arc<dyn Host>) -> Result<Outcome> {
+        let mut memory = MemoryReservation::new(Arc::clone(&job.meter));
+        memory.grow(CONTAINER_BYTES)?;
+        let plan = self.state.plan(&job.code, &job.limits, &*host).await?;
+        let mut attempt = 1;
+        loop {
+            let session = Session::new(job.clone(), Arc::clone(&host));
+            let came_of_it = match &plan {
+                Plan::OneJob(spec) => self.state.attempt_alone(spec, &session).await,
+                Plan::ManyJobs(spec) => self.state.attempt_served(spec, &session).await,
+            };
+            match came_of_it {
+                Attempt::Done(result) => return result,
+                Attempt::Lost(error) if attempt == ATTEMPTS => return Err(error),
+                Attempt::Lost(error) => tracing::debug!("attempt {attempt}: {error}"),
+            }
+            tokio::time::sleep(pause(attempt)).await;
+            attempt += 1;
+        }
+    }
+}
+
+impl State {
+    async fn plan(&self, code: &Code, limits: &Limits, host: &dyn Host) -> Result<Plan> {
+        let source = match code {
+            Code::Module(module) if module.kind == ObjectKind::Tree => Source::Tree(module.id),
+            Code::Module(module) => Source::Engine(reference(module.id, &host.get(module.id).await?)?),
+            Code::Container(container) | Code::Hosted { host: container, .. } => {
+                Source::Engine(container.as_str().to_owned())
+            }
+        };
+        let memory_bytes = self.isolation.memory_bytes.min(limits.memory_bytes);
+        let image = self.image(source, host).await?;
+        let spec = Spec { image, memory_bytes, isolation: Arc::clone(&self.isolation) };
+        let many_jobs = self.mode == Mode::Serving || matches!(code, Code::Hosted { .. });
+        Ok(if many_jobs { Plan::ManyJobs(spec) } else { Plan::OneJob(spec) })
+    }
+
+    /// The name of an image that the engine has. It is looked for once, and again when that failed.
+    async fn image(&self, source: Source, host: &dyn Host) -> Result<Arc<str>> {
+        let cell = Arc::clone(self.images.lock().entry(source.clone()).or_default());
+        let found = cell.get_or_try_init(|| async {
+            match &source {
+                Source::Tree(tree) => image::load(&self.engine, *tree, host, self.image_bytes).await,
+                Source::Engine(name) => {
+                    image::check(&self.engine, name, &format!("docker://{name}")).await?;
+                    Ok(name.as_str().into())
+                }
+            }
+        });
+        found.await.cloned()
+    }
+
+    /// Has an image looked for again: the engine may have lost it.
+    fn forget(&self, image: &str) {
+        self.images.lock().retain(|_, cell| cell.get().is_none_or(|known| **known != *image));
+    }
+
+    fn pool(&self, spec: Spec) -> Arc<Pool> {
+        get_or_insert(&self.pools, spec, |spec| Pool::new(Arc::clone(&self.engine), spec, self.parked))
+    }
+
+    fn servers(&self, spec: Spec) -> Arc<Servers> {
+        get_or_insert(&self.servers, spec, |spec| Servers::new(Arc::clone(&self.engine), spec))
+    }
+
+    /// What came of it that there is no container: another attempt is of no use, for some were made.
+    fn without_container(&self, spec: &Spec, error: EngineError) -> Attempt {
+        if matches!(error, EngineError::Refused { code: 404, .. }) {
+            self.forget(&spec.image);
+        }
+        Attempt::Done(Err(error.of_job(&spec.image)))
+    }
+
+    /// Runs a job in a container of its own.
+    async fn attempt_alone(&self, spec: &Spec, session: &Session) -> Attempt {
+        let taken = match self.mode {
+            Mode::Fresh => retrying(|| self.launch(spec)).await,
+            Mode::Parked | Mode::Serving => self.pool(spec.clone()).take().await,
+        };
+        let (container, mut wire) = match taken {
+            Ok(taken) => taken,
+            Err(error) => return self.without_container(spec, error),
+        };
+        let came_of_it = match converse(&mut wire, session).await {
+            End::Settled => Attempt::Done(session.finish(Ok(()))),
+            End::Stopped(error) => Attempt::Done(session.finish(Err(error))),
+            End::Silence { half } => self.silence(spec, session, &container, half).await,
+        };
+        drop(wire);
+        if self.mode == Mode::Fresh
+            && let Err(error) = container.finish().await
+        {
+            tracing::warn!("a container may be left: {error}");
+        }
+        came_of_it
+    }
+
+    async fn launch(&self, spec: &Spec) -> Result<(Container, Wire), EngineError> {
+        let container = self.engine.launch(spec.for_one_job()).await?;
+        let wire = container.take_wire().ok_or(EngineError::Closed)?;
+        Ok((container, wire))
+    }
+
+    /// What it means that a container's guest says no more.
+    async fn silence(&self, spec: &Spec, session: &Session, container: &Container, half: bool) -> Attempt {
+        const KILLED: i64 = 128 + 9;
+        let death = match container.death().await {
+            Ok(Some(death)) => death,
+            Ok(None) => return done(session, Error::abi_violation("it closed its standard output and went on")),
+            Err(EngineError::Refused { code: 404, .. }) => return lost("the container was removed by somebody else"),
+            Err(error) => return Attempt::Lost(error.into()),
+        };
+        match death.exit_code {
+            _ if death.out_of_memory => done(session, Limit::Memory { bytes: spec.memory_bytes }.into()),
+            KILLED => lost("the container was killed from outside"),
+            _ if half => done(session, Error::abi_violation("it ended in the middle of a line")),
+            0 => Attempt::Done(session.finish(Ok(()))),
+            code => {
+                let trap = match code - 128 {
+                    signal @ 1..=64 => format!("the process was ended by signal {signal}"),
+                    _ => format!("the process ended with status {code}"),
+                };
+                done(session, Error::new(Reason::Trapped { trap }))
+            }
+        }
+    }
+
+    /// Runs a job in a container that serves many.
+    async fn attempt_served(&self, spec: &Spec, session: &Session) -> Attempt {
+        let Place { server, wire, .. } = &mut match self.servers(spec.clone()).take().await {
+            Ok(place) => place,
+            Err(error) => return self.without_container(spec, error),
+        };
+        let Some(wire) = wire else { return lost("the connection was lost") };
+        match converse(wire, session).await {
+            End::Settled => Attempt::Done(session.finish(Ok(()))),
+            End::Stopped(error) => {
+                // Its process may go on for ever. Only the end of the container ends it for certain.
+                server.retire();
+                done(session, error)
+            }
+            End::Silence { half } => match server.container.has_ended().await {
+                Ok(true) => {
+                    server.retire();
+                    lost("the container that serves this image ended")
+                }
+                Ok(false) if half => done(session, Error::abi_violation("it ended in the middle of a line")),
+                Ok(false) => {
+                    let trap = "the process ended without an outcome".to_owned();
+                    done(session, Error::new(Reason::Trapped { trap }))
+                }
+                Err(error) => {
+                    server.retire();
+                    Attempt::Lost(error.into())
+                }
+            },
+        }
+    }
+}
+
+fn done(session: &Session, error: Error) -> Attempt {
+    Attempt::Done(session.finish(Err(error)))
+}
+
+fn lost(problem: &str) -> Attempt {
+    Attempt::Lost(Error::new(Reason::RuntimeFailed { problem: problem.to_owned(), status: Status::Transient }))
+}
+
+/// The container that a module's text names.
+fn reference(module: ObjectId, text: &[u8]) -> Result<String> {
+    let bad = |problem: String| Error::new(Reason::BadModule { module, problem });
+    let text = text.to_str().map_err(|_| bad("it is no text".to_owned()))?;
+    match ImageRef::parse(text.trim_end()) {
+        Ok(ImageRef::Docker(container)) if container.is_by_digest() => Ok(container.as_str().to_owned()),
+        _ => Err(bad("a module that is a blob is the text docker://<digest>".to_owned())),
+    }
+}
+
+fn get_or_insert<K: Clone + Eq + Hash, V>(
+    map: &Mutex<HashMap<K, Arc<V>>>,
+    key: K,
+    make: impl FnOnce(K) -> V,
+) -> Arc<V> {
+    Arc::clone(map.lock().entry(key.clone()).or_insert_with(|| Arc::new(make(key))))
+}
+
+/// Lets containers go that nobody asks for, until the runtime is gone.
+async fn reap(state: Weak<State>, idle: Duration) {
+    loop {
+        tokio::time::sleep((idle / 4).max(Duration::from_millis(10))).await;
+        let Some(state) = state.upgrade() else { return };
+        state.pools.lock().retain(|_, pool| !pool.is_idle(idle));
+        state.servers.lock().retain(|_, servers| !servers.is_idle(idle));
+    }
+}
+
+impl Drop for DockerRuntime {
+    /// Removes the containers that wait for jobs, and waits for that, within the deadline of a call.
+    fn drop(&mut self) {
+        self.state.pools.lock().clear();
+        self.state.servers.lock().clear();
+        self.state.engine.wait_for_removals();
+    }
+}

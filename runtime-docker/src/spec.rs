@@ -1,0 +1,49 @@
+//! What a container is made from.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bollard::models::ContainerCreateBody;
+
+use crate::isolation::{Isolation, SOCKET};
+
+/// Everything that makes containers interchangeable.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Spec {
+    /// The image as the engine knows it.
+    pub(crate) image: Arc<str>,
+    /// Memory of one job, in bytes.
+    pub(crate) memory_bytes: u64,
+    pub(crate) isolation: Arc<Isolation>,
+}
+
+impl Spec {
+    /// A container for one job, which speaks over its standard streams.
+    pub(crate) fn for_one_job(&self) -> ContainerCreateBody {
+        self.body(None)
+    }
+
+    /// A container for many jobs, which connects to the socket in the directory `served_from` of this machine.
+    pub(crate) fn for_many_jobs(&self, served_from: &str) -> ContainerCreateBody {
+        ContainerCreateBody { env: Some(vec![format!("MANIFOLD_SOCKET={SOCKET}")]), ..self.body(Some(served_from)) }
+    }
+
+    fn body(&self, served_from: Option<&str>) -> ContainerCreateBody {
+        ContainerCreateBody {
+            image: Some(self.image.to_string()),
+            // The engine would choose one at random, and the guest would see it.
+            hostname: Some("manifold".to_owned()),
+            user: Some(self.isolation.user.clone()),
+            attach_stdin: Some(true),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            open_stdin: Some(true),
+            // When this process is gone, the guest reads the end of its input.
+            stdin_once: Some(true),
+            tty: Some(false),
+            labels: Some(HashMap::new()),
+            host_config: Some(self.isolation.host_config(self.memory_bytes, served_from)),
+            ..ContainerCreateBody::default()
+        }
+    }
+}

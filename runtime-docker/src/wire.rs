@@ -1,0 +1,208 @@
+//! What connects a guest's process with this one: standard streams, or a socket.
+
+use std::io;
+use std::pin::Pin;
+
+use bollard::container::{AttachContainerResults, LogOutput};
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio_util::io::ReaderStream;
+
+/// What a process wrote.
+enum Piece {
+    Output(Bytes),
+    Diagnostics(Bytes),
+}
+
+/// Both directions.
+pub(crate) struct Wire {
+    pieces: Pin<Box<dyn Stream<Item = io::Result<Piece>> + Send>>,
+    input: Pin<Box<dyn AsyncWrite + Send>>,
+    /// Output that nobody has taken yet.
+    output: BytesMut,
+    /// How much of it has no line end.
+    scanned: usize,
+    has_ended: bool,
+}
+
+/// What was received.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// A line, without its end.
+    Line(Bytes),
+    /// More than the bound, and no line end.
+    TooLong,
+    /// No more than this, which has no line end.
+    End { rest: usize },
+}
+
+impl Wire {
+    pub(crate) fn attached(attached: AttachContainerResults) -> Self {
+        let pieces = attached.output.map(|piece| match piece {
+            Ok(LogOutput::StdErr { message }) => Ok(Piece::Diagnostics(message)),
+            Ok(LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message }) => {
+                Ok(Piece::Output(message))
+            }
+            Err(error) => Err(io::Error::other(error)),
+        });
+        Self::new(Box::pin(pieces), attached.input)
+    }
+
+    pub(crate) fn socket(connection: UnixStream) -> Self {
+        let (output, input) = connection.into_split();
+        Self::new(Box::pin(ReaderStream::new(output).map(|piece| piece.map(Piece::Output))), Box::pin(input))
+    }
+
+    fn new(
+        pieces: Pin<Box<dyn Stream<Item = io::Result<Piece>> + Send>>,
+        input: Pin<Box<dyn AsyncWrite + Send>>,
+    ) -> Self {
+        Self { pieces, input, output: BytesMut::new(), scanned: 0, has_ended: false }
+    }
+
+    /// The next line of at most `bound` bytes. What the process writes beside its output goes to `diagnostics`.
+    pub(crate) async fn line(&mut self, bound: u64, diagnostics: &mut Diagnostics<'_>) -> Received {
+        loop {
+            if let Some(end) = self.output[self.scanned..].iter().position(|byte| *byte == b'\n') {
+                let line = self.output.split_to(self.scanned + end).freeze();
+                let _ = self.output.split_to(1);
+                self.scanned = 0;
+                return Received::Line(line);
+            }
+            self.scanned = self.output.len();
+            if self.scanned as u64 > bound {
+                return Received::TooLong;
+            }
+            if self.has_ended {
+                return Received::End { rest: self.output.len() };
+            }
+            self.receive(diagnostics).await;
+        }
+    }
+
+    /// Sends `text`, and meanwhile takes what comes, for a process may have to write before it reads. Gives up when that is more
+    /// than `bound`.
+    pub(crate) async fn send(&mut self, text: &[u8], bound: u64, diagnostics: &mut Diagnostics<'_>) -> io::Result<()> {
+        let Self { pieces, input, output, has_ended, .. } = self;
+        let mut sending = std::pin::pin!(async {
+            input.write_all(text).await?;
+            input.flush().await
+        });
+        loop {
+            if *has_ended || output.len() as u64 > bound {
+                return sending.await;
+            }
+            tokio::select! {
+                biased;
+                sent = &mut sending => return sent,
+                piece = pieces.next() => keep(piece, output, has_ended, diagnostics),
+            }
+        }
+    }
+
+    /// Whether the process has closed its end already. Does not wait.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        let mut nobody = Diagnostics::default();
+        while !self.has_ended {
+            match futures_util::FutureExt::now_or_never(self.pieces.next()) {
+                Some(piece) => keep(piece, &mut self.output, &mut self.has_ended, &mut nobody),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    async fn receive(&mut self, diagnostics: &mut Diagnostics<'_>) {
+        let piece = self.pieces.next().await;
+        keep(piece, &mut self.output, &mut self.has_ended, diagnostics);
+    }
+}
+
+fn keep(
+    piece: Option<io::Result<Piece>>,
+    output: &mut BytesMut,
+    has_ended: &mut bool,
+    diagnostics: &mut Diagnostics<'_>,
+) {
+    match piece {
+        Some(Ok(Piece::Output(text))) => output.extend_from_slice(&text),
+        Some(Ok(Piece::Diagnostics(text))) => diagnostics.take(&text),
+        // A connection that breaks is one that ends; what ended it is found out from the engine.
+        Some(Err(_)) | None => *has_ended = true,
+    }
+}
+
+/// Takes what a process writes to standard error, and hands it on in lines.
+#[derive(Default)]
+pub(crate) struct Diagnostics<'a> {
+    line: Vec<u8>,
+    log: Option<&'a (dyn Fn(&str) + Send + Sync)>,
+}
+
+/// A longer line is several.
+const LINE: usize = 8192;
+
+impl<'a> Diagnostics<'a> {
+    pub(crate) fn new(log: &'a (dyn Fn(&str) + Send + Sync)) -> Self {
+        Self { line: Vec::new(), log: Some(log) }
+    }
+
+    fn take(&mut self, text: &[u8]) {
+        for part in text.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(part);
+            if part.ends_with(b"\n") || self.line.len() >= LINE {
+                self.flush();
+            }
+        }
+    }
+
+    /// Hands on what has no line end.
+    pub(crate) fn flush(&mut self) {
+        let line = std::mem::take(&mut self.line);
+        if let (Some(log), false) = (self.log, line.is_empty()) {
+            log(String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(&line)).as_ref());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wire(pieces: Vec<Piece>) -> Wire {
+        Wire::new(Box::pin(futures_util::stream::iter(pieces.into_iter().map(Ok))), Box::pin(tokio::io::sink()))
+    }
+
+    fn output(text: &'static str) -> Piece {
+        Piece::Output(Bytes::from_static(text.as_bytes()))
+    }
+
+    #[tokio::test]
+    async fn lines_are_found_wherever_the_pieces_end() {
+        let mut wire = wire(vec![output("{\"a"), output("\":1}\n{}"), output("\n\nhal"), output("f")]);
+        let mut diagnostics = Diagnostics::default();
+        for line in ["{\"a\":1}", "{}", ""] {
+            assert_eq!(wire.line(100, &mut diagnostics).await, Received::Line(line.into()));
+        }
+        assert_eq!(wire.line(100, &mut diagnostics).await, Received::End { rest: 4 });
+        assert!(wire.is_closed());
+    }
+
+    #[tokio::test]
+    async fn a_line_without_end_is_bounded_and_diagnostics_are_lines() {
+        let logged = Mutex::default();
+        let log = |line: &str| logged.lock().unwrap().push(line.to_owned());
+        let error = Piece::Diagnostics(Bytes::from_static(b"one\ntw"));
+        let more = Piece::Diagnostics(Bytes::from_static(b"o\nthree"));
+        let mut wire = wire(vec![error, output("0123456789"), more, output("0123456789\n")]);
+        let mut diagnostics = Diagnostics::new(&log);
+        assert_eq!(wire.line(9, &mut diagnostics).await, Received::TooLong);
+        assert!(matches!(wire.line(100, &mut diagnostics).await, Received::Line(line) if line.len() == 20));
+        diagnostics.flush();
+        assert_eq!(*logged.lock().unwrap(), ["one", "two", "three"]);
+    }
+
+    use std::sync::Mutex;
+}
