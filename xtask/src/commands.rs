@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::process::Command;
 
+use crate::docker;
 use crate::guests;
 use crate::process::{Result, cargo, output, root, run, target};
 use crate::v8;
@@ -25,6 +26,12 @@ pub(crate) fn fold(arguments: &[OsString]) -> Result {
     if !says("--store") && !says("--no-store") {
         manifold.arg("--no-store");
     }
+    // An engine is only looked for when a container is to be run.
+    let mentions = |what: &str| arguments.iter().any(|argument| argument.to_string_lossy().contains(what));
+    let engine = if mentions("docker") || mentions("serving") { docker::engine()? } else { None };
+    if let Some(engine) = &engine {
+        engine.reveal(&mut manifold);
+    }
     run(&mut manifold)
 }
 
@@ -33,7 +40,13 @@ pub(crate) fn test() -> Result {
         .map_err(|problem| format!("{problem}\nThe tests ask git about git's formats. Install git."))?;
     setup()?;
     type_check()?;
-    run(cargo().args(["test", "--release", "--workspace"]).args(exclusion()?).args(selection()?))?;
+    let engine = docker::engine()?;
+    let mut tests = cargo();
+    tests.args(["test", "--release", "--workspace"]).args(exclusion()?).args(selection()?);
+    if let Some(engine) = &engine {
+        engine.reveal(&mut tests);
+    }
+    run(&mut tests)?;
     run(cargo().args(["test", "--quiet", "--package", "manifold-guest"]).current_dir(root().join("fold-guests")))
 }
 
@@ -67,7 +80,7 @@ fn type_check() -> Result {
 pub(crate) fn lint() -> Result {
     setup()?;
     let guests = root().join("fold-guests");
-    let wasm = ["--target", "wasm32-unknown-unknown", "--exclude", "wasip1-guest"];
+    let wasm = ["--target", "wasm32-unknown-unknown", "--exclude", "wasip1-guest", "--exclude", "strange", "--lib"];
     run(cargo().args(["fmt", "--all", "--check"]))?;
     run(cargo().args(["fmt", "--all", "--check"]).current_dir(&guests))?;
     run(cargo()
@@ -78,6 +91,11 @@ pub(crate) fn lint() -> Result {
     run(cargo()
         .args(["clippy", "--quiet", "--workspace"])
         .args(wasm)
+        .args(["--", "-D", "warnings"])
+        .current_dir(&guests))?;
+    // For containers they are programs, and `strange` is nothing else.
+    run(cargo()
+        .args(["clippy", "--quiet", "--workspace", "--exclude", "wasip1-guest", "--bins"])
         .args(["--", "-D", "warnings"])
         .current_dir(&guests))?;
     run(cargo()

@@ -2,13 +2,14 @@
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod commands;
+mod docker;
 mod guests;
 mod process;
 mod toolchain;
 mod v8;
 
 use std::ffi::OsString;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 const USAGE: &str = "\
 cargo xtask <command>
@@ -16,6 +17,7 @@ cargo xtask <command>
   setup              install what is missing and build the guests; quick when nothing is to do
   fold PATH [...]    set-up, then fold PATH twice: computed, and from the memo; further arguments go to `manifold fold`
   test               set-up, then all tests
+  docker COMMAND     run a command beside a container engine: one that is there, or a private one that goes with it
   v8                 put V8's library where the build finds it, from MANIFOLD_V8_ARCHIVE, or leave it to the build's own download
   v8 --from-source   build V8's library from source, once; takes about an hour
   lint               set-up, then formatting, clippy and rustdoc, with warnings as errors
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         ("fold", rest) => commands::fold(rest),
         ("test", []) => commands::test(),
         ("lint", []) => commands::lint(),
+        ("docker", [program, arguments @ ..]) => docker::with_engine(Command::new(program).args(arguments)),
         ("v8", []) => v8::install(),
         ("v8", [option]) if option == "--from-source" => v8::build_from_source(),
         ("help" | "--help" | "-h", _) => {

@@ -1,0 +1,157 @@
+//! A Docker Engine of this process's own: no network, no TCP, data in memory, everything in one directory.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::answers;
+use crate::process::{Result, output, run};
+
+/// A private engine. It is stopped when this is dropped, and by the kernel when this process ends in another way.
+pub(crate) struct PrivateEngine {
+    directory: PathBuf,
+    engine: Child,
+}
+
+/// The beginning of the directories' names. A socket's path may have 107 bytes, so it is not below the target directory.
+const PREFIX: &str = "manifold-docker-";
+/// How long the engine may take to answer, and to stop.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl PrivateEngine {
+    pub(crate) fn start() -> Result<Self> {
+        if output(Command::new("id").arg("-u"))?.trim() != "0" {
+            return Err("Only root can start an engine.".to_owned());
+        }
+        install()?;
+        remove_leftovers();
+        let directory = std::env::temp_dir().join(format!("{PREFIX}{}", std::process::id()));
+        let problem = |error| format!("{} cannot be used: {error}", directory.display());
+        fs::create_dir_all(&directory).map_err(problem)?;
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=4g,mode=711", "tmpfs"]).arg(&directory))?;
+        // crun starts a container in two thirds of the time.
+        let config = r#"{"runtimes": {"crun": {"path": "crun"}}, "default-runtime": "crun"}"#;
+        fs::write(directory.join("daemon.json"), config).map_err(problem)?;
+        let log = File::create(directory.join("log")).map_err(problem)?;
+        let engine = engine_command(&directory)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().map_err(problem)?)
+            .stderr(log)
+            .spawn()
+            .map_err(|error| format!("the engine cannot be started: {error}"))?;
+        let mut started = Self { directory, engine };
+        started.wait_for_answer()?;
+        Ok(started)
+    }
+
+    /// Where it answers, as `DOCKER_HOST` names it.
+    pub(crate) fn endpoint(&self) -> String {
+        format!("unix://{}", self.directory.join("docker.sock").display())
+    }
+
+    fn wait_for_answer(&mut self) -> Result {
+        let start = Instant::now();
+        while !answers(&self.endpoint()) {
+            let ended = self.engine.try_wait().map_err(|error| error.to_string())?;
+            if ended.is_some() || start.elapsed() > PATIENCE {
+                let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+                let lines: Vec<&str> = log.lines().collect();
+                let last = lines[lines.len().saturating_sub(8)..].join("\n");
+                return Err(format!("the engine did not come to answer. Its last words:\n{last}"));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+}
+
+/// The engine, ended by the kernel with its parent, in a mount name space where `crun` does not meet a second cgroup mount.
+fn engine_command(directory: &Path) -> Command {
+    let script = "if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi; exec dockerd \"$@\"";
+    let mut command = Command::new("setpriv");
+    command.args([
+        "--pdeathsig",
+        "TERM",
+        "unshare",
+        "--mount",
+        "--propagation",
+        "slave",
+        "sh",
+        "-c",
+        script,
+        "dockerd",
+    ]);
+    command.arg("--host").arg(format!("unix://{}", directory.join("docker.sock").display()));
+    for (option, file) in [
+        ("--config-file", "daemon.json"),
+        ("--data-root", "data"),
+        ("--exec-root", "exec"),
+        ("--pidfile", "docker.pid"),
+    ] {
+        command.arg(option).arg(directory.join(file));
+    }
+    command.args(["--bridge=none", "--iptables=false", "--ip6tables=false"]);
+    command
+}
+
+/// Makes sure that the engine's programs are there.
+fn install() -> Result {
+    let is_there = |program: &str| {
+        let asked = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        asked.is_ok_and(|status| status.success())
+    };
+    if is_there("dockerd") && is_there("crun") {
+        return Ok(());
+    }
+    if !is_there("apt-get") {
+        return Err("The programs dockerd and crun are not installed.".to_owned());
+    }
+    eprintln!("set-up: installing the packages docker.io and crun");
+    let apt = |words: &[&str]| {
+        let mut apt = Command::new("apt-get");
+        apt.args(words).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
+        run(&mut apt)
+    };
+    apt(&["update", "-qq"])?;
+    apt(&["install", "-qq", "-y", "--no-install-recommends", "docker.io", "crun"])
+}
+
+/// Takes away what the engines of processes that ended in another way have left.
+fn remove_leftovers() {
+    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|pid| pid.parse::<u32>().ok());
+        let engine = fs::read_to_string(entry.path().join("docker.pid")).unwrap_or_default();
+        let lives = |pid: &str| !pid.is_empty() && Path::new("/proc").join(pid).exists();
+        if owner.is_some_and(|owner| !lives(&owner.to_string())) && !lives(engine.trim()) {
+            remove(&entry.path());
+        }
+    }
+}
+
+fn remove(directory: &Path) {
+    // What the engine mounted there first, the inner ones before the outer ones.
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let inside = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new);
+    let inside: Vec<&Path> = inside.filter(|mount| mount.starts_with(directory)).collect();
+    for mount in inside.iter().rev() {
+        let _ = Command::new("umount").arg(mount).status();
+    }
+    let _ = fs::remove_dir_all(directory);
+}
+
+impl Drop for PrivateEngine {
+    fn drop(&mut self) {
+        let pid = self.engine.id().to_string();
+        let stopped = Command::new("kill").args(["-TERM", &pid]).status();
+        let start = Instant::now();
+        while stopped.is_ok() && start.elapsed() < PATIENCE && matches!(self.engine.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.engine.kill();
+        let _ = self.engine.wait();
+        remove(&self.directory);
+    }
+}
