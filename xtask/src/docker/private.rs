@@ -3,6 +3,9 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::answers;
@@ -11,7 +14,8 @@ use crate::process::{Result, output, run};
 /// A private engine. It is stopped when this is dropped, and by the kernel when this process ends in another way.
 pub(crate) struct PrivateEngine {
     directory: PathBuf,
-    engine: Child,
+    stopping: Arc<AtomicBool>,
+    keeper: Option<JoinHandle<()>>,
 }
 
 /// The beginning of the directories' names. A socket's path may have 107 bytes, so it is not below the target directory.
@@ -34,13 +38,12 @@ impl PrivateEngine {
         let config = r#"{"runtimes": {"crun": {"path": "crun"}}, "default-runtime": "crun"}"#;
         fs::write(directory.join("daemon.json"), config).map_err(problem)?;
         let log = File::create(directory.join("log")).map_err(problem)?;
-        let engine = engine_command(&directory)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().map_err(problem)?)
-            .stderr(log)
-            .spawn()
-            .map_err(|error| format!("the engine cannot be started: {error}"))?;
-        let mut started = Self { directory, engine };
+        let stopping = Arc::new(AtomicBool::new(false));
+        let keeper = std::thread::spawn({
+            let (directory, stopping) = (directory.clone(), Arc::clone(&stopping));
+            move || keep(&directory, &log, &stopping)
+        });
+        let started = Self { directory, stopping, keeper: Some(keeper) };
         started.wait_for_answer()?;
         Ok(started)
     }
@@ -50,11 +53,10 @@ impl PrivateEngine {
         format!("unix://{}", self.directory.join("docker.sock").display())
     }
 
-    fn wait_for_answer(&mut self) -> Result {
+    fn wait_for_answer(&self) -> Result {
         let start = Instant::now();
         while !answers(&self.endpoint()) {
-            let ended = self.engine.try_wait().map_err(|error| error.to_string())?;
-            if ended.is_some() || start.elapsed() > PATIENCE {
+            if self.keeper.as_ref().is_none_or(JoinHandle::is_finished) || start.elapsed() > PATIENCE {
                 let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
                 let lines: Vec<&str> = log.lines().collect();
                 let last = lines[lines.len().saturating_sub(8)..].join("\n");
@@ -64,6 +66,46 @@ impl PrivateEngine {
         }
         Ok(())
     }
+}
+
+/// How often an engine that ends is started again.
+const RESTARTS: u32 = 8;
+/// How long what belongs to an engine that was killed may outlive it.
+const LAST_BREATH: Duration = Duration::from_millis(500);
+/// How often is looked whether it has.
+const INTERVAL: Duration = Duration::from_millis(20);
+
+/// Runs the engine until it is to stop. One that ends before that is started again, as the tests that kill it expect. The kernel
+/// ends it with this very thread.
+fn keep(directory: &Path, log: &File, stopping: &AtomicBool) {
+    for _ in 0..RESTARTS {
+        let (Ok(output), Ok(errors)) = (log.try_clone(), log.try_clone()) else { return };
+        let mut command = engine_command(directory);
+        let Ok(mut engine) = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn() else { return };
+        while matches!(engine.try_wait(), Ok(None)) {
+            if stopping.load(Ordering::Relaxed) {
+                return stop(&mut engine);
+            }
+            std::thread::sleep(INTERVAL);
+        }
+        if stopping.load(Ordering::Relaxed) {
+            return;
+        }
+        // Its containerd ends with it, a moment later; the next engine must not take it for one that it can use.
+        std::thread::sleep(LAST_BREATH);
+        let _ = fs::remove_file(directory.join("exec/containerd/containerd.pid"));
+    }
+}
+
+fn stop(engine: &mut Child) {
+    let asked = Command::new("kill").args(["-TERM", &engine.id().to_string()]).status();
+    let start = Instant::now();
+    while asked.is_ok() && start.elapsed() < PATIENCE && matches!(engine.try_wait(), Ok(None)) {
+        std::thread::sleep(INTERVAL);
+    }
+    // Too late for one that has stopped.
+    let _ = engine.kill();
+    let _ = engine.wait();
 }
 
 /// The engine, ended by the kernel with its parent, in a mount name space where `crun` does not meet a second cgroup mount.
@@ -144,14 +186,10 @@ fn remove(directory: &Path) {
 
 impl Drop for PrivateEngine {
     fn drop(&mut self) {
-        let pid = self.engine.id().to_string();
-        let stopped = Command::new("kill").args(["-TERM", &pid]).status();
-        let start = Instant::now();
-        while stopped.is_ok() && start.elapsed() < PATIENCE && matches!(self.engine.try_wait(), Ok(None)) {
-            std::thread::sleep(Duration::from_millis(20));
+        self.stopping.store(true, Ordering::Relaxed);
+        if let Some(keeper) = self.keeper.take() {
+            let _ = keeper.join();
         }
-        let _ = self.engine.kill();
-        let _ = self.engine.wait();
         remove(&self.directory);
     }
 }
