@@ -65,7 +65,8 @@ pub(crate) struct Shared {
     starts: Semaphore,
     removals: Semaphore,
     owner: Owner,
-    count: AtomicU64,
+    /// Which of this process's connections to engines this is.
+    connection: u64,
     containers: Mutex<Containers>,
     fewer: Condvar,
     handle: Handle,
@@ -83,6 +84,10 @@ struct Containers {
 
 /// The label that says which process a container belongs to.
 const OWNER: &str = "io.manifold.owner";
+/// The label that says which of its connections made a container.
+const CONNECTION: &str = "io.manifold.connection";
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+static CONTAINERS: AtomicU64 = AtomicU64::new(0);
 /// How often a removal is tried.
 const REMOVALS: u32 = 3;
 
@@ -101,7 +106,7 @@ impl ContainerEngine {
             starts: Semaphore::new(at_once),
             removals: Semaphore::new(at_once),
             owner: Owner::this_process(),
-            count: AtomicU64::new(0),
+            connection: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
             containers: Mutex::default(),
             fewer: Condvar::new(),
             handle: runtime.handle().clone(),
@@ -201,7 +206,9 @@ impl Shared {
         // Uploads and waits have deadlines of their own.
         let docker = docker.with_timeout(self.options.deadline * 30);
         let docker = self.call(Step::Connect, docker.negotiate_version()).await?;
-        if let Err(error) = self.sweep(&docker, Owner::is_orphan).await {
+        if let Err(error) =
+            self.sweep(&docker, |labels| labels.get(OWNER).is_some_and(|owner| Owner::is_orphan(owner))).await
+        {
             tracing::warn!("orphaned containers may be left: {error}");
         }
         *connected = Some(docker.clone());
@@ -211,7 +218,10 @@ impl Shared {
     /// Creates a container, attaches to it, and starts it.
     pub(crate) async fn launch(self: &Arc<Self>, mut body: ContainerCreateBody) -> Result<Container, EngineError> {
         let shared = Arc::clone(self);
-        let labels = HashMap::from([(OWNER.to_owned(), self.owner.label())]);
+        let labels = HashMap::from([
+            (OWNER.to_owned(), self.owner.label()),
+            (CONNECTION.to_owned(), self.connection.to_string()),
+        ]);
         body.labels.get_or_insert_default().extend(labels);
         self.spawn(async move {
             let docker = shared.docker().await?;
@@ -240,7 +250,7 @@ impl Shared {
             return Err(EngineError::Refused { step: Step::Create, code: 503, message });
         }
         containers.alive += 1;
-        let name = format!("manifold-{}-{}", std::process::id(), self.count.fetch_add(1, Ordering::Relaxed));
+        let name = format!("manifold-{}-{}", self.owner.name(), CONTAINERS.fetch_add(1, Ordering::Relaxed));
         Ok(Container { shared: Arc::clone(self), name, wire: Mutex::new(None), removed: false })
     }
 
@@ -278,13 +288,18 @@ impl Shared {
         }
     }
 
-    /// Removes the containers whose owner's label is such that `unwanted`.
-    async fn sweep(&self, docker: &Docker, unwanted: impl Fn(&str) -> bool) -> Result<(), EngineError> {
+    /// Removes the containers whose labels say that they are `unwanted`.
+    async fn sweep(
+        &self,
+        docker: &Docker,
+        unwanted: impl Fn(&HashMap<String, String>) -> bool,
+    ) -> Result<(), EngineError> {
         let filters = HashMap::from([("label", vec![OWNER])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         for container in self.call(Step::List, docker.list_containers(Some(options))).await? {
-            let label = container.labels.as_ref().and_then(|labels| labels.get(OWNER));
-            let (Some(id), true) = (container.id, label.is_some_and(|label| unwanted(label))) else { continue };
+            let (Some(id), true) = (container.id, container.labels.is_some_and(|labels| unwanted(&labels))) else {
+                continue;
+            };
             let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
             match self.call(Step::Remove, docker.remove_container(&id, Some(options))).await {
                 Ok(()) | Err(EngineError::Refused { code: 404 | 409, .. }) => {}
@@ -297,8 +312,11 @@ impl Shared {
     /// Removes whatever this process still has. There is nothing to do in an engine that was never reached.
     async fn remove_own(&self) -> Result<(), EngineError> {
         let Some(docker) = self.docker.lock().await.clone() else { return Ok(()) };
-        let own = self.owner.label();
-        self.sweep(&docker, |label| label == own).await
+        let (owner, connection) = (self.owner.label(), self.connection.to_string());
+        let is_own = |labels: &HashMap<String, String>| {
+            labels.get(OWNER) == Some(&owner) && labels.get(CONNECTION) == Some(&connection)
+        };
+        self.sweep(&docker, is_own).await
     }
 
     /// Blocks until nothing is being removed any more, or until the deadline of a call has passed.

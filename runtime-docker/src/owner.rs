@@ -23,6 +23,11 @@ impl Owner {
         format!("{}/{}/{}", self.place, self.pid, self.began)
     }
 
+    /// What its containers' names have in common, and no others.
+    pub(crate) fn name(&self) -> String {
+        format!("{}-{}", self.pid, self.began)
+    }
+
     /// Whether a label names a process of this machine that is no more. What cannot be told is none.
     pub(crate) fn is_orphan(label: &str) -> bool {
         let mut parts = label.rsplitn(3, '/');

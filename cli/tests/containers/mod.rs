@@ -1,6 +1,7 @@
 //! A dispatcher with containers, for tests; and what to do where there is no engine.
 #![allow(dead_code)]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use manifold::guests::{self, ContainerPrograms, Hosts};
@@ -115,6 +116,12 @@ impl Fixture {
         let args = self.dispatcher.put_tree(entries).unwrap();
         let completion = self.dispatcher.run(Invocation::new(image, args).std(self.std)).await?;
         Ok(String::from_utf8_lossy(&self.dispatcher.read(completion.outcome.id)?.content).into_owned())
+    }
+
+    /// The requests for an image that were run so far.
+    pub(crate) fn requests_for(&self, image: &str) -> BTreeSet<ObjectId> {
+        let started = self.journal.started.lock().unwrap();
+        started.iter().filter(|(_, started)| started == image).map(|(request, _)| *request).collect()
     }
 
     pub(crate) fn runs(&self) -> usize {
