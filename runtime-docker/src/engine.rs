@@ -150,6 +150,11 @@ impl ContainerEngine {
             .await
     }
 
+    /// The labels of the containers that are made through this.
+    pub fn labels(&self) -> HashMap<String, String> {
+        self.shared.labels()
+    }
+
     /// Takes no more jobs, and waits until every container that nobody uses any more is removed.
     ///
     /// # Errors
@@ -215,14 +220,14 @@ impl Shared {
         Ok(docker)
     }
 
+    fn labels(&self) -> HashMap<String, String> {
+        HashMap::from([(OWNER.to_owned(), self.owner.label()), (CONNECTION.to_owned(), self.connection.to_string())])
+    }
+
     /// Creates a container, attaches to it, and starts it.
     pub(crate) async fn launch(self: &Arc<Self>, mut body: ContainerCreateBody) -> Result<Container, EngineError> {
         let shared = Arc::clone(self);
-        let labels = HashMap::from([
-            (OWNER.to_owned(), self.owner.label()),
-            (CONNECTION.to_owned(), self.connection.to_string()),
-        ]);
-        body.labels.get_or_insert_default().extend(labels);
+        body.labels = Some(self.labels());
         self.spawn(async move {
             let docker = shared.docker().await?;
             let Ok(_turn) = shared.starts.acquire().await else { return Err(EngineError::Closed) };
@@ -312,11 +317,8 @@ impl Shared {
     /// Removes whatever this process still has. There is nothing to do in an engine that was never reached.
     async fn remove_own(&self) -> Result<(), EngineError> {
         let Some(docker) = self.docker.lock().await.clone() else { return Ok(()) };
-        let (owner, connection) = (self.owner.label(), self.connection.to_string());
-        let is_own = |labels: &HashMap<String, String>| {
-            labels.get(OWNER) == Some(&owner) && labels.get(CONNECTION) == Some(&connection)
-        };
-        self.sweep(&docker, is_own).await
+        let own = self.labels();
+        self.sweep(&docker, |labels| own.iter().all(|(name, value)| labels.get(name) == Some(value))).await
     }
 
     /// Blocks until nothing is being removed any more, or until the deadline of a call has passed.
@@ -351,8 +353,14 @@ pub(crate) struct Death {
     pub(crate) exit_code: i64,
 }
 
+/// Waits for a container's end for some time. What it ended with is not told here: bollard takes any code but 0 for an error.
+async fn wait_for_end(docker: &Docker, name: &str, patience: Duration) {
+    let mut ends = docker.wait_container(name, None::<WaitContainerOptions>);
+    let _ = tokio::time::timeout(patience, ends.next()).await;
+}
+
 /// How long a process may take to end after it has closed its standard output.
-const LAST_BREATH: Duration = Duration::from_secs(2);
+pub(crate) const LAST_BREATH: Duration = Duration::from_secs(2);
 
 impl Container {
     /// The standard streams. They are given out once.
@@ -360,39 +368,19 @@ impl Container {
         self.wire.lock().take()
     }
 
-    /// How it ended; `None` when it has not.
-    pub(crate) async fn death(&self) -> Result<Option<Death>, EngineError> {
+    /// How it ended; `None` when it has not within `patience`.
+    pub(crate) async fn death(&self, patience: Duration) -> Result<Option<Death>, EngineError> {
         let (shared, name) = (Arc::clone(&self.shared), self.name.clone());
         self.shared
             .spawn(async move {
                 let docker = shared.docker().await?;
-                let ended = async {
-                    // The code comes with the state; an end with another code than 0 is an error here.
-                    docker.wait_container(&name, None::<WaitContainerOptions>).next().await;
-                };
-                let _ = tokio::time::timeout(LAST_BREATH, ended).await;
+                wait_for_end(&docker, &name, patience).await;
                 let container = shared.call(Step::Inspect, docker.inspect_container(&name, None)).await?;
-                let state = container.state.unwrap_or_default();
-                let ContainerState { running, oom_killed, exit_code, .. } = state;
+                let ContainerState { running, oom_killed, exit_code, .. } = container.state.unwrap_or_default();
                 Ok((running != Some(true)).then(|| Death {
                     out_of_memory: oom_killed == Some(true),
                     exit_code: exit_code.unwrap_or_default(),
                 }))
-            })
-            .await
-    }
-
-    /// Whether its first process has ended, as far as the engine knows now.
-    pub(crate) async fn has_ended(&self) -> Result<bool, EngineError> {
-        let (shared, name) = (Arc::clone(&self.shared), self.name.clone());
-        self.shared
-            .spawn(async move {
-                let docker = shared.docker().await?;
-                match shared.call(Step::Inspect, docker.inspect_container(&name, None)).await {
-                    Ok(container) => Ok(container.state.and_then(|state| state.running) != Some(true)),
-                    Err(EngineError::Refused { code: 404, .. }) => Ok(true),
-                    Err(error) => Err(error),
-                }
             })
             .await
     }
@@ -404,10 +392,7 @@ impl Container {
         self.shared
             .spawn(async move {
                 let docker = shared.docker().await?;
-                let ended = async {
-                    docker.wait_container(&name, None::<WaitContainerOptions>).next().await;
-                };
-                let _ = tokio::time::timeout(LAST_BREATH, ended).await;
+                wait_for_end(&docker, &name, LAST_BREATH).await;
                 let removed = shared.remove(&name).await;
                 if removed.is_err() {
                     shared.dispose(name);

@@ -12,7 +12,7 @@ use manifold_runtime_api::{
 use parking_lot::Mutex;
 
 use crate::conversation::{End, converse};
-use crate::engine::{Container, ContainerEngine, Shared};
+use crate::engine::{Container, ContainerEngine, LAST_BREATH, Shared};
 use crate::error::EngineError;
 use crate::image;
 use crate::isolation::Isolation;
@@ -314,7 +314,7 @@ impl State {
     /// What it means that a container's guest says no more.
     async fn silence(&self, spec: &Spec, session: &Session, container: &Container, half: bool) -> Attempt {
         const KILLED: i64 = 128 + 9;
-        let death = match container.death().await {
+        let death = match container.death(LAST_BREATH).await {
             Ok(Some(death)) => death,
             Ok(None) => return done(session, Error::abi_violation("it closed its standard output and went on")),
             Err(EngineError::Refused { code: 404, .. }) => return lost("the container was removed by somebody else"),
@@ -349,13 +349,13 @@ impl State {
                 server.retire();
                 done(session, error)
             }
-            End::Silence { half } => match server.container.has_ended().await {
-                Ok(true) => {
+            End::Silence { half } => match server.container.death(SIGN_OF_LIFE).await {
+                Ok(Some(_)) | Err(EngineError::Refused { code: 404, .. }) => {
                     server.retire();
                     lost("the container that serves this image ended")
                 }
-                Ok(false) if half => done(session, Error::abi_violation("it ended in the middle of a line")),
-                Ok(false) => {
+                Ok(None) if half => done(session, Error::abi_violation("it ended in the middle of a line")),
+                Ok(None) => {
                     let trap = "the process ended without an outcome".to_owned();
                     done(session, Error::new(Reason::Trapped { trap }))
                 }
@@ -367,6 +367,9 @@ impl State {
         }
     }
 }
+
+/// How long the end of a container may come after the end of its processes.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 
 fn done(session: &Session, error: Error) -> Attempt {
     Attempt::Done(session.finish(Err(error)))

@@ -1,6 +1,5 @@
 //! What a container is made from.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bollard::models::ContainerCreateBody;
@@ -41,7 +40,6 @@ impl Spec {
             // When this process is gone, the guest reads the end of its input.
             stdin_once: Some(true),
             tty: Some(false),
-            labels: Some(HashMap::new()),
             host_config: Some(self.isolation.host_config(self.memory_bytes, served_from)),
             ..ContainerCreateBody::default()
         }
