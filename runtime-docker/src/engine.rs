@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 
 use crate::error::{EngineError, Step};
 use crate::owner::Owner;
+use crate::retry::retrying;
 use crate::wire::Wire;
 
 /// A container engine. Cloning is cheap, and clones share everything.
@@ -69,6 +70,8 @@ pub(crate) struct Shared {
     connection: u64,
     containers: Mutex<Containers>,
     fewer: Condvar,
+    /// When, and why, the engine was given up last.
+    lost: Mutex<Option<(Instant, EngineError)>>,
     handle: Handle,
     runtime: Mutex<Option<Runtime>>,
 }
@@ -88,6 +91,8 @@ const OWNER: &str = "io.manifold.owner";
 const CONNECTION: &str = "io.manifold.connection";
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 static CONTAINERS: AtomicU64 = AtomicU64::new(0);
+/// How long nobody tries to reach an engine that was given up.
+const LOST: Duration = Duration::from_millis(500);
 /// How often a removal is tried.
 const REMOVALS: u32 = 3;
 
@@ -109,6 +114,7 @@ impl ContainerEngine {
             connection: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
             containers: Mutex::default(),
             fewer: Condvar::new(),
+            lost: Mutex::new(None),
             handle: runtime.handle().clone(),
             runtime: Mutex::new(Some(runtime)),
         };
@@ -224,8 +230,25 @@ impl Shared {
         HashMap::from([(OWNER.to_owned(), self.owner.label()), (CONNECTION.to_owned(), self.connection.to_string())])
     }
 
-    /// Creates a container, attaches to it, and starts it.
-    pub(crate) async fn launch(self: &Arc<Self>, mut body: ContainerCreateBody) -> Result<Container, EngineError> {
+    /// Creates a container, attaches to it, and starts it; again if that may help. When the engine could not be reached, the next
+    /// ones fail at once for a while: a thousand frames that each try again would take minutes to say so.
+    pub(crate) async fn launch(self: &Arc<Self>, body: ContainerCreateBody) -> Result<Container, EngineError> {
+        if let Some(error) = self.recent_loss() {
+            return Err(error);
+        }
+        let launched = retrying(|| self.launch_once(body.clone())).await;
+        if let Err(error @ EngineError::Unreachable { .. }) = &launched {
+            *self.lost.lock() = Some((Instant::now(), error.clone()));
+        }
+        launched
+    }
+
+    /// Why the engine could not be reached a moment ago.
+    pub(crate) fn recent_loss(&self) -> Option<EngineError> {
+        self.lost.lock().as_ref().filter(|(since, _)| since.elapsed() < LOST).map(|(_, error)| error.clone())
+    }
+
+    async fn launch_once(self: &Arc<Self>, mut body: ContainerCreateBody) -> Result<Container, EngineError> {
         let shared = Arc::clone(self);
         body.labels = Some(self.labels());
         self.spawn(async move {

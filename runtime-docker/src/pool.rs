@@ -9,7 +9,6 @@ use tokio::sync::oneshot;
 
 use crate::engine::{Container, Shared};
 use crate::error::EngineError;
-use crate::retry::retrying;
 use crate::spec::Spec;
 use crate::wire::Wire;
 
@@ -79,7 +78,7 @@ impl Pool {
         for _ in 0..missing {
             let pool = Arc::clone(self);
             self.engine.handle().spawn(async move {
-                let started = retrying(|| pool.start()).await;
+                let started = pool.start().await;
                 pool.deliver(started);
             });
         }

@@ -17,7 +17,7 @@ use crate::error::EngineError;
 use crate::image;
 use crate::isolation::Isolation;
 use crate::pool::Pool;
-use crate::retry::{ATTEMPTS, pause, retrying};
+use crate::retry::{ATTEMPTS, pause};
 use crate::serving::{Place, Servers};
 use crate::spec::Spec;
 use crate::wire::Wire;
@@ -220,7 +220,9 @@ impl Runtime for DockerRuntime {
             };
             match came_of_it {
                 Attempt::Done(result) => return result,
-                Attempt::Lost(error) if attempt == ATTEMPTS => return Err(error),
+                Attempt::Lost(error) if attempt == ATTEMPTS || self.state.engine.recent_loss().is_some() => {
+                    return Err(error);
+                }
                 Attempt::Lost(error) => tracing::debug!("attempt {attempt}: {error}"),
             }
             tokio::time::sleep(pause(attempt)).await;
@@ -284,7 +286,7 @@ impl State {
     /// Runs a job in a container of its own.
     async fn attempt_alone(&self, spec: &Spec, session: &Session) -> Attempt {
         let taken = match self.mode {
-            Mode::Fresh => retrying(|| self.launch(spec)).await,
+            Mode::Fresh => self.launch(spec).await,
             Mode::Parked | Mode::Serving => self.pool(spec.clone()).take().await,
         };
         let (container, mut wire) = match taken {

@@ -16,7 +16,6 @@ use tokio::task::AbortHandle;
 
 use crate::engine::{Container, Shared};
 use crate::error::{EngineError, Step};
-use crate::retry::retrying;
 use crate::spec::Spec;
 use crate::wire::{Diagnostics, Received, Wire};
 
@@ -68,7 +67,7 @@ impl Servers {
             match servers.iter().find(|server| server.jobs.load(Ordering::Relaxed) < self.jobs) {
                 Some(server) => Place::new(Arc::clone(server)),
                 None => {
-                    let server = Arc::new(retrying(|| self.start()).await?);
+                    let server = Arc::new(self.start().await?);
                     servers.push(Arc::clone(&server));
                     Place::new(server)
                 }
@@ -107,7 +106,7 @@ impl Servers {
         let mut servers = self.servers.lock().await;
         servers.retain(|server| server.takes_jobs());
         if servers.is_empty() {
-            servers.push(Arc::new(retrying(|| self.start()).await?));
+            servers.push(Arc::new(self.start().await?));
         }
         Ok(())
     }
