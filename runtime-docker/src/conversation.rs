@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use manifold_runtime_api::abi::Session;
-use manifold_runtime_api::{Error, Limit};
+use manifold_runtime_api::{Error, Limit, MemoryReservation};
 
 use crate::wire::{Diagnostics, Received, Wire};
 
@@ -20,7 +20,7 @@ pub(crate) enum End {
 /// Talks until the job is settled. Only the time in which the guest does not answer counts as its computing time.
 ///
 /// A guest's job is over when its outcome is named: what it says after that is not heard.
-pub(crate) async fn converse(wire: &mut Wire, session: &Session) -> End {
+pub(crate) async fn converse(wire: &mut Wire, session: &Session, memory: &mut Buffers) -> End {
     let limits = session.job().limits;
     let bound = limits.guest_request_bytes;
     let log = |line: &str| session.log(line);
@@ -34,7 +34,13 @@ pub(crate) async fn converse(wire: &mut Wire, session: &Session) -> End {
             Some(Received::End { rest }) => break End::Silence { half: rest > 0 },
             None => break too_long(),
         };
+        if let Err(breach) = memory.hold(line.len()) {
+            break End::Stopped(breach.into());
+        }
         let mut reply = session.call(&line).await.body;
+        if let Err(breach) = memory.hold(reply.len()) {
+            break End::Stopped(breach.into());
+        }
         if session.has_ended() {
             break End::Settled;
         }
@@ -51,6 +57,26 @@ pub(crate) async fn converse(wire: &mut Wire, session: &Session) -> End {
     };
     diagnostics.flush();
     end
+}
+
+/// What a job's requests and responses take here of its call's memory.
+pub(crate) struct Buffers {
+    reservation: MemoryReservation,
+    held: u64,
+}
+
+impl Buffers {
+    pub(crate) fn new(reservation: MemoryReservation) -> Self {
+        Self { reservation, held: 0 }
+    }
+
+    /// Charges a text, unless there was one as long before.
+    fn hold(&mut self, bytes: usize) -> Result<(), Limit> {
+        let more = (bytes as u64).saturating_sub(self.held);
+        self.reservation.grow(more)?;
+        self.held += more;
+        Ok(())
+    }
 }
 
 /// How long the answer to `out` may take to get through.

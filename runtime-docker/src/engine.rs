@@ -82,6 +82,10 @@ struct Containers {
     alive: usize,
     /// How many of them are being removed.
     leaving: usize,
+    /// How many are being started.
+    coming: usize,
+    /// Those that could not be removed.
+    stuck: Vec<String>,
     closed: bool,
 }
 
@@ -93,8 +97,6 @@ static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 static CONTAINERS: AtomicU64 = AtomicU64::new(0);
 /// How long nobody tries to reach an engine that was given up.
 const LOST: Duration = Duration::from_millis(500);
-/// How often a removal is tried.
-const REMOVALS: u32 = 3;
 
 impl ContainerEngine {
     /// The engine that `options` describe. It is not connected to yet.
@@ -131,6 +133,7 @@ impl ContainerEngine {
             .spawn(async move {
                 let docker = shared.docker().await?;
                 let version = shared.call(Step::Connect, docker.version()).await?;
+                *shared.lost.lock() = None;
                 let name = version.platform.map_or_else(|| "engine".to_owned(), |platform| platform.name);
                 Ok(format!("{name} {}", version.version.unwrap_or_default()).trim().to_owned())
             })
@@ -168,7 +171,7 @@ impl ContainerEngine {
     /// removes them.
     pub fn close(&self) -> Result<(), EngineError> {
         self.shared.containers.lock().closed = true;
-        self.shared.wait_for_removals();
+        self.shared.wait_for_calm(self.shared.options.deadline);
         let shared = Arc::clone(&self.shared);
         let (done, end) = std::sync::mpsc::channel();
         self.shared.handle.spawn(async move {
@@ -197,12 +200,32 @@ impl Shared {
         step: Step,
         call: impl Future<Output = Result<T, bollard::errors::Error>>,
     ) -> Result<T, EngineError> {
-        let Self { options: EngineOptions { endpoint, deadline, .. }, .. } = self;
-        match tokio::time::timeout(*deadline, call).await {
+        let deadline = &self.options.deadline;
+        self.call_within(*deadline, step, call).await
+    }
+
+    /// Makes one call that may take longer than others.
+    pub(crate) async fn call_within<T>(
+        &self,
+        deadline: Duration,
+        step: Step,
+        call: impl Future<Output = Result<T, bollard::errors::Error>>,
+    ) -> Result<T, EngineError> {
+        let endpoint = &self.options.endpoint;
+        match tokio::time::timeout(deadline, call).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(EngineError::new(endpoint, step, error)),
-            Err(_) => Err(EngineError::TimedOut { endpoint: endpoint.clone(), step, deadline: *deadline }),
+            Err(_) => {
+                let error = EngineError::TimedOut { endpoint: endpoint.clone(), step, deadline };
+                // Whoever waits for a turn would wait as long again.
+                self.give_up(&error);
+                Err(error)
+            }
         }
+    }
+
+    fn give_up(&self, error: &EngineError) {
+        *self.lost.lock() = Some((Instant::now(), error.clone()));
     }
 
     /// The client. Connects first, and removes what others have left, if nobody has yet.
@@ -211,6 +234,7 @@ impl Shared {
         if let Some(docker) = &*connected {
             return Ok(docker.clone());
         }
+        self.check_recent_loss()?;
         let endpoint = &self.options.endpoint;
         let docker =
             Docker::connect_with_host(endpoint).map_err(|error| EngineError::new(endpoint, Step::Connect, error))?;
@@ -233,19 +257,20 @@ impl Shared {
     /// Creates a container, attaches to it, and starts it; again if that may help. When the engine could not be reached, the next
     /// ones fail at once for a while: a thousand frames that each try again would take minutes to say so.
     pub(crate) async fn launch(self: &Arc<Self>, body: ContainerCreateBody) -> Result<Container, EngineError> {
-        if let Some(error) = self.recent_loss() {
-            return Err(error);
-        }
+        self.check_recent_loss()?;
         let launched = retrying(|| self.launch_once(body.clone())).await;
         if let Err(error @ EngineError::Unreachable { .. }) = &launched {
-            *self.lost.lock() = Some((Instant::now(), error.clone()));
+            self.give_up(error);
         }
         launched
     }
 
-    /// Why the engine could not be reached a moment ago.
-    pub(crate) fn recent_loss(&self) -> Option<EngineError> {
-        self.lost.lock().as_ref().filter(|(since, _)| since.elapsed() < LOST).map(|(_, error)| error.clone())
+    /// Fails if the engine could not be reached a moment ago.
+    pub(crate) fn check_recent_loss(&self) -> Result<(), EngineError> {
+        match &*self.lost.lock() {
+            Some((since, error)) if since.elapsed() < LOST => Err(error.clone()),
+            _ => Ok(()),
+        }
     }
 
     async fn launch_once(self: &Arc<Self>, mut body: ContainerCreateBody) -> Result<Container, EngineError> {
@@ -254,9 +279,16 @@ impl Shared {
         self.spawn(async move {
             let docker = shared.docker().await?;
             let Ok(_turn) = shared.starts.acquire().await else { return Err(EngineError::Closed) };
+            shared.check_recent_loss()?;
             let container = shared.name_container()?;
+            let _coming = shared.is_coming();
             let options = CreateContainerOptionsBuilder::new().name(&container.name).build();
-            shared.call(Step::Create, docker.create_container(Some(options), body)).await?;
+            if let Err(error) = shared.call(Step::Create, docker.create_container(Some(options), body)).await {
+                if matches!(error, EngineError::TimedOut { .. }) {
+                    shared.remove_later(container.name.clone());
+                }
+                return Err(error);
+            }
             let options =
                 AttachContainerOptionsBuilder::new().stream(true).stdin(true).stdout(true).stderr(true).build();
             let attached = shared.call(Step::Attach, docker.attach_container(&container.name, Some(options))).await?;
@@ -274,8 +306,7 @@ impl Shared {
             return Err(EngineError::Closed);
         }
         if containers.alive >= self.options.containers {
-            let message = format!("this process has {} containers, and may not have more", containers.alive);
-            return Err(EngineError::Refused { step: Step::Create, code: 503, message });
+            return Err(EngineError::TooMany { count: containers.alive });
         }
         containers.alive += 1;
         let name = format!("manifold-{}-{}", self.owner.name(), CONTAINERS.fetch_add(1, Ordering::Relaxed));
@@ -287,15 +318,42 @@ impl Shared {
         self.containers.lock().leaving += 1;
         let shared = Arc::clone(self);
         self.handle.spawn(async move {
-            for attempt in 1..=REMOVALS {
-                match shared.remove(&name).await {
-                    Ok(()) => break,
-                    Err(error) => tracing::warn!("container {name} (attempt {attempt}): {error}"),
+            let removed = retrying(|| shared.remove(&name)).await;
+            let stuck = {
+                let mut containers = shared.containers.lock();
+                match &removed {
+                    Ok(()) => std::mem::take(&mut containers.stuck),
+                    Err(_) => {
+                        containers.stuck.push(name.clone());
+                        Vec::new()
+                    }
                 }
-                tokio::time::sleep(Duration::from_millis(100) * attempt).await;
+            };
+            if let Err(error) = removed {
+                tracing::warn!("container {name} stays for now: {error}");
+            }
+            // What works for one may work for those for which it did not.
+            for name in stuck {
+                shared.containers.lock().alive += 1;
+                shared.dispose(name);
             }
             shared.has_left(true);
         });
+    }
+
+    /// Removes what an engine makes after all, that did not answer in time when it was asked to.
+    fn remove_later(self: &Arc<Self>, name: String) {
+        let shared = Arc::clone(self);
+        self.handle.spawn(async move {
+            tokio::time::sleep(shared.options.deadline).await;
+            let _ = shared.remove(&name).await;
+        });
+    }
+
+    /// Counts a container that is being started, until this is dropped.
+    fn is_coming(self: &Arc<Self>) -> Coming {
+        self.containers.lock().coming += 1;
+        Coming(Arc::clone(self))
     }
 
     fn has_left(&self, was_leaving: bool) {
@@ -344,11 +402,23 @@ impl Shared {
         self.sweep(&docker, |labels| own.iter().all(|(name, value)| labels.get(name) == Some(value))).await
     }
 
-    /// Blocks until nothing is being removed any more, or until the deadline of a call has passed.
-    pub(crate) fn wait_for_removals(&self) {
-        let deadline = Instant::now() + self.options.deadline;
+    /// Blocks until nothing is being started or removed any more, or until `patience` is over.
+    pub(crate) fn wait_for_calm(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
         let mut containers = self.containers.lock();
-        while containers.leaving > 0 && !self.fewer.wait_until(&mut containers, deadline).timed_out() {}
+        while containers.leaving + containers.coming > 0
+            && !self.fewer.wait_until(&mut containers, deadline).timed_out()
+        {}
+    }
+}
+
+/// A container that is being started.
+struct Coming(Arc<Shared>);
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        self.0.containers.lock().coming -= 1;
+        self.0.fewer.notify_all();
     }
 }
 

@@ -82,6 +82,22 @@ pub enum EngineError {
         /// Its own words.
         message: String,
     },
+    /// There are as many containers as this process may have.
+    #[error("this process has {count} containers, and may not have more at one time")]
+    TooMany {
+        /// How many there are.
+        count: usize,
+    },
+    /// A container that was to serve jobs does not.
+    #[error("the container of {image} {problem}")]
+    NotServing {
+        /// The image.
+        image: String,
+        /// What it did instead.
+        problem: String,
+        /// Whether another one may.
+        status: Status,
+    },
     /// It has been closed by this process.
     #[error("this process has closed its connection to the container engine")]
     Closed,
@@ -102,8 +118,12 @@ impl EngineError {
     /// Whether trying again may help.
     pub fn status(&self) -> Status {
         match self {
-            Self::Unreachable { .. } | Self::TimedOut { .. } => Status::Transient,
-            Self::Refused { code, message, .. } if *code >= 500 && !is_about_the_image(message) => Status::Transient,
+            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::TooMany { .. } => Status::Transient,
+            Self::NotServing { status, .. } => *status,
+            Self::Refused { step: Step::Start, message, .. } if is_about_the_image(message) => Status::Permanent,
+            // Somebody else has removed it in the meantime.
+            Self::Refused { step: Step::Attach | Step::Start, code: 404 | 409, .. } => Status::Transient,
+            Self::Refused { code, .. } if *code >= 500 => Status::Transient,
             Self::Refused { .. } | Self::Closed => Status::Permanent,
         }
     }
@@ -122,11 +142,12 @@ impl EngineError {
     }
 }
 
-/// Engines answer 400 or 500 when an image's program is not there or cannot be run.
+/// Engines answer 400, 404 or 500 when an image's program is not there or cannot be run, in the words of their runtimes.
 fn is_about_the_image(message: &str) -> bool {
-    ["executable file", "no such file", "exec format", "permission denied"]
-        .iter()
-        .any(|words| message.to_ascii_lowercase().contains(words))
+    let message = message.to_ascii_lowercase();
+    let about_a_program = message.contains("exec");
+    about_a_program
+        && ["no such file", "not found", "permission denied", "exec format"].iter().any(|words| message.contains(words))
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {

@@ -10,11 +10,12 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bollard::query_parameters::ImportImageOptionsBuilder;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use manifold_runtime_api::{EntryMode, Error, Host, Limit, ObjectId, ObjectKind, Reason, Result, Tree};
+use manifold_runtime_api::{EntryMode, Error, Host, Limit, ObjectId, ObjectKind, Reason, Result, Status, Tree};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
@@ -63,7 +64,9 @@ pub(crate) async fn load(engine: &Arc<Shared>, tree: ObjectId, host: &dyn Host, 
         Ok(_) | Err(EngineError::Refused { code: 404, .. }) => {}
         Err(error) => return Err(error.into()),
     }
-    let archive = Archive { host, module: tree, left: bound, bound }.write(&name).await?;
+    let (archive, bytes) = Archive { host, module: tree, left: bound, bound }.write(&name).await?;
+    // Ten megabytes a second, whatever else the disk does.
+    let patience = engine.options.deadline + Duration::from_secs(bytes / 10_000_000);
     let shared = Arc::clone(engine);
     engine
         .spawn(async move {
@@ -71,8 +74,7 @@ pub(crate) async fn load(engine: &Arc<Shared>, tree: ObjectId, host: &dyn Host, 
             let options = ImportImageOptionsBuilder::new().quiet(true).build();
             let archive = ReaderStream::with_capacity(tokio::fs::File::from_std(archive), 1 << 16);
             let loading = docker.import_image_stream(options, archive, None);
-            // Each message is a sign of life, and there are few.
-            shared.call(Step::Load, loading.try_for_each(async |_| Ok(()))).await
+            shared.call_within(patience, Step::Load, loading.try_for_each(async |_| Ok(()))).await
         })
         .await?;
     Ok(name)
@@ -87,7 +89,7 @@ struct Archive<'a> {
 
 impl Archive<'_> {
     /// The image as `docker load` takes it.
-    async fn write(mut self, name: &str) -> Result<File> {
+    async fn write(mut self, name: &str) -> Result<(File, u64)> {
         let tree = self.host.tree(self.module).await?;
         let mut config = self.config(&tree).await?;
         let mut layers = Vec::new();
@@ -112,8 +114,9 @@ impl Archive<'_> {
             archive.append_data(&mut header, name, &layer.file).map_err(no_room)?;
         }
         let mut file = archive.into_inner().map_err(no_room)?;
+        let bytes = file.stream_position().map_err(no_room)?;
         file.seek(SeekFrom::Start(0)).map_err(no_room)?;
-        Ok(file)
+        Ok((file, bytes))
     }
 
     /// The configuration, without the layers.
@@ -137,6 +140,14 @@ impl Archive<'_> {
         };
         // What only this program decides about.
         run.retain(|key, _| ["Entrypoint", "Cmd", "Env", "WorkingDir"].contains(&key.as_str()));
+        for (key, value) in &run {
+            let is_text_list = || value.as_array().is_some_and(|items| items.iter().all(Value::is_string));
+            if value.is_null() || (key == "WorkingDir" && value.is_string()) || (key != "WorkingDir" && is_text_list())
+            {
+                continue;
+            }
+            return Err(self.bad(&format!("the `{key}` in its config.json has the wrong type")));
+        }
         run.insert("Labels".to_owned(), json!({ TREE: self.module.to_string() }));
         let architecture = match std::env::consts::ARCH {
             "x86_64" => "amd64",
@@ -154,6 +165,10 @@ impl Archive<'_> {
     /// The layers' trees, the lowest first.
     fn layers(&self, tree: &Tree) -> Result<Vec<ObjectId>> {
         if tree.get("config.json").is_none() {
+            // In a layer it takes something away, and in a root file system it would be lost.
+            if let Some(entry) = tree.entries().iter().find(|entry| entry.name.starts_with(b".wh.")) {
+                return Err(self.bad(&format!("{} is no name for a file of a root file system", entry.name)));
+            }
             return Ok(vec![self.module]);
         }
         let mut layers = Vec::new();
@@ -178,18 +193,21 @@ impl Archive<'_> {
             match mode {
                 EntryMode::Tree => {
                     if !path.as_os_str().is_empty() {
-                        self.charge(HEADER)?;
                         let mut header = header(EntryType::Directory, 0o755, 0);
                         builder.append_data(&mut header, &path, io::empty()).map_err(no_room)?;
                     }
                     let tree = self.host.tree(id).await?;
                     // The last one pushed is the next.
-                    open.extend(
-                        tree.entries()
-                            .iter()
-                            .rev()
-                            .map(|entry| (path.join(OsStr::from_bytes(&entry.name)), entry.mode, entry.id)),
-                    );
+                    for entry in tree.entries().iter().rev() {
+                        let path = path.join(OsStr::from_bytes(&entry.name));
+                        let bytes = path.as_os_str().len();
+                        if bytes > MAX_PATH {
+                            return Err(self.bad(&format!("a path in it has more than {MAX_PATH} bytes")));
+                        }
+                        // Here, and as names of the archive.
+                        self.charge(HEADER + 4 * bytes as u64)?;
+                        open.push((path, entry.mode, entry.id));
+                    }
                 }
                 EntryMode::Blob | EntryMode::Executable => {
                     let content = self.get(id).await?;
@@ -200,10 +218,10 @@ impl Archive<'_> {
                 EntryMode::Symlink => {
                     let target = self.get(id).await?;
                     let mut header = header(EntryType::Symlink, 0o777, 0);
-                    let target = Path::new(OsStr::from_bytes(&target));
-                    builder
-                        .append_link(&mut header, &path, target)
-                        .map_err(|error| self.bad(&format!("the link {}: {error}", path.display())))?;
+                    if target.is_empty() || target.len() > MAX_PATH || target.contains(&0) {
+                        return Err(self.bad(&format!("the link {} leads to no path", path.display())));
+                    }
+                    builder.append_link(&mut header, &path, Path::new(OsStr::from_bytes(&target))).map_err(no_room)?;
                 }
                 EntryMode::Commit => return Err(self.bad(&format!("{} is a submodule", path.display()))),
             }
@@ -214,7 +232,7 @@ impl Archive<'_> {
 
     async fn get(&mut self, id: ObjectId) -> Result<Bytes> {
         let content = self.host.get(id).await?;
-        self.charge(content.len() as u64 + HEADER)?;
+        self.charge(content.len() as u64)?;
         Ok(content)
     }
 
@@ -230,6 +248,8 @@ impl Archive<'_> {
 
 /// What every entry of an archive takes, at least.
 const HEADER: u64 = 512;
+/// The longest path that the kernel takes.
+const MAX_PATH: usize = 4096;
 
 fn header(kind: EntryType, mode: u32, bytes: u64) -> Header {
     let mut header = Header::new_gnu();
@@ -243,7 +263,8 @@ fn header(kind: EntryType, mode: u32, bytes: u64) -> Header {
 }
 
 fn no_room(error: io::Error) -> Error {
-    Error::runtime(format!("the archive of a container image cannot be written: {error}"))
+    let problem = format!("the archive of a container image cannot be written: {error}");
+    Error::new(Reason::RuntimeFailed { problem, status: Status::Transient })
 }
 
 fn hex(digest: &[u8]) -> String {

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use bollard::models::{HostConfig, HostConfigLogConfig, Mount, MountType, ResourcesUlimits};
+use bollard::models::{
+    HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount, MountType, ResourcesUlimits,
+};
 use manifold_runtime_api::HostImageBuilder;
 
 /// What surrounds a guest's process. Everything here can change what a guest sees, so all of it is part of the host image.
@@ -15,7 +17,7 @@ pub struct Isolation {
     /// Memory of a container, in bytes, its scratch included; swap is not used. A job's own limit may be tighter. A container that serves
     /// many jobs may have four times that. Default: 256 MiB.
     pub memory_bytes: u64,
-    /// Computing time in thousandths of a core. Default: 1000.
+    /// Computing time in thousandths of a core; four times that for a container that serves many jobs. Default: 1000.
     pub millicores: u32,
     /// Processes and threads at one time. A container that serves many jobs may have four times that. Default: 128.
     pub processes: u32,
@@ -24,7 +26,7 @@ pub struct Isolation {
     /// Scratch in `/tmp`, in bytes; none when 0. A container that serves many jobs never has any, so that nothing that one job
     /// writes is there for the next. Default: 64 MiB.
     pub scratch_bytes: u64,
-    /// Whether the root file system can be written. Default: no. A container that serves many jobs refuses it.
+    /// Whether the root file system can be written. Default: no.
     pub writable_root: bool,
     /// The user and group, as the engine takes them. Default: `65534:65534`.
     pub user: String,
@@ -75,6 +77,13 @@ impl Default for Isolation {
 pub(crate) const SOCKET: &str = "/run/manifold/socket";
 const SOCKET_DIRECTORY: &str = "/run/manifold";
 
+/// What containers are given that is no setting: the name of the host, `/tmp` without execution, signals, sysctls. It goes up with any
+/// change that a guest can see.
+const REVISION: u32 = 1;
+
+/// In what time a container gets its share of the cores, in microseconds.
+const CPU_PERIOD: i64 = 100_000;
+
 /// How much more a container that serves many jobs may have.
 const SERVING_SHARE: u32 = 4;
 
@@ -92,6 +101,8 @@ impl Isolation {
             Seccomp::Profile(profile) => profile,
         };
         image
+            .with("revision", REVISION)
+            .with("architecture", std::env::consts::ARCH)
             .with("memory", self.memory_bytes)
             .with("millicores", self.millicores)
             .with("processes", self.processes)
@@ -105,6 +116,20 @@ impl Isolation {
             .with("network", self.network.as_deref().unwrap_or("none"))
     }
 
+    /// Why a container cannot serve many jobs with this: one of them could leave something for the next.
+    pub(crate) fn leak_between_jobs(&self) -> Option<&'static str> {
+        let user = self.user.split(':').next().unwrap_or_default();
+        if self.writable_root {
+            Some("a root file system that can be written")
+        } else if user == "root" || user.chars().all(|digit| digit == '0') {
+            Some("root, who can write to /dev,")
+        } else if self.seccomp == Seccomp::Unconfined {
+            Some("unconfined system calls, among them the kernel's key rings,")
+        } else {
+            None
+        }
+    }
+
     /// How many processes a container that serves many jobs may have.
     pub(crate) fn serving_processes(&self) -> u32 {
         self.processes.saturating_mul(SERVING_SHARE)
@@ -116,6 +141,7 @@ impl Isolation {
         let memory = if serving { memory_bytes.saturating_mul(SERVING_SHARE.into()) } else { memory_bytes };
         let memory = i64::try_from(memory).unwrap_or(i64::MAX);
         let processes = if serving { self.serving_processes() } else { self.processes };
+        let millicores = if serving { self.millicores.saturating_mul(SERVING_SHARE) } else { self.millicores };
         let mut security = Vec::new();
         if !self.gains_privileges {
             security.push("no-new-privileges".to_owned());
@@ -135,7 +161,9 @@ impl Isolation {
         HostConfig {
             memory: Some(memory),
             memory_swap: Some(memory),
-            nano_cpus: Some(i64::from(self.millicores) * 1_000_000),
+            // In this form an engine with fewer cores takes it, too.
+            cpu_period: Some(CPU_PERIOD),
+            cpu_quota: Some(i64::from(millicores) * CPU_PERIOD / 1000),
             pids_limit: Some(processes.into()),
             ulimits: Some(vec![ulimit("nofile", self.open_files), ulimit("core", 0), ulimit("msgqueue", 0)]),
             // What one job leaves there would be there for the next.
@@ -159,6 +187,8 @@ impl Isolation {
             cap_add: (!self.capabilities.is_empty()).then(|| self.capabilities.clone()),
             security_opt: Some(security),
             network_mode: Some(self.network.clone().unwrap_or_else(|| "none".to_owned())),
+            // With the host's, the container's random id would be seen.
+            cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
             // Without shared memory in /dev/shm.
             ipc_mode: Some("none".to_owned()),
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),

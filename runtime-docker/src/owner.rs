@@ -2,6 +2,9 @@
 
 use std::fs;
 
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
+
 /// This process, or the one that a label names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Owner {
@@ -37,7 +40,12 @@ impl Owner {
         let Ok(pid) = pid.parse() else { return false };
         let here = place();
         // Where the kernel does not tell, nobody is known to be gone.
-        !here.is_empty() && owner_place == here && began(pid).as_deref() != Some(owner_began)
+        !here.is_empty()
+            && owner_place == here
+            && match began(pid) {
+                Some(began) => began != owner_began,
+                None => is_nobody(pid),
+            }
     }
 }
 
@@ -51,6 +59,12 @@ fn place() -> String {
 fn began(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_whitespace().nth(19).map(str::to_owned)
+}
+
+/// Whether there is no such process, whoever may look into it.
+fn is_nobody(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_none_or(|pid| test_kill_process(pid) == Err(Errno::SRCH))
 }
 
 #[cfg(test)]

@@ -101,10 +101,17 @@ impl Pool {
             }
         }
         match started {
-            Ok(started) => state.parked.push_back(started),
+            Ok(started) if state.parked.len() < self.target => state.parked.push_back(started),
+            // Whoever it was for has gone.
+            Ok(_) => {}
             // Nobody asked for this one; the next who asks has it tried again.
             Err(error) => tracing::debug!("a container of {} was not started ahead: {error}", self.spec.image),
         }
+    }
+
+    /// Lets the containers go.
+    pub(crate) fn clear(&self) {
+        self.state.lock().parked.clear();
     }
 
     /// Lets the containers go if nobody has asked for one for so long. Answers whether that is so.

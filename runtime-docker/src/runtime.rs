@@ -11,14 +11,14 @@ use manifold_runtime_api::{
 };
 use parking_lot::Mutex;
 
-use crate::conversation::{End, converse};
+use crate::conversation::{Buffers, End, converse};
 use crate::engine::{Container, ContainerEngine, LAST_BREATH, Shared};
-use crate::error::EngineError;
+use crate::error::{EngineError, Step};
 use crate::image;
 use crate::isolation::Isolation;
 use crate::pool::Pool;
 use crate::retry::{ATTEMPTS, pause};
-use crate::serving::{Place, Servers};
+use crate::serving::Servers;
 use crate::spec::Spec;
 use crate::wire::Wire;
 
@@ -84,7 +84,7 @@ impl Default for DockerRuntimeBuilder {
             isolation: Isolation::default(),
             parked: 4,
             idle: Duration::from_secs(60),
-            image_bytes: 4 << 30,
+            image_bytes: 1 << 30,
         }
     }
 }
@@ -120,7 +120,7 @@ impl DockerRuntimeBuilder {
         self
     }
 
-    /// How large an image kept in the store may be, in bytes. Default: 4 GiB.
+    /// How large an image kept in the store may be, in bytes. Default: 1 GiB.
     #[must_use]
     pub fn image_bytes(mut self, bytes: u64) -> Self {
         self.image_bytes = bytes;
@@ -130,12 +130,13 @@ impl DockerRuntimeBuilder {
     /// The runtime, on `engine`. Nothing is connected yet.
     ///
     /// # Errors
-    /// `RuntimeFailed` when containers that serve many jobs are to have a root file system that they can write.
+    /// `RuntimeFailed` when containers that serve many jobs could leave something from one to the next: with a root file system that
+    /// can be written, as root, or with all system calls.
     pub fn build(self, engine: &ContainerEngine) -> Result<DockerRuntime> {
-        if self.mode == Mode::Serving && self.isolation.writable_root {
-            return Err(Error::runtime(
-                "a container that serves many jobs has no writable root, for one job would find what another left",
-            ));
+        if let (Mode::Serving, Some(leak)) = (self.mode, self.isolation.leak_between_jobs()) {
+            let problem =
+                format!("with {leak} one job of a container that serves many could leave something for the next");
+            return Err(Error::runtime(problem));
         }
         let host_image = self.host_image()?;
         let state = Arc::new(State {
@@ -210,17 +211,18 @@ impl Runtime for DockerRuntime {
     async fn run(&self, job: Job, host: Arc<dyn Host>) -> Result<Outcome> {
         let mut memory = MemoryReservation::new(Arc::clone(&job.meter));
         memory.grow(CONTAINER_BYTES)?;
-        let plan = self.state.plan(&job.code, &job.limits, &*host).await?;
+        let mut memory = Buffers::new(memory);
         let mut attempt = 1;
         loop {
+            let plan = self.state.plan(&job.code, &job.limits, &*host).await?;
             let session = Session::new(job.clone(), Arc::clone(&host));
             let came_of_it = match &plan {
-                Plan::OneJob(spec) => self.state.attempt_alone(spec, &session).await,
-                Plan::ManyJobs(spec) => self.state.attempt_served(spec, &session).await,
+                Plan::OneJob(spec) => self.state.attempt_alone(spec, &session, &mut memory).await,
+                Plan::ManyJobs(spec) => self.state.attempt_served(spec, &session, &mut memory).await,
             };
             match came_of_it {
                 Attempt::Done(result) => return result,
-                Attempt::Lost(error) if attempt == ATTEMPTS || self.state.engine.recent_loss().is_some() => {
+                Attempt::Lost(error) if attempt == ATTEMPTS || self.state.engine.check_recent_loss().is_err() => {
                     return Err(error);
                 }
                 Attempt::Lost(error) => tracing::debug!("attempt {attempt}: {error}"),
@@ -242,8 +244,12 @@ impl State {
         };
         let memory_bytes = self.isolation.memory_bytes.min(limits.memory_bytes);
         let image = self.image(source, host).await?;
-        let spec = Spec { image, memory_bytes, isolation: Arc::clone(&self.isolation) };
-        let many_jobs = self.mode == Mode::Serving || matches!(code, Code::Hosted { .. });
+        let hosted = match code {
+            Code::Hosted { module, .. } => Some(*module),
+            Code::Module(_) | Code::Container(_) => None,
+        };
+        let many_jobs = self.mode == Mode::Serving || hosted.is_some();
+        let spec = Spec { image, memory_bytes, isolation: Arc::clone(&self.isolation), hosted };
         Ok(if many_jobs { Plan::ManyJobs(spec) } else { Plan::OneJob(spec) })
     }
 
@@ -275,16 +281,21 @@ impl State {
         get_or_insert(&self.servers, spec, |spec| Servers::new(Arc::clone(&self.engine), spec))
     }
 
-    /// What came of it that there is no container: another attempt is of no use, for some were made.
+    /// What came of it that there is no container. To get one was tried more than once already, except where something can be done.
     fn without_container(&self, spec: &Spec, error: EngineError) -> Attempt {
-        if matches!(error, EngineError::Refused { code: 404, .. }) {
-            self.forget(&spec.image);
+        match &error {
+            // The engine has lost the image: it is loaded again, or said to be missing.
+            EngineError::Refused { step: Step::Create, code: 404, .. } => self.forget(&spec.image),
+            // Those that only wait make room.
+            EngineError::TooMany { .. } => self.pools.lock().values().for_each(|pool| pool.clear()),
+            EngineError::NotServing { status: Status::Transient, .. } => {}
+            _ => return Attempt::Done(Err(error.of_job(&spec.image))),
         }
-        Attempt::Done(Err(error.of_job(&spec.image)))
+        Attempt::Lost(error.of_job(&spec.image))
     }
 
     /// Runs a job in a container of its own.
-    async fn attempt_alone(&self, spec: &Spec, session: &Session) -> Attempt {
+    async fn attempt_alone(&self, spec: &Spec, session: &Session, memory: &mut Buffers) -> Attempt {
         let taken = match self.mode {
             Mode::Fresh => self.launch(spec).await,
             Mode::Parked | Mode::Serving => self.pool(spec.clone()).take().await,
@@ -293,7 +304,7 @@ impl State {
             Ok(taken) => taken,
             Err(error) => return self.without_container(spec, error),
         };
-        let came_of_it = match converse(&mut wire, session).await {
+        let came_of_it = match converse(&mut wire, session, memory).await {
             End::Settled => Attempt::Done(session.finish(Ok(()))),
             End::Stopped(error) => Attempt::Done(session.finish(Err(error))),
             End::Silence { half } => self.silence(spec, session, &container, half).await,
@@ -316,6 +327,7 @@ impl State {
     /// What it means that a container's guest says no more.
     async fn silence(&self, spec: &Spec, session: &Session, container: &Container, half: bool) -> Attempt {
         const KILLED: i64 = 128 + 9;
+        const HOST_IS_GONE: i64 = 86;
         let death = match container.death(LAST_BREATH).await {
             Ok(Some(death)) => death,
             Ok(None) => return done(session, Error::abi_violation("it closed its standard output and went on")),
@@ -325,6 +337,8 @@ impl State {
         match death.exit_code {
             _ if death.out_of_memory => done(session, Limit::Memory { bytes: spec.memory_bytes }.into()),
             KILLED => lost("the container was killed from outside"),
+            // The guest SDK's word for it: an engine that is started again ends what it had.
+            HOST_IS_GONE => lost("the engine ended the connection to the container"),
             _ if half => done(session, Error::abi_violation("it ended in the middle of a line")),
             0 => Attempt::Done(session.finish(Ok(()))),
             code => {
@@ -338,40 +352,24 @@ impl State {
     }
 
     /// Runs a job in a container that serves many.
-    async fn attempt_served(&self, spec: &Spec, session: &Session) -> Attempt {
-        let Place { server, wire, .. } = &mut match self.servers(spec.clone()).take().await {
+    async fn attempt_served(&self, spec: &Spec, session: &Session, memory: &mut Buffers) -> Attempt {
+        let mut place = match self.servers(spec.clone()).take().await {
             Ok(place) => place,
             Err(error) => return self.without_container(spec, error),
         };
-        let Some(wire) = wire else { return lost("the connection was lost") };
-        match converse(wire, session).await {
-            End::Settled => Attempt::Done(session.finish(Ok(()))),
-            End::Stopped(error) => {
-                // Its process may go on for ever. Only the end of the container ends it for certain.
-                server.retire();
-                done(session, error)
+        let Some(wire) = &mut place.wire else { return lost("the connection was lost") };
+        match converse(wire, session, memory).await {
+            End::Settled => {
+                place.is_settled = true;
+                Attempt::Done(session.finish(Ok(())))
             }
-            End::Silence { half } => match server.container.death(SIGN_OF_LIFE).await {
-                Ok(Some(_)) | Err(EngineError::Refused { code: 404, .. }) => {
-                    server.retire();
-                    lost("the container that serves this image ended")
-                }
-                Ok(None) if half => done(session, Error::abi_violation("it ended in the middle of a line")),
-                Ok(None) => {
-                    let trap = "the process ended without an outcome".to_owned();
-                    done(session, Error::new(Reason::Trapped { trap }))
-                }
-                Err(error) => {
-                    server.retire();
-                    Attempt::Lost(error.into())
-                }
-            },
+            End::Stopped(error) => done(session, error),
+            // A guest that ends by itself is told of by whoever forked it. This one was killed, perhaps for memory, or all of the
+            // container was.
+            End::Silence { .. } => lost("the process that had the job was killed, or its container was"),
         }
     }
 }
-
-/// How long the end of a container may come after the end of its processes.
-const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 
 fn done(session: &Session, error: Error) -> Attempt {
     Attempt::Done(session.finish(Err(error)))
@@ -409,11 +407,14 @@ async fn reap(state: Weak<State>, idle: Duration) {
     }
 }
 
+/// How long dropping a runtime may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 impl Drop for DockerRuntime {
-    /// Removes the containers that wait for jobs, and waits for that, within the deadline of a call.
+    /// Removes the containers that wait for jobs, and waits for that for a few seconds. [`ContainerEngine::close`] waits for more.
     fn drop(&mut self) {
         self.state.pools.lock().clear();
         self.state.servers.lock().clear();
-        self.state.engine.wait_for_removals();
+        self.state.engine.wait_for_calm(PATIENCE);
     }
 }

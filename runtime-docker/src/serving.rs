@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use manifold_runtime_api::Status;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -15,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use crate::engine::{Container, Shared};
-use crate::error::{EngineError, Step};
+use crate::error::EngineError;
 use crate::spec::Spec;
 use crate::wire::{Diagnostics, Received, Wire};
 
@@ -31,11 +32,14 @@ pub(crate) struct Servers {
 
 /// A container, and the connections on which it waits for jobs.
 pub(crate) struct Server {
-    pub(crate) container: Container,
+    _container: Container,
     arrivals: tokio::sync::Mutex<mpsc::Receiver<Wire>>,
     jobs: AtomicUsize,
     /// No more jobs for this one.
     is_retired: AtomicBool,
+    has_connected: AtomicBool,
+    /// The last line that it wrote beside its connections.
+    last_words: Arc<Mutex<String>>,
     accepting: AbortHandle,
     _directory: TempDir,
 }
@@ -44,17 +48,20 @@ pub(crate) struct Server {
 pub(crate) struct Place {
     pub(crate) server: Arc<Server>,
     pub(crate) wire: Option<Wire>,
+    /// Whether the container may be given further jobs: this one has come to its end.
+    pub(crate) is_settled: bool,
 }
 
 /// How many connections may wait for jobs. One more is closed.
 const WAITING: usize = 256;
-/// How long a container may take to connect.
+/// How long a container may take to connect for the first time, and again.
 const CONNECTING: Duration = Duration::from_secs(20);
+const BUSY: Duration = Duration::from_secs(3);
 
 impl Servers {
     pub(crate) fn new(engine: Arc<Shared>, spec: Spec) -> Self {
-        // Some processes wait for jobs, and one waits for them.
-        let jobs = (spec.isolation.serving_processes() / 2).max(1) as usize;
+        // Some processes wait for jobs, one waits for them, and needs file descriptors for each.
+        let jobs = (spec.isolation.serving_processes() / 2).min(spec.isolation.open_files / 4).max(1) as usize;
         Self { engine, spec, jobs, servers: tokio::sync::Mutex::default(), last_used: Mutex::new(Instant::now()) }
     }
 
@@ -63,6 +70,7 @@ impl Servers {
         *self.last_used.lock() = Instant::now();
         let mut place = {
             let mut servers = self.servers.lock().await;
+            self.engine.check_recent_loss()?;
             servers.retain(|server| server.takes_jobs());
             match servers.iter().find(|server| server.jobs.load(Ordering::Relaxed) < self.jobs) {
                 Some(server) => Place::new(Arc::clone(server)),
@@ -73,30 +81,33 @@ impl Servers {
                 }
             }
         };
-        let arrival = async { place.server.arrivals.lock().await.recv().await };
-        match tokio::time::timeout(CONNECTING, arrival).await {
+        let not_serving =
+            |problem: String, status| EngineError::NotServing { image: self.spec.image.to_string(), problem, status };
+        let patience = if place.server.has_connected.load(Ordering::Relaxed) { BUSY } else { CONNECTING };
+        match tokio::time::timeout(patience, place.server.connection()).await {
             Ok(Some(wire)) => {
                 place.wire = Some(wire);
                 Ok(place)
             }
             Ok(None) => {
                 place.server.retire();
-                Err(EngineError::Refused {
-                    step: Step::Start,
-                    code: 503,
-                    message: format!("the container of {} ended, and did not wait for jobs", self.spec.image),
-                })
+                let said = place.server.last_words.lock().clone();
+                let said = if said.is_empty() { String::new() } else { format!("; it said: {said}") };
+                let status = match place.server.has_connected.load(Ordering::Relaxed) {
+                    true => Status::Transient,
+                    false => Status::Permanent,
+                };
+                Err(not_serving(format!("ended without waiting for jobs{said}"), status))
+            }
+            // It had connections before: it has as many jobs as it takes, and another container is needed.
+            Err(_) if place.server.has_connected.load(Ordering::Relaxed) => {
+                place.server.retire();
+                Err(not_serving(format!("took no further job within {patience:?}"), Status::Transient))
             }
             Err(_) => {
                 place.server.retire();
-                Err(EngineError::Refused {
-                    step: Step::Start,
-                    code: 400,
-                    message: format!(
-                        "the container of {} did not connect to its socket within {CONNECTING:?}; is it made for many jobs?",
-                        self.spec.image
-                    ),
-                })
+                let problem = format!("did not connect to its socket within {patience:?}; is it made for many jobs?");
+                Err(not_serving(problem, Status::Permanent))
             }
         }
     }
@@ -115,22 +126,26 @@ impl Servers {
         let (engine, spec) = (Arc::clone(&self.engine), self.spec.clone());
         self.engine
             .spawn(async move {
-                let unusable = |error: std::io::Error| EngineError::Refused {
-                    step: Step::Create,
-                    code: 400,
-                    message: format!("this process can make no socket for it: {error}"),
+                let unusable = |error: std::io::Error| EngineError::NotServing {
+                    image: spec.image.to_string(),
+                    problem: format!("cannot be given a socket: {error}"),
+                    status: Status::Transient,
                 };
                 let (directory, listener) = listen().map_err(unusable)?;
                 let inside = directory.path().join(INSIDE);
                 let container = engine.launch(spec.for_many_jobs(&inside.to_string_lossy())).await?;
                 let output = container.take_wire().ok_or(EngineError::Closed)?;
                 let (connections, arrivals) = mpsc::channel(WAITING);
-                let accepting = tokio::spawn(accept(listener, connections, output, Arc::clone(&spec.image)));
+                let last_words = Arc::<Mutex<String>>::default();
+                let log = ServerLog { image: Arc::clone(&spec.image), left: LOG.into(), last: Arc::clone(&last_words) };
+                let accepting = tokio::spawn(accept(listener, connections, output, log));
                 Ok(Server {
-                    container,
+                    _container: container,
                     arrivals: tokio::sync::Mutex::new(arrivals),
                     jobs: AtomicUsize::new(0),
                     is_retired: AtomicBool::new(false),
+                    has_connected: AtomicBool::new(false),
+                    last_words,
                     accepting: accepting.abort_handle(),
                     _directory: directory,
                 })
@@ -155,10 +170,10 @@ impl Servers {
 const INSIDE: &str = "container";
 
 fn listen() -> std::io::Result<(TempDir, UnixListener)> {
-    let directory = tempfile::Builder::new().prefix("manifold-").tempdir()?;
+    let mode = std::fs::Permissions::from_mode;
+    let directory = tempfile::Builder::new().prefix("manifold-").permissions(mode(0o700)).tempdir()?;
     let inside = directory.path().join(INSIDE);
     std::fs::create_dir(&inside)?;
-    let mode = std::fs::Permissions::from_mode;
     std::fs::set_permissions(&inside, mode(0o755))?;
     let socket = inside.join("socket");
     let listener = UnixListener::bind(&socket)?;
@@ -166,10 +181,31 @@ fn listen() -> std::io::Result<(TempDir, UnixListener)> {
     Ok((directory, listener))
 }
 
+/// How much of what a container says is logged, in bytes.
+const LOG: usize = 1 << 20;
+
+/// What a container says that is no job's.
+struct ServerLog {
+    image: Arc<str>,
+    left: AtomicUsize,
+    last: Arc<Mutex<String>>,
+}
+
+impl ServerLog {
+    fn take(&self, line: &str) {
+        let left = self.left.load(Ordering::Relaxed);
+        if left > line.len() {
+            self.left.store(left - line.len() - 1, Ordering::Relaxed);
+            tracing::info!("{}: {line}", self.image);
+        }
+        line.chars().take(400).collect::<String>().clone_into(&mut self.last.lock());
+    }
+}
+
 /// Takes connections, and what the container says beside them, until it ends.
-async fn accept(listener: UnixListener, connections: mpsc::Sender<Wire>, mut output: Wire, image: Arc<str>) {
-    let log = |line: &str| tracing::info!("{image}: {line}");
-    let mut diagnostics = Diagnostics::new(&log);
+async fn accept(listener: UnixListener, connections: mpsc::Sender<Wire>, mut output: Wire, log: ServerLog) {
+    let take = |line: &str| log.take(line);
+    let mut diagnostics = Diagnostics::new(&take);
     loop {
         tokio::select! {
             accepted = listener.accept() => {
@@ -181,9 +217,10 @@ async fn accept(listener: UnixListener, connections: mpsc::Sender<Wire>, mut out
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
-            said = output.line(1 << 16, &mut diagnostics) => match said {
-                Received::Line(line) => tracing::info!("{image}: {}", String::from_utf8_lossy(&line)),
-                Received::TooLong | Received::End { .. } => break,
+            said = output.line(1 << 13, &mut diagnostics) => match said {
+                Received::Line(line) => log.take(&String::from_utf8_lossy(&line)),
+                Received::TooLong => output.discard(),
+                Received::End { .. } => break,
             },
         }
     }
@@ -193,6 +230,19 @@ async fn accept(listener: UnixListener, connections: mpsc::Sender<Wire>, mut out
 impl Server {
     fn takes_jobs(&self) -> bool {
         !self.is_retired.load(Ordering::Relaxed) && !self.accepting.is_finished()
+    }
+
+    /// A connection that waits for a job; `None` when the container has ended.
+    async fn connection(&self) -> Option<Wire> {
+        let mut arrivals = self.arrivals.lock().await;
+        loop {
+            let mut wire = arrivals.recv().await?;
+            self.has_connected.store(true, Ordering::Relaxed);
+            // A process may end while it waits.
+            if !wire.is_closed() {
+                return Some(wire);
+            }
+        }
     }
 
     /// Gives this container no more jobs. It goes when its last one has ended.
@@ -210,12 +260,16 @@ impl Drop for Server {
 impl Place {
     fn new(server: Arc<Server>) -> Self {
         server.jobs.fetch_add(1, Ordering::Relaxed);
-        Self { server, wire: None }
+        Self { server, wire: None, is_settled: false }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        if self.wire.is_some() && !self.is_settled {
+            // The process may go on for ever. Only the end of the container ends it for certain.
+            self.server.retire();
+        }
         self.server.jobs.fetch_sub(1, Ordering::Relaxed);
     }
 }

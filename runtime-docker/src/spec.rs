@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use bollard::models::ContainerCreateBody;
+use bollard::models::{ContainerCreateBody, HealthConfig};
+
+use manifold_runtime_api::Module;
 
 use crate::isolation::{Isolation, SOCKET};
 
@@ -14,6 +16,8 @@ pub(crate) struct Spec {
     /// Memory of one job, in bytes.
     pub(crate) memory_bytes: u64,
     pub(crate) isolation: Arc<Isolation>,
+    /// What a host runs: modules that may have different authors do not share one.
+    pub(crate) hosted: Option<Module>,
 }
 
 impl Spec {
@@ -40,6 +44,8 @@ impl Spec {
             // When this process is gone, the guest reads the end of its input.
             stdin_once: Some(true),
             tty: Some(false),
+            // The engine would run further processes, by the clock.
+            healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
             host_config: Some(self.isolation.host_config(self.memory_bytes, served_from)),
             ..ContainerCreateBody::default()
         }

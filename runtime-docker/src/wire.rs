@@ -82,6 +82,12 @@ impl Wire {
         }
     }
 
+    /// Forgets what was received and not taken.
+    pub(crate) fn discard(&mut self) {
+        self.output.clear();
+        self.scanned = 0;
+    }
+
     /// Sends `text`, and meanwhile takes what comes, for a process may have to write before it reads. Gives up when that is more
     /// than `bound`.
     pub(crate) async fn send(&mut self, text: &[u8], bound: u64, diagnostics: &mut Diagnostics<'_>) -> io::Result<()> {

@@ -8,10 +8,11 @@ use std::sync::{Mutex, PoisonError};
 use std::vec::Vec;
 use std::{env, panic, process};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, dup2_stdin, dup2_stdout, fork};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::{ForkResult, Pid, dup2_stdin, dup2_stdout, fork, setpgid};
 
 use crate::operations;
 
@@ -58,8 +59,13 @@ fn serve(socket: &Path, job: fn()) -> io::Result<()> {
     let mut children: Vec<Child> = Vec::new();
     loop {
         while children.iter().filter(|child| !child.has_job).count() < WAITING {
-            let Ok(connection) = UnixStream::connect(socket) else { return Ok(()) };
-            let (life, alive) = io::pipe()?;
+            let connection = UnixStream::connect(socket);
+            let connected = connection.and_then(|connection| Ok((connection, io::pipe()?)));
+            let (connection, (life, alive)) = match connected {
+                Ok(connected) => connected,
+                Err(error) if is_out_of_descriptors(&error) && !children.is_empty() => break,
+                Err(_) => return Ok(()),
+            };
             // SAFETY: this process has one thread.
             match unsafe { fork() } {
                 Ok(ForkResult::Parent { child }) => {
@@ -67,6 +73,7 @@ fn serve(socket: &Path, job: fn()) -> io::Result<()> {
                 }
                 Ok(ForkResult::Child) => {
                     drop(children);
+                    setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
                     dup2_stdin(&connection)?;
                     dup2_stdout(&connection)?;
                     *HAS_JOB.lock().unwrap_or_else(PoisonError::into_inner) = Some(alive);
@@ -89,7 +96,10 @@ fn attend(children: &mut Vec<Child>) -> io::Result<()> {
         watched.push(PollFd::new(child.life.as_fd(), PollFlags::POLLIN));
         watched.push(PollFd::new(child.connection.as_fd(), PollFlags::empty()));
     }
-    poll(&mut watched, PollTimeout::NONE)?;
+    match poll(&mut watched, PollTimeout::NONE) {
+        Err(Errno::EINTR) => return Ok(()),
+        result => result?,
+    };
     let events: Vec<PollFlags> = watched.iter().map(|end| end.revents().unwrap_or(PollFlags::empty())).collect();
     for index in (0..children.len()).rev() {
         let (life, connection) = (events[2 * index], events[2 * index + 1]);
@@ -98,13 +108,48 @@ fn attend(children: &mut Vec<Child>) -> io::Result<()> {
             children[index].has_job = true;
         } else if !life.is_empty() || !connection.is_empty() {
             let child = children.swap_remove(index);
-            // It may have ended by itself.
+            // What it started goes, too; it may have ended by itself.
+            let _ = killpg(child.pid, Signal::SIGKILL);
             let _ = kill(child.pid, Signal::SIGKILL);
-            waitpid(child.pid, None)?;
+            tell(&child, waitpid(child.pid, None));
+        }
+    }
+    // Of what its children have left behind, the first process of a container is the parent.
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    while let Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) = waitid(Id::All, flags) {
+        // One of its own is dealt with when its pipe ends.
+        if children.iter().any(|child| child.pid == pid) || waitpid(pid, None).is_err() {
+            break;
         }
     }
     Ok(())
 }
+
+/// Tells the host of a process that ended by itself. A host that has its outcome hears it no more; of one that was killed, only
+/// the silence tells.
+fn tell(child: &Child, end: nix::Result<WaitStatus>) {
+    let how = match end {
+        Ok(WaitStatus::Exited(_, status)) if status != HOST_IS_GONE => std::format!("status {status}"),
+        Ok(WaitStatus::Signaled(_, signal, _)) if signal != Signal::SIGKILL => std::format!("{signal}"),
+        _ => return,
+    };
+    if child.has_job {
+        let line = std::format!(
+            "{{\"op\":\"fail\",\"message\":\"the guest's process ended with {how}, without an outcome\"}}\n"
+        );
+        let _ = child.connection.set_nonblocking(true);
+        let _ = (&child.connection).write_all(line.as_bytes());
+    }
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EAGAIN]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(*errno as i32))
+}
+
+/// With which status a guest ends that has lost its host.
+const HOST_IS_GONE: i32 = 86;
 
 /// Sends one request and receives its response, a line each. Ends the process when the host is gone.
 pub(crate) fn exchange(request: &[u8]) -> Vec<u8> {
@@ -113,7 +158,7 @@ pub(crate) fn exchange(request: &[u8]) -> Vec<u8> {
     let sent = io::stdout().write_all(&line).and_then(|()| io::stdout().flush());
     let received = sent.and_then(|()| io::stdin().lock().read_until(b'\n', &mut response));
     if received.is_err() || response.pop() != Some(b'\n') {
-        process::exit(1);
+        process::exit(HOST_IS_GONE);
     }
     if let Ok(mut has_job) = HAS_JOB.lock()
         && let Some(mut parent) = has_job.as_ref()

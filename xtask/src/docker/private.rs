@@ -1,6 +1,7 @@
 //! A Docker Engine of this process's own: no network, no TCP, data in memory, everything in one directory.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -32,18 +33,16 @@ impl PrivateEngine {
         remove_leftovers();
         let directory = std::env::temp_dir().join(format!("{PREFIX}{}", std::process::id()));
         let problem = |error| format!("{} cannot be used: {error}", directory.display());
-        fs::create_dir_all(&directory).map_err(problem)?;
+        // Whatever is there already is not this process's.
+        DirBuilder::new().mode(0o700).create(&directory).map_err(problem)?;
+        let mut started = Self { directory: directory.clone(), stopping: Arc::default(), keeper: None };
         run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=4g,mode=711", "tmpfs"]).arg(&directory))?;
         // crun starts a container in two thirds of the time.
         let config = r#"{"runtimes": {"crun": {"path": "crun"}}, "default-runtime": "crun"}"#;
         fs::write(directory.join("daemon.json"), config).map_err(problem)?;
         let log = File::create(directory.join("log")).map_err(problem)?;
-        let stopping = Arc::new(AtomicBool::new(false));
-        let keeper = std::thread::spawn({
-            let (directory, stopping) = (directory.clone(), Arc::clone(&stopping));
-            move || keep(&directory, &log, &stopping)
-        });
-        let started = Self { directory, stopping, keeper: Some(keeper) };
+        let stopping = Arc::clone(&started.stopping);
+        started.keeper = Some(std::thread::spawn(move || keep(&directory, &log, &stopping)));
         started.wait_for_answer()?;
         Ok(started)
     }
