@@ -89,7 +89,7 @@ async fn counts_and_distinct_runs_of_the_vectors() {
     let Some(engine) = engine().await else { return };
     for (mode, vectors) in [(Mode::Serving, &VECTORS[..]), (Mode::Parked, &["odd", "wide"]), (Mode::Fresh, &["odd"])] {
         for name in vectors {
-            let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode), None);
+            let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode));
             let vector = Vector::read(name);
             let root = Outcome::tree(store_fixture(&fixture.dispatcher, name));
             let visitors = [("post", "file-count.docker")];
@@ -108,7 +108,7 @@ async fn counts_and_distinct_runs_of_the_vectors() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chain_of_24_levels_completes_with_a_pool_of_one() {
     let Some(engine) = engine().await else { return };
-    let fixture = Fixture::new(&engine, DockerRuntime::builder().parked(1), None);
+    let fixture = Fixture::new(&engine, DockerRuntime::builder().parked(1));
     let root = Outcome::tree(store_fixture(&fixture.dispatcher, "deep"));
     assert_eq!(fixture.fold("fold.docker", root, &[("post", "file-count.docker")]).await, "24\n");
     engine.close().unwrap();
@@ -118,7 +118,7 @@ async fn a_chain_of_24_levels_completes_with_a_pool_of_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chain_deeper_than_one_serving_container_takes_several() {
     let Some(engine) = engine().await else { return };
-    let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving), None);
+    let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving));
     let root = Outcome::tree(store_chain(&fixture.dispatcher, 600));
     assert_eq!(fixture.fold("fold.docker", root, &[("post", "file-count")]).await, "1\n");
     engine.close().unwrap();
@@ -131,7 +131,7 @@ async fn over_one_visitor_image_all_folds_issue_the_same_requests() {
         if cfg!(feature = "v8") { &["fold", "fold.ts", "fold.docker"] } else { &["fold", "fold.docker"] };
     for name in VECTORS {
         for visitor in ["file-count", "file-count.docker"] {
-            let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving), None);
+            let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving));
             let root = Outcome::tree(store_fixture(&fixture.dispatcher, name));
             let post = fixture.image(visitor);
             let mut first = None;
@@ -153,7 +153,7 @@ async fn over_one_visitor_image_all_folds_issue_the_same_requests() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_visitors_answer_as_in_wasm() {
     let Some(engine) = engine().await else { return };
-    let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving), None);
+    let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving));
     let root = Outcome::tree(store_fixture(&fixture.dispatcher, "odd"));
     for post in ["line-count", "total-size"] {
         let expected = fixture.fold("fold", root, &[("post", post)]).await;
@@ -169,7 +169,7 @@ async fn other_visitors_answer_as_in_wasm() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failing_visitor_is_explained_through_every_frame() {
     let Some(engine) = engine().await else { return };
-    let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving), None);
+    let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving));
     let root = Outcome::tree(store_chain(&fixture.dispatcher, 12));
     let error = fixture.try_fold("fold.docker", root, &[("post", "no-such-visitor")]).await.unwrap_err();
     assert!(error.root_cause().to_string().contains("no image of that name"), "{error:?}");

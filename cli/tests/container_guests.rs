@@ -5,6 +5,7 @@ mod fixture;
 
 mod containers;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
@@ -12,9 +13,12 @@ use bollard::query_parameters::{
     KillContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
 };
 use containers::{Fixture, engine};
-use manifold_dispatcher::Invocation;
+use fixture::{VECTORS, Vector, store_fixture};
+use manifold_dispatcher::native::argument;
+use manifold_dispatcher::{DirectoryObjects, Invocation};
 use manifold_runtime_api::{
-    EntryMode, Error, ImageProblem, Limit, Limits, Module, ObjectKind, Reason, Runtime, Status,
+    EntryMode, Error, HostRef, ImageProblem, Limit, Limits, Module, ObjectKind, Outcome, Reason, Runtime, RuntimeNode,
+    Status,
 };
 use manifold_runtime_docker::{ContainerEngine, DockerRuntime, EngineOptions, Isolation, Mode, Seccomp};
 
@@ -36,7 +40,7 @@ fn line<'a>(text: &'a str, key: &str) -> &'a str {
 async fn a_guest_may_do_little() {
     let Some(engine) = engine().await else { return };
     for mode in [Mode::Parked, Mode::Fresh, Mode::Serving] {
-        let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode).parked(1), None);
+        let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode).parked(1));
         let status = probe(&fixture, "status", "").await;
         for set in ["CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb"] {
             assert_eq!(line(&status, set), "0000000000000000", "{mode:?} {set}");
@@ -112,7 +116,7 @@ async fn each_restriction_can_be_loosened_and_is_part_of_the_host_image() {
         // The key of a request for `docker://…` does not say how it is run.
         assert!(!runtime.capabilities().containers, "{name}");
         hosts.push(runtime.host_image().id());
-        let fixture = Fixture::new(&engine, builder, None);
+        let fixture = Fixture::new(&engine, builder);
         let answer = probe(&fixture, what, path).await;
         assert!(answer.contains(expected), "{name}: {answer}");
     }
@@ -154,7 +158,7 @@ async fn misbehave(fixture: &Fixture, word: &str, args: &[(&str, &str)]) -> Resu
 async fn misbehaviour_is_a_typed_error_and_the_next_job_is_fine() {
     let Some(engine) = engine().await else { return };
     for mode in [Mode::Parked, Mode::Fresh] {
-        let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode).parked(1), None);
+        let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode).parked(1));
         type Expected = fn(&Reason) -> bool;
         let cases: [(&str, Expected); 9] = [
             ("garbage", |reason| matches!(reason, Reason::AbiViolation { .. })),
@@ -203,7 +207,7 @@ async fn own_containers_of(engine: &ContainerEngine) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn misbehaviour_in_a_serving_container_ends_one_job() {
     let Some(engine) = engine().await else { return };
-    let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving), None);
+    let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving));
     let ask = |what: &'static str| misbehave_owned(&fixture, what);
     let slow = misbehave(&fixture, "probe", &[("do", "sleep"), ("ms", "1500")]);
     let wrong = async {
@@ -235,7 +239,7 @@ async fn misbehave_owned(fixture: &Fixture, what: &str) -> Result<String, Error>
 async fn a_container_killed_from_outside_is_replaced() {
     let Some(engine) = engine().await else { return };
     for mode in [Mode::Parked, Mode::Serving] {
-        let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode).parked(1), None);
+        let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode).parked(1));
         assert_eq!(misbehave(&fixture, "probe", &[("do", "log")]).await.unwrap(), "logged");
         let job = misbehave(&fixture, "probe", &[("do", "sleep"), ("ms", "1200")]);
         let kill = async {
@@ -275,7 +279,7 @@ async fn a_container_killed_from_outside_is_replaced() {
 async fn a_cancelled_job_leaves_no_process() {
     let Some(engine) = engine().await else { return };
     for mode in [Mode::Parked, Mode::Serving] {
-        let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode).parked(1), None);
+        let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode).parked(1));
         let job = misbehave(&fixture, "probe", &[("do", "spin")]);
         assert!(tokio::time::timeout(Duration::from_millis(1500), job).await.is_err(), "{mode:?}");
         drop(fixture);
@@ -291,7 +295,7 @@ async fn a_cancelled_job_leaves_no_process() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn images_by_digest_by_tag_and_missing() {
     let Some(engine) = engine().await else { return };
-    let fixture = Fixture::new(&engine, DockerRuntime::builder().parked(1), None);
+    let fixture = Fixture::new(&engine, DockerRuntime::builder().parked(1));
     // Loaded from the store, it has a digest in the engine that anybody can name.
     let image = fixture.program("strange", &["probe"]);
     fixture.run(&image, &[("do", "log")]).await.unwrap();
@@ -320,7 +324,7 @@ async fn images_by_digest_by_tag_and_missing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_image_is_a_tree_in_the_store() {
     let Some(engine) = engine().await else { return };
-    let fixture = Fixture::new(&engine, DockerRuntime::builder().parked(1), None);
+    let fixture = Fixture::new(&engine, DockerRuntime::builder().parked(1));
     let blob = |text: &str| fixture.dispatcher.put_blob(text.to_owned()).unwrap();
     let node = fixture.dispatcher.read_tree(fixture.program("strange", &[]).parse().unwrap()).unwrap();
     let layers = fixture.dispatcher.read_tree(node.get("module").unwrap().id).unwrap();
@@ -381,7 +385,7 @@ async fn what_nobody_asks_for_goes_and_what_a_crash_left_too() {
     let Some(engine) = engine().await else { return };
     for mode in [Mode::Parked, Mode::Serving] {
         let idle = Duration::from_millis(400);
-        let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode).parked(2).idle(idle), None);
+        let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode).parked(2).idle(idle));
         assert_eq!(misbehave(&fixture, "probe", &[("do", "log")]).await.unwrap(), "logged");
         let start = Instant::now();
         while !own_containers_of(&engine).await.is_empty() {
@@ -399,7 +403,7 @@ async fn what_nobody_asks_for_goes_and_what_a_crash_left_too() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn orphans_are_swept() {
     let Some(first) = engine().await else { return };
-    let fixture = Fixture::new(&first, DockerRuntime::builder().parked(1), None);
+    let fixture = Fixture::new(&first, DockerRuntime::builder().parked(1));
     misbehave(&fixture, "probe", &[("do", "log")]).await.unwrap();
     let node = fixture.dispatcher.read_tree(fixture.program("strange", &["probe"]).parse().unwrap()).unwrap();
     let mut labels = first.labels();
@@ -426,9 +430,61 @@ async fn without_an_engine_a_job_fails_and_says_so() {
     let mut options = EngineOptions::default();
     options.endpoint = "unix:///nowhere/docker.sock".to_owned();
     let engine = ContainerEngine::new(options).unwrap();
-    let fixture = Fixture::new(&engine, DockerRuntime::builder(), None);
+    let fixture = Fixture::new(&engine, DockerRuntime::builder());
     let error = fixture.run(&fixture.image("file-count.docker"), &[]).await.unwrap_err();
     assert_eq!(error.status(), Status::Transient, "{error:?}");
     assert!(error.to_string().contains("/nowhere/docker.sock"), "{error}");
+    engine.close().unwrap();
+}
+
+/// A container that is a host: modules in Python, many at once, on one that stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_in_python_runs_a_fold_visitor() {
+    let Some(engine) = engine().await else { return };
+    let image = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/guests/python");
+    if !std::path::Path::new(image).is_dir() {
+        eprintln!("SKIPPED: there is no image with Python; `cargo xtask test` makes one on Debian.");
+        return;
+    }
+    let objects = DirectoryObjects::scan(image.as_ref()).unwrap();
+    let module = Module { kind: ObjectKind::Tree, id: objects.root().id };
+    let fixture = Fixture::with_source(&engine, DockerRuntime::builder().mode(Mode::Fresh), Arc::new(objects));
+    // Preparing an image loads it, and then it has a digest.
+    let image = fixture.dispatcher.put_image(fixture.host, module).unwrap().to_string();
+    fixture.dispatcher.prepare(&image, None).await.unwrap();
+    let host = format!("docker://{}", engine.digest(&format!("manifold-image:{}", module.id)).await.unwrap());
+
+    let hosted = |code: &str| {
+        let module = Module { kind: ObjectKind::Blob, id: fixture.dispatcher.put_blob(code.to_owned()).unwrap() };
+        let node = RuntimeNode { host: HostRef::parse(&host).unwrap(), module };
+        fixture.dispatcher.put_node(node.encode().unwrap()).unwrap().to_string()
+    };
+    let visitor = hosted(include_str!("../../fold-guests/python/file-count.py"));
+    for name in VECTORS {
+        let vector = Vector::read(name);
+        let root = Outcome::tree(store_fixture(&fixture.dispatcher, name));
+        let post = fixture.dispatcher.put_blob(visitor.clone()).unwrap();
+        let args = [argument("in", root), argument("post", Outcome::blob(post))];
+        let args = fixture.dispatcher.put_tree(args).unwrap();
+        let start = Instant::now();
+        let completion = fixture.dispatcher.run(Invocation::new(fixture.image("fold"), args)).await.unwrap();
+        eprintln!("{name} with a visitor in Python: {:?}", start.elapsed());
+        let result = fixture.dispatcher.read(completion.outcome.id).unwrap();
+        assert_eq!(result.content, vector.result_text.as_bytes(), "{name}");
+    }
+    assert_eq!(own_containers_of(&engine).await.len(), 1, "one container for all of it");
+
+    let mistaken = hosted("def run(job):\n    return 1 / 0\n");
+    let error = fixture.run(&mistaken, &[]).await.unwrap_err();
+    assert_eq!(error.to_string(), "ZeroDivisionError: division by zero");
+    // A job that waits for others of the same host does not keep them from running.
+    let chain = hosted(
+        "def run(job):\n    args = job.args()\n    if 'n' not in args: return b'end'\n    \
+         nested = job.run(job.fields['image'], args['n'].hash)\n    return b'<' + job.get(nested.hash)\n",
+    );
+    let empty = fixture.tree(&[]);
+    let args = (0..12).fold(empty, |args, _| fixture.tree(&[("n", EntryMode::Tree, args)]));
+    let completion = fixture.dispatcher.run(Invocation::new(&chain, args)).await.unwrap();
+    assert_eq!(fixture.dispatcher.read(completion.outcome.id).unwrap().content, "<<<<<<<<<<<<end".as_bytes());
     engine.close().unwrap();
 }

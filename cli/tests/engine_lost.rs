@@ -31,7 +31,7 @@ async fn a_fold_fails_in_bounded_time_and_completes_when_the_engine_is_back() {
             return;
         };
         let vector = Vector::read("bench");
-        let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode).parked(2), None);
+        let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode).parked(2));
         let root = Outcome::tree(store_fixture(&fixture.dispatcher, "bench"));
         let visitors = [("post", "file-count.docker")];
         let fold = fixture.try_fold("fold", root, &visitors);

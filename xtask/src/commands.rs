@@ -6,6 +6,7 @@ use std::process::Command;
 use crate::docker;
 use crate::guests;
 use crate::process::{Result, cargo, output, root, run, target};
+use crate::python;
 use crate::v8;
 
 pub(crate) fn setup() -> Result {
@@ -44,6 +45,7 @@ pub(crate) fn test() -> Result {
     let mut tests = cargo();
     tests.args(["test", "--release", "--workspace"]).args(exclusion()?).args(selection()?);
     if let Some(engine) = &engine {
+        python::build()?;
         engine.reveal(&mut tests);
     }
     run(&mut tests)?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use self::private::PrivateEngine;
 use crate::process::{Result, requires, run};
+use crate::python;
 
 /// Where to get an engine, for those who have none.
 const HOW_TO: &str = "\
@@ -67,6 +68,7 @@ pub(crate) fn engine() -> Result<Option<Engine>> {
 /// `cargo xtask docker COMMAND…`: runs a command beside an engine.
 pub(crate) fn with_engine(command: &mut Command) -> Result {
     let Some(engine) = engine()? else { return Err("there is no container engine".to_owned()) };
+    python::build()?;
     engine.reveal(command);
     run(command)
 }

@@ -5,6 +5,7 @@ mod commands;
 mod docker;
 mod guests;
 mod process;
+mod python;
 mod toolchain;
 mod v8;
 

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use manifold::guests::{self, ContainerPrograms, Hosts};
-use manifold_dispatcher::native::{NativeRuntime, argument};
-use manifold_dispatcher::{Dispatcher, Invocation};
+use manifold_dispatcher::native::argument;
+use manifold_dispatcher::{Dispatcher, Invocation, ObjectSource};
 use manifold_runtime_api::{EntryMode, Module, ObjectId, ObjectKind, Outcome, Result, Runtime, TreeEntry};
 use manifold_runtime_docker::{ContainerEngine, DockerRuntime, DockerRuntimeBuilder, EngineOptions};
 use manifold_runtime_wasm::WasmRuntime;
@@ -43,8 +43,17 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    /// Containers as `containers` says, and the wasm guests. `native` answers as the host of that hash.
-    pub(crate) fn new(engine: &ContainerEngine, containers: DockerRuntimeBuilder, native: Option<ObjectId>) -> Self {
+    /// Containers as `containers` says, and the other guests.
+    pub(crate) fn new(engine: &ContainerEngine, containers: DockerRuntimeBuilder) -> Self {
+        Self::with_source(engine, containers, Arc::new(ContainerPrograms))
+    }
+
+    /// The same, with objects from one more place.
+    pub(crate) fn with_source(
+        engine: &ContainerEngine,
+        containers: DockerRuntimeBuilder,
+        source: Arc<dyn ObjectSource>,
+    ) -> Self {
         let journal = Arc::new(Journal::default());
         let wasm = Arc::new(WasmRuntime::new().unwrap());
         let docker: Arc<DockerRuntime> = Arc::new(containers.build(engine).unwrap());
@@ -61,11 +70,7 @@ impl Fixture {
         if docker.capabilities().containers {
             builder = builder.containers(Arc::clone(&docker) as _);
         }
-        builder = builder.runtime(docker).source(Arc::new(ContainerPrograms));
-        if let Some(host) = native {
-            let native = NativeRuntime::builder("native", "1").fold_guests().build().unwrap();
-            builder = builder.runtime_as(host, Arc::new(native));
-        }
+        builder = builder.runtime(docker).source(Arc::new(ContainerPrograms)).source(source);
         let dispatcher = builder.build().unwrap();
         let std = guests::install(&dispatcher, hosts).expect("the set-up has built the guests: cargo xtask setup");
         Self { dispatcher, journal, std, host, engine: engine.clone() }

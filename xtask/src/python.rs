@@ -1,0 +1,112 @@
+//! A root file system with Python, for a container that is a host of modules in another language.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::process::{Result, output, root, run, target};
+
+/// What of the standard library no host needs.
+const LEFT_OUT: [&str; 12] = [
+    "__pycache__",
+    "dist-packages",
+    "site-packages",
+    "test",
+    "tests",
+    "idlelib",
+    "tkinter",
+    "lib2to3",
+    "ensurepip",
+    "distutils",
+    "pydoc_data",
+    "turtledemo",
+];
+
+/// Puts it into `guests/python` below the target directory: the system's Python, from Debian's packages, and the host.
+pub(crate) fn build() -> Result {
+    let image = target().join("guests").join("python");
+    let layer = image.join("layer00");
+    if !layer.join("usr/bin/python3").exists() {
+        let unfinished = target().join("guests").join(format!("python-{}", std::process::id()));
+        let copied = copy_python(&unfinished.join("layer00"));
+        if let Err(problem) = copied {
+            let _ = fs::remove_dir_all(&unfinished);
+            eprintln!(
+                "\n{problem}\nSKIPPED: the host in Python is not tested. It takes Python from Debian's packages: apt-get install python3\n"
+            );
+            return Ok(());
+        }
+        let _ = fs::remove_dir_all(&image);
+        fs::rename(&unfinished, &image).map_err(|error| format!("{} cannot be made: {error}", image.display()))?;
+    }
+    let config = r#"{"config": {"Entrypoint": ["/usr/bin/python3", "-I", "-B", "/host.py"]}}"#;
+    fs::write(image.join("config.json"), config).map_err(|error| error.to_string())?;
+    let host = root().join("fold-guests/python/host.py");
+    fs::copy(&host, layer.join("host.py")).map_err(|error| format!("{}: {error}", host.display()))?;
+    Ok(())
+}
+
+fn copy_python(layer: &Path) -> Result {
+    let program = match fs::canonicalize("/usr/bin/python3") {
+        Ok(program) => program,
+        Err(_) => {
+            eprintln!("set-up: installing the package python3");
+            run(Command::new("apt-get")
+                .args(["install", "-qq", "-y", "--no-install-recommends", "python3"])
+                .env("DEBIAN_FRONTEND", "noninteractive")
+                .stdout(std::process::Stdio::null()))?;
+            fs::canonicalize("/usr/bin/python3").map_err(|error| error.to_string())?
+        }
+    };
+    let name = program.file_name().and_then(|name| name.to_str()).ok_or("Python has a strange name")?;
+    let library = PathBuf::from("/usr/lib").join(name);
+    copy_below(&library, layer)?;
+    copy(&program, layer)?;
+    symlink(name, layer.join("usr/bin/python3")).map_err(|error| error.to_string())?;
+    let mut programs = vec![program];
+    programs.extend(files(&library.join("lib-dynload"))?);
+    for program in programs {
+        for word in output(Command::new("ldd").arg(&program))?.split_whitespace().filter(|word| word.starts_with('/')) {
+            copy(Path::new(word), layer)?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies a file to the same place in the layer.
+fn copy(file: &Path, layer: &Path) -> Result {
+    let problem = |error: std::io::Error| format!("{} cannot be copied: {error}", file.display());
+    let place = layer.join(file.strip_prefix("/").map_err(|error| error.to_string())?);
+    if place.exists() {
+        return Ok(());
+    }
+    if let Some(directory) = place.parent() {
+        fs::create_dir_all(directory).map_err(problem)?;
+    }
+    fs::copy(file, &place).map_err(problem)?;
+    let executable = fs::metadata(file).map_err(problem)?.permissions().mode() & 0o111 != 0;
+    let mode = if executable { 0o755 } else { 0o644 };
+    fs::set_permissions(&place, fs::Permissions::from_mode(mode)).map_err(problem)
+}
+
+fn copy_below(directory: &Path, layer: &Path) -> Result {
+    for path in files(directory)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if LEFT_OUT.contains(&&*name) || name.starts_with("config-") {
+            continue;
+        }
+        if path.is_dir() {
+            copy_below(&path, layer)?;
+        } else if path.is_file() {
+            copy(&path, layer)?;
+        }
+    }
+    Ok(())
+}
+
+fn files(directory: &Path) -> Result<Vec<PathBuf>> {
+    let problem = |error| format!("{} cannot be read: {error}", directory.display());
+    let entries = fs::read_dir(directory).map_err(problem)?;
+    entries.map(|entry| entry.map(|entry| entry.path()).map_err(problem)).collect()
+}
