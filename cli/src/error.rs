@@ -39,6 +39,10 @@ pub(crate) enum CliError {
     NoSuchImage { name: String, known: Vec<String> },
     #[error("this program was built without V8, which runs TypeScript; `cargo xtask v8` says how to get it")]
     BuiltWithoutV8,
+    #[error(
+        "{image} is named by a tag, which moves: name it by digest (docker://sha256:…), or take it as it is now with --allow-tags"
+    )]
+    MovingTag { image: String },
     #[error("the container engine cannot say which image that is")]
     Engine(#[source] EngineError),
     #[error("this process gets no threads")]

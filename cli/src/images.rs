@@ -17,7 +17,10 @@ impl Session {
         let std = self.dispatcher.read_tree(self.std)?;
         let named = match ImageRef::parse(name) {
             Ok(ImageRef::Std(name)) => name,
-            Ok(ImageRef::Docker(container)) if self.allow_tags && !container.is_by_digest() => {
+            Ok(ImageRef::Docker(container)) if !container.is_by_digest() => {
+                if !self.allow_tags {
+                    return Err(CliError::MovingTag { image: container.to_string() });
+                }
                 let digest = self.engine.digest(container.as_str()).await;
                 return Ok(format!("docker://{}", digest.map_err(CliError::Engine)?));
             }

@@ -47,6 +47,8 @@ pub use durable::{Collected, Damage, DurableStore, Keep, OpenError, StoreOptions
 pub use git::GitObjects;
 pub use invocation::{Completion, Invocation, Policy};
 pub use manifold_runtime_api as api;
+#[cfg(feature = "docker")]
+pub use manifold_runtime_docker as docker;
 #[cfg(feature = "v8")]
 pub use manifold_runtime_v8 as v8;
 #[cfg(feature = "wasm")]

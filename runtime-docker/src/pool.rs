@@ -28,6 +28,9 @@ struct State {
     last_used: Instant,
 }
 
+/// How long a job has the machine for itself before its container is replaced, which takes all of a processor.
+const HEAD_START: Duration = Duration::from_millis(5);
+
 type Started = Result<(Container, Wire), EngineError>;
 
 impl Pool {
@@ -58,10 +61,19 @@ impl Pool {
                 }
             }
         };
-        self.refill();
         match arrival {
-            Ok(found) => Ok(found),
-            Err(arrival) => arrival.await.unwrap_or(Err(EngineError::Closed)),
+            Ok(found) => {
+                let pool = Arc::clone(self);
+                self.engine.handle().spawn(async move {
+                    tokio::time::sleep(HEAD_START).await;
+                    pool.refill();
+                });
+                Ok(found)
+            }
+            Err(arrival) => {
+                self.refill();
+                arrival.await.unwrap_or(Err(EngineError::Closed))
+            }
         }
     }
 

@@ -1,0 +1,118 @@
+//! `manifold` with containers.
+
+#[path = "../../dispatcher/tests/fixture/mod.rs"]
+mod fixture;
+
+mod containers;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use containers::{Fixture, engine};
+use manifold_runtime_docker::DockerRuntime;
+
+fn manifold() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_manifold"))
+}
+
+/// Answers whether it succeeded, and what it printed on both streams.
+fn output(command: &mut Command) -> (bool, String, String) {
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+fn small_directory() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("d")).unwrap();
+    for file in ["a", "b", "d/c"] {
+        std::fs::write(directory.path().join(file), file).unwrap();
+    }
+    directory
+}
+
+fn fold(path: &Path, options: &[&str]) -> (bool, String, String) {
+    output(manifold().arg("fold").arg(path).args(["--no-store", "--json"]).args(options))
+}
+
+#[tokio::test]
+async fn every_kind_of_guest_and_mixes_of_them_agree() {
+    let Some(_engine) = engine().await else { return };
+    let directory = small_directory();
+    for options in [
+        &["--guest", "wasm,docker,serving"][..],
+        &["--guest", "docker", "--fresh-containers"],
+        &["--post", "file-count.docker"],
+        &["--post", "file-count.serving"],
+        &["--guest", "docker", "--post", "file-count.wasm"],
+    ] {
+        let (success, out, err) = fold(directory.path(), options);
+        assert!(success, "{options:?}: {err}");
+        let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+        let reports = report["guests"].as_array().cloned().unwrap_or_else(|| vec![report.clone()]);
+        assert!(reports.iter().all(|report| report["result"]["text"] == "3\n"), "{options:?}: {out}");
+        assert_eq!(err, "", "{options:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_image_by_tag_only_when_asked_for() {
+    let Some(engine) = engine().await else { return };
+    let fixture = Fixture::new(&engine, DockerRuntime::builder().parked(1));
+    let image = fixture.program("strange", &["probe"]);
+    fixture.run(&image, &[("do", "log")]).await.unwrap();
+    let module = fixture.dispatcher.read_tree(image.parse().unwrap()).unwrap().get("module").unwrap().id;
+    let tag = format!("docker://manifold-image:{module}");
+    let run = |options: &[&str]| output(manifold().args(["run", &tag, "--text", "do=log", "--no-store"]).args(options));
+    let (success, _, err) = run(&[]);
+    assert!(!success && err.contains("--allow-tags"), "{err}");
+    let (success, out, err) = run(&["--allow-tags", "--raw"]);
+    assert!(success && out == "logged", "{out} {err}");
+    engine.close().unwrap();
+}
+
+#[test]
+fn without_an_engine_the_error_says_what_to_do_and_the_others_work() {
+    let directory = small_directory();
+    let without = |options: &[&str]| {
+        let mut command = manifold();
+        command.env("DOCKER_HOST", "unix:///nowhere/docker.sock").arg("fold").arg(directory.path());
+        output(command.args(["--no-store"]).args(options))
+    };
+    let (success, _, err) = without(&["--guest", "docker"]);
+    assert!(!success && err.contains("/nowhere/docker.sock") && err.contains("is it running?"), "{err}");
+    assert!(without(&[]).0);
+}
+
+/// Interrupted in the middle, it takes its containers away.
+#[tokio::test]
+async fn an_interrupt_leaves_no_containers() {
+    let Some(_engine) = engine().await else { return };
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+    let mut folding = manifold()
+        .args(["fold", source, "--no-store", "--guest", "docker"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    let prefix = format!("/manifold-{}-", folding.id());
+    while !container_names().await.iter().any(|name| name.starts_with(&prefix)) {
+        assert!(start.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(Command::new("kill").args(["-INT", &folding.id().to_string()]).status().unwrap().success());
+    let status = tokio::task::spawn_blocking(move || folding.wait().unwrap()).await.unwrap();
+    assert_eq!(status.code(), Some(130));
+    let after = container_names().await;
+    assert!(!after.iter().any(|name| name.starts_with(&prefix)), "{after:?}");
+}
+
+async fn container_names() -> Vec<String> {
+    let endpoint = manifold_runtime_docker::EngineOptions::default().endpoint;
+    let docker = bollard::Docker::connect_with_host(&endpoint).unwrap();
+    let options = bollard::query_parameters::ListContainersOptionsBuilder::new().all(true).build();
+    let all = docker.list_containers(Some(options)).await.unwrap();
+    all.into_iter().flat_map(|container| container.names.unwrap_or_default()).collect()
+}
