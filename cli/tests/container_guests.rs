@@ -392,7 +392,7 @@ async fn what_nobody_asks_for_goes_and_what_a_crash_left_too() {
             assert!(start.elapsed() < Duration::from_secs(10), "{mode:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        assert_eq!(misbehave(&fixture, "probe", &[("do", "status")]).await.unwrap().is_empty(), false, "{mode:?}");
+        assert!(!misbehave(&fixture, "probe", &[("do", "status")]).await.unwrap().is_empty(), "{mode:?}");
     }
     engine.close().unwrap();
     let error = ContainerEngine::version(&engine).await;

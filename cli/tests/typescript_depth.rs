@@ -27,7 +27,7 @@ fn a_chain_of_10_000_levels() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let v8 = Arc::new(V8Runtime::builder().threads(1).build().unwrap());
-        let hosts = Hosts { wasm: None, typescript: Some(v8.host_image().id()) };
+        let hosts = Hosts { typescript: Some(v8.host_image().id()), ..Hosts::default() };
         let dispatcher = Dispatcher::builder().runtime(v8).permits(1).build().unwrap();
         let std = guests::install(&dispatcher, hosts).unwrap();
         let before = peak();

@@ -27,7 +27,8 @@ impl Both {
     fn new(host_ref: Option<ObjectId>) -> Self {
         let journal = Arc::new(Journal::default());
         let (wasm, v8) = (Arc::new(WasmRuntime::new().unwrap()), Arc::new(V8Runtime::new().unwrap()));
-        let hosts = Hosts { wasm: Some(wasm.host_image().id()), typescript: Some(v8.host_image().id()) };
+        let hosts =
+            Hosts { wasm: Some(wasm.host_image().id()), typescript: Some(v8.host_image().id()), ..Hosts::default() };
         let mut builder = Dispatcher::builder().runtime(wasm).runtime(v8).observer(Arc::clone(&journal) as _);
         if let Some(host) = host_ref {
             let native = NativeRuntime::builder("native", "1").fold_guests().build().unwrap();

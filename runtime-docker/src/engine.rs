@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
-use bollard::models::{ContainerCreateBody, ContainerState};
+use bollard::models::{ContainerCreateBody, ContainerState, ResourcesUlimits};
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, ListContainersOptionsBuilder,
     RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions,
@@ -70,6 +70,7 @@ pub(crate) struct Shared {
     connection: u64,
     containers: Mutex<Containers>,
     fewer: Condvar,
+    is_podman: AtomicBool,
     /// When, and why, the engine was given up last.
     lost: Mutex<Option<(Instant, EngineError)>>,
     handle: Handle,
@@ -116,6 +117,7 @@ impl ContainerEngine {
             connection: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
             containers: Mutex::default(),
             fewer: Condvar::new(),
+            is_podman: AtomicBool::new(false),
             lost: Mutex::new(None),
             handle: runtime.handle().clone(),
             runtime: Mutex::new(Some(runtime)),
@@ -241,6 +243,9 @@ impl Shared {
         // Uploads and waits have deadlines of their own.
         let docker = docker.with_timeout(self.options.deadline * 30);
         let docker = self.call(Step::Connect, docker.negotiate_version()).await?;
+        let version = self.call(Step::Connect, docker.version()).await?;
+        let is_podman = version.components.iter().flatten().any(|component| component.name.contains("Podman"));
+        self.is_podman.store(is_podman, Ordering::Relaxed);
         if let Err(error) =
             self.sweep(&docker, |labels| labels.get(OWNER).is_some_and(|owner| Owner::is_orphan(owner))).await
         {
@@ -256,9 +261,9 @@ impl Shared {
 
     /// Creates a container, attaches to it, and starts it; again if that may help. When the engine could not be reached, the next
     /// ones fail at once for a while: a thousand frames that each try again would take minutes to say so.
-    pub(crate) async fn launch(self: &Arc<Self>, body: ContainerCreateBody) -> Result<Container, EngineError> {
+    pub(crate) async fn launch(self: &Arc<Self>, body: Box<ContainerCreateBody>) -> Result<Container, EngineError> {
         self.check_recent_loss()?;
-        let launched = retrying(|| self.launch_once(body.clone())).await;
+        let launched = retrying(|| Box::pin(self.launch_once(body.clone()))).await;
         if let Err(error @ EngineError::Unreachable { .. }) = &launched {
             self.give_up(error);
         }
@@ -273,17 +278,21 @@ impl Shared {
         }
     }
 
-    async fn launch_once(self: &Arc<Self>, mut body: ContainerCreateBody) -> Result<Container, EngineError> {
+    async fn launch_once(self: &Arc<Self>, mut body: Box<ContainerCreateBody>) -> Result<Container, EngineError> {
         let shared = Arc::clone(self);
         body.labels = Some(self.labels());
         self.spawn(async move {
             let docker = shared.docker().await?;
+            if shared.is_podman.load(Ordering::Relaxed) {
+                adapt_to_podman(&mut body);
+            }
             let Ok(_turn) = shared.starts.acquire().await else { return Err(EngineError::Closed) };
             shared.check_recent_loss()?;
             let container = shared.name_container()?;
             let _coming = shared.is_coming();
             let options = CreateContainerOptionsBuilder::new().name(&container.name).build();
-            if let Err(error) = shared.call(Step::Create, docker.create_container(Some(options), body)).await {
+            if let Err(error) = shared.call(Step::Create, Box::pin(docker.create_container(Some(options), *body))).await
+            {
                 if matches!(error, EngineError::TimedOut { .. }) {
                     shared.remove_later(container.name.clone());
                 }
@@ -409,6 +418,14 @@ impl Shared {
         while containers.leaving + containers.coming > 0
             && !self.fewer.wait_until(&mut containers, deadline).timed_out()
         {}
+    }
+}
+
+/// Podman raises each limit that it is not told to what the machine allows, for which it may not have the right.
+fn adapt_to_podman(body: &mut ContainerCreateBody) {
+    let processes_of_user = ResourcesUlimits { name: Some("nproc".to_owned()), soft: Some(4096), hard: Some(4096) };
+    if let Some(limits) = body.host_config.as_mut().and_then(|config| config.ulimits.as_mut()) {
+        limits.push(processes_of_user);
     }
 }
 

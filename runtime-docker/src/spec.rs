@@ -22,13 +22,14 @@ pub(crate) struct Spec {
 
 impl Spec {
     /// A container for one job, which speaks over its standard streams.
-    pub(crate) fn for_one_job(&self) -> ContainerCreateBody {
-        self.body(None)
+    pub(crate) fn for_one_job(&self) -> Box<ContainerCreateBody> {
+        Box::new(self.body(None))
     }
 
     /// A container for many jobs, which connects to the socket in the directory `served_from` of this machine.
-    pub(crate) fn for_many_jobs(&self, served_from: &str) -> ContainerCreateBody {
-        ContainerCreateBody { env: Some(vec![format!("MANIFOLD_SOCKET={SOCKET}")]), ..self.body(Some(served_from)) }
+    pub(crate) fn for_many_jobs(&self, served_from: &str) -> Box<ContainerCreateBody> {
+        let env = vec![format!("MANIFOLD_SOCKET={SOCKET}")];
+        Box::new(ContainerCreateBody { env: Some(env), ..self.body(Some(served_from)) })
     }
 
     fn body(&self, served_from: Option<&str>) -> ContainerCreateBody {
