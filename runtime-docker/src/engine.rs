@@ -389,7 +389,11 @@ impl Shared {
         docker: &Docker,
         unwanted: impl Fn(&HashMap<String, String>) -> bool,
     ) -> Result<(), EngineError> {
-        let filters = HashMap::from([("label", vec![OWNER])]);
+        let mut filters = HashMap::from([("label", vec![OWNER])]);
+        if self.is_podman.load(Ordering::Relaxed) {
+            // It has a further one, `stopped`, on the way to `exited`, which bollard does not know.
+            filters.insert("status", vec!["created", "running", "paused", "exited"]);
+        }
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         for container in self.call(Step::List, docker.list_containers(Some(options))).await? {
             let (Some(id), true) = (container.id, container.labels.is_some_and(|labels| unwanted(&labels))) else {

@@ -111,6 +111,9 @@ impl EngineError {
                 Self::Refused { step, code: status_code, message }
             }
             Bollard::DockerStreamError { error } => Self::Refused { step, code: 500, message: error },
+            Bollard::JsonDataError { message, .. } => {
+                Self::Refused { step, code: 200, message: format!("its answer is not understood: {message}") }
+            }
             error => Self::Unreachable { endpoint: endpoint.to_owned(), step, problem: with_causes(&error) },
         }
     }
@@ -120,7 +123,10 @@ impl EngineError {
         match self {
             Self::Unreachable { .. } | Self::TimedOut { .. } | Self::TooMany { .. } => Status::Transient,
             Self::NotServing { status, .. } => *status,
-            Self::Refused { step: Step::Start, message, .. } if is_about_the_image(message) => Status::Permanent,
+            // Podman prepares a container when it is attached to.
+            Self::Refused { step: Step::Attach | Step::Start, message, .. } if is_about_the_image(message) => {
+                Status::Permanent
+            }
             // Somebody else has removed it in the meantime.
             Self::Refused { step: Step::Attach | Step::Start, code: 404 | 409, .. } => Status::Transient,
             Self::Refused { code, .. } if *code >= 500 => Status::Transient,
