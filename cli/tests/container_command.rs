@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use containers::{Fixture, engine};
+use containers::{Fixture, docker, engine};
 use manifold_runtime_docker::DockerRuntime;
 
 fn manifold() -> Command {
@@ -110,9 +110,7 @@ async fn an_interrupt_leaves_no_containers() {
 }
 
 async fn container_names() -> Vec<String> {
-    let endpoint = manifold_runtime_docker::EngineOptions::default().endpoint;
-    let docker = bollard::Docker::connect_with_host(&endpoint).unwrap();
     let options = bollard::query_parameters::ListContainersOptionsBuilder::new().all(true).build();
-    let all = docker.list_containers(Some(options)).await.unwrap();
+    let all = docker().list_containers(Some(options)).await.unwrap();
     all.into_iter().flat_map(|container| container.names.unwrap_or_default()).collect()
 }

@@ -8,11 +8,8 @@ mod containers;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bollard::Docker;
-use bollard::query_parameters::{
-    KillContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-};
-use containers::{Fixture, engine};
+use bollard::query_parameters::{KillContainerOptionsBuilder, RemoveContainerOptionsBuilder};
+use containers::{Fixture, docker, engine, own_containers_of};
 use fixture::{VECTORS, Vector, store_fixture};
 use manifold_dispatcher::native::argument;
 use manifold_dispatcher::{DirectoryObjects, Invocation};
@@ -21,10 +18,6 @@ use manifold_runtime_api::{
     Status,
 };
 use manifold_runtime_docker::{ContainerEngine, DockerRuntime, EngineOptions, Isolation, Mode, Seccomp};
-
-fn docker() -> Docker {
-    Docker::connect_with_host(&EngineOptions::default().endpoint).unwrap()
-}
 
 async fn probe(fixture: &Fixture, what: &str, path: &str) -> String {
     let image = fixture.program("strange", &["probe"]);
@@ -188,20 +181,6 @@ async fn misbehaviour_is_a_typed_error_and_the_next_job_is_fine() {
     }
     engine.close().unwrap();
     assert_eq!(own_containers_of(&engine).await, Vec::<String>::new());
-}
-
-/// Those of one connection; other tests have theirs.
-async fn own_containers_of(engine: &ContainerEngine) -> Vec<String> {
-    let options = ListContainersOptionsBuilder::new().all(true).build();
-    let all = docker().list_containers(Some(options)).await.unwrap();
-    let label = engine.labels();
-    let mine = |labels: std::collections::HashMap<String, String>| {
-        label.iter().all(|(key, value)| labels.get(key) == Some(value))
-    };
-    all.into_iter()
-        .filter(|container| container.labels.clone().is_some_and(mine))
-        .filter_map(|container| container.id)
-        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -202,8 +202,7 @@ impl Shared {
         step: Step,
         call: impl Future<Output = Result<T, bollard::errors::Error>>,
     ) -> Result<T, EngineError> {
-        let deadline = &self.options.deadline;
-        self.call_within(*deadline, step, call).await
+        self.call_within(self.options.deadline, step, call).await
     }
 
     /// Makes one call that may take longer than others.
@@ -288,8 +287,9 @@ impl Shared {
             }
             let Ok(_turn) = shared.starts.acquire().await else { return Err(EngineError::Closed) };
             shared.check_recent_loss()?;
-            let container = shared.name_container()?;
+            // Let go after the container, whose removal is under way by then.
             let _coming = shared.is_coming();
+            let container = shared.name_container()?;
             let options = CreateContainerOptionsBuilder::new().name(&container.name).build();
             if let Err(error) = shared.call(Step::Create, Box::pin(docker.create_container(Some(options), *body))).await
             {

@@ -175,6 +175,8 @@ impl<'a> Diagnostics<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     fn wire(pieces: Vec<Piece>) -> Wire {
@@ -198,7 +200,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_line_without_end_is_bounded_and_diagnostics_are_lines() {
-        let logged = Mutex::default();
+        let logged = Mutex::<Vec<String>>::default();
         let log = |line: &str| logged.lock().unwrap().push(line.to_owned());
         let error = Piece::Diagnostics(Bytes::from_static(b"one\ntw"));
         let more = Piece::Diagnostics(Bytes::from_static(b"o\nthree"));
@@ -209,6 +211,4 @@ mod tests {
         diagnostics.flush();
         assert_eq!(*logged.lock().unwrap(), ["one", "two", "three"]);
     }
-
-    use std::sync::Mutex;
 }

@@ -1,9 +1,11 @@
 //! A dispatcher with containers, for tests; and what to do where there is no engine.
 #![allow(dead_code)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use bollard::Docker;
+use bollard::query_parameters::ListContainersOptionsBuilder;
 use manifold::guests::{self, ContainerPrograms, Hosts};
 use manifold_dispatcher::native::argument;
 use manifold_dispatcher::{Dispatcher, Invocation, ObjectSource};
@@ -132,4 +134,21 @@ impl Fixture {
     pub(crate) fn runs(&self) -> usize {
         self.journal.started.lock().unwrap().len()
     }
+}
+
+/// A client of the tests' own.
+pub(crate) fn docker() -> Docker {
+    Docker::connect_with_host(&EngineOptions::default().endpoint).unwrap()
+}
+
+/// The ids of the containers that were made through `engine`; other tests have theirs.
+pub(crate) async fn own_containers_of(engine: &ContainerEngine) -> Vec<String> {
+    let options = ListContainersOptionsBuilder::new().all(true).build();
+    let all = docker().list_containers(Some(options)).await.unwrap();
+    let label = engine.labels();
+    let mine = |labels: HashMap<String, String>| label.iter().all(|(key, value)| labels.get(key) == Some(value));
+    all.into_iter()
+        .filter(|container| container.labels.clone().is_some_and(mine))
+        .filter_map(|container| container.id)
+        .collect()
 }

@@ -1,0 +1,134 @@
+//! An engine that breaks off, or does not answer, at each thing that it is asked for.
+
+#[path = "../../dispatcher/tests/fixture/mod.rs"]
+mod fixture;
+
+mod containers;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use containers::{Fixture, engine};
+use manifold_runtime_api::{ErrorKind, Status};
+use manifold_runtime_docker::{ContainerEngine, DockerRuntime, EngineOptions, Mode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{UnixListener, UnixStream};
+
+/// What becomes of a request whose first line contains a text.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    BreaksOff,
+    Hangs,
+}
+
+/// Stands between this process and the engine. Every request has a connection of its own.
+struct Proxy {
+    endpoint: String,
+    fault: Arc<Mutex<Option<(&'static str, Fault)>>>,
+    _directory: tempfile::TempDir,
+}
+
+impl Proxy {
+    fn new() -> Option<Self> {
+        let engine = EngineOptions::default().endpoint.strip_prefix("unix://")?.to_owned();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let fault = Arc::<Mutex<Option<(&'static str, Fault)>>>::default();
+        let faults = Arc::clone(&fault);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(pass(client, engine.clone(), Arc::clone(&faults)));
+            }
+        });
+        Some(Self { endpoint: format!("unix://{}", path.display()), fault, _directory: directory })
+    }
+}
+
+async fn pass(mut client: UnixStream, engine: String, faults: Arc<Mutex<Option<(&'static str, Fault)>>>) {
+    let mut request = Vec::new();
+    while !request.contains(&b'\n') {
+        if client.read_buf(&mut request).await.unwrap_or(0) == 0 {
+            return;
+        }
+    }
+    let line = String::from_utf8_lossy(&request).lines().next().unwrap_or_default().to_owned();
+    let fault = *faults.lock().unwrap();
+    match fault {
+        Some((part, Fault::BreaksOff)) if line.contains(part) => return,
+        Some((part, Fault::Hangs)) if line.contains(part) => {
+            tokio::time::sleep(Duration::from_secs(600)).await;
+        }
+        _ => {}
+    }
+    let Ok(mut engine) = UnixStream::connect(engine).await else { return };
+    if engine.write_all(&request).await.is_ok() {
+        let _ = copy_bidirectional(&mut client, &mut engine).await;
+    }
+}
+
+/// The steps of a job in a container of its own, as their requests begin, and in the words of an error.
+const STEPS: [(&str, &str); 3] = [
+    ("/containers/create", "create a container"),
+    ("/attach", "attach to a container"),
+    ("/start", "start a container"),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_every_step_the_error_says_which_in_bounded_time() {
+    let Some(_engine) = engine().await else { return };
+    let Some(proxy) = Proxy::new() else {
+        eprintln!("SKIPPED: this engine has no unix socket.");
+        return;
+    };
+    for mode in [Mode::Fresh, Mode::Parked, Mode::Serving] {
+        let mut options = EngineOptions::default();
+        options.endpoint = proxy.endpoint.clone();
+        options.deadline = Duration::from_secs(2);
+        let engine = ContainerEngine::new(options).unwrap();
+        // Idle at once, so that each job needs a container.
+        let builder = DockerRuntime::builder().mode(mode).parked(1).idle(Duration::ZERO);
+        let fixture = Fixture::new(&engine, builder);
+        let mut number = 0;
+        let mut job = async || {
+            number += 1;
+            let image = fixture.program("strange", &["probe", mode_word(mode), &number.to_string()]);
+            fixture.run(&image, &[("do", "log")]).await
+        };
+        assert_eq!(job().await.unwrap(), "logged", "{mode:?}");
+        for fault in [Fault::BreaksOff, Fault::Hangs] {
+            for (part, words) in STEPS {
+                // As long as the last failure is remembered, nothing is tried.
+                tokio::time::sleep(Duration::from_millis(600)).await;
+                *proxy.fault.lock().unwrap() = Some((part, fault));
+                let start = Instant::now();
+                let error = job().await.unwrap_err();
+                let took = start.elapsed();
+                assert!(error.to_string().contains(words), "{mode:?} {fault:?} {part}: {error:?}");
+                assert_eq!((error.kind(), error.status()), (ErrorKind::Runtime, Status::Transient), "{error:?}");
+                assert!(took < Duration::from_secs(10), "{mode:?} {fault:?} {part}: {took:?}");
+                *proxy.fault.lock().unwrap() = None;
+                tokio::time::sleep(Duration::from_millis(600)).await;
+                assert_eq!(job().await.unwrap(), "logged", "{mode:?} after {fault:?} {part}");
+            }
+        }
+        // Waiting and removing come when the answer is there already.
+        for part in ["/wait", "DELETE /containers"] {
+            *proxy.fault.lock().unwrap() = Some((part, Fault::BreaksOff));
+            assert_eq!(job().await.unwrap(), "logged", "{mode:?} {part}");
+            *proxy.fault.lock().unwrap() = None;
+        }
+        // What could not be removed then goes now.
+        engine.close().unwrap();
+        let left = containers::own_containers_of(&engine).await;
+        assert_eq!(left, Vec::<String>::new(), "{mode:?}");
+    }
+}
+
+fn mode_word(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Fresh => "fresh",
+        Mode::Parked => "parked",
+        Mode::Serving => "serving",
+    }
+}
