@@ -83,7 +83,9 @@ def work(connection, taken):
         try:
             job = Job(connection)
         except (ConnectionError, OSError):
-            os._exit(0)
+            # The host took this connection back. If it is gone, the next one fails.
+            taken.release()
+            return
         taken.release()
         try:
             try:
@@ -105,7 +107,7 @@ def main():
     path = os.environ.get("MANIFOLD_SOCKET")
     if path is None:
         sys.exit("this container is a host: name it in a runtime marker, as docker://<digest>")
-    threading.stack_size(256 * 1024)
+    threading.stack_size(1024 * 1024)
     # A job may wait for others that need this host, too, so there is always one more connection than there are jobs.
     taken = threading.Semaphore(4)
     while True:
