@@ -151,7 +151,7 @@ impl EngineError {
 /// Engines answer 400, 404 or 500 when an image's program is not there or cannot be run, in the words of their runtimes.
 fn is_about_the_image(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
-    let about_a_program = message.contains("exec");
+    let about_a_program = ["executable file", "exec: \"", "exec format"].iter().any(|words| message.contains(words));
     about_a_program
         && ["no such file", "not found", "permission denied", "exec format"].iter().any(|words| message.contains(words))
 }

@@ -328,9 +328,11 @@ impl State {
     async fn silence(&self, spec: &Spec, session: &Session, container: &Container, half: bool) -> Attempt {
         const KILLED: i64 = 128 + 9;
         const HOST_IS_GONE: i64 = 86;
+        const STATUS_IS_LOST: i64 = 255;
         let death = match container.death(LAST_BREATH).await {
             Ok(Some(death)) => death,
-            Ok(None) => return done(session, Error::abi_violation("it closed its standard output and went on")),
+            // The guest has closed it, or the engine has lost it: not for certain the guest's fault.
+            Ok(None) => return lost("the container's output ended, and the container goes on"),
             Err(EngineError::Refused { code: 404, .. }) => return lost("the container was removed by somebody else"),
             Err(error) => return Attempt::Lost(error.into()),
         };
@@ -338,7 +340,7 @@ impl State {
             _ if death.out_of_memory => done(session, Limit::Memory { bytes: spec.memory_bytes }.into()),
             KILLED => lost("the container was killed from outside"),
             // The guest SDK's word for it: an engine that is started again ends what it had.
-            HOST_IS_GONE => lost("the engine ended the connection to the container"),
+            HOST_IS_GONE | STATUS_IS_LOST => lost("the engine ended the connection to the container"),
             _ if half => done(session, Error::abi_violation("it ended in the middle of a line")),
             0 => Attempt::Done(session.finish(Ok(()))),
             code => {
