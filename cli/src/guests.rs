@@ -86,14 +86,17 @@ pub fn install(dispatcher: &Dispatcher, hosts: Hosts) -> Result<ObjectId> {
             entries.push(TreeEntry::new(*name, EntryMode::Tree, dispatcher.put_image(host, module)?));
         }
     }
-    for (host, language) in [(hosts.container, "docker"), (hosts.serving, "serving")] {
-        let Some(host) = host else { continue };
+    let containers = [("docker", hosts.container), ("serving", hosts.serving)];
+    let containers: Vec<_> = containers.into_iter().filter_map(|(kind, host)| Some((kind, host?))).collect();
+    if !containers.is_empty() {
         let config = dispatcher.put_blob(CONFIG)?;
         for (name, hex, _) in CONTAINER_GUESTS {
             let program = ObjectId::from_hex(hex).map_err(Error::runtime)?;
             let module = Module { kind: ObjectKind::Tree, id: put_container(dispatcher, config, program)? };
-            let image = dispatcher.put_image(host, module)?;
-            entries.push(TreeEntry::new(format!("{name}.{language}"), EntryMode::Tree, image));
+            for (kind, host) in &containers {
+                let image = dispatcher.put_image(*host, module)?;
+                entries.push(TreeEntry::new(format!("{name}.{kind}"), EntryMode::Tree, image));
+            }
         }
     }
     dispatcher.put_tree(entries)

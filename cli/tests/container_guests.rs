@@ -427,7 +427,7 @@ async fn a_host_in_python_runs_a_fold_visitor() {
     }
     let objects = DirectoryObjects::scan(image.as_ref()).unwrap();
     let module = Module { kind: ObjectKind::Tree, id: objects.root().id };
-    let fixture = Fixture::with_source(&engine, DockerRuntime::builder().mode(Mode::Fresh), Arc::new(objects));
+    let fixture = Fixture::with_sources(&engine, DockerRuntime::builder().mode(Mode::Fresh), vec![Arc::new(objects)]);
     // Preparing an image loads it, and then it has a digest.
     let image = fixture.dispatcher.put_image(fixture.host, module).unwrap().to_string();
     fixture.dispatcher.prepare(&image, None).await.unwrap();

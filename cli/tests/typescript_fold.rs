@@ -7,9 +7,9 @@ mod fixture;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use fixture::{Journal, VECTORS, Vector, store_chain, store_fixture};
+use fixture::{Journal, VECTORS, Vector, fold_args, store_chain, store_fixture};
 use manifold::guests::{self, Hosts};
-use manifold_dispatcher::native::{NativeRuntime, argument};
+use manifold_dispatcher::native::NativeRuntime;
 use manifold_dispatcher::{Dispatcher, Invocation};
 use manifold_runtime_api::{EntryMode, ObjectId, Outcome, Result, Runtime, TreeEntry};
 use manifold_runtime_v8::V8Runtime;
@@ -44,12 +44,7 @@ impl Both {
     }
 
     async fn try_fold(&self, fold: &str, root: Outcome, visitors: &[(&str, &str)]) -> Result<String> {
-        let mut args = vec![argument("in", root)];
-        for (role, visitor) in visitors {
-            let reference = self.dispatcher.put_blob(format!("/cas/std/{visitor}")).unwrap();
-            args.push(argument(role, Outcome::blob(reference)));
-        }
-        let args = self.dispatcher.put_tree(args).unwrap();
+        let args = fold_args(&self.dispatcher, root, visitors);
         let completion = self.dispatcher.run(Invocation::new(self.image(fold), args).std(self.std)).await?;
         Ok(String::from_utf8(self.dispatcher.read(completion.outcome.id).unwrap().content.to_vec()).unwrap())
     }

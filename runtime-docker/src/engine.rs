@@ -74,7 +74,7 @@ pub(crate) struct Shared {
     /// When, and why, the engine was given up last.
     lost: Mutex<Option<(Instant, EngineError)>>,
     handle: Handle,
-    runtime: Mutex<Option<Runtime>>,
+    runtime: Option<Runtime>,
 }
 
 #[derive(Default)]
@@ -120,7 +120,7 @@ impl ContainerEngine {
             is_podman: AtomicBool::new(false),
             lost: Mutex::new(None),
             handle: runtime.handle().clone(),
-            runtime: Mutex::new(Some(runtime)),
+            runtime: Some(runtime),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -260,7 +260,7 @@ impl Shared {
 
     /// Creates a container, attaches to it, and starts it; again if that may help. When the engine could not be reached, the next
     /// ones fail at once for a while: a thousand frames that each try again would take minutes to say so.
-    pub(crate) async fn launch(self: &Arc<Self>, body: Box<ContainerCreateBody>) -> Result<Container, EngineError> {
+    pub(crate) async fn launch(self: &Arc<Self>, body: Box<ContainerCreateBody>) -> Launched {
         self.check_recent_loss()?;
         let launched = retrying(|| Box::pin(self.launch_once(body.clone()))).await;
         if let Err(error @ EngineError::Unreachable { .. }) = &launched {
@@ -277,7 +277,7 @@ impl Shared {
         }
     }
 
-    async fn launch_once(self: &Arc<Self>, mut body: Box<ContainerCreateBody>) -> Result<Container, EngineError> {
+    async fn launch_once(self: &Arc<Self>, mut body: Box<ContainerCreateBody>) -> Launched {
         let shared = Arc::clone(self);
         body.labels = Some(self.labels());
         self.spawn(async move {
@@ -302,8 +302,7 @@ impl Shared {
                 AttachContainerOptionsBuilder::new().stream(true).stdin(true).stdout(true).stderr(true).build();
             let attached = shared.call(Step::Attach, docker.attach_container(&container.name, Some(options))).await?;
             shared.call(Step::Start, docker.start_container(&container.name, None::<StartContainerOptions>)).await?;
-            *container.wire.lock() = Some(Wire::attached(attached));
-            Ok(container)
+            Ok((container, Wire::attached(attached)))
         })
         .await
     }
@@ -319,7 +318,7 @@ impl Shared {
         }
         containers.alive += 1;
         let name = format!("manifold-{}-{}", self.owner.name(), CONTAINERS.fetch_add(1, Ordering::Relaxed));
-        Ok(Container { shared: Arc::clone(self), name, wire: Mutex::new(None), removed: false })
+        Ok(Container { shared: Arc::clone(self), name, removed: false })
     }
 
     /// Removes a container, in the background.
@@ -375,8 +374,12 @@ impl Shared {
     async fn remove(&self, name: &str) -> Result<(), EngineError> {
         let docker = self.docker().await?;
         let Ok(_turn) = self.removals.acquire().await else { return Err(EngineError::Closed) };
+        self.force_removal(&docker, name).await
+    }
+
+    async fn force_removal(&self, docker: &Docker, container: &str) -> Result<(), EngineError> {
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-        match self.call(Step::Remove, docker.remove_container(name, Some(options))).await {
+        match self.call(Step::Remove, docker.remove_container(container, Some(options))).await {
             // Not there, or somebody is at it.
             Err(EngineError::Refused { code: 404 | 409, .. }) => Ok(()),
             result => result,
@@ -396,13 +399,10 @@ impl Shared {
         }
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         for container in self.call(Step::List, docker.list_containers(Some(options))).await? {
-            let (Some(id), true) = (container.id, container.labels.is_some_and(|labels| unwanted(&labels))) else {
-                continue;
-            };
-            let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-            match self.call(Step::Remove, docker.remove_container(&id, Some(options))).await {
-                Ok(()) | Err(EngineError::Refused { code: 404 | 409, .. }) => {}
-                Err(error) => return Err(error),
+            if let (Some(id), Some(labels)) = (container.id, container.labels)
+                && unwanted(&labels)
+            {
+                self.force_removal(docker, &id).await?;
             }
         }
         Ok(())
@@ -446,7 +446,7 @@ impl Drop for Coming {
 impl Drop for Shared {
     fn drop(&mut self) {
         // The last one to let go may be a task on these very threads.
-        if let Some(runtime) = self.runtime.get_mut().take() {
+        if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
@@ -456,9 +456,11 @@ impl Drop for Shared {
 pub(crate) struct Container {
     shared: Arc<Shared>,
     name: String,
-    wire: Mutex<Option<Wire>>,
     removed: bool,
 }
+
+/// A container that runs, and its standard streams.
+pub(crate) type Launched = Result<(Container, Wire), EngineError>;
 
 /// How a container ended.
 #[derive(Debug)]
@@ -477,11 +479,6 @@ async fn wait_for_end(docker: &Docker, name: &str, patience: Duration) {
 pub(crate) const LAST_BREATH: Duration = Duration::from_secs(2);
 
 impl Container {
-    /// The standard streams. They are given out once.
-    pub(crate) fn take_wire(&self) -> Option<Wire> {
-        self.wire.lock().take()
-    }
-
     /// How it ended; `None` when it has not within `patience`.
     pub(crate) async fn death(&self, patience: Duration) -> Result<Option<Death>, EngineError> {
         let (shared, name) = (Arc::clone(&self.shared), self.name.clone());

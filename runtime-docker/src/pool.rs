@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::engine::{Container, Shared};
+use crate::engine::{Container, Launched, Shared};
 use crate::error::EngineError;
 use crate::spec::Spec;
 use crate::wire::Wire;
@@ -24,14 +24,12 @@ pub(crate) struct Pool {
 struct State {
     parked: VecDeque<(Container, Wire)>,
     starting: usize,
-    waiting: VecDeque<oneshot::Sender<Started>>,
+    waiting: VecDeque<oneshot::Sender<Launched>>,
     last_used: Instant,
 }
 
 /// How long a job has the machine for itself before its container is replaced, which takes all of a processor.
 const HEAD_START: Duration = Duration::from_millis(5);
-
-type Started = Result<(Container, Wire), EngineError>;
 
 impl Pool {
     pub(crate) fn new(engine: Arc<Shared>, spec: Spec, target: usize) -> Self {
@@ -40,41 +38,33 @@ impl Pool {
     }
 
     /// A container that nobody has used, as soon as there is one.
-    pub(crate) async fn take(self: &Arc<Self>) -> Started {
+    pub(crate) async fn take(self: &Arc<Self>) -> Launched {
         let arrival = {
             let mut state = self.state.lock();
             state.last_used = Instant::now();
-            let mut found = None;
             while let Some((container, mut wire)) = state.parked.pop_front() {
                 // It may have ended while it waited; then another will do.
                 if !wire.is_closed() {
-                    found = Some((container, wire));
-                    break;
+                    drop(state);
+                    self.refill_soon();
+                    return Ok((container, wire));
                 }
             }
-            match found {
-                Some(found) => Ok(found),
-                None => {
-                    let (sender, arrival) = oneshot::channel();
-                    state.waiting.push_back(sender);
-                    Err(arrival)
-                }
-            }
+            let (sender, arrival) = oneshot::channel();
+            state.waiting.push_back(sender);
+            arrival
         };
-        match arrival {
-            Ok(found) => {
-                let pool = Arc::clone(self);
-                self.engine.handle().spawn(async move {
-                    tokio::time::sleep(HEAD_START).await;
-                    pool.refill();
-                });
-                Ok(found)
-            }
-            Err(arrival) => {
-                self.refill();
-                arrival.await.unwrap_or(Err(EngineError::Closed))
-            }
-        }
+        self.refill();
+        arrival.await.unwrap_or(Err(EngineError::Closed))
+    }
+
+    /// Refills the pool when the job that has just got a container has had its head start.
+    fn refill_soon(self: &Arc<Self>) {
+        let pool = Arc::clone(self);
+        self.engine.handle().spawn(async move {
+            tokio::time::sleep(HEAD_START).await;
+            pool.refill();
+        });
     }
 
     /// Starts as many as are wanted and not on their way.
@@ -90,20 +80,14 @@ impl Pool {
         for _ in 0..missing {
             let pool = Arc::clone(self);
             self.engine.handle().spawn(async move {
-                let started = pool.start().await;
-                pool.deliver(started);
+                let launched = pool.engine.launch(pool.spec.for_one_job()).await;
+                pool.deliver(launched);
             });
         }
     }
 
-    async fn start(&self) -> Started {
-        let container = self.engine.launch(self.spec.for_one_job()).await?;
-        let wire = container.take_wire().ok_or(EngineError::Closed)?;
-        Ok((container, wire))
-    }
-
     /// Gives a container to whoever has waited longest, or parks it.
-    fn deliver(&self, mut started: Started) {
+    fn deliver(&self, mut started: Launched) {
         let mut state = self.state.lock();
         state.starting -= 1;
         while let Some(waiter) = state.waiting.pop_front() {

@@ -20,7 +20,6 @@ use crate::pool::Pool;
 use crate::retry::{ATTEMPTS, pause};
 use crate::serving::Servers;
 use crate::spec::Spec;
-use crate::wire::Wire;
 
 /// How a container comes to its job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -297,7 +296,7 @@ impl State {
     /// Runs a job in a container of its own.
     async fn attempt_alone(&self, spec: &Spec, session: &Session, memory: &mut Buffers) -> Attempt {
         let taken = match self.mode {
-            Mode::Fresh => self.launch(spec).await,
+            Mode::Fresh => self.engine.launch(spec.for_one_job()).await,
             Mode::Parked | Mode::Serving => self.pool(spec.clone()).take().await,
         };
         let (container, mut wire) = match taken {
@@ -316,12 +315,6 @@ impl State {
             tracing::warn!("a container may be left: {error}");
         }
         came_of_it
-    }
-
-    async fn launch(&self, spec: &Spec) -> Result<(Container, Wire), EngineError> {
-        let container = self.engine.launch(spec.for_one_job()).await?;
-        let wire = container.take_wire().ok_or(EngineError::Closed)?;
-        Ok((container, wire))
     }
 
     /// What it means that a container's guest says no more.

@@ -83,33 +83,30 @@ impl Servers {
         };
         let not_serving =
             |problem: String, status| EngineError::NotServing { image: self.spec.image.to_string(), problem, status };
-        let patience = if place.server.has_connected.load(Ordering::Relaxed) { BUSY } else { CONNECTING };
-        match tokio::time::timeout(patience, place.server.connection()).await {
+        let had_connected = |place: &Place| place.server.has_connected.load(Ordering::Relaxed);
+        let patience = if had_connected(&place) { BUSY } else { CONNECTING };
+        let failure = match tokio::time::timeout(patience, place.server.connection()).await {
             Ok(Some(wire)) => {
                 place.wire = Some(wire);
-                Ok(place)
+                return Ok(place);
             }
             Ok(None) => {
-                place.server.retire();
                 let said = place.server.last_words.lock().clone();
                 let said = if said.is_empty() { String::new() } else { format!("; it said: {said}") };
-                let status = match place.server.has_connected.load(Ordering::Relaxed) {
-                    true => Status::Transient,
-                    false => Status::Permanent,
-                };
-                Err(not_serving(format!("ended without waiting for jobs{said}"), status))
+                let status = if had_connected(&place) { Status::Transient } else { Status::Permanent };
+                not_serving(format!("ended without waiting for jobs{said}"), status)
             }
             // It had connections before: it has as many jobs as it takes, and another container is needed.
-            Err(_) if place.server.has_connected.load(Ordering::Relaxed) => {
-                place.server.retire();
-                Err(not_serving(format!("took no further job within {patience:?}"), Status::Transient))
+            Err(_) if had_connected(&place) => {
+                not_serving(format!("took no further job within {patience:?}"), Status::Transient)
             }
             Err(_) => {
-                place.server.retire();
                 let problem = format!("did not connect to its socket within {patience:?}; is it made for many jobs?");
-                Err(not_serving(problem, Status::Permanent))
+                not_serving(problem, Status::Permanent)
             }
-        }
+        };
+        place.server.retire();
+        Err(failure)
     }
 
     /// Makes sure that there is a container.
@@ -133,8 +130,7 @@ impl Servers {
                 };
                 let (directory, listener) = listen().map_err(unusable)?;
                 let inside = directory.path().join(INSIDE);
-                let container = engine.launch(spec.for_many_jobs(&inside.to_string_lossy())).await?;
-                let output = container.take_wire().ok_or(EngineError::Closed)?;
+                let (container, output) = engine.launch(spec.for_many_jobs(&inside.to_string_lossy())).await?;
                 let (connections, arrivals) = mpsc::channel(WAITING);
                 let last_words = Arc::<Mutex<String>>::default();
                 let log = ServerLog { image: Arc::clone(&spec.image), left: LOG.into(), last: Arc::clone(&last_words) };

@@ -7,13 +7,12 @@ use std::sync::Arc;
 use bollard::Docker;
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use manifold::guests::{self, ContainerPrograms, Hosts};
-use manifold_dispatcher::native::argument;
 use manifold_dispatcher::{Dispatcher, Invocation, ObjectSource};
 use manifold_runtime_api::{EntryMode, Module, ObjectId, ObjectKind, Outcome, Result, Runtime, TreeEntry};
 use manifold_runtime_docker::{ContainerEngine, DockerRuntime, DockerRuntimeBuilder, EngineOptions};
 use manifold_runtime_wasm::WasmRuntime;
 
-use crate::fixture::Journal;
+use crate::fixture::{Journal, fold_args};
 
 /// The engine of the tests. Where there is none, says so; `None` then means that the test is skipped.
 pub(crate) async fn engine() -> Option<ContainerEngine> {
@@ -47,33 +46,32 @@ pub(crate) struct Fixture {
 impl Fixture {
     /// Containers as `containers` says, and the other guests.
     pub(crate) fn new(engine: &ContainerEngine, containers: DockerRuntimeBuilder) -> Self {
-        Self::with_source(engine, containers, Arc::new(ContainerPrograms))
+        Self::with_sources(engine, containers, Vec::new())
     }
 
-    /// The same, with objects from one more place.
-    pub(crate) fn with_source(
+    /// The same, with objects from further places.
+    pub(crate) fn with_sources(
         engine: &ContainerEngine,
         containers: DockerRuntimeBuilder,
-        source: Arc<dyn ObjectSource>,
+        sources: Vec<Arc<dyn ObjectSource>>,
     ) -> Self {
         let journal = Arc::new(Journal::default());
         let wasm = Arc::new(WasmRuntime::new().unwrap());
         let docker: Arc<DockerRuntime> = Arc::new(containers.build(engine).unwrap());
         let host = docker.host_image().id();
-        #[allow(unused_mut)]
-        let mut hosts = Hosts { wasm: Some(wasm.host_image().id()), container: Some(host), ..Hosts::default() };
-        let mut builder = Dispatcher::builder().runtime(wasm).observer(Arc::clone(&journal) as _);
+        let hosts = Hosts { wasm: Some(wasm.host_image().id()), container: Some(host), ..Hosts::default() };
+        let builder = Dispatcher::builder().runtime(wasm).observer(Arc::clone(&journal) as _);
         #[cfg(feature = "v8")]
-        {
+        let (hosts, builder) = {
             let v8 = Arc::new(manifold_runtime_v8::V8Runtime::new().unwrap());
-            hosts.typescript = Some(v8.host_image().id());
-            builder = builder.runtime(v8);
-        }
-        if docker.capabilities().containers {
-            builder = builder.containers(Arc::clone(&docker) as _);
-        }
-        builder = builder.runtime(docker).source(Arc::new(ContainerPrograms)).source(source);
-        let dispatcher = builder.build().unwrap();
+            (Hosts { typescript: Some(v8.host_image().id()), ..hosts }, builder.runtime(v8))
+        };
+        let builder = match docker.capabilities().containers {
+            true => builder.containers(Arc::clone(&docker) as _),
+            false => builder,
+        };
+        let builder = builder.runtime(docker).source(Arc::new(ContainerPrograms));
+        let dispatcher = sources.into_iter().fold(builder, |builder, source| builder.source(source)).build().unwrap();
         let std = guests::install(&dispatcher, hosts).expect("the set-up has built the guests: cargo xtask setup");
         Self { dispatcher, journal, std, host, engine: engine.clone() }
     }
@@ -83,12 +81,7 @@ impl Fixture {
     }
 
     pub(crate) async fn try_fold(&self, fold: &str, root: Outcome, visitors: &[(&str, &str)]) -> Result<String> {
-        let mut args = vec![argument("in", root)];
-        for (role, visitor) in visitors {
-            let reference = self.dispatcher.put_blob(format!("/cas/std/{visitor}")).unwrap();
-            args.push(argument(role, Outcome::blob(reference)));
-        }
-        let args = self.dispatcher.put_tree(args).unwrap();
+        let args = fold_args(&self.dispatcher, root, visitors);
         let completion = self.dispatcher.run(Invocation::new(self.image(fold), args).std(self.std)).await?;
         Ok(String::from_utf8(self.dispatcher.read(completion.outcome.id).unwrap().content.to_vec()).unwrap())
     }
