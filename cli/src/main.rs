@@ -69,6 +69,18 @@ const INTERRUPTED: u8 = 128 + 2;
 async fn unless_interrupted(work: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
     tokio::select! {
         result = work => result,
-        Ok(()) = tokio::signal::ctrl_c() => Err(CliError::Interrupted),
+        Ok(()) = tokio::signal::ctrl_c() => {
+            std::thread::spawn(end_at_next_interrupt);
+            Err(CliError::Interrupted)
+        }
+    }
+}
+
+/// Letting go may take its time. Who does not want to wait gets out; the next command then removes the containers that are left.
+fn end_at_next_interrupt() {
+    if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build()
+        && runtime.block_on(tokio::signal::ctrl_c()).is_ok()
+    {
+        std::process::exit(i32::from(INTERRUPTED));
     }
 }

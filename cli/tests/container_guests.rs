@@ -255,6 +255,45 @@ async fn a_container_killed_from_outside_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_killed_before_it_serves_is_replaced() {
+    let Some(engine) = engine().await else { return };
+    let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving));
+    let job = misbehave(&fixture, "slow-start", &[("do", "log")]);
+    let kill = async {
+        let options = KillContainerOptionsBuilder::new().signal("KILL").build();
+        let mut killed = false;
+        while !killed {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            for container in own_containers_of(&engine).await {
+                killed |= docker().kill_container(&container, Some(options.clone())).await.is_ok();
+            }
+        }
+    };
+    let (answer, ()) = tokio::join!(job, kill);
+    assert_eq!(answer.unwrap(), "logged");
+    engine.close().unwrap();
+}
+
+/// A guest that waits for its answer and is gone by then may have been ended by an engine that was started again. It gets another
+/// container.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_that_ends_before_it_is_answered_is_not_to_blame() {
+    let Some(engine) = engine().await else { return };
+    let fixture = Fixture::new(&engine, DockerRuntime::builder().parked(1));
+    let slow = fixture.program("strange", &["probe"]);
+    let blob = |text: &str| fixture.dispatcher.put_blob(text.to_owned()).unwrap();
+    let args = [argument("do", Outcome::blob(blob("sleep"))), argument("ms", Outcome::blob(blob("1500")))];
+    let args = argument("args", Outcome::tree(fixture.dispatcher.put_tree(args).unwrap()));
+    let entries =
+        [argument("do", Outcome::blob(blob("nest-and-leave"))), argument("image", Outcome::blob(blob(&slow))), args];
+    let invocation = Invocation::new(&slow, fixture.dispatcher.put_tree(entries).unwrap());
+    // The second container need not wait so long: what it asks for is known by then.
+    let completion = fixture.dispatcher.run(invocation).await.unwrap();
+    assert_eq!(fixture.dispatcher.read(completion.outcome.id).unwrap().content, "stayed".as_bytes());
+    engine.close().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_job_leaves_no_process() {
     let Some(engine) = engine().await else { return };
     for mode in [Mode::Parked, Mode::Serving] {
@@ -338,7 +377,9 @@ async fn an_image_is_a_tree_in_the_store() {
     assert_eq!(fixture.run(&layered, &[("do", "exists"), ("path", "/gone")]).await.unwrap(), "false");
     assert!(fixture.run(&layered, &[("do", "environment")]).await.unwrap().contains("GREETING=hello"));
 
+    let foreign = blob("{\"architecture\":7,\"config\":{}}");
     for (name, tree, words) in [
+        ("no architecture", fixture.tree(&[("config.json", EntryMode::Blob, foreign)]), "is no text"),
         ("no object", fixture.tree(&[("config.json", EntryMode::Blob, blob("[]"))]), "is no object"),
         ("no JSON", fixture.tree(&[("config.json", EntryMode::Blob, blob("{"))]), "config.json: EOF"),
         (
@@ -453,9 +494,18 @@ async fn a_host_in_python_runs_a_fold_visitor() {
     }
     assert_eq!(own_containers_of(&engine).await.len(), 1, "one container for all of it");
 
-    let mistaken = hosted("def run(job):\n    return 1 / 0\n");
-    let error = fixture.run(&mistaken, &[]).await.unwrap_err();
-    assert_eq!(error.to_string(), "ZeroDivisionError: division by zero");
+    // Not even what looks like a lost connection or the process's end ends more than the job, and more of them than there are
+    // connections.
+    for (code, words) in [
+        ("return 1 / 0", "ZeroDivisionError: division by zero"),
+        ("raise ConnectionError('mine')", "ConnectionError: mine"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("return 'text'", "TypeError: a bytes-like object is required, not 'str'"),
+        ("raise Failure('as it is')", "as it is"),
+    ] {
+        let error = fixture.run(&hosted(&format!("def run(job):\n    {code}\n")), &[]).await.unwrap_err();
+        assert_eq!(error.to_string(), words);
+    }
     // A job that waits for others of the same host does not keep them from running.
     let chain = hosted(
         "def run(job):\n    args = job.args()\n    if 'n' not in args: return b'end'\n    \

@@ -21,10 +21,17 @@ enum Fault {
     Hangs,
 }
 
+/// What goes wrong now, and how many requests it met.
+#[derive(Debug, Default)]
+struct Faults {
+    now: Option<(&'static str, Fault)>,
+    met: usize,
+}
+
 /// Stands between this process and the engine. Every request has a connection of its own.
 struct Proxy {
     endpoint: String,
-    fault: Arc<Mutex<Option<(&'static str, Fault)>>>,
+    faults: Arc<Mutex<Faults>>,
     _directory: tempfile::TempDir,
 }
 
@@ -34,18 +41,32 @@ impl Proxy {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let listener = UnixListener::bind(&path).unwrap();
-        let fault = Arc::<Mutex<Option<(&'static str, Fault)>>>::default();
-        let faults = Arc::clone(&fault);
+        let faults = Arc::<Mutex<Faults>>::default();
+        let given = Arc::clone(&faults);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass(client, engine.clone(), Arc::clone(&faults)));
+                tokio::spawn(pass(client, engine.clone(), Arc::clone(&given)));
             }
         });
-        Some(Self { endpoint: format!("unix://{}", path.display()), fault, _directory: directory })
+        Some(Self { endpoint: format!("unix://{}", path.display()), faults, _directory: directory })
+    }
+
+    fn begin(&self, part: &'static str, fault: Fault) {
+        *self.faults.lock().unwrap() = Faults { now: Some((part, fault)), met: 0 };
+    }
+
+    /// Ends the fault when a request has met it.
+    async fn end(&self) {
+        let start = Instant::now();
+        while self.faults.lock().unwrap().met == 0 {
+            assert!(start.elapsed() < Duration::from_secs(5), "nothing has met {:?}", self.faults.lock().unwrap());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.faults.lock().unwrap().now = None;
     }
 }
 
-async fn pass(mut client: UnixStream, engine: String, faults: Arc<Mutex<Option<(&'static str, Fault)>>>) {
+async fn pass(mut client: UnixStream, engine: String, faults: Arc<Mutex<Faults>>) {
     let mut request = Vec::new();
     while !request.contains(&b'\n') {
         if client.read_buf(&mut request).await.unwrap_or(0) == 0 {
@@ -53,13 +74,16 @@ async fn pass(mut client: UnixStream, engine: String, faults: Arc<Mutex<Option<(
         }
     }
     let line = String::from_utf8_lossy(&request).lines().next().unwrap_or_default().to_owned();
-    let fault = *faults.lock().unwrap();
+    let fault = {
+        let mut faults = faults.lock().unwrap();
+        let fault = faults.now.filter(|(part, _)| line.contains(part));
+        faults.met += usize::from(fault.is_some());
+        fault
+    };
     match fault {
-        Some((part, Fault::BreaksOff)) if line.contains(part) => return,
-        Some((part, Fault::Hangs)) if line.contains(part) => {
-            tokio::time::sleep(Duration::from_secs(600)).await;
-        }
-        _ => {}
+        Some((_, Fault::BreaksOff)) => return,
+        Some((_, Fault::Hangs)) => tokio::time::sleep(Duration::from_secs(600)).await,
+        None => {}
     }
     let Ok(mut engine) = UnixStream::connect(engine).await else { return };
     if engine.write_all(&request).await.is_ok() {
@@ -68,11 +92,15 @@ async fn pass(mut client: UnixStream, engine: String, faults: Arc<Mutex<Option<(
 }
 
 /// The steps of a job in a container of its own, as their requests begin, and in the words of an error.
-const STEPS: [(&str, &str); 3] = [
+const STEPS: [(&str, &str); 5] = [
+    ("/images/manifold", "look at an image"),
+    ("/images/load", "load an image"),
     ("/containers/create", "create a container"),
     ("/attach", "attach to a container"),
     ("/start", "start a container"),
 ];
+
+const REMOVAL: &str = "DELETE /";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_every_step_the_error_says_which_in_bounded_time() {
@@ -100,23 +128,27 @@ async fn at_every_step_the_error_says_which_in_bounded_time() {
             for (part, words) in STEPS {
                 // As long as the last failure is remembered, nothing is tried.
                 tokio::time::sleep(Duration::from_millis(600)).await;
-                *proxy.fault.lock().unwrap() = Some((part, fault));
+                proxy.begin(part, fault);
                 let start = Instant::now();
                 let error = job().await.unwrap_err();
                 let took = start.elapsed();
                 assert!(error.to_string().contains(words), "{mode:?} {fault:?} {part}: {error:?}");
                 assert_eq!((error.kind(), error.status()), (ErrorKind::Runtime, Status::Transient), "{error:?}");
                 assert!(took < Duration::from_secs(15), "{mode:?} {fault:?} {part}: {took:?}");
-                *proxy.fault.lock().unwrap() = None;
+                proxy.end().await;
                 tokio::time::sleep(Duration::from_millis(600)).await;
                 assert_eq!(job().await.unwrap(), "logged", "{mode:?} after {fault:?} {part}");
             }
         }
         // Waiting and removing come when the answer is there already.
-        for part in ["/wait", "DELETE /containers"] {
-            *proxy.fault.lock().unwrap() = Some((part, Fault::BreaksOff));
+        let last = [("/wait", Fault::BreaksOff), ("/wait", Fault::Hangs)].into_iter().filter(|_| mode == Mode::Fresh);
+        for (part, fault) in last.chain([(REMOVAL, Fault::BreaksOff), (REMOVAL, Fault::Hangs)]) {
+            proxy.begin(part, fault);
+            let start = Instant::now();
             assert_eq!(job().await.unwrap(), "logged", "{mode:?} {part}");
-            *proxy.fault.lock().unwrap() = None;
+            assert!(start.elapsed() < Duration::from_secs(15), "{mode:?} {fault:?} {part}: {:?}", start.elapsed());
+            proxy.end().await;
+            assert_eq!(job().await.unwrap(), "logged", "{mode:?} after {fault:?} {part}");
         }
         // What could not be removed then goes now.
         engine.close().unwrap();

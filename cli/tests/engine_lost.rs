@@ -34,16 +34,20 @@ async fn a_fold_fails_in_bounded_time_and_completes_when_the_engine_is_back() {
         let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode).parked(2));
         let root = Outcome::tree(store_fixture(&fixture.dispatcher, "bench"));
         let visitors = [("post", "file-count.docker")];
-        let fold = fixture.try_fold("fold", root, &visitors);
-        let kill = async {
-            let visitor = fixture.image("file-count.docker");
+        let mut fold = std::pin::pin!(fixture.try_fold("fold", root, &visitors));
+        let visitor = fixture.image("file-count.docker");
+        let time_to_kill = async {
             while fixture.requests_for(&visitor).len() < 12 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            assert!(Command::new("kill").args(["-9", pid.trim()]).status().unwrap().success());
-            Instant::now()
         };
-        let (result, killed) = tokio::join!(fold, kill);
+        tokio::select! {
+            result = &mut fold => panic!("{mode:?}: the fold ended before the engine was killed: {result:?}"),
+            () = time_to_kill => {}
+        }
+        assert!(Command::new("kill").args(["-9", pid.trim()]).status().unwrap().success());
+        let killed = Instant::now();
+        let result = tokio::time::timeout(Duration::from_secs(60), fold).await.expect("the fold ends");
         let before = fixture.dispatcher.stats();
         match result {
             Err(error) => {

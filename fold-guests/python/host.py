@@ -17,6 +17,10 @@ class Failure(Exception):
     """What the host answers, or a module's own words."""
 
 
+class HostGone(BaseException):
+    """Nobody wants the job any more. No module's `except Exception` catches it."""
+
+
 class Object:
     """A blob or a tree."""
 
@@ -32,11 +36,15 @@ class Job:
         self.fields = self.call({"op": "job"})
 
     def call(self, request):
-        self.stream.write(json.dumps(request).encode() + b"\n")
-        self.stream.flush()
-        line = self.stream.readline()
+        request = json.dumps(request).encode() + b"\n"
+        try:
+            self.stream.write(request)
+            self.stream.flush()
+            line = self.stream.readline()
+        except OSError as error:
+            raise HostGone from error
         if not line.endswith(b"\n"):
-            raise ConnectionError("the host is gone")
+            raise HostGone
         response = json.loads(line)
         if "error" in response:
             raise Failure(response["error"])
@@ -81,26 +89,26 @@ def load(job):
 def work(connection, taken):
     with connection:
         try:
-            job = Job(connection)
-        except (ConnectionError, OSError):
-            # The host took this connection back. If it is gone, the next one fails.
-            taken.release()
-            return
-        taken.release()
-        try:
+            try:
+                job = Job(connection)
+            finally:
+                # The host may have taken this connection back. If it is gone, the next one fails.
+                taken.release()
             try:
                 result = load(job)(job)
                 outcome = result if isinstance(result, Object) else job.put_blob(result)
                 job.call({"op": "out", "kind": outcome.kind, "hash": outcome.hash})
+            except HostGone:
+                raise
             except Failure as failure:
                 job.call({"op": "fail", "message": str(failure)})
-            except ConnectionError:
-                raise
-            except Exception as error:
+            except BaseException as error:
+                # Even one that would end the process ends only the job.
                 job.call({"op": "fail", "message": f"{type(error).__name__}: {error}"})
-        except (ConnectionError, OSError):
-            # Nobody wants this job any more.
+        except HostGone:
             pass
+        except Failure as failure:
+            print(f"a job could not be begun or ended: {failure}", file=sys.stderr, flush=True)
 
 
 def main():

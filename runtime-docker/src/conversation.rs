@@ -13,8 +13,9 @@ pub(crate) enum End {
     Settled,
     /// The guest is to be stopped for this.
     Stopped(Error),
-    /// The guest has closed its end. `half` when in the middle of a line.
-    Silence { half: bool },
+    /// The guest has closed its end: `half`, when in the middle of a line; `unanswered`, when it had a request answered that took
+    /// its time, and was gone by then.
+    Silence { half: bool, unanswered: bool },
 }
 
 /// Talks until the job is settled. Only the time in which the guest does not answer counts as its computing time.
@@ -27,11 +28,12 @@ pub(crate) async fn converse(wire: &mut Wire, session: &Session, memory: &mut Bu
     let mut diagnostics = Diagnostics::new(&log);
     let mut clock = Clock { left: limits.compute_time };
     let too_long = || End::Stopped(Limit::ComputeTime { time: limits.compute_time }.into());
+    let mut unanswered = false;
     let end = loop {
         let line = match clock.wait(wire.line(bound, &mut diagnostics)).await {
             Some(Received::Line(line)) => line,
             Some(Received::TooLong) => break End::Stopped(Limit::GuestRequest { bytes: bound }.into()),
-            Some(Received::End { rest }) => break End::Silence { half: rest > 0 },
+            Some(Received::End { rest }) => break End::Silence { half: rest > 0, unanswered },
             None => break too_long(),
         };
         if let Err(breach) = memory.hold(line.len()) {
@@ -44,6 +46,7 @@ pub(crate) async fn converse(wire: &mut Wire, session: &Session, memory: &mut Bu
         if session.has_ended() {
             break End::Settled;
         }
+        unanswered = wire.is_closed(&mut diagnostics);
         reply.push(b'\n');
         if session.has_outcome() {
             // Nothing depends on whether the guest hears it.

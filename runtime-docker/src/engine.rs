@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
@@ -12,14 +12,14 @@ use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, ListContainersOptionsBuilder,
     RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions,
 };
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
 use parking_lot::{Condvar, Mutex};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
 
 use crate::error::{EngineError, Step};
 use crate::owner::Owner;
-use crate::retry::retrying;
+use crate::retry::{Setback, retrying};
 use crate::wire::Wire;
 
 /// A container engine. Cloning is cheap, and clones share everything.
@@ -71,8 +71,10 @@ pub(crate) struct Shared {
     containers: Mutex<Containers>,
     fewer: Condvar,
     is_podman: AtomicBool,
-    /// When, and why, the engine was given up last.
-    lost: Mutex<Option<(Instant, EngineError)>>,
+    /// Why the engine was given up last. Containers are not started then.
+    pub(crate) lost: Setback<EngineError>,
+    /// Why containers could not be removed.
+    immovable: Setback<EngineError>,
     handle: Handle,
     runtime: Option<Runtime>,
 }
@@ -85,8 +87,6 @@ struct Containers {
     leaving: usize,
     /// How many are being started.
     coming: usize,
-    /// Those that could not be removed.
-    stuck: Vec<String>,
     closed: bool,
 }
 
@@ -96,8 +96,8 @@ const OWNER: &str = "io.manifold.owner";
 const CONNECTION: &str = "io.manifold.connection";
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 static CONTAINERS: AtomicU64 = AtomicU64::new(0);
-/// How long nobody tries to reach an engine that was given up.
-const LOST: Duration = Duration::from_millis(500);
+/// How long a container that could not be removed is left alone, at first and at last.
+const STUCK: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
 
 impl ContainerEngine {
     /// The engine that `options` describe. It is not connected to yet.
@@ -118,7 +118,8 @@ impl ContainerEngine {
             containers: Mutex::default(),
             fewer: Condvar::new(),
             is_podman: AtomicBool::new(false),
-            lost: Mutex::new(None),
+            lost: Setback::default(),
+            immovable: Setback::default(),
             handle: runtime.handle().clone(),
             runtime: Some(runtime),
         };
@@ -135,7 +136,7 @@ impl ContainerEngine {
             .spawn(async move {
                 let docker = shared.docker().await?;
                 let version = shared.call(Step::Connect, docker.version()).await?;
-                *shared.lost.lock() = None;
+                shared.lost.forget();
                 let name = version.platform.map_or_else(|| "engine".to_owned(), |platform| platform.name);
                 Ok(format!("{name} {}", version.version.unwrap_or_default()).trim().to_owned())
             })
@@ -218,15 +219,17 @@ impl Shared {
             Ok(Err(error)) => Err(EngineError::new(endpoint, step, error)),
             Err(_) => {
                 let error = EngineError::TimedOut { endpoint: endpoint.clone(), step, deadline };
-                // Whoever waits for a turn would wait as long again.
-                self.give_up(&error);
+                match step {
+                    Step::Connect | Step::List | Step::Create | Step::Attach | Step::Start => {
+                        self.lost.remember(&error)
+                    }
+                    Step::Remove => self.immovable.remember(&error),
+                    // One image or container says nothing of the others.
+                    Step::Load | Step::InspectImage | Step::Wait | Step::Inspect => {}
+                }
                 Err(error)
             }
         }
-    }
-
-    fn give_up(&self, error: &EngineError) {
-        *self.lost.lock() = Some((Instant::now(), error.clone()));
     }
 
     /// The client. Connects first, and removes what others have left, if nobody has yet.
@@ -235,7 +238,7 @@ impl Shared {
         if let Some(docker) = &*connected {
             return Ok(docker.clone());
         }
-        self.check_recent_loss()?;
+        self.lost.check()?;
         let endpoint = &self.options.endpoint;
         let docker =
             Docker::connect_with_host(endpoint).map_err(|error| EngineError::new(endpoint, Step::Connect, error))?;
@@ -258,37 +261,29 @@ impl Shared {
         HashMap::from([(OWNER.to_owned(), self.owner.label()), (CONNECTION.to_owned(), self.connection.to_string())])
     }
 
-    /// Creates a container, attaches to it, and starts it; again if that may help. When the engine could not be reached, the next
-    /// ones fail at once for a while: a thousand frames that each try again would take minutes to say so.
+    /// Creates a container, attaches to it, and starts it; again if that may help.
     pub(crate) async fn launch(self: &Arc<Self>, body: Box<ContainerCreateBody>) -> Launched {
-        self.check_recent_loss()?;
+        self.lost.check()?;
         let launched = retrying(|| Box::pin(self.launch_once(body.clone()))).await;
         if let Err(error @ EngineError::Unreachable { .. }) = &launched {
-            self.give_up(error);
+            self.lost.remember(error);
         }
         launched
-    }
-
-    /// Fails if the engine could not be reached a moment ago.
-    pub(crate) fn check_recent_loss(&self) -> Result<(), EngineError> {
-        match &*self.lost.lock() {
-            Some((since, error)) if since.elapsed() < LOST => Err(error.clone()),
-            _ => Ok(()),
-        }
     }
 
     async fn launch_once(self: &Arc<Self>, mut body: Box<ContainerCreateBody>) -> Launched {
         let shared = Arc::clone(self);
         body.labels = Some(self.labels());
+        // Let go after the container, whose removal is under way by then.
+        let coming = self.is_coming();
         self.spawn(async move {
+            let _coming = coming;
             let docker = shared.docker().await?;
             if shared.is_podman.load(Ordering::Relaxed) {
                 adapt_to_podman(&mut body);
             }
             let Ok(_turn) = shared.starts.acquire().await else { return Err(EngineError::Closed) };
-            shared.check_recent_loss()?;
-            // Let go after the container, whose removal is under way by then.
-            let _coming = shared.is_coming();
+            shared.lost.check()?;
             let container = shared.name_container()?;
             let options = CreateContainerOptionsBuilder::new().name(&container.name).build();
             if let Err(error) = shared.call(Step::Create, Box::pin(docker.create_container(Some(options), *body))).await
@@ -327,25 +322,15 @@ impl Shared {
         let shared = Arc::clone(self);
         self.handle.spawn(async move {
             let removed = retrying(|| shared.remove(&name)).await;
-            let stuck = {
-                let mut containers = shared.containers.lock();
-                match &removed {
-                    Ok(()) => std::mem::take(&mut containers.stuck),
-                    Err(_) => {
-                        containers.stuck.push(name.clone());
-                        Vec::new()
-                    }
+            shared.containers.lock().leaving -= 1;
+            match removed {
+                Ok(()) => shared.has_left(),
+                Err(error) => {
+                    tracing::warn!("container {name} stays for now: {error}");
+                    shared.fewer.notify_all();
+                    remove_some_time(Arc::downgrade(&shared), &name).await;
                 }
-            };
-            if let Err(error) = removed {
-                tracing::warn!("container {name} stays for now: {error}");
             }
-            // What works for one may work for those for which it did not.
-            for name in stuck {
-                shared.containers.lock().alive += 1;
-                shared.dispose(name);
-            }
-            shared.has_left(true);
         });
     }
 
@@ -364,16 +349,15 @@ impl Shared {
         Coming(Arc::clone(self))
     }
 
-    fn has_left(&self, was_leaving: bool) {
-        let mut containers = self.containers.lock();
-        containers.alive -= 1;
-        containers.leaving -= usize::from(was_leaving);
+    fn has_left(&self) {
+        self.containers.lock().alive -= 1;
         self.fewer.notify_all();
     }
 
     async fn remove(&self, name: &str) -> Result<(), EngineError> {
         let docker = self.docker().await?;
         let Ok(_turn) = self.removals.acquire().await else { return Err(EngineError::Closed) };
+        self.immovable.check()?;
         self.force_removal(&docker, name).await
     }
 
@@ -398,14 +382,21 @@ impl Shared {
             filters.insert("status", vec!["created", "running", "paused", "exited"]);
         }
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        for container in self.call(Step::List, docker.list_containers(Some(options))).await? {
-            if let (Some(id), Some(labels)) = (container.id, container.labels)
-                && unwanted(&labels)
-            {
-                self.force_removal(docker, &id).await?;
+        let containers = self.call(Step::List, docker.list_containers(Some(options))).await?.into_iter();
+        let ids = containers.filter_map(|container| {
+            container.labels.is_some_and(|labels| unwanted(&labels)).then_some(container.id).flatten()
+        });
+        let mut removals = stream::iter(ids.map(async |id| self.force_removal(docker, &id).await))
+            .buffer_unordered(self.options.at_once.max(1));
+        let mut outcome = Ok(());
+        while let Some(removed) = removals.next().await {
+            match removed {
+                // What is true of one may not be of the next.
+                Err(error @ EngineError::Refused { .. }) => outcome = Err(error),
+                removed => removed?,
             }
         }
-        Ok(())
+        outcome
     }
 
     /// Removes whatever this process still has. There is nothing to do in an engine that was never reached.
@@ -422,6 +413,22 @@ impl Shared {
         while containers.leaving + containers.coming > 0
             && !self.fewer.wait_until(&mut containers, deadline).timed_out()
         {}
+    }
+}
+
+/// Tries to remove a container ever more seldom, until the engine is closed, which removes what is left.
+async fn remove_some_time(shared: Weak<Shared>, name: &str) {
+    let (mut pause, longest) = STUCK;
+    loop {
+        tokio::time::sleep(pause).await;
+        let Some(shared) = shared.upgrade() else { return };
+        if shared.containers.lock().closed {
+            return;
+        }
+        if shared.remove(name).await.is_ok() {
+            return shared.has_left();
+        }
+        pause = (pause * 2).min(longest);
     }
 }
 
@@ -469,6 +476,18 @@ pub(crate) struct Death {
     pub(crate) exit_code: i64,
 }
 
+impl Death {
+    /// Whether its own program ended it, as far as one can tell: engines that lost it answer 255, and kill what they find when they
+    /// are started again.
+    pub(crate) fn is_of_its_own(&self) -> bool {
+        const KILLED: i64 = 128 + 9;
+        /// The guest SDK's word for it.
+        const HOST_IS_GONE: i64 = 86;
+        const STATUS_IS_LOST: i64 = 255;
+        ![KILLED, HOST_IS_GONE, STATUS_IS_LOST].contains(&self.exit_code)
+    }
+}
+
 /// Waits for a container's end for some time. What it ended with is not told here: bollard takes any code but 0 for an error.
 async fn wait_for_end(docker: &Docker, name: &str, patience: Duration) {
     let mut ends = docker.wait_container(name, None::<WaitContainerOptions>);
@@ -502,13 +521,13 @@ impl Container {
         let (shared, name) = (Arc::clone(&self.shared), self.name.clone());
         self.shared
             .spawn(async move {
-                let docker = shared.docker().await?;
-                wait_for_end(&docker, &name, LAST_BREATH).await;
+                if let Ok(docker) = shared.docker().await {
+                    wait_for_end(&docker, &name, LAST_BREATH).await;
+                }
                 let removed = shared.remove(&name).await;
-                if removed.is_err() {
-                    shared.dispose(name);
-                } else {
-                    shared.has_left(false);
+                match removed {
+                    Ok(()) => shared.has_left(),
+                    Err(_) => shared.dispose(name),
                 }
                 removed
             })

@@ -98,6 +98,14 @@ pub enum EngineError {
         /// Whether another one may.
         status: Status,
     },
+    /// A container that was to serve jobs goes on, and does not ask for any.
+    #[error("the container of {image} did not connect to its socket within {patience:?}; is it made for many jobs?")]
+    NotConnecting {
+        /// The image.
+        image: String,
+        /// How long it was given.
+        patience: Duration,
+    },
     /// It has been closed by this process.
     #[error("this process has closed its connection to the container engine")]
     Closed,
@@ -121,7 +129,13 @@ impl EngineError {
     /// Whether trying again may help.
     pub fn status(&self) -> Status {
         match self {
-            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::TooMany { .. } => Status::Transient,
+            Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::TooMany { .. }
+            // The machine may have been busy.
+            | Self::NotConnecting { .. } => Status::Transient,
+            // Engines have one status for everything that is wrong with an image.
+            Self::Refused { step: Step::Load, message, .. } if !message.contains("no space left") => Status::Permanent,
             Self::NotServing { status, .. } => *status,
             // Podman prepares a container when it is attached to.
             Self::Refused { step: Step::Attach | Step::Start, message, .. } if is_about_the_image(message) => {

@@ -8,21 +8,22 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::query_parameters::ImportImageOptionsBuilder;
 use bytes::Bytes;
-use futures_util::TryStreamExt;
+use futures_util::{Stream, TryStreamExt};
 use manifold_runtime_api::{EntryMode, Error, Host, Limit, ObjectId, ObjectKind, Reason, Result, Status, Tree};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
-use tokio_util::io::ReaderStream;
 
 use crate::engine::Shared;
 use crate::error::{EngineError, Step};
+use crate::retry::retrying;
 
 /// The label that says which tree an image was made from.
 const TREE: &str = "io.manifold.tree";
@@ -34,10 +35,12 @@ struct Known {
 }
 
 async fn inspect(engine: &Arc<Shared>, name: &str) -> Result<Known, EngineError> {
-    let (shared, name) = (Arc::clone(engine), name.to_owned());
-    let inspected = engine.spawn(async move {
-        let docker = shared.docker().await?;
-        shared.call(Step::InspectImage, docker.inspect_image(&name)).await
+    let inspected = retrying(|| {
+        let (shared, name) = (Arc::clone(engine), name.to_owned());
+        engine.spawn(async move {
+            let docker = shared.docker().await?;
+            shared.call(Step::InspectImage, docker.inspect_image(&name)).await
+        })
     });
     let config = inspected.await?.config.unwrap_or_default();
     let tree = config.labels.and_then(|mut labels| labels.remove(TREE));
@@ -45,8 +48,9 @@ async fn inspect(engine: &Arc<Shared>, name: &str) -> Result<Known, EngineError>
 }
 
 /// Makes sure that the engine has an image and that it can be run as strictly as promised.
-pub(crate) async fn check(engine: &Arc<Shared>, name: &str, reference: &str) -> Result<()> {
-    let known = inspect(engine, name).await.map_err(|error| error.of_job(reference))?;
+pub(crate) async fn check(engine: &Arc<Shared>, name: &str) -> Result<()> {
+    let reference = format!("docker://{name}");
+    let known = inspect(engine, name).await.map_err(|error| error.of_job(&reference))?;
     if known.volumes.is_empty() {
         return Ok(());
     }
@@ -67,17 +71,37 @@ pub(crate) async fn load(engine: &Arc<Shared>, tree: ObjectId, host: &dyn Host, 
     let (archive, bytes) = Archive { host, module: tree, left: bound, bound }.write(&name).await?;
     // Ten megabytes a second, whatever else the disk does.
     let patience = engine.options.deadline + Duration::from_secs(bytes / 10_000_000);
-    let shared = Arc::clone(engine);
-    engine
-        .spawn(async move {
+    let archive = Arc::new(archive);
+    let loaded = retrying(|| {
+        let (shared, archive) = (Arc::clone(engine), Arc::clone(&archive));
+        engine.spawn(async move {
             let docker = shared.docker().await?;
             let options = ImportImageOptionsBuilder::new().quiet(true).build();
-            let archive = ReaderStream::with_capacity(tokio::fs::File::from_std(archive), 1 << 16);
-            let loading = docker.import_image_stream(options, archive, None);
+            let loading = docker.import_image_stream(options, from_the_beginning(archive), None);
             shared.call_within(patience, Step::Load, loading.try_for_each(async |_| Ok(()))).await
         })
-        .await?;
+    });
+    loaded.await?;
     Ok(name)
+}
+
+/// A file in pieces. Those who read it do not disturb each other.
+fn from_the_beginning(file: Arc<File>) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    const PIECE: usize = 1 << 18;
+    futures_util::stream::try_unfold(0, move |offset| {
+        let file = Arc::clone(&file);
+        async move {
+            let reading = tokio::task::spawn_blocking(move || {
+                let mut piece = vec![0; PIECE];
+                let bytes = file.read_at(&mut piece, offset)?;
+                piece.truncate(bytes);
+                io::Result::Ok(piece)
+            });
+            let piece = reading.await.map_err(io::Error::other)??;
+            let next = offset + piece.len() as u64;
+            Ok((!piece.is_empty()).then(|| (Bytes::from(piece), next)))
+        }
+    })
 }
 
 struct Archive<'a> {
@@ -115,7 +139,6 @@ impl Archive<'_> {
         }
         let mut file = archive.into_inner().map_err(no_room)?;
         let bytes = file.stream_position().map_err(no_room)?;
-        file.seek(SeekFrom::Start(0)).map_err(no_room)?;
         Ok((file, bytes))
     }
 
@@ -154,8 +177,13 @@ impl Archive<'_> {
             "aarch64" => "arm64",
             other => other,
         };
+        let architecture = match given.get("architecture") {
+            None => json!(architecture),
+            Some(given) if given.is_string() => given.clone(),
+            Some(_) => return Err(self.bad("the `architecture` in its config.json is no text")),
+        };
         Ok(Map::from_iter([
-            ("architecture".to_owned(), given.get("architecture").cloned().unwrap_or_else(|| json!(architecture))),
+            ("architecture".to_owned(), architecture),
             ("os".to_owned(), json!("linux")),
             ("created".to_owned(), json!("1970-01-01T00:00:00Z")),
             ("config".to_owned(), Value::Object(run)),

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use crate::engine::{Container, Launched, Shared};
 use crate::error::EngineError;
 use crate::spec::Spec;
-use crate::wire::Wire;
+use crate::wire::{Diagnostics, Wire};
 
 /// The containers of one image.
 pub(crate) struct Pool {
@@ -26,6 +26,7 @@ struct State {
     starting: usize,
     waiting: VecDeque<oneshot::Sender<Launched>>,
     last_used: Instant,
+    is_closed: bool,
 }
 
 /// How long a job has the machine for itself before its container is replaced, which takes all of a processor.
@@ -33,7 +34,13 @@ const HEAD_START: Duration = Duration::from_millis(5);
 
 impl Pool {
     pub(crate) fn new(engine: Arc<Shared>, spec: Spec, target: usize) -> Self {
-        let state = State { parked: VecDeque::new(), starting: 0, waiting: VecDeque::new(), last_used: Instant::now() };
+        let state = State {
+            parked: VecDeque::new(),
+            starting: 0,
+            waiting: VecDeque::new(),
+            last_used: Instant::now(),
+            is_closed: false,
+        };
         Self { engine, spec, target, state: Mutex::new(state) }
     }
 
@@ -41,10 +48,13 @@ impl Pool {
     pub(crate) async fn take(self: &Arc<Self>) -> Launched {
         let arrival = {
             let mut state = self.state.lock();
+            if state.is_closed {
+                return Err(EngineError::Closed);
+            }
             state.last_used = Instant::now();
             while let Some((container, mut wire)) = state.parked.pop_front() {
                 // It may have ended while it waited; then another will do.
-                if !wire.is_closed() {
+                if !wire.is_closed(&mut Diagnostics::default()) {
                     drop(state);
                     self.refill_soon();
                     return Ok((container, wire));
@@ -71,6 +81,9 @@ impl Pool {
     pub(crate) fn refill(self: &Arc<Self>) {
         let missing = {
             let mut state = self.state.lock();
+            if state.is_closed {
+                return;
+            }
             state.waiting.retain(|waiter| !waiter.is_closed());
             let wanted = state.waiting.len() + self.target;
             let missing = wanted.saturating_sub(state.parked.len() + state.starting);
@@ -80,10 +93,17 @@ impl Pool {
         for _ in 0..missing {
             let pool = Arc::clone(self);
             self.engine.handle().spawn(async move {
-                let launched = pool.engine.launch(pool.spec.for_one_job()).await;
+                let launched = match pool.is_closed() {
+                    true => Err(EngineError::Closed),
+                    false => pool.engine.launch(pool.spec.for_one_job()).await,
+                };
                 pool.deliver(launched);
             });
         }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.state.lock().is_closed
     }
 
     /// Gives a container to whoever has waited longest, or parks it.
@@ -97,7 +117,7 @@ impl Pool {
             }
         }
         match started {
-            Ok(started) if state.parked.len() < self.target => state.parked.push_back(started),
+            Ok(started) if state.parked.len() < self.target && !state.is_closed => state.parked.push_back(started),
             // Whoever it was for has gone.
             Ok(_) => {}
             // Nobody asked for this one; the next who asks has it tried again.
@@ -108,6 +128,13 @@ impl Pool {
     /// Lets the containers go.
     pub(crate) fn clear(&self) {
         self.state.lock().parked.clear();
+    }
+
+    /// Lets the containers go, and starts no more.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        state.is_closed = true;
+        state.parked.clear();
     }
 
     /// Lets the containers go if nobody has asked for one for so long. Answers whether that is so.

@@ -1,8 +1,9 @@
-//! Trying again, a bounded number of times.
+//! Trying again, a bounded number of times, and not at once.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use manifold_runtime_api::Status;
+use parking_lot::Mutex;
 
 use crate::error::EngineError;
 
@@ -31,5 +32,36 @@ where
         }
         tokio::time::sleep(pause(attempt)).await;
         attempt += 1;
+    }
+}
+
+/// A failure that is remembered for a moment. Whoever stands in a queue behind the one who met it need not meet it, too: a
+/// thousand frames that each waited for a deadline would take hours to say so.
+pub(crate) struct Setback<E>(Mutex<Option<(Instant, E)>>);
+
+/// For how long.
+const MOMENT: Duration = Duration::from_millis(500);
+
+impl<E> Default for Setback<E> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
+    }
+}
+
+impl<E: Clone> Setback<E> {
+    pub(crate) fn remember(&self, error: &E) {
+        *self.0.lock() = Some((Instant::now(), error.clone()));
+    }
+
+    pub(crate) fn forget(&self) {
+        *self.0.lock() = None;
+    }
+
+    /// Fails as the last one did, if that was a moment ago.
+    pub(crate) fn check(&self) -> Result<(), E> {
+        match &*self.0.lock() {
+            Some((since, error)) if since.elapsed() < MOMENT => Err(error.clone()),
+            _ => Ok(()),
+        }
     }
 }

@@ -17,7 +17,7 @@ use crate::error::{EngineError, Step};
 use crate::image;
 use crate::isolation::Isolation;
 use crate::pool::Pool;
-use crate::retry::{ATTEMPTS, pause};
+use crate::retry::{ATTEMPTS, Setback, pause};
 use crate::serving::Servers;
 use crate::spec::Spec;
 
@@ -51,7 +51,7 @@ struct State {
     image_bytes: u64,
     pools: Mutex<HashMap<Spec, Arc<Pool>>>,
     servers: Mutex<HashMap<Spec, Arc<Servers>>>,
-    images: Mutex<HashMap<Source, ImageCell>>,
+    images: Mutex<HashMap<Source, Arc<Image>>>,
 }
 
 /// Where an image comes from.
@@ -63,8 +63,13 @@ enum Source {
     Engine(String),
 }
 
-/// The name of an image that the engine has for certain.
-type ImageCell = Arc<tokio::sync::OnceCell<Arc<str>>>;
+/// An image that is looked for once.
+#[derive(Default)]
+struct Image {
+    /// Its name, which the engine has for certain.
+    name: tokio::sync::OnceCell<Arc<str>>,
+    setback: Setback<Error>,
+}
 
 /// A [`DockerRuntime`] whose settings are still being chosen.
 #[derive(Debug, Clone)]
@@ -221,7 +226,7 @@ impl Runtime for DockerRuntime {
             };
             match came_of_it {
                 Attempt::Done(result) => return result,
-                Attempt::Lost(error) if attempt == ATTEMPTS || self.state.engine.check_recent_loss().is_err() => {
+                Attempt::Lost(error) if attempt == ATTEMPTS || self.state.engine.lost.check().is_err() => {
                     return Err(error);
                 }
                 Attempt::Lost(error) => tracing::debug!("attempt {attempt}: {error}"),
@@ -254,22 +259,26 @@ impl State {
 
     /// The name of an image that the engine has. It is looked for once, and again when that failed.
     async fn image(&self, source: Source, host: &dyn Host) -> Result<Arc<str>> {
-        let cell = Arc::clone(self.images.lock().entry(source.clone()).or_default());
-        let found = cell.get_or_try_init(|| async {
-            match &source {
+        let image = Arc::clone(self.images.lock().entry(source.clone()).or_default());
+        let found = image.name.get_or_try_init(|| async {
+            image.setback.check()?;
+            let found = match &source {
                 Source::Tree(tree) => image::load(&self.engine, *tree, host, self.image_bytes).await,
-                Source::Engine(name) => {
-                    image::check(&self.engine, name, &format!("docker://{name}")).await?;
-                    Ok(name.as_str().into())
-                }
+                Source::Engine(name) => image::check(&self.engine, name).await.map(|()| name.as_str().into()),
+            };
+            if let Err(error) = &found
+                && error.status() == Status::Transient
+            {
+                image.setback.remember(error);
             }
+            found
         });
         found.await.cloned()
     }
 
     /// Has an image looked for again: the engine may have lost it.
     fn forget(&self, image: &str) {
-        self.images.lock().retain(|_, cell| cell.get().is_none_or(|known| **known != *image));
+        self.images.lock().retain(|_, kept| kept.name.get().is_none_or(|known| **known != *image));
     }
 
     fn pool(&self, spec: Spec) -> Arc<Pool> {
@@ -306,7 +315,7 @@ impl State {
         let came_of_it = match converse(&mut wire, session, memory).await {
             End::Settled => Attempt::Done(session.finish(Ok(()))),
             End::Stopped(error) => Attempt::Done(session.finish(Err(error))),
-            End::Silence { half } => self.silence(spec, session, &container, half).await,
+            End::Silence { half, unanswered } => self.silence(spec, session, &container, half, unanswered).await,
         };
         drop(wire);
         if self.mode == Mode::Fresh
@@ -318,10 +327,14 @@ impl State {
     }
 
     /// What it means that a container's guest says no more.
-    async fn silence(&self, spec: &Spec, session: &Session, container: &Container, half: bool) -> Attempt {
-        const KILLED: i64 = 128 + 9;
-        const HOST_IS_GONE: i64 = 86;
-        const STATUS_IS_LOST: i64 = 255;
+    async fn silence(
+        &self,
+        spec: &Spec,
+        session: &Session,
+        container: &Container,
+        half: bool,
+        unanswered: bool,
+    ) -> Attempt {
         let death = match container.death(LAST_BREATH).await {
             Ok(Some(death)) => death,
             // The guest has closed it, or the engine has lost it: not for certain the guest's fault.
@@ -331,9 +344,9 @@ impl State {
         };
         match death.exit_code {
             _ if death.out_of_memory => done(session, Limit::Memory { bytes: spec.memory_bytes }.into()),
-            KILLED => lost("the container was killed from outside"),
-            // The guest SDK's word for it: an engine that is started again ends what it had.
-            HOST_IS_GONE | STATUS_IS_LOST => lost("the engine ended the connection to the container"),
+            _ if !death.is_of_its_own() => lost("the container was killed from outside, or the engine has lost it"),
+            // Its input may have been ended, by an engine that was started again in the meantime.
+            _ if unanswered => lost("the container ended before it was answered"),
             _ if half => done(session, Error::abi_violation("it ended in the middle of a line")),
             0 => Attempt::Done(session.finish(Ok(()))),
             code => {
@@ -408,7 +421,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 impl Drop for DockerRuntime {
     /// Removes the containers that wait for jobs, and waits for that for a few seconds. [`ContainerEngine::close`] waits for more.
     fn drop(&mut self) {
-        self.state.pools.lock().clear();
+        self.state.pools.lock().drain().for_each(|(_, pool)| pool.close());
         self.state.servers.lock().clear();
         self.state.engine.wait_for_calm(PATIENCE);
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use manifold_runtime_api::Status;
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -15,7 +16,7 @@ use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::engine::{Container, Shared};
+use crate::engine::{Container, LAST_BREATH, Shared};
 use crate::error::EngineError;
 use crate::spec::Spec;
 use crate::wire::{Diagnostics, Received, Wire};
@@ -32,7 +33,7 @@ pub(crate) struct Servers {
 
 /// A container, and the connections on which it waits for jobs.
 pub(crate) struct Server {
-    _container: Container,
+    container: Container,
     arrivals: tokio::sync::Mutex<mpsc::Receiver<Wire>>,
     jobs: AtomicUsize,
     /// No more jobs for this one.
@@ -70,7 +71,6 @@ impl Servers {
         *self.last_used.lock() = Instant::now();
         let mut place = {
             let mut servers = self.servers.lock().await;
-            self.engine.check_recent_loss()?;
             servers.retain(|server| server.takes_jobs());
             match servers.iter().find(|server| server.jobs.load(Ordering::Relaxed) < self.jobs) {
                 Some(server) => Place::new(Arc::clone(server)),
@@ -81,32 +81,25 @@ impl Servers {
                 }
             }
         };
-        let not_serving =
-            |problem: String, status| EngineError::NotServing { image: self.spec.image.to_string(), problem, status };
-        let had_connected = |place: &Place| place.server.has_connected.load(Ordering::Relaxed);
-        let patience = if had_connected(&place) { BUSY } else { CONNECTING };
+        let patience = if place.server.has_connected() { BUSY } else { CONNECTING };
         let failure = match tokio::time::timeout(patience, place.server.connection()).await {
             Ok(Some(wire)) => {
                 place.wire = Some(wire);
                 return Ok(place);
             }
-            Ok(None) => {
-                let said = place.server.last_words.lock().clone();
-                let said = if said.is_empty() { String::new() } else { format!("; it said: {said}") };
-                let status = if had_connected(&place) { Status::Transient } else { Status::Permanent };
-                not_serving(format!("ended without waiting for jobs{said}"), status)
-            }
+            Ok(None) => place.server.why_it_ended().await,
             // It had connections before: it has as many jobs as it takes, and another container is needed.
-            Err(_) if had_connected(&place) => {
-                not_serving(format!("took no further job within {patience:?}"), Status::Transient)
+            Err(_) if place.server.has_connected() => {
+                (format!("took no further job within {patience:?}"), Status::Transient)
             }
             Err(_) => {
-                let problem = format!("did not connect to its socket within {patience:?}; is it made for many jobs?");
-                not_serving(problem, Status::Permanent)
+                place.server.retire();
+                return Err(EngineError::NotConnecting { image: self.spec.image.to_string(), patience });
             }
         };
         place.server.retire();
-        Err(failure)
+        let (problem, status) = failure;
+        Err(EngineError::NotServing { image: self.spec.image.to_string(), problem, status })
     }
 
     /// Makes sure that there is a container.
@@ -136,7 +129,7 @@ impl Servers {
                 let log = ServerLog { image: Arc::clone(&spec.image), left: LOG.into(), last: Arc::clone(&last_words) };
                 let accepting = tokio::spawn(accept(listener, connections, output, log));
                 Ok(Server {
-                    _container: container,
+                    container,
                     arrivals: tokio::sync::Mutex::new(arrivals),
                     jobs: AtomicUsize::new(0),
                     is_retired: AtomicBool::new(false),
@@ -220,12 +213,40 @@ async fn accept(listener: UnixListener, connections: mpsc::Sender<Wire>, mut out
             },
         }
     }
+    // It may have connected before it ended, which makes a difference.
+    while let Some(Ok((connection, _))) = listener.accept().now_or_never() {
+        let _ = connections.try_send(Wire::socket(connection));
+    }
     diagnostics.flush();
 }
 
 impl Server {
     fn takes_jobs(&self) -> bool {
         !self.is_retired.load(Ordering::Relaxed) && !self.accepting.is_finished()
+    }
+
+    fn has_connected(&self) -> bool {
+        self.has_connected.load(Ordering::Relaxed)
+    }
+
+    /// What became of a container that has ended, and whether another one may do better.
+    async fn why_it_ended(&self) -> (String, Status) {
+        let said = self.last_words.lock().clone();
+        let said = if said.is_empty() { said } else { format!("; it said: {said}") };
+        if self.has_connected() {
+            return (format!("ended{said}"), Status::Transient);
+        }
+        match self.container.death(LAST_BREATH).await {
+            Ok(Some(death)) if death.out_of_memory => {
+                (format!("used up its memory before it waited for jobs{said}"), Status::Permanent)
+            }
+            Ok(Some(death)) if death.is_of_its_own() => {
+                let status = death.exit_code;
+                (format!("ended with status {status} before it waited for jobs{said}"), Status::Permanent)
+            }
+            Ok(_) => (format!("was ended before it waited for jobs{said}"), Status::Transient),
+            Err(error) => (format!("was lost: {error}"), Status::Transient),
+        }
     }
 
     /// A connection that waits for a job; `None` when the container has ended.
@@ -235,7 +256,7 @@ impl Server {
             let mut wire = arrivals.recv().await?;
             self.has_connected.store(true, Ordering::Relaxed);
             // A process may end while it waits.
-            if !wire.is_closed() {
+            if !wire.is_closed(&mut Diagnostics::default()) {
                 return Some(wire);
             }
         }

@@ -108,16 +108,19 @@ impl Wire {
         }
     }
 
-    /// Whether the process has closed its end already. Does not wait.
-    pub(crate) fn is_closed(&mut self) -> bool {
-        let mut nobody = Diagnostics::default();
-        while !self.has_ended {
+    /// Whether the process has closed its end already, and little is left of what it said. Does not wait.
+    pub(crate) fn is_closed(&mut self, diagnostics: &mut Diagnostics<'_>) -> bool {
+        const LITTLE: usize = 16;
+        for _ in 0..LITTLE {
+            if self.has_ended {
+                break;
+            }
             match futures_util::FutureExt::now_or_never(self.pieces.next()) {
-                Some(piece) => keep(piece, &mut self.output, &mut self.has_ended, &mut nobody),
-                None => return false,
+                Some(piece) => keep(piece, &mut self.output, &mut self.has_ended, diagnostics),
+                None => break,
             }
         }
-        true
+        self.has_ended
     }
 
     async fn receive(&mut self, diagnostics: &mut Diagnostics<'_>) {
@@ -195,7 +198,7 @@ mod tests {
             assert_eq!(wire.line(100, &mut diagnostics).await, Received::Line(line.into()));
         }
         assert_eq!(wire.line(100, &mut diagnostics).await, Received::End { rest: 4 });
-        assert!(wire.is_closed());
+        assert!(wire.is_closed(&mut diagnostics));
     }
 
     #[tokio::test]

@@ -28,12 +28,20 @@ pub(crate) fn fold(arguments: &[OsString]) -> Result {
         manifold.arg("--no-store");
     }
     // An engine is only looked for when a container is to be run.
-    let mentions = |what: &str| arguments.iter().any(|argument| argument.to_string_lossy().contains(what));
-    let engine = if mentions("docker") || mentions("serving") { docker::engine()? } else { None };
+    let engine = if names_a_container(arguments) { docker::engine()? } else { None };
     if let Some(engine) = &engine {
         engine.reveal(&mut manifold);
     }
     run(&mut manifold)
+}
+
+/// Whether a guest or visitor is one that runs in a container.
+fn names_a_container(arguments: &[OsString]) -> bool {
+    const OPTIONS: [&str; 3] = ["--guest", "--post", "--pre"];
+    let words: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
+    let beside = words.windows(2).filter(|pair| OPTIONS.contains(&&*pair[0])).map(|pair| &*pair[1]);
+    let within = words.iter().filter_map(|word| word.split_once('=')).filter(|(option, _)| OPTIONS.contains(option));
+    beside.chain(within.map(|(_, value)| value)).any(|value| value.contains("docker") || value.contains("serving"))
 }
 
 pub(crate) fn test() -> Result {

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::process::{Result, output, root, run, target};
+use crate::process::{Result, output, requires, root, run, target};
 
 /// What of the standard library no host needs.
 const LEFT_OUT: [&str; 12] = [
@@ -32,6 +32,11 @@ pub(crate) fn build() -> Result {
         let copied = copy_python(&unfinished.join("layer00"));
         if let Err(problem) = copied {
             let _ = fs::remove_dir_all(&unfinished);
+            if requires("docker") {
+                return Err(format!(
+                    "{problem}\nThe host in Python cannot be tested, and MANIFOLD_REQUIRE asks for containers."
+                ));
+            }
             eprintln!(
                 "\n{problem}\nSKIPPED: the host in Python is not tested. It takes Python from Debian's packages: apt-get install python3\n"
             );

@@ -43,6 +43,10 @@ fn main() {
             let _ = exchange("{\"op\":\"job\"}\n");
             process::exit(0);
         }
+        "slow-start" => {
+            thread::sleep(Duration::from_secs(2));
+            manifold_guest::run_process(|| manifold_guest::run_job(probe));
+        }
         _ => manifold_guest::run_process(|| manifold_guest::run_job(probe)),
     }
 }
@@ -112,6 +116,14 @@ fn probe(job: &Job) -> Result<String> {
         "nest" => {
             let nested = run(&argument("image")?, &job.required("args")?.id)?;
             String::from_utf8_lossy(&get(&nested.id)?).into_owned()
+        }
+        "nest-and-leave" => {
+            thread::spawn(|| {
+                thread::sleep(Duration::from_millis(300));
+                process::exit(0);
+            });
+            run(&argument("image")?, &job.required("args")?.id)?;
+            "stayed".to_owned()
         }
         other => return Err(Error::new(format!("nobody can {other}"))),
     })
