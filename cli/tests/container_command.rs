@@ -6,11 +6,11 @@ mod fixture;
 mod containers;
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use containers::{Fixture, docker, engine};
-use manifold_runtime_docker::DockerRuntime;
+use manifold_runtime_docker::{ContainerEngine, DockerRuntime, EngineOptions};
 
 fn manifold() -> Command {
     Command::new(env!("CARGO_BIN_EXE_manifold"))
@@ -89,8 +89,45 @@ fn without_an_engine_the_error_says_what_to_do_and_the_others_work() {
 #[tokio::test]
 async fn an_interrupt_leaves_no_containers() {
     let Some(_engine) = engine().await else { return };
+    let (mut folding, prefix) = fold_in_containers().await;
+    interrupt(&folding);
+    let status = tokio::task::spawn_blocking(move || folding.wait().unwrap()).await.unwrap();
+    assert_eq!(status.code(), Some(130));
+    let after = container_names().await;
+    assert!(!after.iter().any(|name| name.starts_with(&prefix)), "{after:?}");
+}
+
+/// Interrupted again while it takes them away, it ends at once, and the next process takes them away.
+#[tokio::test]
+async fn a_second_interrupt_is_for_those_who_cannot_wait() {
+    let Some(_engine) = engine().await else { return };
+    let (mut folding, prefix) = fold_in_containers().await;
+    interrupt(&folding);
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = folding.try_wait().unwrap() {
+            break status;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        interrupt(&folding);
+    };
+    assert_eq!(status.code(), Some(130));
+    let next = ContainerEngine::new(EngineOptions::default()).unwrap();
+    next.version().await.unwrap();
+    // One may have been on its way.
+    while container_names().await.iter().any(|name| name.starts_with(&prefix)) {
+        assert!(start.elapsed() < Duration::from_secs(30));
+        let another = ContainerEngine::new(EngineOptions::default()).unwrap();
+        another.version().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// A fold that has containers by now, and what their names begin with.
+async fn fold_in_containers() -> (Child, String) {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
-    let mut folding = manifold()
+    let folding = manifold()
         .args(["fold", source, "--no-store", "--guest", "docker"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -102,11 +139,11 @@ async fn an_interrupt_leaves_no_containers() {
         assert!(start.elapsed() < Duration::from_secs(20));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(Command::new("kill").args(["-INT", &folding.id().to_string()]).status().unwrap().success());
-    let status = tokio::task::spawn_blocking(move || folding.wait().unwrap()).await.unwrap();
-    assert_eq!(status.code(), Some(130));
-    let after = container_names().await;
-    assert!(!after.iter().any(|name| name.starts_with(&prefix)), "{after:?}");
+    (folding, prefix)
+}
+
+fn interrupt(command: &Child) {
+    assert!(Command::new("kill").args(["-INT", &command.id().to_string()]).status().unwrap().success());
 }
 
 async fn container_names() -> Vec<String> {
