@@ -22,6 +22,8 @@ struct Deadlines {
 struct Calls {
     next: u64,
     due: BTreeSet<(Instant, u64)>,
+    /// When the thread wakes up by itself. It is woken for what is earlier only: calls that come and go would cost a switch each.
+    wakes: Option<Instant>,
     scopes: HashMap<u64, (Instant, Weak<Scope>)>,
 }
 
@@ -40,7 +42,7 @@ pub(crate) fn watch(scope: &Arc<Scope>) -> Result<Watched> {
     // A deadline beyond the clock's end is none.
     if let Some(due) = Instant::now().checked_add(scope.rest()) {
         calls.insert(number, due, Arc::downgrade(scope));
-        if calls.due.first() == Some(&(due, number)) {
+        if calls.wakes.is_none_or(|wakes| due < wakes) {
             deadlines.earlier.notify_one();
         }
     }
@@ -71,8 +73,14 @@ impl Deadlines {
         loop {
             let now = Instant::now();
             match calls.due.first().copied() {
-                None => self.earlier.wait(&mut calls),
-                Some((due, _)) if due > now => drop(self.earlier.wait_until(&mut calls, due)),
+                None => {
+                    calls.wakes = None;
+                    self.earlier.wait(&mut calls);
+                }
+                Some((due, _)) if due > now => {
+                    calls.wakes = Some(due);
+                    self.earlier.wait_until(&mut calls, due);
+                }
                 Some((_, number)) => {
                     let Some(scope) = calls.remove(number).and_then(|scope| scope.upgrade()) else { continue };
                     let rest = scope.rest();

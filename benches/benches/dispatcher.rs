@@ -1,0 +1,352 @@
+//! What needs no engine: the memo, dispatch, objects, flights, the store, and the guest ABI.
+#![allow(missing_docs, reason = "criterion's macros make functions")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use futures_util::future::join_all;
+use manifold_benches::{Language, OURS, Setting, all_cores, one_core, tree_of};
+use manifold_dispatcher::{DurableStore, Invocation, Policy, Store};
+use manifold_runtime_api::abi::Session;
+use manifold_runtime_api::{
+    Call, Code, Host, Job, Limits, Meter, Module, Object, ObjectId, ObjectKind, Outcome, RequestScope, Result, Tree,
+    async_trait,
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How many requests the memo holds: more than a processor's cache does.
+const REMEMBERED: u64 = 100_000;
+
+fn ids() -> Vec<ObjectId> {
+    (0..REMEMBERED).map(|number| Object::blob(number.to_string()).id()).collect()
+}
+
+/// A dispatcher that remembers `ids` with one and the same outcome.
+fn remembering(ids: &[ObjectId]) -> Setting {
+    let store = Arc::new(manifold_dispatcher::MemoryStore::new());
+    let outcome = Outcome::blob(store.write(Object::blob("an outcome")).unwrap());
+    for id in ids {
+        store.remember(*id, outcome).unwrap();
+    }
+    Setting::with(|builder| builder.store(store)).unwrap()
+}
+
+fn memo(criterion: &mut Criterion) {
+    let ids = ids();
+    let setting = remembering(&ids);
+    let dispatcher = &setting.dispatcher;
+    let floor = quick_cache::sync::Cache::new(2 * ids.len());
+    for id in &ids {
+        floor.insert(*id, Outcome::blob(*id));
+    }
+    // One after the other would be kind to the cache.
+    let mut next = (0..ids.len()).cycle().step_by(7919).map(|at| ids[at % ids.len()]);
+    let mut next = || next.next().unwrap();
+
+    let mut group = criterion.benchmark_group("memo hit by request id");
+    group.bench_function(OURS, |bencher| bencher.iter(|| dispatcher.look_up(next()).unwrap().unwrap()));
+    group.bench_function("floor: quick_cache get", |bencher| bencher.iter(|| floor.get(&next()).unwrap()));
+    group.finish();
+
+    let mut group = criterion.benchmark_group("memo miss by request id");
+    let unknown: Vec<_> = (0..1000).map(|number| Object::blob(format!("unknown {number}")).id()).collect();
+    let mut at = 0;
+    let mut next_unknown = || {
+        at = (at + 1) % unknown.len();
+        unknown[at]
+    };
+    group.bench_function(OURS, |bencher| {
+        bencher.iter(|| assert!(dispatcher.look_up(next_unknown()).unwrap().is_none()))
+    });
+    group.bench_function("floor: quick_cache get", |bencher| {
+        bencher.iter(|| assert!(floor.get(&next_unknown()).is_none()))
+    });
+    group.finish();
+
+    let mut group = criterion.benchmark_group("memo hits by request id, all cores");
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    group.throughput(Throughput::Elements(threads as u64));
+    group.bench_function(OURS, |bencher| {
+        bencher.iter_custom(|count| on_threads(threads, count, &ids, |id| dispatcher.look_up(id).unwrap().is_some()))
+    });
+    group.bench_function("floor: quick_cache get", |bencher| {
+        bencher.iter_custom(|count| on_threads(threads, count, &ids, |id| floor.get(&id).is_some()))
+    });
+    group.finish();
+}
+
+/// Has every thread look `count` ids up, and answers how long that took.
+fn on_threads(threads: usize, count: u64, ids: &[ObjectId], hit: impl Fn(ObjectId) -> bool + Sync) -> Duration {
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let hit = &hit;
+            scope.spawn(move || {
+                let mut at = thread * 31;
+                for _ in 0..count {
+                    at = (at + 7919) % ids.len();
+                    assert!(hit(ids[at]));
+                }
+            });
+        }
+    });
+    start.elapsed()
+}
+
+fn requests(criterion: &mut Criterion) {
+    let runtime = one_core().unwrap();
+    let setting = Setting::new().unwrap();
+    let dispatcher = &setting.dispatcher;
+    let args = setting.leaf().unwrap();
+    let invocation = setting.invocation("empty", Language::Native, args).unwrap();
+    runtime.block_on(dispatcher.run(invocation.clone())).unwrap();
+
+    let mut group = criterion.benchmark_group("build the request and hit");
+    group.bench_function(OURS, |bencher| {
+        bencher.iter(|| {
+            // A hit waits for nothing, so no runtime is needed to see it through.
+            let run = std::pin::pin!(dispatcher.run(invocation.clone()));
+            futures_util::FutureExt::now_or_never(run).unwrap().unwrap()
+        })
+    });
+    let scope = RequestScope::new("", None);
+    let image = dispatcher.put_blob("an image").unwrap();
+    group.bench_function("floor: encode and hash the request's tree", |bencher| {
+        bencher.iter(|| scope.key(image, args).unwrap())
+    });
+    group.finish();
+
+    let mut group = criterion.benchmark_group("dispatch an empty native guest");
+    let again = invocation.clone().policy(Policy::Recompute);
+    group.bench_function(OURS, |bencher| bencher.iter(|| runtime.block_on(dispatcher.run(again.clone())).unwrap()));
+    group.bench_function("floor: spawn an empty task and wait for it", |bencher| {
+        bencher.iter(|| runtime.block_on(async { tokio::spawn(async { 1 }).await.unwrap() }))
+    });
+    group.finish();
+
+    single_flight(criterion, &invocation, dispatcher);
+}
+
+/// Sixteen callers want one request at a time.
+fn single_flight(criterion: &mut Criterion, invocation: &Invocation, dispatcher: &manifold_dispatcher::Dispatcher) {
+    const CALLERS: u64 = 16;
+    let runtime = all_cores().unwrap();
+    let salt = AtomicU64::new(0);
+    let mut group = criterion.benchmark_group("16 callers, one flight");
+    group.throughput(Throughput::Elements(CALLERS));
+    group.bench_function(OURS, |bencher| {
+        bencher.iter(|| {
+            let invocation = invocation.clone().salt(salt.fetch_add(1, Ordering::Relaxed).to_string());
+            let callers = (0..CALLERS).map(|_| {
+                let (dispatcher, invocation) = (dispatcher.clone(), invocation.clone());
+                runtime.spawn(async move { dispatcher.run(invocation).await.unwrap() })
+            });
+            runtime.block_on(join_all(callers.collect::<Vec<_>>()))
+        })
+    });
+    group.bench_function("floor: spawn 16 tasks that wait for one", |bencher| {
+        bencher.iter(|| {
+            let (sender, receiver) = tokio::sync::watch::channel(false);
+            let callers = (0..CALLERS).map(|_| {
+                let mut receiver = receiver.clone();
+                runtime.spawn(async move { *receiver.wait_for(|done| *done).await.unwrap() })
+            });
+            let callers: Vec<_> = callers.collect();
+            runtime.spawn(async move { sender.send(true) });
+            runtime.block_on(join_all(callers))
+        })
+    });
+    group.finish();
+}
+
+fn objects(criterion: &mut Criterion) {
+    for count in [2, 100, 10_000] {
+        let (tree, object) = tree_of(count).unwrap();
+        let content = object.content.clone();
+        let size = Throughput::Bytes(content.len() as u64);
+        let named = |what: &str| format!("{what} a tree of {count} entries");
+
+        let mut group = criterion.benchmark_group(named("decode"));
+        group.throughput(size.clone());
+        group.bench_function(OURS, |bencher| bencher.iter(|| Tree::decode(&content).unwrap()));
+        group.bench_function("floor: gix-object, which checks less", |bencher| {
+            bencher.iter(|| gix_object::TreeRef::from_bytes(&content, gix_hash::Kind::Sha1).unwrap())
+        });
+        group.finish();
+
+        let mut group = criterion.benchmark_group(named("encode"));
+        group.throughput(size.clone());
+        group.bench_function(OURS, |bencher| bencher.iter(|| tree.to_object()));
+        group.bench_function("floor: copy the encoding", |bencher| bencher.iter(|| Bytes::copy_from_slice(&content)));
+        group.finish();
+
+        let mut group = criterion.benchmark_group(named("hash"));
+        group.throughput(size);
+        group.bench_function(OURS, |bencher| bencher.iter(|| object.id()));
+        group.bench_function("floor: gix-hash", |bencher| {
+            bencher.iter(|| gix_object::compute_hash(gix_hash::Kind::Sha1, gix_object::Kind::Tree, &content).unwrap())
+        });
+        group.finish();
+    }
+}
+
+/// A host that knows one blob and one tree, so that only the ABI is measured.
+struct Fixed {
+    tree: Arc<Tree>,
+    id: ObjectId,
+    blob: Bytes,
+}
+
+#[async_trait]
+impl Host for Fixed {
+    async fn tree(&self, _: ObjectId) -> Result<Arc<Tree>> {
+        Ok(Arc::clone(&self.tree))
+    }
+    async fn get(&self, _: ObjectId) -> Result<Bytes> {
+        Ok(self.blob.clone())
+    }
+    async fn put_blob(&self, _: Bytes) -> Result<ObjectId> {
+        Ok(self.id)
+    }
+    async fn put_tree(&self, _: Tree) -> Result<ObjectId> {
+        Ok(self.id)
+    }
+    async fn run(&self, _: Call) -> Result<Outcome> {
+        Ok(Outcome::blob(self.id))
+    }
+    async fn run_many(&self, calls: Vec<Call>) -> Vec<Result<Outcome>> {
+        calls.iter().map(|_| Ok(Outcome::blob(self.id))).collect()
+    }
+    fn log(&self, _: &str) {}
+}
+
+fn abi(criterion: &mut Criterion) {
+    let (tree, object) = tree_of(10).unwrap();
+    let id = object.id();
+    let host = Arc::new(Fixed { tree: Arc::new(tree), id, blob: Bytes::from_static(b"a file of some length\n") });
+    let job = Job {
+        request: id,
+        image: id.to_string().into(),
+        code: Code::Module(Module { kind: ObjectKind::Blob, id }),
+        args: id,
+        std: Some(id),
+        salt: "".into(),
+        limits: Limits::default(),
+        meter: Arc::new(Meter::unlimited()),
+    };
+    let session = Session::new(job, host);
+    let requests = [
+        ("job", r#"{"op":"job"}"#.to_owned()),
+        ("tree", format!(r#"{{"op":"tree","hash":"{id}"}}"#)),
+        ("get", format!(r#"{{"op":"get","hash":"{id}"}}"#)),
+        ("put_blob", r#"{"op":"put_blob","bytes_b64":"YSBmaWxlIG9mIHNvbWUgbGVuZ3RoCg=="}"#.to_owned()),
+        (
+            "put_tree",
+            format!(
+                r#"{{"op":"put_tree","entries":[{{"name":"children","mode":"40000","hash":"{id}"}},{{"name":"in","mode":"40000","hash":"{id}"}}]}}"#
+            ),
+        ),
+        ("run", format!(r#"{{"op":"run","image":"{id}","args":"{id}"}}"#)),
+        (
+            "run_many",
+            format!(
+                r#"{{"op":"run_many","reqs":[{}]}}"#,
+                vec![format!(r#"{{"image":"{id}","args":"{id}"}}"#); 10].join(",")
+            ),
+        ),
+        ("log", r#"{"op":"log","msg":"a line"}"#.to_owned()),
+    ];
+    let mut group = criterion.benchmark_group("one operation of the ABI");
+    for (operation, request) in &requests {
+        group.bench_with_input(BenchmarkId::new(OURS, operation), request, |bencher, request| {
+            bencher.iter(|| {
+                let call = std::pin::pin!(session.call(request.as_bytes()));
+                futures_util::FutureExt::now_or_never(call).unwrap()
+            })
+        });
+    }
+    group.finish();
+}
+
+fn durable(criterion: &mut Criterion) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = DurableStore::options().hot_bytes(0).hot_entries(0).open(directory.path()).unwrap();
+    let outcome = Outcome::blob(store.write(Object::blob("an outcome")).unwrap());
+    let ids = ids();
+    for id in &ids {
+        store.remember(*id, outcome).unwrap();
+    }
+    store.flush().unwrap();
+    let mut next = (0..ids.len()).cycle().step_by(7919).map(|at| ids[at % ids.len()]);
+    let mut next = || next.next().unwrap();
+    let (floor, _floor_directory) = redb_with(&ids);
+
+    let mut group = criterion.benchmark_group("durable hit, nothing in memory");
+    group.bench_function(OURS, |bencher| bencher.iter(|| store.recall(next()).unwrap().unwrap()));
+    group.bench_function("floor: redb get", |bencher| bencher.iter(|| assert!(floor.get(next()))));
+    group.finish();
+
+    let store = DurableStore::open(tempfile::tempdir().unwrap().keep()).unwrap();
+    let number = AtomicU64::new(0);
+    let blob = || Object::blob(format!("object {}\n", number.fetch_add(1, Ordering::Relaxed)));
+    let mut group = criterion.benchmark_group("durable put of a small object");
+    group.bench_function(OURS, |bencher| bencher.iter(|| store.write(blob()).unwrap()));
+    group.bench_function("floor: hash it", |bencher| bencher.iter(|| blob().id()));
+    group.finish();
+
+    let mut group = criterion.benchmark_group("durable commit of one object");
+    slow(&mut group);
+    group.bench_function(OURS, |bencher| {
+        bencher.iter(|| {
+            store.write(blob()).unwrap();
+            store.flush().unwrap();
+        })
+    });
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    group.bench_function("floor: write to a file and fsync", |bencher| {
+        bencher.iter(|| {
+            std::io::Write::write_all(&mut file, b"an object\n").unwrap();
+            file.as_file().sync_data().unwrap();
+        })
+    });
+    group.finish();
+}
+
+fn slow(group: &mut BenchmarkGroup<'_, WallTime>) {
+    group.sample_size(20).measurement_time(Duration::from_secs(5));
+}
+
+const TABLE: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("floor");
+
+struct Floor(redb::Database);
+
+impl Floor {
+    fn get(&self, id: ObjectId) -> bool {
+        use redb::ReadableDatabase;
+        let table = self.0.begin_read().unwrap().open_table(TABLE).unwrap();
+        table.get(id.as_bytes()).unwrap().is_some()
+    }
+}
+
+fn redb_with(ids: &[ObjectId]) -> (Floor, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let database = redb::Database::create(directory.path().join("floor")).unwrap();
+    let write = database.begin_write().unwrap();
+    {
+        let mut table = write.open_table(TABLE).unwrap();
+        for id in ids {
+            table.insert(id.as_bytes(), id.as_bytes()).unwrap();
+        }
+    }
+    write.commit().unwrap();
+    (Floor(database), directory)
+}
+
+criterion_group!(benches, memo, requests, objects, abi, durable);
+criterion_main!(benches);

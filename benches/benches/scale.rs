@@ -1,0 +1,240 @@
+//! Folds from small to large, each measured once in a process of its own: time, and the most memory that it took.
+//!
+//! `cargo bench --package manifold-benches --bench scale [PART OF A NAME]`. With `MANIFOLD_BENCH_OUT`, every result is also
+//! appended to that file, as a line of JSON.
+
+use std::error::Error;
+use std::io::Write;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use manifold_benches::{
+    Language, Setting, all_cores, branching, chain, container_engine, count_files, fold_files, forget_peak, resident,
+    sized, wide,
+};
+use manifold_dispatcher::Dispatcher;
+use manifold_runtime_api::ObjectId;
+use serde::{Deserialize, Serialize};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// What is folded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Files,
+    Chain,
+    Wide,
+    /// The fixture of 160 nodes, for guests that are slow.
+    Fixture,
+}
+
+/// What is measured of what.
+struct Case {
+    name: String,
+    shape: Shape,
+    size: usize,
+    fold: Language,
+    visitor: Language,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Measured {
+    name: String,
+    size: usize,
+    frames: u64,
+    cold_seconds: f64,
+    warm_seconds: f64,
+    /// After one file was changed.
+    changed_seconds: Option<f64>,
+    /// The same job as a recursive function on all cores, without frames; and only counting.
+    floor_seconds: f64,
+    counting_seconds: f64,
+    /// Bytes of the process with the input in it, and at most during the fold.
+    before_bytes: u64,
+    peak_bytes: u64,
+    /// With the memo and all results in it.
+    after_bytes: u64,
+}
+
+impl Shape {
+    const SIZES: [(Self, &'static str, &'static [usize]); 3] = [
+        (Self::Files, "files", &[1_000, 10_000, 100_000, 1_000_000]),
+        (Self::Chain, "chain", &[10, 100, 1_000, 10_000, 100_000]),
+        (Self::Wide, "wide", &[10, 100, 1_000, 10_000, 100_000]),
+    ];
+
+    fn store(self, dispatcher: &Dispatcher, size: usize) -> Result<ObjectId> {
+        Ok(match self {
+            Self::Files => sized(dispatcher, size, "the first file\n")?,
+            Self::Chain => chain(dispatcher, size)?,
+            Self::Wide => wide(dispatcher, size)?,
+            Self::Fixture => branching(dispatcher, "tree", 3, 3)?,
+        })
+    }
+}
+
+fn measure(case: &Case) -> Result<Measured> {
+    let Case { shape, size, fold, visitor, .. } = *case;
+    let runtime = all_cores()?;
+    let engine = match visitor.is_container() {
+        true => Some(runtime.block_on(container_engine()).ok_or("there is no container engine")?),
+        false => None,
+    };
+    let setting = match &engine {
+        Some(engine) => Setting::with_containers(engine, visitor)?,
+        None => Setting::new()?,
+    };
+    let dispatcher = &setting.dispatcher;
+    // What is done once for a process, like compiling, is not what is measured.
+    let small = setting.fold(sized(dispatcher, 2, "small\n")?, fold, visitor)?;
+    runtime.block_on(dispatcher.run(small))?;
+
+    let root = shape.store(dispatcher, size)?;
+    let time = |work: &mut dyn FnMut() -> Result<()>| -> Result<Duration> {
+        let start = Instant::now();
+        work()?;
+        Ok(start.elapsed())
+    };
+    let run = |root: ObjectId| -> Result<Duration> {
+        let invocation = setting.fold(root, fold, visitor)?;
+        time(&mut || Ok(runtime.block_on(dispatcher.run(invocation.clone())).map(drop)?))
+    };
+    let runs = dispatcher.stats().runs;
+    let (before_bytes, _) = resident();
+    forget_peak();
+    let cold = run(root)?;
+    let (after_bytes, peak_bytes) = resident();
+    let frames = dispatcher.stats().runs - runs;
+    let mut warm = (0..101).map(|_| run(root)).collect::<Result<Vec<_>>>()?;
+    warm.sort_unstable();
+    let changed = match shape {
+        Shape::Files => Some(run(sized(dispatcher, size, "the first file, changed\n")?)?),
+        Shape::Chain | Shape::Wide | Shape::Fixture => None,
+    };
+    // A recursive function needs a stack that a chain of directories outgrows.
+    let (floor, counting) = if shape == Shape::Chain && size > 1_000 {
+        (Duration::ZERO, Duration::ZERO)
+    } else {
+        let floor = time(&mut || Ok(fold_files(dispatcher, root).map(drop)?))?;
+        (floor, time(&mut || Ok(count_files(dispatcher, root).map(drop)?))?)
+    };
+    drop(setting);
+    if let Some(engine) = engine {
+        engine.close()?;
+    }
+    Ok(Measured {
+        name: case.name.clone(),
+        size,
+        frames,
+        cold_seconds: cold.as_secs_f64(),
+        warm_seconds: warm[warm.len() / 2].as_secs_f64(),
+        changed_seconds: changed.map(|time| time.as_secs_f64()),
+        floor_seconds: floor.as_secs_f64(),
+        counting_seconds: counting.as_secs_f64(),
+        before_bytes,
+        peak_bytes,
+        after_bytes,
+    })
+}
+
+fn languages() -> Vec<(Language, usize)> {
+    let mut languages = vec![(Language::Native, usize::MAX), (Language::Wasm, usize::MAX)];
+    if cfg!(feature = "v8") {
+        // A hundred times a wasm frame, and a hundred kilobytes each.
+        languages.push((Language::TypeScript, 10_000));
+    }
+    languages
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (language, most) in languages() {
+        for (shape, word, sizes) in Shape::SIZES {
+            for size in sizes.iter().copied().filter(|size| *size <= most) {
+                let name = format!("{word}, {}", language.as_str());
+                cases.push(Case { name, shape, size, fold: language, visitor: language });
+            }
+        }
+    }
+    for visitor in [Language::Fresh, Language::Parked, Language::Serving] {
+        for fold in [Language::Wasm, visitor] {
+            let name = format!("fixture, {} over {}", fold.as_str(), visitor.as_str());
+            cases.push(Case { name, shape: Shape::Fixture, size: 160, fold, visitor });
+        }
+    }
+    cases
+}
+
+/// The argument that makes a process measure one case.
+const ONE: &str = "--one";
+
+fn run() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let cases = cases();
+    if let [first, number] = &arguments[..]
+        && first == ONE
+    {
+        let case = cases.get(number.parse::<usize>()?).ok_or("there is no such case")?;
+        println!("{}", serde_json::to_string(&measure(case)?)?);
+        return Ok(());
+    }
+    let wanted = |name: &str| arguments.iter().all(|part| name.contains(part.as_str()));
+    println!(
+        "| fold of | size | frames | cold | per frame | warm | one file changed | floor | only counting | memory before | peak | after |"
+    );
+    println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
+    let has_engine = all_cores()?.block_on(container_engine()).is_some();
+    for (number, Case { name, size, visitor, .. }) in cases.iter().enumerate() {
+        if !wanted(&format!("{name}, {size}")) || (visitor.is_container() && !has_engine) {
+            continue;
+        }
+        let output = Command::new(std::env::current_exe()?).args([ONE, &number.to_string()]).output()?;
+        if !output.status.success() {
+            return Err(format!("{name}, {size}: {}", String::from_utf8_lossy(&output.stderr)).into());
+        }
+        let measured: Measured = serde_json::from_slice(&output.stdout)?;
+        print_row(&measured);
+        if let Some(file) = std::env::var_os("MANIFOLD_BENCH_OUT") {
+            let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file)?;
+            file.write_all(&output.stdout)?;
+        }
+    }
+    Ok(())
+}
+
+fn print_row(measured: &Measured) {
+    let time = |seconds: f64| match seconds {
+        0.0 => "–".to_owned(),
+        seconds => format!("{:.3?}", Duration::from_secs_f64(seconds)),
+    };
+    let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
+    println!(
+        "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+        measured.name,
+        measured.size,
+        measured.frames,
+        time(measured.cold_seconds),
+        time(measured.cold_seconds / measured.frames.max(1) as f64),
+        time(measured.warm_seconds),
+        measured.changed_seconds.map_or_else(|| "–".to_owned(), time),
+        time(measured.floor_seconds),
+        time(measured.counting_seconds),
+        mib(measured.before_bytes),
+        mib(measured.peak_bytes),
+        mib(measured.after_bytes),
+    );
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! One frame in TypeScript, beside a bare context of V8, and beside a bare runtime of deno_core.
+#![allow(missing_docs, reason = "criterion's macros make functions")]
+
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use deno_core::{JsRuntime, RuntimeOptions, v8};
+use manifold_benches::{Language, OURS, Setting, one_core};
+use manifold_dispatcher::Policy;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What the bare ones run: a little, as a visitor does.
+const SCRIPT: &str = "const words = JSON.parse('[\"a\", \"b\"]'); words.map(word => word + '\\n').join('')";
+
+fn frame(criterion: &mut Criterion) {
+    let setting = Setting::new().unwrap();
+    let dispatcher = &setting.dispatcher;
+    let runtime = one_core().unwrap();
+    let args = setting.leaf().unwrap();
+    let invocation = setting.invocation("file-count", Language::TypeScript, args).unwrap();
+    let again = invocation.policy(Policy::Recompute);
+    // This starts V8, with the flags that the others have then, too.
+    runtime.block_on(dispatcher.run(again.clone())).unwrap();
+
+    let mut group = criterion.benchmark_group("V8 frame, file-count of a file");
+    group.measurement_time(Duration::from_secs(8));
+    group.bench_function(OURS, |bencher| bencher.iter(|| runtime.block_on(dispatcher.run(again.clone())).unwrap()));
+
+    let mut isolate = v8::Isolate::new(v8::CreateParams::default());
+    group.bench_function("floor: a v8::Context made, run and dropped", |bencher| {
+        bencher.iter(|| in_context(&mut isolate))
+    });
+    drop(isolate);
+
+    group.sample_size(20);
+    group.bench_function("peer: a deno_core runtime", |bencher| {
+        bencher.iter(|| {
+            let mut runtime = JsRuntime::new(RuntimeOptions::default());
+            runtime.execute_script("bench", SCRIPT).unwrap()
+        })
+    });
+    group.finish();
+}
+
+fn in_context(isolate: &mut v8::Isolate) {
+    v8::scope!(let scope, isolate);
+    let context = v8::Context::new(scope, v8::ContextOptions::default());
+    let scope = &mut v8::ContextScope::new(scope, context);
+    let source = v8::String::new(scope, SCRIPT).unwrap();
+    let script = v8::Script::compile(scope, source, None).unwrap();
+    script.run(scope).unwrap();
+}
+
+criterion_group!(benches, frame);
+criterion_main!(benches);

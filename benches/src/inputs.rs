@@ -1,0 +1,86 @@
+//! Directories to fold.
+
+use manifold_dispatcher::Dispatcher;
+use manifold_runtime_api::{EntryMode, Object, ObjectId, Result, Tree, TreeEntry};
+
+/// The fixture `bench`: `count` files and, `levels` deep, `count` directories in every directory. With 3 and 3 it has 120 files
+/// in 40 directories.
+///
+/// # Errors
+/// What the store answers.
+pub fn branching(dispatcher: &Dispatcher, path: &str, levels: usize, count: usize) -> Result<ObjectId> {
+    let mut entries = Vec::new();
+    for number in 1..=count {
+        let file = dispatcher.put_blob(format!("{path}/f{number}.txt\n"))?;
+        entries.push(TreeEntry::new(format!("f{number}.txt"), EntryMode::Blob, file));
+        if levels > 0 {
+            let below = branching(dispatcher, &format!("{path}/d{number}"), levels - 1, count)?;
+            entries.push(TreeEntry::new(format!("d{number}"), EntryMode::Tree, below));
+        }
+    }
+    dispatcher.put_tree(entries)
+}
+
+/// `files` different files, ten to a directory, and ten directories to a directory above. The first file holds `first`.
+///
+/// # Errors
+/// What the store answers.
+pub fn sized(dispatcher: &Dispatcher, files: usize, first: &str) -> Result<ObjectId> {
+    let mut number = 0;
+    let mut level = Vec::with_capacity(files.div_ceil(10));
+    while number < files {
+        let names = (number..files.min(number + 10)).map(|number| {
+            let content = if number == 0 { first.to_owned() } else { format!("file {number}\n") };
+            Ok(TreeEntry::new(format!("f{}", number % 10), EntryMode::Blob, dispatcher.put_blob(content)?))
+        });
+        level.push(dispatcher.put_tree(names.collect::<Result<Vec<_>>>()?)?);
+        number += 10;
+    }
+    while level.len() > 1 {
+        let above = level.chunks(10).map(|below| {
+            let entries =
+                below.iter().enumerate().map(|(at, id)| TreeEntry::new(format!("d{at}"), EntryMode::Tree, *id));
+            dispatcher.put_tree(entries)
+        });
+        level = above.collect::<Result<_>>()?;
+    }
+    level.pop().map_or_else(|| dispatcher.put_tree([]), Ok)
+}
+
+/// A chain of `levels` directories with one file each.
+///
+/// # Errors
+/// What the store answers.
+pub fn chain(dispatcher: &Dispatcher, levels: usize) -> Result<ObjectId> {
+    let mut below = dispatcher.put_tree([])?;
+    for level in 0..levels {
+        let file = dispatcher.put_blob(format!("level {level}\n"))?;
+        let entries = [TreeEntry::new("f", EntryMode::Blob, file), TreeEntry::new("d", EntryMode::Tree, below)];
+        below = dispatcher.put_tree(entries)?;
+    }
+    Ok(below)
+}
+
+/// One directory with `files` different files.
+///
+/// # Errors
+/// What the store answers.
+pub fn wide(dispatcher: &Dispatcher, files: usize) -> Result<ObjectId> {
+    let entries = (0..files).map(|number| {
+        Ok(TreeEntry::new(format!("f{number}"), EntryMode::Blob, dispatcher.put_blob(format!("file {number}\n"))?))
+    });
+    dispatcher.put_tree(entries.collect::<Result<Vec<_>>>()?)
+}
+
+/// A tree of `count` files, and the tree as an object.
+///
+/// # Errors
+/// None in practice: the names are ones that git takes.
+pub fn tree_of(count: usize) -> Result<(Tree, Object)> {
+    let entry = |number: usize| {
+        TreeEntry::new(format!("file-{number}.txt"), EntryMode::Blob, Object::blob(number.to_string()).id())
+    };
+    let tree = Tree::new((0..count).map(entry))?;
+    let object = tree.to_object();
+    Ok((tree, object))
+}

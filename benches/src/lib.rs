@@ -1,0 +1,19 @@
+//! What the benchmarks have in common: dispatchers with guests, and inputs of every size and shape.
+//!
+//! Every group has one line for Manifold and one for each thing that it stands on (`floor: …`) or beside (`peer: …`), all of
+//! them measured in one run.
+
+mod floor;
+mod inputs;
+mod machine;
+mod memory;
+mod setting;
+
+pub use floor::{count_files, fold_files};
+pub use inputs::{branching, chain, sized, tree_of, wide};
+pub use machine::{all_cores, one_core};
+pub use memory::{forget_peak, resident};
+pub use setting::{FILE_COUNT_ANSWERS, Language, Setting, container_engine};
+
+/// The word for Manifold's own line in a group.
+pub const OURS: &str = "manifold";
