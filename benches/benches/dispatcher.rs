@@ -9,13 +9,10 @@ use bytes::Bytes;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::future::join_all;
-use manifold_benches::{Language, OURS, Setting, all_cores, one_core, tree_of};
+use manifold_benches::{FixedHost, Language, OURS, Setting, all_cores, one_core, tree_of};
 use manifold_dispatcher::{DurableStore, Invocation, Policy, Store};
 use manifold_runtime_api::abi::Session;
-use manifold_runtime_api::{
-    Call, Code, Host, Job, Limits, Meter, Module, Object, ObjectId, ObjectKind, Outcome, RequestScope, Result, Tree,
-    async_trait,
-};
+use manifold_runtime_api::{Module, Object, ObjectId, ObjectKind, Outcome, RequestScope, Tree};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -196,51 +193,11 @@ fn objects(criterion: &mut Criterion) {
     }
 }
 
-/// A host that knows one blob and one tree, so that only the ABI is measured.
-struct Fixed {
-    tree: Arc<Tree>,
-    id: ObjectId,
-    blob: Bytes,
-}
-
-#[async_trait]
-impl Host for Fixed {
-    async fn tree(&self, _: ObjectId) -> Result<Arc<Tree>> {
-        Ok(Arc::clone(&self.tree))
-    }
-    async fn get(&self, _: ObjectId) -> Result<Bytes> {
-        Ok(self.blob.clone())
-    }
-    async fn put_blob(&self, _: Bytes) -> Result<ObjectId> {
-        Ok(self.id)
-    }
-    async fn put_tree(&self, _: Tree) -> Result<ObjectId> {
-        Ok(self.id)
-    }
-    async fn run(&self, _: Call) -> Result<Outcome> {
-        Ok(Outcome::blob(self.id))
-    }
-    async fn run_many(&self, calls: Vec<Call>) -> Vec<Result<Outcome>> {
-        calls.iter().map(|_| Ok(Outcome::blob(self.id))).collect()
-    }
-    fn log(&self, _: &str) {}
-}
-
 fn abi(criterion: &mut Criterion) {
     let (tree, object) = tree_of(10).unwrap();
     let id = object.id();
-    let host = Arc::new(Fixed { tree: Arc::new(tree), id, blob: Bytes::from_static(b"a file of some length\n") });
-    let job = Job {
-        request: id,
-        image: id.to_string().into(),
-        code: Code::Module(Module { kind: ObjectKind::Blob, id }),
-        args: id,
-        std: Some(id),
-        salt: "".into(),
-        limits: Limits::default(),
-        meter: Arc::new(Meter::unlimited()),
-    };
-    let session = Session::new(job, host);
+    let host = FixedHost::new(tree, "a file of some length\n");
+    let session = Session::new(host.job(Module { kind: ObjectKind::Blob, id }), host);
     let requests = [
         ("job", r#"{"op":"job"}"#.to_owned()),
         ("tree", format!(r#"{{"op":"tree","hash":"{id}"}}"#)),

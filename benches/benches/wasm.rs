@@ -2,9 +2,10 @@
 #![allow(missing_docs, reason = "criterion's macros make functions")]
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use manifold_benches::{FILE_COUNT_ANSWERS, Language, OURS, Setting, one_core};
+use manifold_benches::{FILE_COUNT_ANSWERS, FixedHost, Language, OURS, Setting, one_core};
 use manifold_dispatcher::{Invocation, Policy};
 use manifold_runtime_api::{Module, ObjectId, ObjectKind, Runtime};
 use manifold_runtime_wasm::WasmRuntime;
@@ -102,11 +103,23 @@ impl Bare {
 
 fn frame(criterion: &mut Criterion, name: &str, setting: &Setting, invocation: Invocation, code: &[u8]) {
     let runtime = one_core().unwrap();
-    let again = invocation.policy(Policy::Recompute);
     let dispatcher = &setting.dispatcher;
     let bare = Bare::new(code);
+    let wasm = WasmRuntime::new().unwrap();
+    let module = dispatcher.put_blob(code.to_vec()).unwrap();
+    // The only blob that is read is the code.
+    let host = FixedHost::new(dispatcher.read_tree(invocation.args).unwrap(), code.to_vec());
+    let job = host.job(Module { kind: ObjectKind::Blob, id: module });
+    runtime.block_on(wasm.prepare(&job.code, &job.limits, &*host)).unwrap();
+    let again = invocation.policy(Policy::Recompute);
+
     let mut group = criterion.benchmark_group(name);
-    group.bench_function(OURS, |bencher| bencher.iter(|| runtime.block_on(dispatcher.run(again.clone())).unwrap()));
+    group.bench_function(format!("{OURS}, the runtime alone"), |bencher| {
+        bencher.iter(|| runtime.block_on(wasm.run(job.clone(), Arc::clone(&host) as _)).unwrap())
+    });
+    group.bench_function(format!("{OURS}, everything in"), |bencher| {
+        bencher.iter(|| runtime.block_on(dispatcher.run(again.clone())).unwrap())
+    });
     group.bench_function("floor: wasmtime, instantiate and call", |bencher| {
         bencher.iter(|| runtime.block_on(bare.run(&FILE_COUNT_ANSWERS)))
     });

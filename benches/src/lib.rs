@@ -4,12 +4,14 @@
 //! them measured in one run.
 
 mod floor;
+mod host;
 mod inputs;
 mod machine;
 mod memory;
 mod setting;
 
 pub use floor::{count_files, fold_files};
+pub use host::FixedHost;
 pub use inputs::{branching, chain, sized, tree_of, wide};
 pub use machine::{all_cores, one_core};
 pub use memory::{forget_peak, resident};
