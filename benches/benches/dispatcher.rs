@@ -11,7 +11,7 @@ use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_gr
 use futures_util::future::join_all;
 use manifold_benches::{FixedHost, Language, OURS, Setting, all_cores, one_core, tree_of};
 use manifold_dispatcher::{DurableStore, Invocation, Policy, Store};
-use manifold_runtime_api::abi::Session;
+use manifold_runtime_api::abi::{Encoding, Session};
 use manifold_runtime_api::{Module, Object, ObjectId, ObjectKind, Outcome, RequestScope, Tree};
 
 #[global_allocator]
@@ -223,7 +223,7 @@ fn abi(criterion: &mut Criterion) {
     for (operation, request) in &requests {
         group.bench_with_input(BenchmarkId::new(OURS, operation), request, |bencher, request| {
             bencher.iter(|| {
-                let call = std::pin::pin!(session.call(request.as_bytes()));
+                let call = std::pin::pin!(session.call(Encoding::Json, request.as_bytes()));
                 futures_util::FutureExt::now_or_never(call).unwrap()
             })
         });

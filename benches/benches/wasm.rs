@@ -1,12 +1,12 @@
 //! One frame in WebAssembly, beside the same instantiation and call on bare wasmtime.
 #![allow(missing_docs, reason = "criterion's macros make functions")]
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use manifold_benches::{FILE_COUNT_ANSWERS, FixedHost, Language, OURS, Setting, one_core};
+use manifold_benches::{FixedHost, Language, OURS, Setting, one_core};
 use manifold_dispatcher::{Invocation, Policy};
+use manifold_runtime_api::abi::{Encoding, Session};
 use manifold_runtime_api::{Module, ObjectId, ObjectKind, Runtime};
 use manifold_runtime_wasm::WasmRuntime;
 use wasmtime::{
@@ -19,24 +19,29 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A guest that names its own arguments as the outcome, and asks for nothing.
 fn smallest(outcome: ObjectId) -> Vec<u8> {
-    let request = format!(r#"{{"op":"out","kind":"tree","hash":"{outcome}"}}"#);
+    let request = out(outcome);
+    let bytes: String = request.iter().map(|byte| format!("\\{byte:02x}")).collect();
     let text = format!(
         r#"(module
-            (import "caos_abi_v1" "call" (func $call (param i32 i32) (result i32)))
+            (import "caos_abi_v2" "call" (func $call (param i32 i32 i32 i32) (result i32)))
             (memory (export "memory") 1)
-            (data (i32.const 0) "{}")
-            (func (export "caos_run") (drop (call $call (i32.const 0) (i32.const {})))))"#,
-        request.replace('"', "\\22"),
+            (data (i32.const 0) "{bytes}")
+            (func (export "caos_run")
+                (drop (call $call (i32.const 0) (i32.const {}) (i32.const 1024) (i32.const 1024)))))"#,
         request.len()
     );
     wat::parse_str(text).unwrap()
 }
 
+/// The operation `out` with a tree, in `caos_abi_v2`.
+fn out(outcome: ObjectId) -> Vec<u8> {
+    [&[8, 1, 20], outcome.as_bytes()].concat()
+}
+
 /// What the bare engine's guest is told.
-#[derive(Default)]
 struct Script {
-    answers: VecDeque<&'static str>,
-    response: &'static str,
+    answers: Arc<[Arc<[u8]>]>,
+    next: usize,
 }
 
 /// The settings of `runtime-wasm`'s pool.
@@ -74,25 +79,26 @@ impl Bare {
         let engine = bare_engine();
         let mut linker = Linker::<Script>::new(&engine);
         linker
-            .func_wrap_async("caos_abi_v1", "call", |mut caller: Caller<'_, Script>, (_, _): (u32, u32)| {
-                let script = caller.data_mut();
-                script.response = script.answers.pop_front().unwrap_or("{}");
-                Box::new(std::future::ready(script.response.len() as u32))
-            })
+            .func_wrap_async(
+                "caos_abi_v2",
+                "call",
+                |mut caller: Caller<'_, Script>, (_, _, room, _): (u32, u32, u32, u32)| {
+                    let memory = caller.get_export("memory").unwrap().into_memory().unwrap();
+                    let script = caller.data_mut();
+                    let answer = Arc::clone(&script.answers[script.next]);
+                    script.next += 1;
+                    memory.write(caller, room as usize, &answer).unwrap();
+                    Box::new(std::future::ready(answer.len() as u32))
+                },
+            )
             .unwrap();
-        let read = |mut caller: Caller<'_, Script>, pointer: u32| {
-            let memory = caller.get_export("memory").unwrap().into_memory().unwrap();
-            let response = caller.data().response;
-            memory.write(caller, pointer as usize, response.as_bytes()).unwrap();
-        };
-        linker.func_wrap("caos_abi_v1", "read", read).unwrap();
+        linker.func_wrap("caos_abi_v2", "read", |_: u32| {}).unwrap();
         let module = wasmtime::Module::new(&engine, code).unwrap();
         Self { guest: linker.instantiate_pre(&module).unwrap(), engine }
     }
 
-    async fn run(&self, answers: &[&'static str]) {
-        let script = Script { answers: answers.iter().copied().collect(), ..Script::default() };
-        let mut store = Store::new(&self.engine, script);
+    async fn run(&self, answers: &Arc<[Arc<[u8]>]>) {
+        let mut store = Store::new(&self.engine, Script { answers: Arc::clone(answers), next: 0 });
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Yield(1)));
         let instance = self.guest.instantiate_async(&mut store).await.unwrap();
@@ -101,7 +107,15 @@ impl Bare {
     }
 }
 
-fn frame(criterion: &mut Criterion, name: &str, setting: &Setting, invocation: Invocation, code: &[u8]) {
+/// Measures a guest that makes these requests.
+fn frame(
+    criterion: &mut Criterion,
+    name: &str,
+    setting: &Setting,
+    invocation: Invocation,
+    code: &[u8],
+    requests: &[Vec<u8>],
+) {
     let runtime = one_core().unwrap();
     let dispatcher = &setting.dispatcher;
     let bare = Bare::new(code);
@@ -111,6 +125,10 @@ fn frame(criterion: &mut Criterion, name: &str, setting: &Setting, invocation: I
     let host = FixedHost::new(dispatcher.read_tree(invocation.args).unwrap(), code.to_vec());
     let job = host.job(Module { kind: ObjectKind::Blob, id: module });
     runtime.block_on(wasm.prepare(&job.code, &job.limits, &*host)).unwrap();
+    // What this host answers is what the guest on the bare engine is told.
+    let session = Session::new(job.clone(), Arc::clone(&host) as _);
+    let answers = requests.iter().map(|request| runtime.block_on(session.call(Encoding::Binary, request)).body.into());
+    let answers: Arc<[Arc<[u8]>]> = answers.collect();
     let again = invocation.policy(Policy::Recompute);
 
     let mut group = criterion.benchmark_group(name);
@@ -121,7 +139,7 @@ fn frame(criterion: &mut Criterion, name: &str, setting: &Setting, invocation: I
         bencher.iter(|| runtime.block_on(dispatcher.run(again.clone())).unwrap())
     });
     group.bench_function("floor: wasmtime, instantiate and call", |bencher| {
-        bencher.iter(|| runtime.block_on(bare.run(&FILE_COUNT_ANSWERS)))
+        bencher.iter(|| runtime.block_on(bare.run(&answers)))
     });
     group.finish();
 }
@@ -134,11 +152,19 @@ fn frames(criterion: &mut Criterion) {
     let code = smallest(args);
     let module = Module { kind: ObjectKind::Blob, id: dispatcher.put_blob(code.clone()).unwrap() };
     let image = dispatcher.put_image(WasmRuntime::new().unwrap().host_image().id(), module).unwrap();
-    frame(criterion, "wasm frame, smallest guest", &setting, Invocation::new(image, args).unpinned(), &code);
+    frame(
+        criterion,
+        "wasm frame, smallest guest",
+        &setting,
+        Invocation::new(image, args).unpinned(),
+        &code,
+        &[out(args)],
+    );
 
     let (_, code) = manifold::guests::GUESTS.iter().find(|(name, _)| *name == "file-count").unwrap();
     let invocation = setting.invocation("file-count", Language::Wasm, args).unwrap();
-    frame(criterion, "wasm frame, file-count of a file", &setting, invocation, code);
+    let requests = [vec![1], [&[2, 20], args.as_bytes()].concat(), b"\x041\n".to_vec(), out(args)];
+    frame(criterion, "wasm frame, file-count of a file", &setting, invocation, code, &requests);
 }
 
 criterion_group!(benches, frames);

@@ -268,6 +268,49 @@ async fn pointers_outside_the_memory() {
     }
 }
 
+/// A guest of `caos_abi_v2` with the request `job` at 0.
+fn binary_guest(body: &str) -> String {
+    format!(
+        r#"(module
+            (import "caos_abi_v2" "call" (func $call (param i32 i32 i32 i32) (result i32)))
+            (import "caos_abi_v2" "read" (func $read (param i32)))
+            (memory (export "memory") 1)
+            (data (i32.const 0) "\01")
+            (func (export "caos_run") {body}))"#
+    )
+}
+
+#[tokio::test]
+async fn room_outside_the_memory() {
+    let arena = Arena::new();
+    for (what, body) in [
+        ("room past the end", "(drop (call $call (i32.const 0) (i32.const 1) (i32.const 65530) (i32.const 100)))"),
+        ("room that wraps around", "(drop (call $call (i32.const 0) (i32.const 1) (i32.const -1) (i32.const -1)))"),
+        ("a request past the end", "(drop (call $call (i32.const 65536) (i32.const 1) (i32.const 0) (i32.const 1)))"),
+        (
+            "read past the end",
+            "(drop (call $call (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 0))) (call $read (i32.const 65530))",
+        ),
+    ] {
+        let error = arena.fails(what, &binary_guest(body)).await;
+        let expected = matches!(error.reason(), Reason::AbiViolation { problem } if problem.contains("outside"));
+        assert!(expected, "{what}: {error:?}");
+    }
+    // With less room than the response takes nothing is written, and `read` has all of it.
+    let body = r#"
+        (local $length i32)
+        (local.set $length (call $call (i32.const 0) (i32.const 1) (i32.const 100) (i32.const 5)))
+        (if (i32.load (i32.const 100)) (then (unreachable)))
+        (call $read (i32.const 100))
+        (if (i32.ne (i32.load8_u (i32.const 101)) (i32.const 20)) (then (unreachable)))
+        ;; The response to `job` begins with the arguments: these are the outcome, a tree.
+        (i32.store8 (i32.const 99) (i32.const 8))
+        (i32.store8 (i32.const 100) (i32.const 1))
+        (drop (call $call (i32.const 99) (i32.const 23) (i32.const 200) (i32.const 1)))"#;
+    let answer = arena.run(wat::parse_str(binary_guest(body)).unwrap()).await;
+    assert_eq!(answer.unwrap(), EMPTY_TREE);
+}
+
 #[tokio::test]
 async fn malformed_requests_and_modules() {
     let arena = Arena::new();

@@ -3,7 +3,7 @@
 mod fixture;
 
 use fixture::Fixture;
-use manifold_dispatcher::api::abi::Session;
+use manifold_dispatcher::api::abi::{Encoding, Session};
 use manifold_dispatcher::api::{Call, Limits, Outcome};
 use manifold_dispatcher::native::{NativeRuntime, argument};
 use manifold_dispatcher::{Budget, Invocation, Policy};
@@ -13,7 +13,7 @@ fn fixture(permits: usize) -> Fixture {
     let runtime = NativeRuntime::builder("witness", "1")
         .guest("witness", |guest| async move {
             let session = Session::new(guest.job().clone(), guest.host_handle());
-            let reply = session.call(br#"{"op":"job"}"#).await;
+            let reply = session.call(Encoding::Json, br#"{"op":"job"}"#).await;
             guest.blob(reply.body).await
         })
         .guest("above", |guest| async move {

@@ -4,7 +4,7 @@ mod map_host;
 
 use std::sync::Arc;
 
-use manifold_runtime_api::abi::Session;
+use manifold_runtime_api::abi::{Encoding, Session};
 use manifold_runtime_api::{Error, ErrorKind, Limit, Object, ObjectId, Outcome, Reason, Result};
 use map_host::{MapHost, job};
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ impl Talk {
     }
 
     async fn say(&self, request: impl AsRef<[u8]>) -> Value {
-        let reply = self.session.call(request.as_ref()).await;
+        let reply = self.session.call(Encoding::Json, request.as_ref()).await;
         serde_json::from_slice(&reply.body).expect("a response is JSON")
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use manifold_runtime_api::abi::Session;
+use manifold_runtime_api::abi::{Encoding, Session};
 use manifold_runtime_api::{Error, Limit, MemoryReservation};
 
 use crate::wire::{Diagnostics, Received, Wire};
@@ -39,7 +39,7 @@ pub(crate) async fn converse(wire: &mut Wire, session: &Session, memory: &mut Bu
         if let Err(breach) = memory.hold(line.len()) {
             break End::Stopped(breach.into());
         }
-        let mut reply = session.call(&line).await.body;
+        let mut reply = session.call(Encoding::Json, &line).await.body;
         if let Err(breach) = memory.hold(reply.len()) {
             break End::Stopped(breach.into());
         }

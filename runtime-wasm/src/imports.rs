@@ -1,37 +1,73 @@
-//! `caos_abi_v1.call` and `caos_abi_v1.read`.
+//! The imports of guests: `call` and `read`, of `caos_abi_v1` and of `caos_abi_v2`.
 
 use std::sync::Arc;
 
+use manifold_runtime_api::abi::Encoding;
 use manifold_runtime_api::{Error, Limit, abi};
 use wasmtime::{Caller, Linker, Memory};
 
 use crate::guest_state::{self, GuestState};
+use crate::mailbox::Request;
 
 pub(crate) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
-    linker.func_wrap_async(abi::NAME, "call", |caller, (pointer, length): (u32, u32)| {
-        Box::new(call(caller, pointer, length))
+    linker.func_wrap_async(abi::NAME, "call", |mut caller, (pointer, length): (u32, u32)| {
+        Box::new(async move { call(&mut caller, Encoding::Json, pointer, length).await })
     })?;
-    linker.func_wrap(abi::NAME, "read", read)?;
+    linker
+        .func_wrap(abi::NAME, "read", |mut caller: Caller<'_, GuestState>, pointer: u32| read(&mut caller, pointer))?;
+    linker.func_wrap_async(
+        abi::BINARY_NAME,
+        "call",
+        |caller, (pointer, length, room, capacity): (u32, u32, u32, u32)| {
+            Box::new(call_into(caller, pointer, length, room, capacity))
+        },
+    )?;
+    linker.func_wrap(abi::BINARY_NAME, "read", |mut caller: Caller<'_, GuestState>, pointer: u32| {
+        read(&mut caller, pointer)
+    })?;
     Ok(())
 }
 
-async fn call(mut caller: Caller<'_, GuestState>, pointer: u32, length: u32) -> wasmtime::Result<u32> {
+/// Has a request served, and answers the length of the response, which is there for `read`.
+async fn call(
+    caller: &mut Caller<'_, GuestState>,
+    encoding: Encoding,
+    pointer: u32,
+    length: u32,
+) -> wasmtime::Result<u32> {
     let limit = caller.data().limits.guest_request_bytes;
     if u64::from(length) > limit {
         return Err(wasmtime::Error::new(Error::from(Limit::GuestRequest { bytes: limit })));
     }
-    guest_state::charge_fuel(&mut caller)?;
-    let request = slice(&mut caller, "call", pointer, length as usize)?.to_vec();
+    guest_state::charge_fuel(&mut *caller)?;
+    let body = slice(caller, "call", pointer, length as usize)?.to_vec();
     let mailbox = Arc::clone(&caller.data().mailbox);
-    let response = mailbox.exchange(request).await;
+    let response = mailbox.exchange(Request { encoding, body }).await;
     let length = u32::try_from(response.len()).map_err(wasmtime::Error::new)?;
     caller.data_mut().response = response;
     Ok(length)
 }
 
-fn read(mut caller: Caller<'_, GuestState>, pointer: u32) -> wasmtime::Result<()> {
+/// The same, and puts the response into the guest's `room` if that has the capacity: most fit, which saves a call.
+async fn call_into(
+    mut caller: Caller<'_, GuestState>,
+    pointer: u32,
+    length: u32,
+    room: u32,
+    capacity: u32,
+) -> wasmtime::Result<u32> {
+    // Before anything is done for a guest that cannot be answered.
+    slice(&mut caller, "call", room, capacity as usize)?;
+    let length = call(&mut caller, Encoding::Binary, pointer, length).await?;
+    if length <= capacity {
+        read(&mut caller, room)?;
+    }
+    Ok(length)
+}
+
+fn read(caller: &mut Caller<'_, GuestState>, pointer: u32) -> wasmtime::Result<()> {
     let response = std::mem::take(&mut caller.data_mut().response);
-    slice(&mut caller, "read", pointer, response.len())?.copy_from_slice(&response);
+    slice(caller, "read", pointer, response.len())?.copy_from_slice(&response);
     caller.data_mut().response = response;
     Ok(())
 }

@@ -38,7 +38,7 @@ pub(crate) async fn run(compiled: &Compiled, session: &Session) -> Attempt {
             Step::Done(Err(error)) if error.is::<PoolConcurrencyLimitError>() => return Attempt::PoolFull,
             Step::Done(end) => return Attempt::Ran(trap::explain(end)),
         };
-        let reply = mailbox.serve(session.call(&request)).await;
+        let reply = mailbox.serve(session.call(request.encoding, &request.body)).await;
         if session.has_ended() {
             // Dropping the guest unwinds its fiber.
             return Attempt::Ran(Ok(()));

@@ -9,6 +9,7 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use manifold_runtime_api::abi::Encoding;
 use parking_lot::Mutex;
 
 #[derive(Default)]
@@ -16,24 +17,30 @@ pub(crate) struct Mailbox(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    request: Option<Vec<u8>>,
+    request: Option<Request>,
     response: Option<Vec<u8>>,
     log: Vec<String>,
     computed: Duration,
     computing_since: Option<Instant>,
 }
 
+/// What a guest asks for.
+pub(crate) struct Request {
+    pub(crate) encoding: Encoding,
+    pub(crate) body: Vec<u8>,
+}
+
 /// Why a guest's fiber stopped for now.
 pub(crate) enum Step<T> {
     /// It wants a request served.
-    Request(Vec<u8>),
+    Request(Request),
     /// It is over.
     Done(T),
 }
 
 impl Mailbox {
     /// On the fiber: sends `request` and suspends until there is a response.
-    pub(crate) async fn exchange(&self, request: Vec<u8>) -> Vec<u8> {
+    pub(crate) async fn exchange(&self, request: Request) -> Vec<u8> {
         self.0.lock().request = Some(request);
         // Nobody needs waking: `resume` polls again after every response.
         poll_fn(|_| match self.0.lock().response.take() {

@@ -94,7 +94,9 @@ impl WasmRuntimeBuilder {
     /// `RuntimeFailed` when wasmtime cannot start, for instance when the pool's address space cannot be reserved.
     pub fn build(self) -> Result<WasmRuntime> {
         let engines = Arc::new(Engines::new(self.pool_size, self.max_table_elements)?);
-        let description = HostImage::new("wasmtime").with("engine", wasmtime_environ::VERSION).with("abi", abi::NAME);
+        let description = HostImage::new("wasmtime")
+            .with("engine", wasmtime_environ::VERSION)
+            .with("abi", format!("{} {}", abi::NAME, abi::BINARY_NAME));
         let host_image = DETERMINISM
             .into_iter()
             .fold(description, |description, (setting, value)| description.with(setting, value))

@@ -35,3 +35,8 @@ impl From<&str> for Error {
         Self::new(message)
     }
 }
+
+/// A response that is not understood.
+pub(crate) fn malformed() -> Error {
+    Error::new("the host's response is not what the ABI promises")
+}

@@ -6,7 +6,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::error::{Error, Result};
+use crate::error::{Result, malformed};
 
 /// Appends `text` as a JSON string.
 pub(crate) fn push_string(out: &mut String, text: &str) {
@@ -183,10 +183,6 @@ impl<'a> Reader<'a> {
     fn expect(&mut self, byte: u8) -> Result<()> {
         if self.accept(byte) { Ok(()) } else { Err(malformed()) }
     }
-}
-
-pub(crate) fn malformed() -> Error {
-    Error::new("the host's response is not what the ABI promises")
 }
 
 #[cfg(test)]

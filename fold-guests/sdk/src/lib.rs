@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod error;
 mod job;
+#[cfg(not(target_arch = "wasm32"))]
 mod json;
 mod object;
 mod operations;
@@ -19,6 +20,10 @@ mod process;
 #[cfg(all(target_arch = "wasm32", feature = "no-std-runtime"))]
 mod runtime;
 mod transport;
+#[cfg(any(target_arch = "wasm32", test))]
+mod wire_binary;
+#[cfg(not(target_arch = "wasm32"))]
+mod wire_json;
 
 pub use error::{Error, Result};
 pub use job::Job;

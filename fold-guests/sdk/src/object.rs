@@ -1,18 +1,63 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// The id of a git object, in hex.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Id(String);
+/// The longest id, that of git's SHA-256 format, in bytes.
+const LONGEST: usize = 32;
+
+/// The id of a git object.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id {
+    bytes: [u8; LONGEST],
+    length: u8,
+}
 
 impl Id {
-    pub(crate) fn new(hex: String) -> Self {
-        Self(hex)
+    /// The id with these raw bytes; `None` when they are too many.
+    pub fn from_bytes(raw: &[u8]) -> Option<Self> {
+        let mut bytes = [0; LONGEST];
+        bytes.get_mut(..raw.len())?.copy_from_slice(raw);
+        Some(Self { bytes, length: raw.len() as u8 })
+    }
+
+    /// The id with these hex digits, in lower case.
+    pub fn from_hex(digits: &str) -> Option<Self> {
+        let value = |digit: u8| match digit {
+            b'0'..=b'9' => Some(digit - b'0'),
+            b'a'..=b'f' => Some(digit - b'a' + 10),
+            _ => None,
+        };
+        let mut bytes = [0; LONGEST];
+        let (pairs, odd) = digits.as_bytes().as_chunks::<2>();
+        if !odd.is_empty() || pairs.len() > LONGEST {
+            return None;
+        }
+        for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+            *byte = value(*high)? << 4 | value(*low)?;
+        }
+        Some(Self { bytes, length: pairs.len() as u8 })
+    }
+
+    /// The raw bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
     }
 
     /// The hex digits.
-    pub fn as_str(&self) -> &str {
-        &self.0
+    pub fn to_hex(&self) -> String {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
+        let mut digits = String::with_capacity(2 * LONGEST);
+        for byte in self.as_bytes() {
+            digits.push(digit(byte >> 4));
+            digits.push(digit(byte & 15));
+        }
+        digits
+    }
+}
+
+impl core::fmt::Debug for Id {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(&self.to_hex())
     }
 }
 
@@ -20,25 +65,11 @@ impl Id {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A byte string.
-    Blob,
+    Blob = 0,
     /// A directory.
-    Tree,
+    Tree = 1,
     /// A commit of another repository: a submodule. It cannot be read.
     Commit,
-}
-
-impl Kind {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Blob => "blob",
-            Self::Tree => "tree",
-            Self::Commit => "commit",
-        }
-    }
-
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        [Self::Blob, Self::Tree, Self::Commit].into_iter().find(|kind| kind.as_str() == text)
-    }
 }
 
 /// Git's mode of a tree entry.
@@ -57,20 +88,8 @@ pub enum Mode {
 }
 
 impl Mode {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Tree => "40000",
-            Self::Blob => "100644",
-            Self::Executable => "100755",
-            Self::Symlink => "120000",
-            Self::Commit => "160000",
-        }
-    }
-
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let all = [Self::Tree, Self::Blob, Self::Executable, Self::Symlink, Self::Commit];
-        all.into_iter().find(|mode| mode.as_str() == text)
-    }
+    /// In the order of their numbers in `caos_abi_v2`.
+    pub(crate) const ALL: [Self; 5] = [Self::Tree, Self::Blob, Self::Executable, Self::Symlink, Self::Commit];
 
     /// What an entry of this mode names.
     pub const fn kind(self) -> Kind {
@@ -102,7 +121,7 @@ pub struct Object {
 impl Object {
     /// The object as an entry `name` with a plain mode, whatever mode it had elsewhere: what arguments trees hold.
     pub fn named(&self, name: impl Into<Vec<u8>>) -> Entry {
-        Entry { name: name.into(), mode: Mode::plain(self.kind), id: self.id.clone() }
+        Entry { name: name.into(), mode: Mode::plain(self.kind), id: self.id }
     }
 }
 
@@ -125,6 +144,6 @@ impl Entry {
 
     /// The object that the entry names.
     pub fn object(&self) -> Object {
-        Object { kind: self.kind(), id: self.id.clone() }
+        Object { kind: self.kind(), id: self.id }
     }
 }

@@ -152,6 +152,7 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
 const HOST_IS_GONE: i32 = 86;
 
 /// Sends one request and receives its response, a line each. Ends the process when the host is gone.
+#[cfg_attr(test, expect(dead_code, reason = "the tests have a host of their own"))]
 pub(crate) fn exchange(request: &[u8]) -> Vec<u8> {
     let line = [request, b"\n"].concat();
     let mut response = Vec::new();

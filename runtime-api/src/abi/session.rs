@@ -3,7 +3,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::operation::{Answer, Operation};
-use super::wire;
+use super::{binary, json};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::object::ObjectId;
@@ -37,11 +37,45 @@ struct State {
     log_closed: bool,
 }
 
+/// How a guest writes its requests and reads its responses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// JSON objects, without line ends: `caos_abi_v1`.
+    Json,
+    /// Bytes that need no parser: `caos_abi_v2`.
+    Binary,
+}
+
+impl Encoding {
+    fn decode(self, request: &[u8]) -> Result<Operation, DecodeError> {
+        match self {
+            Self::Json => json::decode(request),
+            Self::Binary => binary::decode(request),
+        }
+    }
+
+    fn encode(self, job: &Job, result: Result<&Answer, &Error>) -> Vec<u8> {
+        match self {
+            Self::Json => json::encode(job, result),
+            Self::Binary => binary::encode(job, result),
+        }
+    }
+}
+
 /// The answer to one request, as bytes for the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
-    /// One JSON object, without a line end.
+    /// In the encoding of the request.
     pub body: Vec<u8>,
+}
+
+/// Why a request was not understood.
+#[derive(Debug)]
+pub(super) enum DecodeError {
+    /// It has not the form of a request. The job ends.
+    Malformed(String),
+    /// It has, but a field is missing or makes no sense. The guest is told.
+    Field(String),
 }
 
 impl Session {
@@ -56,26 +90,25 @@ impl Session {
         &self.job
     }
 
-    /// Serves one request in JSON.
-    pub async fn call(&self, request: &[u8]) -> Reply {
+    /// Serves one request.
+    pub async fn call(&self, encoding: Encoding, request: &[u8]) -> Reply {
         let limit = self.job.limits.guest_request_bytes;
         let result = if request.len() as u64 > limit {
             Err(self.end(Limit::GuestRequest { bytes: limit }.into()))
         } else {
-            match wire::decode(request) {
+            match encoding.decode(request) {
                 Ok(operation) => self.operate(operation).await,
-                Err(wire::DecodeError::NotJson(problem)) => {
-                    let error = Error::abi_violation(format!("a request is not a JSON object with an `op`: {problem}"));
-                    Err(self.end(error))
+                Err(DecodeError::Malformed(problem)) => {
+                    Err(self.end(Error::abi_violation(format!("a request is malformed: {problem}"))))
                 }
-                Err(wire::DecodeError::Field(problem)) => Err(self.note(Error::abi_violation(problem))),
+                Err(DecodeError::Field(problem)) => Err(self.note(Error::abi_violation(problem))),
             }
         };
-        let body = wire::encode(&self.job, result.as_ref());
+        let body = encoding.encode(&self.job, result.as_ref());
         let limit = self.job.limits.response_bytes;
         if body.len() as u64 > limit {
             let error = self.end(Limit::Response { bytes: limit }.into());
-            return Reply { body: wire::encode(&self.job, Err(&error)) };
+            return Reply { body: encoding.encode(&self.job, Err(&error)) };
         }
         Reply { body }
     }

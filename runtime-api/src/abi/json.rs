@@ -10,6 +10,7 @@ use bstr::{BString, ByteSlice};
 use serde::{Deserialize, Serialize};
 
 use super::operation::{Answer, Operation};
+use super::session::DecodeError;
 use crate::error::{Error, Result};
 use crate::host::Call;
 use crate::image::Code;
@@ -23,15 +24,6 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
-
-/// Why a request was not understood.
-#[derive(Debug)]
-pub(super) enum DecodeError {
-    /// Not JSON at all, or no object with an `op`.
-    NotJson(String),
-    /// JSON, but a field is missing or makes no sense.
-    Field(String),
-}
 
 /// Every field of every request. One flat structure parses in one pass, which an enum tagged by `op` does not.
 #[derive(Deserialize)]
@@ -79,8 +71,8 @@ struct RequestCall<'a> {
 }
 
 pub(super) fn decode(request: &[u8]) -> Result<Operation, DecodeError> {
-    let request: Request<'_> =
-        serde_json::from_slice(request).map_err(|error| DecodeError::NotJson(error.to_string()))?;
+    let request: Request<'_> = serde_json::from_slice(request)
+        .map_err(|error| DecodeError::Malformed(format!("it is not a JSON object with an `op`: {error}")))?;
     let op = request.op.clone();
     operation(request).map_err(|problem| DecodeError::Field(format!("operation {:?}: {problem}", cut(&op))))
 }

@@ -1,0 +1,204 @@
+//! The bytes of `caos_abi_v2`: the operations of `caos_abi_v1` without text around them. The parent module has the table.
+
+use bytes::Bytes;
+
+use super::json::Failure;
+use super::operation::{Answer, Operation};
+use super::session::DecodeError;
+use crate::error::{Error, Result};
+use crate::host::Call;
+use crate::image::Code;
+use crate::object::{ObjectId, ObjectKind};
+use crate::request::Outcome;
+use crate::runtime::Job;
+use crate::tree::{EntryMode, TreeEntry};
+
+const MODES: [EntryMode; 5] =
+    [EntryMode::Tree, EntryMode::Blob, EntryMode::Executable, EntryMode::Symlink, EntryMode::Commit];
+
+/// The fewest bytes that an entry takes, and a call: a mode or nothing, an id, and an empty text.
+const LEAST_ITEM: usize = 1 + 4;
+
+pub(super) fn decode(request: &[u8]) -> Result<Operation, DecodeError> {
+    let mut reader = Reader(request);
+    let operation = match reader.byte()? {
+        1 => Operation::Job,
+        2 => Operation::Tree(reader.id()?),
+        3 => Operation::Get(reader.id()?),
+        4 => Operation::PutBlob(Bytes::copy_from_slice(reader.rest())),
+        5 => Operation::PutTree(reader.items(Reader::entry)?),
+        6 => Operation::Run(reader.call()?),
+        7 => Operation::RunMany(reader.items(Reader::call)?),
+        8 => Operation::Out(Outcome { kind: reader.kind()?, id: reader.id()? }),
+        9 => Operation::Log(utf8(reader.rest())?),
+        10 => Operation::Fail(utf8(reader.rest())?),
+        other => return Err(DecodeError::Field(format!("there is no operation {other}"))),
+    };
+    match reader.0.len() {
+        0 => Ok(operation),
+        more => Err(DecodeError::Malformed(format!("{more} bytes too many"))),
+    }
+}
+
+/// What of a request is not read yet.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn bytes(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
+        let (bytes, rest) = self.0.split_at_checked(length).ok_or_else(|| {
+            DecodeError::Malformed(format!("{length} bytes are announced, and {} are there", self.0.len()))
+        })?;
+        self.0 = rest;
+        Ok(bytes)
+    }
+
+    fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.0)
+    }
+
+    fn byte(&mut self) -> Result<u8, DecodeError> {
+        Ok(self.bytes(1)?[0])
+    }
+
+    fn length(&mut self) -> Result<usize, DecodeError> {
+        let mut length = [0; 4];
+        length.copy_from_slice(self.bytes(4)?);
+        Ok(u32::from_le_bytes(length) as usize)
+    }
+
+    fn text(&mut self) -> Result<String, DecodeError> {
+        let length = self.length()?;
+        utf8(self.bytes(length)?)
+    }
+
+    fn id(&mut self) -> Result<ObjectId, DecodeError> {
+        let length = usize::from(self.byte()?);
+        ObjectId::from_bytes(self.bytes(length)?).map_err(|error| DecodeError::Field(error.to_string()))
+    }
+
+    fn kind(&mut self) -> Result<ObjectKind, DecodeError> {
+        match self.byte()? {
+            0 => Ok(ObjectKind::Blob),
+            1 => Ok(ObjectKind::Tree),
+            other => Err(DecodeError::Field(format!("there is no kind {other}"))),
+        }
+    }
+
+    fn entry(&mut self) -> Result<TreeEntry, DecodeError> {
+        let mode = self.byte()?;
+        let mode =
+            MODES.get(usize::from(mode)).ok_or_else(|| DecodeError::Field(format!("there is no mode {mode}")))?;
+        let id = self.id()?;
+        let length = self.length()?;
+        Ok(TreeEntry::new(self.bytes(length)?, *mode, id))
+    }
+
+    fn call(&mut self) -> Result<Call, DecodeError> {
+        Ok(Call { args: self.id()?, image: self.text()? })
+    }
+
+    fn items<T>(&mut self, mut item: impl FnMut(&mut Self) -> Result<T, DecodeError>) -> Result<Vec<T>, DecodeError> {
+        let count = self.length()?;
+        // A guest may announce anything; room is made for what can be there.
+        let mut items = Vec::with_capacity(count.min(self.0.len() / LEAST_ITEM));
+        for _ in 0..count {
+            items.push(item(self)?);
+        }
+        Ok(items)
+    }
+}
+
+fn utf8(bytes: &[u8]) -> Result<String, DecodeError> {
+    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| DecodeError::Field("a text is not UTF-8".to_owned()))
+}
+
+const SUCCESS: u8 = 0;
+const FAILURE: u8 = 1;
+
+pub(super) fn encode(job: &Job, result: Result<&Answer, &Error>) -> Vec<u8> {
+    let mut body = Vec::with_capacity(64);
+    match result {
+        Err(error) => push_failure(&mut body, error),
+        Ok(answer) => {
+            body.push(SUCCESS);
+            push_answer(&mut body, job, answer);
+        }
+    }
+    body
+}
+
+fn push_answer(body: &mut Vec<u8>, job: &Job, answer: &Answer) {
+    match answer {
+        Answer::Job => {
+            push_id(body, Some(job.args));
+            push_id(body, job.std);
+            push_text(body, job.image.as_bytes());
+            push_text(body, job.salt.as_bytes());
+            if let Code::Hosted { module, .. } = &job.code {
+                push_outcome(body, Outcome { kind: module.kind, id: module.id });
+            }
+        }
+        Answer::Tree(tree) => {
+            // An id, a mode, two lengths, and a name.
+            body.reserve(tree.len() * 48);
+            push_length(body, tree.len());
+            for entry in tree.entries() {
+                body.push(MODES.iter().position(|mode| *mode == entry.mode).unwrap_or_default() as u8);
+                push_id(body, Some(entry.id));
+                push_text(body, &entry.name);
+            }
+        }
+        Answer::Blob(content) => body.extend_from_slice(content),
+        Answer::Stored(id) => push_id(body, Some(*id)),
+        Answer::Outcome(outcome) => push_outcome(body, *outcome),
+        Answer::Outcomes(results) => {
+            body.reserve(results.len() * 23);
+            push_length(body, results.len());
+            for result in results {
+                match result {
+                    Ok(outcome) => {
+                        body.push(SUCCESS);
+                        push_outcome(body, *outcome);
+                    }
+                    Err(error) => push_failure(body, error),
+                }
+            }
+        }
+        Answer::Done => {}
+    }
+}
+
+fn push_length(body: &mut Vec<u8>, length: usize) {
+    // What is longer is over the limit of any response.
+    body.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+}
+
+fn push_text(body: &mut Vec<u8>, text: &[u8]) {
+    push_length(body, text.len());
+    body.extend_from_slice(text);
+}
+
+fn push_id(body: &mut Vec<u8>, id: Option<ObjectId>) {
+    let id = id.as_ref().map_or(&[][..], ObjectId::as_bytes);
+    body.push(id.len() as u8);
+    body.extend_from_slice(id);
+}
+
+fn push_outcome(body: &mut Vec<u8>, outcome: Outcome) {
+    body.push(match outcome.kind {
+        ObjectKind::Blob => 0,
+        ObjectKind::Tree => 1,
+    });
+    push_id(body, Some(outcome.id));
+}
+
+fn push_failure(body: &mut Vec<u8>, error: &Error) {
+    let Failure { error, kind, chain } = Failure::from(error);
+    body.push(FAILURE);
+    push_text(body, error.as_bytes());
+    push_text(body, kind.as_bytes());
+    push_length(body, chain.len());
+    for line in chain {
+        push_text(body, line.as_bytes());
+    }
+}
