@@ -1,6 +1,7 @@
 //! What the host keeps beside one instance.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use manifold_runtime_api::{Error, Limit, Limits, MemoryReservation, Meter, Reason, Result, Status};
 use wasmtime::{AsContextMut, Memory, ResourceLimiter, Store, UpdateDeadline};
@@ -43,10 +44,10 @@ impl GuestState {
     }
 }
 
-/// Fails once the guest has computed for longer than it may.
-pub(crate) fn check_computing_time(mailbox: &Mailbox, limits: &Limits) -> Result<()> {
+/// Fails if the guest has computed for longer than it may by `now`.
+pub(crate) fn check_computing_time(mailbox: &Mailbox, limits: &Limits, now: Instant) -> Result<()> {
     let time = limits.compute_time;
-    if mailbox.computing_time() > time { Err(Limit::ComputeTime { time }.into()) } else { Ok(()) }
+    if mailbox.computing_time(now) > time { Err(Limit::ComputeTime { time }.into()) } else { Ok(()) }
 }
 
 /// Applies the limits to everything that runs in `store` from now on.
@@ -56,7 +57,7 @@ pub(crate) fn limit(store: &mut Store<GuestState>) -> wasmtime::Result<()> {
     store.epoch_deadline_callback(|mut context| {
         charge_fuel(&mut context)?;
         let state = context.data();
-        check_computing_time(&state.mailbox, &state.limits).map_err(wasmtime::Error::new)?;
+        check_computing_time(&state.mailbox, &state.limits, Instant::now()).map_err(wasmtime::Error::new)?;
         Ok(UpdateDeadline::Yield(1))
     });
     // An engine that counts no fuel takes none.

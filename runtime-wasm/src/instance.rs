@@ -1,11 +1,12 @@
 //! One job in one instance.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use manifold_runtime_api::Result;
 use manifold_runtime_api::abi::Session;
-use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
+use wasmtime::{Extern, PoolConcurrencyLimitError, Store, Trap};
 
 use crate::engines::TICK;
 use crate::guest_state::{self, GuestState};
@@ -24,9 +25,17 @@ pub(crate) enum Attempt {
 /// Instantiates `compiled`, runs its guest, and serves what it asks for.
 pub(crate) async fn run(compiled: &Compiled, session: &Session) -> Attempt {
     let mailbox = Arc::new(Mailbox::default());
+    let state = GuestState::new(Arc::clone(&mailbox), session.job().limits, Arc::clone(&session.job().meter));
+    let guest = Box::pin(guest(compiled, state));
+    mailbox.clocked(serve(guest, session, &mailbox)).await
+}
+
+async fn serve(
+    mut guest: Pin<Box<impl Future<Output = wasmtime::Result<()>>>>,
+    session: &Session,
+    mailbox: &Mailbox,
+) -> Attempt {
     let limits = session.job().limits;
-    let mut guest =
-        Box::pin(guest(compiled, GuestState::new(Arc::clone(&mailbox), limits, Arc::clone(&session.job().meter))));
     let mut yielded = Instant::now();
     loop {
         let step = mailbox.resume(&mut guest).await;
@@ -38,16 +47,17 @@ pub(crate) async fn run(compiled: &Compiled, session: &Session) -> Attempt {
             Step::Done(Err(error)) if error.is::<PoolConcurrencyLimitError>() => return Attempt::PoolFull,
             Step::Done(end) => return Attempt::Ran(trap::explain(end)),
         };
-        let reply = mailbox.serve(session.call(request.encoding, &request.body)).await;
+        let reply = session.call(request.encoding, &request.body).await;
         if session.has_ended() {
             // Dropping the guest unwinds its fiber.
             return Attempt::Ran(Ok(()));
         }
-        if let Err(breach) = guest_state::check_computing_time(&mailbox, &limits) {
+        let now = Instant::now();
+        if let Err(breach) = guest_state::check_computing_time(mailbox, &limits, now) {
             return Attempt::Ran(Err(breach));
         }
         // Most requests are served without a wait, and a guest that makes nothing else would never let others run.
-        if yielded.elapsed() > TICK {
+        if now.duration_since(yielded) > TICK {
             tokio::task::yield_now().await;
             yielded = Instant::now();
         }
@@ -70,8 +80,10 @@ async fn guest(compiled: &Compiled, state: GuestState) -> wasmtime::Result<()> {
 
 async fn run_exports(compiled: &Compiled, store: &mut Store<GuestState>) -> wasmtime::Result<()> {
     let instance = compiled.instance.instantiate_async(&mut *store).await?;
-    if compiled.has_initialize {
-        instance.get_typed_func::<(), ()>(&mut *store, "_initialize")?.call_async(&mut *store, ()).await?;
+    for entry in compiled.initialize.iter().chain([&compiled.entry]) {
+        let function = instance.get_module_export(&mut *store, entry).and_then(Extern::into_func);
+        let function = function.ok_or_else(|| wasmtime::Error::msg("an entry of the guest is gone"))?;
+        function.typed::<(), ()>(&*store)?.call_async(&mut *store, ()).await?;
     }
-    instance.get_typed_func::<(), ()>(&mut *store, "caos_run")?.call_async(&mut *store, ()).await
+    Ok(())
 }

@@ -53,7 +53,7 @@ impl Mailbox {
     /// Outside: lets the fiber run until it is over or wants something. Yields to the executor whenever the fiber does.
     pub(crate) async fn resume<T>(&self, fiber: &mut Pin<Box<impl Future<Output = T>>>) -> Step<T> {
         poll_fn(|context| {
-            let polled = self.clocked(|| fiber.as_mut().poll(context));
+            let polled = fiber.as_mut().poll(context);
             let request = self.0.lock().request.take();
             match (polled, request) {
                 (Poll::Ready(done), _) => Poll::Ready(Step::Done(done)),
@@ -64,29 +64,29 @@ impl Mailbox {
         .await
     }
 
-    /// Outside: serves a request. What the host works for a guest counts as the guest's computing, what it waits does not.
-    pub(crate) async fn serve<T>(&self, service: impl Future<Output = T>) -> T {
-        let mut service = pin!(service);
-        poll_fn(|context| self.clocked(|| service.as_mut().poll(context))).await
-    }
-
-    fn clocked<T>(&self, work: impl FnOnce() -> T) -> T {
-        self.0.lock().computing_since = Some(Instant::now());
-        let done = work();
-        let mut state = self.0.lock();
-        let stretch = state.computing_since.take().map_or(Duration::ZERO, |since| since.elapsed());
-        state.computed += stretch;
-        done
+    /// Outside: does all of a job's work. What the guest computes, and what the host works for it, counts as computing time; what
+    /// either waits for does not.
+    pub(crate) async fn clocked<T>(&self, job: impl Future<Output = T>) -> T {
+        let mut job = pin!(job);
+        poll_fn(|context| {
+            self.0.lock().computing_since = Some(Instant::now());
+            let polled = job.as_mut().poll(context);
+            let mut state = self.0.lock();
+            let stretch = state.computing_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+            state.computed += stretch;
+            polled
+        })
+        .await
     }
 
     pub(crate) fn respond(&self, response: Vec<u8>) {
         self.0.lock().response = Some(response);
     }
 
-    /// How long the guest, and the host on its behalf, have computed so far.
-    pub(crate) fn computing_time(&self) -> Duration {
+    /// How long the guest, and the host on its behalf, have computed by `now`.
+    pub(crate) fn computing_time(&self, now: Instant) -> Duration {
         let state = self.0.lock();
-        state.computed + state.computing_since.map_or(Duration::ZERO, |since| since.elapsed())
+        state.computed + state.computing_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// On the fiber: leaves a line for the log.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use manifold_runtime_api::{Error, Host, Limit, Limits, ObjectId, Reason, Result, Status};
 use quick_cache::sync::Cache;
-use wasmtime::{ExternType, InstancePre, Linker, Module};
+use wasmtime::{ExternType, InstancePre, Linker, Module, ModuleExport};
 
 use crate::engines::{Engines, Placement, Target};
 use crate::guest_state::GuestState;
@@ -13,8 +13,10 @@ use crate::{imports, wasi};
 /// A module ready to be instantiated.
 pub(crate) struct Compiled {
     pub(crate) instance: InstancePre<GuestState>,
-    /// Whether the module is a WASI reactor, whose `_initialize` comes before any other export.
-    pub(crate) has_initialize: bool,
+    /// `caos_run`, found already: looking it up by its name in every instance takes longer.
+    pub(crate) entry: ModuleExport,
+    /// A WASI reactor's `_initialize`, which comes before any other export.
+    pub(crate) initialize: Option<ModuleExport>,
 }
 
 /// A module that cannot be compiled is remembered too, or every frame that wants it would try again.
@@ -80,13 +82,16 @@ fn compile(engines: &Engines, target: Target, id: ObjectId, code: &[u8]) -> Resu
         Error::new(Reason::RuntimeFailed { problem, status: Status::Transient })
     })?;
 
-    let is_entry = |name: &str| match module.get_export(name) {
-        Some(ExternType::Func(function)) => function.params().len() == 0 && function.results().len() == 0,
-        _ => false,
+    let entry = |name: &str| match module.get_export(name) {
+        Some(ExternType::Func(function)) if function.params().len() == 0 && function.results().len() == 0 => {
+            module.get_export_index(name)
+        }
+        _ => None,
     };
-    if !is_entry("caos_run") {
+    let Some(run) = entry("caos_run") else {
         return Err(bad("it exports no function `caos_run` without parameters and results".to_owned()));
-    }
+    };
+    let initialize = entry("_initialize");
     let memory = module.get_export("memory");
     if !matches!(memory, Some(ExternType::Memory(memory)) if !memory.is_64()) {
         return Err(bad("it exports no 32-bit `memory`".to_owned()));
@@ -96,5 +101,5 @@ fn compile(engines: &Engines, target: Target, id: ObjectId, code: &[u8]) -> Resu
     let linked = imports::link(&mut linker).and_then(|()| wasi::link(&mut linker, engine));
     linked.map_err(|error| Error::runtime(format!("the host functions cannot be linked: {error:#}")))?;
     let instance = linker.instantiate_pre(&module).map_err(|error| bad(format!("{error:#}")))?;
-    Ok(Compiled { instance, has_initialize: is_entry("_initialize") })
+    Ok(Compiled { instance, entry: run, initialize })
 }
