@@ -10,7 +10,6 @@ use std::sync::Arc;
 use futures_util::future::AbortRegistration;
 use manifold_runtime_api::{Error, ObjectId, Reason, Result};
 use smallvec::SmallVec;
-use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::flight::Flight;
@@ -41,7 +40,7 @@ struct Node {
     /// Flights that this one's frame waits for, as often as it does.
     waits_for: Vec<u64>,
     /// Abandoned flights of the same request that had not stopped when this one was claimed.
-    after: Vec<watch::Receiver<Option<Settled>>>,
+    after: Vec<Arc<Flight>>,
 }
 
 /// On whose behalf a request is claimed.
@@ -98,12 +97,7 @@ impl Claims {
         if let Some(node) = waiter.and_then(|waiter| table.nodes.get_mut(&waiter.serial)) {
             node.waits_for.push(flight.serial);
         }
-        Wait {
-            claims: Arc::clone(self),
-            waiter: waiter.map(|waiter| waiter.serial),
-            settled: flight.settled.subscribe(),
-            flight,
-        }
+        Wait { claims: Arc::clone(self), waiter: waiter.map(|waiter| waiter.serial), flight }
     }
 
     fn leave(&self, waiter: Option<u64>, flight: &Flight) {
@@ -167,7 +161,7 @@ impl Table {
         let mut after = Vec::new();
         if !claimant.private {
             let flights = self.flights.entry(request).or_default();
-            after.extend(flights.iter().map(|abandoned| abandoned.settled.subscribe()));
+            after.extend(flights.iter().cloned());
             flights.push(Arc::clone(&flight));
         }
         let node =
@@ -296,9 +290,8 @@ impl Lead {
     /// Waits until earlier executions of the same request, abandoned but not yet stopped, have stopped.
     pub(crate) async fn turn(&self) {
         let after = self.claims.table.lock().nodes.get(&self.flight.serial).map(|node| node.after.clone());
-        for mut earlier in after.unwrap_or_default() {
-            // An error means that the flight is gone, which is as good.
-            let _ = earlier.wait_for(Option::is_some).await;
+        for earlier in after.unwrap_or_default() {
+            earlier.settled.wait().await;
         }
     }
 
@@ -319,7 +312,7 @@ impl Lead {
 
     fn publish(&self, settled: Settled) {
         let heir = self.claims.stop(&self.flight);
-        self.flight.settled.send_replace(Some(settled));
+        self.flight.settled.announce(settled);
         // The heir's guest may wait for something else, and then it must not keep the permit.
         if let Some(guest) = heir.and_then(|heir| heir.guest()) {
             guest.wake();
@@ -329,7 +322,7 @@ impl Lead {
 
 impl Drop for Lead {
     fn drop(&mut self) {
-        if self.flight.settled.borrow().is_some() {
+        if self.flight.settled.is_announced() {
             return;
         }
         let reason = if std::thread::panicking() {
@@ -346,7 +339,6 @@ pub(crate) struct Wait {
     claims: Arc<Claims>,
     flight: Arc<Flight>,
     waiter: Option<u64>,
-    settled: watch::Receiver<Option<Settled>>,
 }
 
 impl Wait {
@@ -354,12 +346,8 @@ impl Wait {
         &self.flight
     }
 
-    pub(crate) async fn settled(mut self) -> Settled {
-        let settled = match self.settled.wait_for(Option::is_some).await {
-            Ok(settled) => settled.clone(),
-            Err(_) => None,
-        };
-        settled.unwrap_or_else(|| Settled::lost(Error::new(Reason::Cancelled)))
+    pub(crate) async fn settled(self) -> Settled {
+        self.flight.settled.wait().await
     }
 }
 

@@ -6,8 +6,8 @@ use std::task::Waker;
 use futures_util::future::{AbortHandle, AbortRegistration};
 use manifold_runtime_api::ObjectId;
 use smallvec::SmallVec;
-use tokio::sync::watch;
 
+use crate::announcement::Announcement;
 use crate::clock::{Clock, Queueing};
 use crate::permits::{Permit, Permits, Queued, RootId, Ticket};
 use crate::settled::Settled;
@@ -21,7 +21,7 @@ pub(crate) struct Flight {
     pub(crate) depth: u32,
     /// The clock of that call.
     clock: Arc<Clock>,
-    pub(crate) settled: watch::Sender<Option<Settled>>,
+    pub(crate) settled: Announcement<Settled>,
     /// The run permit of this flight's frame while the frame computes. A nested run that settles puts its own here: a
     /// recursion that goes back up must not be overtaken by what has not begun yet.
     permit: Mutex<Held>,
@@ -56,7 +56,7 @@ impl Flight {
             request,
             depth,
             clock,
-            settled: watch::Sender::new(None),
+            settled: Announcement::new(),
             permit: Mutex::default(),
             queue: Mutex::default(),
             guest: Mutex::default(),

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use manifold_runtime_api::{Error, Limit, Limits, Meter, ObjectId, RequestScope, Result};
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
+use crate::announcement::Announcement;
 use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::permits::RootId;
@@ -30,7 +30,7 @@ pub(crate) struct Scope {
     /// Whether one of the counters here ran over.
     breached: AtomicBool,
     /// Why the whole call is over, before its result is there.
-    stopped: watch::Sender<Option<Error>>,
+    stopped: Announcement<Error>,
 }
 
 /// What a call may use up.
@@ -65,7 +65,7 @@ impl Scope {
             recomputed: allowance.recomputes_all.then(Mutex::default),
             breached: AtomicBool::new(false),
             rewinds: Mutex::default(),
-            stopped: watch::Sender::new(None),
+            stopped: Announcement::new(),
         }
     }
 
@@ -130,20 +130,11 @@ impl Scope {
 
     /// Ends the call with `error`, unless it is over already.
     pub(crate) fn stop(&self, error: Error) {
-        self.stopped.send_if_modified(|stopped| {
-            let is_first = stopped.is_none();
-            stopped.get_or_insert(error);
-            is_first
-        });
+        self.stopped.announce(error);
     }
 
     /// Waits until the call is stopped.
     pub(crate) async fn stopped(&self) -> Error {
-        let mut stopped = self.stopped.subscribe();
-        let error = match stopped.wait_for(Option::is_some).await {
-            Ok(error) => error.clone(),
-            Err(_) => None,
-        };
-        error.unwrap_or_else(|| Error::new(manifold_runtime_api::Reason::Cancelled))
+        self.stopped.wait().await
     }
 }
