@@ -98,7 +98,16 @@ impl Setting {
     /// # Errors
     /// As [`Setting::new`].
     pub fn with(more: impl FnOnce(DispatcherBuilder) -> DispatcherBuilder) -> Result<Self> {
-        Self::build(Hosts::default(), more)
+        Self::with_v8(Hosts::default(), more)
+    }
+
+    /// A dispatcher with native and wasm guests only, and room for a few instances: tools that watch a whole process cannot take the
+    /// address space of a thousand.
+    ///
+    /// # Errors
+    /// As [`Setting::new`].
+    pub fn small() -> Result<Self> {
+        Self::build(WasmRuntime::builder().pool_size(4).build()?, Hosts::default(), |builder| builder)
     }
 
     /// The same, and containers as `language` says.
@@ -109,23 +118,33 @@ impl Setting {
         let mode = language.mode().ok_or_else(|| Error::runtime("this language has no containers"))?;
         let docker = Arc::new(DockerRuntime::builder().mode(mode).build(engine)?);
         let hosts = Hosts { container: Some(docker.host_image().id()), ..Hosts::default() };
-        Self::build(hosts, |builder| builder.runtime(docker).source(Arc::new(ContainerPrograms)))
+        Self::with_v8(hosts, |builder| builder.runtime(docker).source(Arc::new(ContainerPrograms)))
     }
 
-    fn build(hosts: Hosts, more: impl FnOnce(DispatcherBuilder) -> DispatcherBuilder) -> Result<Self> {
+    #[cfg(feature = "v8")]
+    fn with_v8(hosts: Hosts, more: impl FnOnce(DispatcherBuilder) -> DispatcherBuilder) -> Result<Self> {
+        let v8 = Arc::new(manifold_runtime_v8::V8Runtime::new()?);
+        let hosts = Hosts { typescript: Some(v8.host_image().id()), ..hosts };
+        Self::build(WasmRuntime::new()?, hosts, |builder| more(builder.runtime(v8)))
+    }
+
+    #[cfg(not(feature = "v8"))]
+    fn with_v8(hosts: Hosts, more: impl FnOnce(DispatcherBuilder) -> DispatcherBuilder) -> Result<Self> {
+        Self::build(WasmRuntime::new()?, hosts, more)
+    }
+
+    fn build(
+        wasm: WasmRuntime,
+        hosts: Hosts,
+        more: impl FnOnce(DispatcherBuilder) -> DispatcherBuilder,
+    ) -> Result<Self> {
         let native = NativeRuntime::builder("bench", "1")
             .guest("empty", async |guest| Ok(Outcome::tree(guest.job().args)))
             .fold_guests()
             .build()?;
         let native_host = native.host_image().id();
-        let wasm = WasmRuntime::new()?;
         let hosts = Hosts { wasm: Some(wasm.host_image().id()), ..hosts };
         let builder = Dispatcher::builder().runtime(Arc::new(native)).runtime(Arc::new(wasm));
-        #[cfg(feature = "v8")]
-        let (hosts, builder) = {
-            let v8 = manifold_runtime_v8::V8Runtime::new()?;
-            (Hosts { typescript: Some(v8.host_image().id()), ..hosts }, builder.runtime(Arc::new(v8)))
-        };
         let dispatcher = more(builder).build()?;
         let std = guests::install(&dispatcher, hosts)?;
         Ok(Self { dispatcher, std, native: native_host })

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use crate::docker;
 use crate::guests;
+use crate::instructions;
 use crate::process::{Result, cargo, output, root, run, target};
 use crate::python;
 use crate::v8;
@@ -57,11 +58,12 @@ pub(crate) fn test() -> Result {
         engine.reveal(&mut tests);
     }
     run(&mut tests)?;
+    instructions::gate()?;
     run(cargo().args(["test", "--quiet", "--package", "manifold-guest"]).current_dir(root().join("fold-guests")))
 }
 
 /// Without V8, what needs it is not built.
-fn selection() -> Result<&'static [&'static str]> {
+pub(crate) fn selection() -> Result<&'static [&'static str]> {
     Ok(if v8::is_available()? { &[] } else { &["--no-default-features"] })
 }
 

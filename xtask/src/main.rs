@@ -4,6 +4,8 @@
 mod commands;
 mod docker;
 mod guests;
+mod instructions;
+mod packages;
 mod process;
 mod python;
 mod toolchain;
@@ -19,6 +21,7 @@ cargo xtask <command>
   fold PATH [...]    set-up, then fold PATH twice: computed, and from the memo; further arguments go to `manifold fold`
   test               set-up, then all tests
   docker COMMAND     run a command beside a container engine: one that is there, or a private one that goes with it
+  instructions       count the instructions of the hot paths, and fail if they have become many more
   v8                 put V8's library where the build finds it, from MANIFOLD_V8_ARCHIVE, or leave it to the build's own download
   v8 --from-source   build V8's library from source, once; takes about an hour
   lint               set-up, then formatting, clippy and rustdoc, with warnings as errors
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
         ("fold", rest) => commands::fold(rest),
         ("test", []) => commands::test(),
         ("lint", []) => commands::lint(),
+        ("instructions", []) => instructions::gate(),
         ("docker", [program, arguments @ ..]) => docker::with_engine(Command::new(program).args(arguments)),
         ("v8", []) => v8::install(),
         ("v8", [option]) if option == "--from-source" => v8::build_from_source(),

@@ -5,7 +5,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::process::{Result, output, requires, root, run, target};
+use crate::packages;
+use crate::process::{Result, output, requires, root, target};
 
 /// What of the standard library no host needs.
 const LEFT_OUT: [&str; 12] = [
@@ -53,17 +54,8 @@ pub(crate) fn build() -> Result {
 }
 
 fn copy_python(layer: &Path) -> Result {
-    let program = match fs::canonicalize("/usr/bin/python3") {
-        Ok(program) => program,
-        Err(_) => {
-            eprintln!("set-up: installing the package python3");
-            run(Command::new("apt-get")
-                .args(["install", "-qq", "-y", "--no-install-recommends", "python3"])
-                .env("DEBIAN_FRONTEND", "noninteractive")
-                .stdout(std::process::Stdio::null()))?;
-            fs::canonicalize("/usr/bin/python3").map_err(|error| error.to_string())?
-        }
-    };
+    packages::install(&["/usr/bin/python3"], &["python3"])?;
+    let program = fs::canonicalize("/usr/bin/python3").map_err(|error| format!("/usr/bin/python3: {error}"))?;
     let name = program.file_name().and_then(|name| name.to_str()).ok_or("Python has a strange name")?;
     let library = PathBuf::from("/usr/lib").join(name);
     copy_below(&library, layer)?;

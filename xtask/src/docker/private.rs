@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::answers;
+use crate::packages;
 use crate::process::{Result, output, run};
 
 /// A private engine. It is stopped when this is dropped, and by the kernel when this process ends in another way.
@@ -29,7 +30,7 @@ impl PrivateEngine {
         if output(Command::new("id").arg("-u"))?.trim() != "0" {
             return Err("Only root can start an engine.".to_owned());
         }
-        install()?;
+        packages::install(&["dockerd", "crun"], &["docker.io", "crun"])?;
         remove_leftovers();
         let directory = std::env::temp_dir().join(format!("{PREFIX}{}", std::process::id()));
         let problem = |error| format!("{} cannot be used: {error}", directory.display());
@@ -134,28 +135,6 @@ fn engine_command(directory: &Path) -> Command {
     }
     command.args(["--bridge=none", "--iptables=false", "--ip6tables=false"]);
     command
-}
-
-/// Makes sure that the engine's programs are there.
-fn install() -> Result {
-    let is_there = |program: &str| {
-        let asked = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        asked.is_ok_and(|status| status.success())
-    };
-    if is_there("dockerd") && is_there("crun") {
-        return Ok(());
-    }
-    if !is_there("apt-get") {
-        return Err("The programs dockerd and crun are not installed.".to_owned());
-    }
-    eprintln!("set-up: installing the packages docker.io and crun");
-    let apt = |words: &[&str]| {
-        let mut apt = Command::new("apt-get");
-        apt.args(words).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
-        run(&mut apt)
-    };
-    apt(&["update", "-qq"])?;
-    apt(&["install", "-qq", "-y", "--no-install-recommends", "docker.io", "crun"])
 }
 
 /// Takes away what the engines of processes that ended in another way have left.
