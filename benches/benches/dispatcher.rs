@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::measurement::WallTime;
-use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::future::join_all;
 use manifold_benches::{FixedHost, Language, OURS, Setting, all_cores, one_core, tree_of};
 use manifold_dispatcher::{DurableStore, Invocation, Policy, Store};
@@ -198,35 +198,47 @@ fn abi(criterion: &mut Criterion) {
     let id = object.id();
     let host = FixedHost::new(tree, "a file of some length\n");
     let session = Session::new(host.job(Module { kind: ObjectKind::Blob, id }), host);
+    let raw = [&[20], id.as_bytes()].concat();
+    let text = |text: &str| [&(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
+    let entry = |name: &str| [vec![0], raw.clone(), text(name)].concat();
+    let call = [raw.clone(), text(&id.to_string())].concat();
+    let call_json = format!(r#"{{"image":"{id}","args":"{id}"}}"#);
     let requests = [
-        ("job", r#"{"op":"job"}"#.to_owned()),
-        ("tree", format!(r#"{{"op":"tree","hash":"{id}"}}"#)),
-        ("get", format!(r#"{{"op":"get","hash":"{id}"}}"#)),
-        ("put_blob", r#"{"op":"put_blob","bytes_b64":"YSBmaWxlIG9mIHNvbWUgbGVuZ3RoCg=="}"#.to_owned()),
+        ("job", r#"{"op":"job"}"#.to_owned(), vec![1]),
+        ("tree", format!(r#"{{"op":"tree","hash":"{id}"}}"#), [&[2], &raw[..]].concat()),
+        ("get", format!(r#"{{"op":"get","hash":"{id}"}}"#), [&[3], &raw[..]].concat()),
+        (
+            "put_blob",
+            r#"{"op":"put_blob","bytes_b64":"YSBmaWxlIG9mIHNvbWUgbGVuZ3RoCg=="}"#.to_owned(),
+            b"\x04a file of some length\n".to_vec(),
+        ),
         (
             "put_tree",
             format!(
                 r#"{{"op":"put_tree","entries":[{{"name":"children","mode":"40000","hash":"{id}"}},{{"name":"in","mode":"40000","hash":"{id}"}}]}}"#
             ),
+            [vec![5, 2, 0, 0, 0], entry("children"), entry("in")].concat(),
         ),
-        ("run", format!(r#"{{"op":"run","image":"{id}","args":"{id}"}}"#)),
+        ("run", format!(r#"{{"op":"run","image":"{id}","args":"{id}"}}"#), [&[6], &call[..]].concat()),
         (
-            "run_many",
-            format!(
-                r#"{{"op":"run_many","reqs":[{}]}}"#,
-                vec![format!(r#"{{"image":"{id}","args":"{id}"}}"#); 10].join(",")
-            ),
+            "run_many of 10",
+            format!(r#"{{"op":"run_many","reqs":[{}]}}"#, vec![call_json; 10].join(",")),
+            [vec![7, 10, 0, 0, 0], call.repeat(10)].concat(),
         ),
-        ("log", r#"{"op":"log","msg":"a line"}"#.to_owned()),
+        ("log", r#"{"op":"log","msg":"a line"}"#.to_owned(), b"\x09a line".to_vec()),
     ];
-    let mut group = criterion.benchmark_group("one operation of the ABI");
-    for (operation, request) in &requests {
-        group.bench_with_input(BenchmarkId::new(OURS, operation), request, |bencher, request| {
-            bencher.iter(|| {
-                let call = std::pin::pin!(session.call(Encoding::Json, request.as_bytes()));
-                futures_util::FutureExt::now_or_never(call).unwrap()
-            })
-        });
+    let mut group = criterion.benchmark_group("one operation of the ABI, on the host's side");
+    for (operation, json, binary) in &requests {
+        for (encoding, word, request) in
+            [(Encoding::Json, "JSON", json.as_bytes()), (Encoding::Binary, "bytes", &binary[..])]
+        {
+            group.bench_function(format!("{OURS}, {operation} in {word}"), |bencher| {
+                bencher.iter(|| {
+                    let call = std::pin::pin!(session.call(encoding, request));
+                    futures_util::FutureExt::now_or_never(call).unwrap()
+                })
+            });
+        }
     }
     group.finish();
 }

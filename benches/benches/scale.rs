@@ -9,12 +9,11 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use manifold_benches::{
-    Language, Setting, all_cores, branching, chain, container_engine, count_files, fold_files, forget_peak, resident,
-    sized, wide,
+    Language, Measured, Setting, all_cores, branching, chain, container_engine, count_files, fold_files, forget_peak,
+    resident, sized, wide,
 };
 use manifold_dispatcher::Dispatcher;
 use manifold_runtime_api::ObjectId;
-use serde::{Deserialize, Serialize};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -38,26 +37,6 @@ struct Case {
     size: usize,
     fold: Language,
     visitor: Language,
-}
-
-/// What came of it.
-#[derive(Debug, Serialize, Deserialize)]
-struct Measured {
-    name: String,
-    size: usize,
-    frames: u64,
-    cold_seconds: f64,
-    warm_seconds: f64,
-    /// After one file was changed.
-    changed_seconds: Option<f64>,
-    /// The same job as a recursive function on all cores, without frames; and only counting.
-    floor_seconds: f64,
-    counting_seconds: f64,
-    /// Bytes of the process with the input in it, and at most during the fold.
-    before_bytes: u64,
-    peak_bytes: u64,
-    /// With the memo and all results in it.
-    after_bytes: u64,
 }
 
 impl Shape {
@@ -197,36 +176,13 @@ fn run() -> Result<()> {
             return Err(format!("{name}, {size}: {}", String::from_utf8_lossy(&output.stderr)).into());
         }
         let measured: Measured = serde_json::from_slice(&output.stdout)?;
-        print_row(&measured);
+        println!("{}", measured.row());
         if let Some(file) = std::env::var_os("MANIFOLD_BENCH_OUT") {
             let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file)?;
             file.write_all(&output.stdout)?;
         }
     }
     Ok(())
-}
-
-fn print_row(measured: &Measured) {
-    let time = |seconds: f64| match seconds {
-        0.0 => "–".to_owned(),
-        seconds => format!("{:.3?}", Duration::from_secs_f64(seconds)),
-    };
-    let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
-    println!(
-        "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
-        measured.name,
-        measured.size,
-        measured.frames,
-        time(measured.cold_seconds),
-        time(measured.cold_seconds / measured.frames.max(1) as f64),
-        time(measured.warm_seconds),
-        measured.changed_seconds.map_or_else(|| "–".to_owned(), time),
-        time(measured.floor_seconds),
-        time(measured.counting_seconds),
-        mib(measured.before_bytes),
-        mib(measured.peak_bytes),
-        mib(measured.after_bytes),
-    );
 }
 
 fn main() -> ExitCode {

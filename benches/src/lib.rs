@@ -7,6 +7,7 @@ mod floor;
 mod host;
 mod inputs;
 mod machine;
+mod measured;
 mod memory;
 mod setting;
 
@@ -14,6 +15,7 @@ pub use floor::{count_files, fold_files};
 pub use host::FixedHost;
 pub use inputs::{branching, chain, sized, tree_of, wide};
 pub use machine::{all_cores, one_core};
+pub use measured::Measured;
 pub use memory::{forget_peak, resident};
 pub use setting::{FILE_COUNT_ANSWERS, Language, Setting, container_engine};
 

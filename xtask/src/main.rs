@@ -1,6 +1,7 @@
 //! `cargo xtask`: set-up, guest builds, and the commands that the README promises.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bench;
 mod commands;
 mod docker;
 mod guests;
@@ -21,6 +22,7 @@ cargo xtask <command>
   fold PATH [...]    set-up, then fold PATH twice: computed, and from the memo; further arguments go to `manifold fold`
   test               set-up, then all tests
   docker COMMAND     run a command beside a container engine: one that is there, or a private one that goes with it
+  bench [--readme]   all benchmarks beside floors and peers, and a report of them; --readme also renews the README's short form
   instructions       count the instructions of the hot paths, and fail if they have become many more
   v8                 put V8's library where the build finds it, from MANIFOLD_V8_ARCHIVE, or leave it to the build's own download
   v8 --from-source   build V8's library from source, once; takes about an hour
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         ("fold", rest) => commands::fold(rest),
         ("test", []) => commands::test(),
         ("lint", []) => commands::lint(),
+        ("bench", rest) => bench::bench(rest),
         ("instructions", []) => instructions::gate(),
         ("docker", [program, arguments @ ..]) => docker::with_engine(Command::new(program).args(arguments)),
         ("v8", []) => v8::install(),

@@ -1,0 +1,46 @@
+//! Makes one page of what the benchmarks measured: `report CRITERION_DIRECTORY SCALE_FILE OUTPUT_DIRECTORY [README]`.
+//!
+//! `cargo xtask bench` runs it. `OUTPUT_DIRECTORY` gets `report.md` and `report.html`, which need nothing else. In the README, what stands
+//! between two comments is replaced by the short form.
+
+mod html;
+mod machine;
+mod markdown;
+mod measured;
+mod readme;
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
+    let (criterion, scale, output, readme) = match arguments {
+        [criterion, scale, output] => (criterion, scale, output, None),
+        [criterion, scale, output, readme] => (criterion, scale, output, Some(readme)),
+        _ => return Err("usage: report CRITERION_DIRECTORY SCALE_FILE OUTPUT_DIRECTORY [README]".into()),
+    };
+    let groups = measured::groups(Path::new(criterion))?;
+    let scales = measured::scales(Path::new(scale))?;
+    let machine = machine::describe();
+    let output = Path::new(output);
+    fs::create_dir_all(output)?;
+    fs::write(output.join("report.md"), markdown::report(&machine, &groups, &scales))?;
+    fs::write(output.join("report.html"), html::report(&machine, &groups, &scales))?;
+    if let Some(readme) = readme {
+        let text = readme::with_short_form(&fs::read_to_string(readme)?, &machine, &groups, &scales)?;
+        fs::write(readme, text)?;
+    }
+    eprintln!("{} and report.md beside it", output.join("report.html").display());
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    match run(&std::env::args().skip(1).collect::<Vec<_>>()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

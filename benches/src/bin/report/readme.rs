@@ -1,0 +1,62 @@
+//! The short form, for the README.
+
+use std::error::Error;
+use std::fmt::Write;
+
+use manifold_benches::Measured;
+
+use crate::markdown::{ratio, seconds, time};
+use crate::measured::{Group, Role};
+
+const BEGIN: &str = "<!-- benchmarks: begin -->\n";
+const END: &str = "<!-- benchmarks: end -->";
+
+/// The groups that say most.
+const SHOWN: [&str; 10] = [
+    "memo hit by request id",
+    "build the request and hit",
+    "durable hit, nothing in memory",
+    "dispatch an empty native guest",
+    "wasm frame, file-count of a file",
+    "V8 frame, file-count of a file",
+    "container job, file-count of a file",
+    "fold of 160 nodes, cold, wasm over wasm",
+    "fold of 160 nodes, cold, TypeScript over TypeScript",
+    "fold of 160 nodes, warm, wasm over wasm",
+];
+
+pub(crate) fn with_short_form(
+    readme: &str,
+    machine: &[(&str, String)],
+    groups: &[Group],
+    scales: &[Measured],
+) -> Result<String, Box<dyn Error>> {
+    let parts = readme.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+    let (before, after) = parts.ok_or_else(|| format!("the README has no lines {BEGIN:?} and {END:?}"))?;
+    let value = |name: &str| machine.iter().find(|(other, _)| *other == name).map_or("", |(_, value)| value);
+    let mut text = format!("Medians of one run; {}; {}.\n\n", value("processor"), value("versions"));
+    text += "| | Manifold | beside it |\n|---|--:|---|\n";
+    for group in SHOWN.iter().filter_map(|name| groups.iter().find(|group| group.name == *name)) {
+        for ours in group.of(Role::Ours) {
+            let others = group.of(Role::Floor).chain(group.of(Role::Peer)).map(|line| {
+                format!("{}: {} (ratio {})", line.name, time(line.median), ratio(ours.median / line.median))
+            });
+            let others = others.collect::<Vec<_>>().join("; ");
+            let what = if ours.name.is_empty() { group.name.clone() } else { format!("{}: {}", group.name, ours.name) };
+            let _ = writeln!(text, "| {what} | {} | {others} |", time(ours.median));
+        }
+    }
+    if let Some(largest) = scales.iter().filter(|scale| scale.name == "files, wasm").max_by_key(|scale| scale.size) {
+        let changed =
+            largest.changed_seconds.map_or_else(String::new, |time| format!(", {} after one changed", seconds(time)));
+        let _ = writeln!(
+            text,
+            "| fold of {} files in wasm | {}{changed} | recursive Rust on all cores: {}; at most {} MiB |",
+            largest.size,
+            seconds(largest.cold_seconds),
+            seconds(largest.floor_seconds),
+            largest.peak_bytes >> 20
+        );
+    }
+    Ok(format!("{before}{BEGIN}{text}{END}{after}"))
+}
