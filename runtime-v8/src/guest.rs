@@ -26,22 +26,49 @@ pub(crate) enum State {
     Stopped,
 }
 
-/// Makes fresh globals for the guest that has the turn, and calls its entry.
-pub(crate) fn begin(isolate: &mut v8::Isolate, current: &Current, dynamic_code: bool) -> State {
-    let microtasks = v8::MicrotaskQueue::new(isolate, v8::MicrotasksPolicy::Explicit);
-    let queue = std::ptr::from_ref(&*microtasks).cast_mut();
+/// Fresh globals, which no guest has seen.
+pub(crate) struct Globals {
+    context: v8::Global<v8::Context>,
+    microtasks: v8::UniqueRef<v8::MicrotaskQueue>,
+    start: v8::Global<v8::Function>,
+    exports: v8::Global<v8::Object>,
+}
+
+impl Globals {
+    /// Makes them; nothing when V8 was stopped.
+    pub(crate) fn new(isolate: &mut v8::Isolate, dynamic_code: bool) -> Made<Self> {
+        let microtasks = v8::MicrotaskQueue::new(isolate, v8::MicrotasksPolicy::Explicit);
+        let queue = std::ptr::from_ref(&*microtasks).cast_mut();
+        v8::scope!(let scope, isolate);
+        let options = v8::ContextOptions { microtask_queue: Some(queue), ..v8::ContextOptions::default() };
+        let context = v8::Context::new(scope, options);
+        context.set_allow_generation_from_strings(dynamic_code);
+        let scope = &mut v8::ContextScope::new(scope, context);
+        v8::tc_scope!(let scope, scope);
+        let prelude = scope.get_context_data_from_snapshot_once::<v8::Object>(PRELUDE_DATA).ok()?;
+        let begin = v8::Local::<v8::Function>::try_from(get(scope, prelude, "begin")?).ok()?;
+        let start = v8::Local::<v8::Function>::try_from(get(scope, prelude, "start")?).ok()?;
+        let exports = v8::Local::<v8::Object>::try_from(get(scope, prelude, "exports")?).ok()?;
+        let nothing = v8::undefined(scope).into();
+        begin.call(scope, nothing, &[])?;
+        let (start, exports) = (v8::Global::new(scope, start), v8::Global::new(scope, exports));
+        Some(Self { context: v8::Global::new(scope, context), microtasks, start, exports })
+    }
+}
+
+/// Calls the entry of the guest that has the turn, in its globals.
+pub(crate) fn begin(isolate: &mut v8::Isolate, current: &Current, globals: Globals) -> State {
+    let Globals { context, microtasks, start, exports } = globals;
     v8::scope!(let scope, isolate);
-    let context =
-        v8::Context::new(scope, v8::ContextOptions { microtask_queue: Some(queue), ..v8::ContextOptions::default() });
-    context.set_allow_generation_from_strings(dynamic_code);
-    let scope = &mut v8::ContextScope::new(scope, context);
-    let kept = v8::Global::new(scope, context);
+    let local = v8::Local::new(scope, &context);
+    let scope = &mut v8::ContextScope::new(scope, local);
     with(current, |resident| {
-        resident.context = Some(kept);
+        resident.context = Some(context);
         resident.microtasks = Some(microtasks);
     });
     v8::tc_scope!(let scope, scope);
-    match call_entry(scope, current) {
+    let (start, exports) = (v8::Local::new(scope, start), v8::Local::new(scope, exports));
+    match call_entry(scope, current, start, exports) {
         Some(main) => {
             let main = v8::Global::new(scope, main);
             with(current, |resident| resident.main = Some(main));
@@ -148,16 +175,13 @@ fn with<T>(current: &Current, with: impl FnOnce(&mut Resident) -> T) -> Option<T
     current.borrow_mut().as_deref_mut().map(with)
 }
 
-fn call_entry<'s>(scope: &mut v8::PinScope<'s, '_>, current: &Current) -> Made<v8::Local<'s, v8::Promise>> {
+fn call_entry<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    current: &Current,
+    start: v8::Local<'s, v8::Function>,
+    exports: v8::Local<'s, v8::Object>,
+) -> Made<v8::Local<'s, v8::Promise>> {
     let (frame, program) = with(current, |resident| (resident.frame.clone(), resident.frame.program.clone()))?;
-    let prelude = scope.get_context_data_from_snapshot_once::<v8::Object>(PRELUDE_DATA).ok()?;
-    let start = v8::Local::<v8::Function>::try_from(get(scope, prelude, "start")?).ok()?;
-    let exports = v8::Local::<v8::Object>::try_from(get(scope, prelude, "exports")?).ok()?;
-
-    let begin = v8::Local::<v8::Function>::try_from(get(scope, prelude, "begin")?).ok()?;
-    let nothing = v8::undefined(scope).into();
-    begin.call(scope, nothing, &[])?;
-
     for file in &program.files {
         let module = compile(scope, file)?;
         let module = v8::Global::new(scope, module);
@@ -186,6 +210,7 @@ fn call_entry<'s>(scope: &mut v8::PinScope<'s, '_>, current: &Current) -> Made<v
     for argument in [&*job.args.to_string(), &std, &job.salt, &job.image] {
         arguments.push(text(scope, argument)?);
     }
+    let nothing = v8::undefined(scope).into();
     start.call(scope, nothing, &arguments)?.try_into().ok()
 }
 

@@ -11,7 +11,7 @@ use manifold_runtime_api::{Limits, Result};
 
 use crate::buffers::Buffers;
 use crate::fatal;
-use crate::guest;
+use crate::guest::{self, Globals};
 use crate::operations::{self, Current};
 use crate::snapshot;
 use crate::stack::Stack;
@@ -76,6 +76,8 @@ pub(crate) struct Warm {
     heap_used: u64,
     /// Whether it takes no guest any more.
     retired: bool,
+    /// Globals for the next guest, and by how much they made the heap grow.
+    spare: Option<(Globals, i64)>,
     /// Whether V8 was given more room than the limit, to stop a guest.
     over_limit: bool,
     /// What V8's callbacks look at.
@@ -119,6 +121,7 @@ impl Warm {
             served: 0,
             heap_used: 0,
             retired: false,
+            spare: None,
             over_limit: false,
             watch,
         })
@@ -153,6 +156,12 @@ impl Warm {
         // SAFETY: the isolate belongs to this thread, and `Entered` leaves it again.
         unsafe { self.isolate.enter() };
         Entered(self)
+    }
+
+    /// Whether globals for its next guest are worth making ahead: there is none that has them already, and making them is not what
+    /// takes the heap to its limit.
+    pub(crate) fn wants_spare(&self) -> bool {
+        self.has_room() && self.spare.is_none() && self.heap_used + BASE_BYTES / 2 < self.watch.limit
     }
 
     /// Whether there is more than one guest in it.
@@ -195,6 +204,19 @@ impl Entered<'_> {
         &mut self.0.isolate
     }
 
+    /// Globals for the guest that has the turn, and by how much they had made the heap grow before the turn.
+    pub(crate) fn globals(&mut self, dynamic_code: bool) -> Option<(Globals, i64)> {
+        let spare = self.0.spare.take();
+        spare.or_else(|| Some((Globals::new(&mut self.0.isolate, dynamic_code)?, 0)))
+    }
+
+    /// Makes the next guest's globals ahead.
+    pub(crate) fn make_spare(&mut self, dynamic_code: bool) {
+        let globals = Globals::new(&mut self.0.isolate, dynamic_code);
+        let growth = self.heap_growth();
+        self.0.spare = globals.map(|globals| (globals, growth));
+    }
+
     /// By how many bytes the heap has grown since this was asked last, garbage included.
     pub(crate) fn heap_growth(&mut self) -> i64 {
         // The statistics of the whole heap count its contexts one by one.
@@ -234,6 +256,7 @@ impl Drop for Warm {
     fn drop(&mut self) {
         // SAFETY: the isolate belongs to this thread. Its own drop expects to find it entered, and leaves it.
         unsafe { self.isolate.enter() };
+        self.spare = None;
     }
 }
 

@@ -104,11 +104,6 @@ impl Turns {
         let stop = turn.stop.map_or(reason, |(stop, _)| stop);
         Some(Stuck { frame: turn.frame, stop })
     }
-
-    /// Whether somebody has the turn.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.0.lock().is_some()
-    }
 }
 
 impl Turn {

@@ -30,10 +30,17 @@ pub(crate) enum Message {
     Shutdown,
 }
 
+#[derive(Default)]
+struct Inbox {
+    waiting: VecDeque<Message>,
+    /// Whether the thread has nothing to do but to wait for more.
+    is_watched: bool,
+}
+
 /// What everybody may know of a V8 thread.
 #[derive(Default)]
 pub(crate) struct Worker {
-    inbox: Mutex<VecDeque<Message>>,
+    inbox: Mutex<Inbox>,
     arrived: Condvar,
     pub(crate) turns: Arc<Turns>,
     /// The guests that are here, for those who must tell them that the thread is lost.
@@ -62,7 +69,7 @@ impl Worker {
     }
 
     pub(crate) fn send(&self, message: Message) {
-        self.inbox.lock().push_back(message);
+        self.inbox.lock().waiting.push_back(message);
         self.arrived.notify_one();
     }
 
@@ -83,7 +90,8 @@ impl Worker {
 
     /// How busy the thread is: first what waits for a turn, then how many guests are here.
     pub(crate) fn load(&self) -> (usize, usize) {
-        (self.inbox.lock().len() + usize::from(self.turns.is_busy()), self.load.load(Ordering::Relaxed))
+        let inbox = self.inbox.lock();
+        (inbox.waiting.len() + usize::from(!inbox.is_watched), self.load.load(Ordering::Relaxed))
     }
 
     /// Stops the guest if it has the turn, and forgets it.
@@ -128,18 +136,26 @@ impl Worker {
         self.give_up(culprit);
     }
 
+    /// The next message, if it is here already.
+    fn next_here(&self) -> Option<Message> {
+        self.inbox.lock().waiting.pop_front()
+    }
+
+    /// Waits for the next message; nothing once the thread is lost.
     fn next(&self) -> Option<Message> {
         let mut inbox = self.inbox.lock();
-        loop {
+        inbox.is_watched = true;
+        let next = loop {
             if self.is_lost() {
-                return None;
+                break None;
             }
-            match inbox.pop_front() {
-                Some(Message::Shutdown) => return None,
-                Some(message) => return Some(message),
+            match inbox.waiting.pop_front() {
+                Some(message) => break Some(message),
                 None => self.arrived.wait(&mut inbox),
             }
-        }
+        };
+        inbox.is_watched = false;
+        next
     }
 
     fn forget(&self, frame: u64) {
@@ -164,6 +180,8 @@ struct Thread {
     residents: HashMap<u64, (usize, Box<Resident>)>,
     isolates: HashMap<usize, Warm>,
     next_isolate: usize,
+    /// Where the last guest began.
+    latest_isolate: usize,
 }
 
 impl Thread {
@@ -174,12 +192,13 @@ impl Thread {
             stack: Stack::of_this_thread(),
             isolates: HashMap::new(),
             next_isolate: 0,
+            latest_isolate: 0,
             residents: HashMap::new(),
         }
     }
 
     fn run(mut self) {
-        while let Some(message) = self.worker.next() {
+        while let Some(message) = self.next() {
             match message {
                 Message::Start(frame) => self.start(frame),
                 Message::Answers(frame, answers) => {
@@ -203,6 +222,19 @@ impl Thread {
         }
     }
 
+    /// The next message. While there is none, the next guest's globals are made, which takes longer than most guests do.
+    fn next(&mut self) -> Option<Message> {
+        if !self.worker.is_lost() {
+            if let Some(message) = self.worker.next_here() {
+                return Some(message);
+            }
+            if let Some(warm) = self.isolates.get_mut(&self.latest_isolate).filter(|warm| warm.wants_spare()) {
+                warm.enter().make_spare(self.dynamic_code);
+            }
+        }
+        self.worker.next()
+    }
+
     fn start(&mut self, frame: Arc<Frame>) {
         if frame.is_cancelled() {
             self.worker.forget(frame.id);
@@ -217,6 +249,7 @@ impl Thread {
                 return;
             }
         };
+        self.latest_isolate = isolate;
         if let Some(warm) = self.isolates.get_mut(&isolate) {
             warm.admit();
         }
@@ -290,13 +323,20 @@ impl Thread {
         *current.borrow_mut() = Some(resident);
         let mut entered = warm.enter();
         self.worker.turns.begin(Arc::clone(&frame), handle);
+        let mut growth_before = 0;
         let state = if begins {
-            guest::begin(entered.isolate(), &current, self.dynamic_code)
+            match entered.globals(self.dynamic_code) {
+                Some((globals, growth)) => {
+                    growth_before = growth;
+                    guest::begin(entered.isolate(), &current, globals)
+                }
+                None => State::Stopped,
+            }
         } else {
             guest::go_on(entered.isolate(), &current)
         };
         let stop = self.worker.turns.end();
-        let growth = entered.heap_growth();
+        let growth = entered.heap_growth() + growth_before;
         let mut resident = current.borrow_mut().take()?;
         buffers.charge(None);
 

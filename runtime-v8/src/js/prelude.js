@@ -28,6 +28,23 @@
     for (const name of ABSENT) deleteProperty(global, name);
   }
 
+  // Their methods go at once, so that no context has to be given them. V8 insists on the constructors.
+  function strip(holder) {
+    for (const key of Reflect.ownKeys(holder ?? {})) {
+      const { value } = getOwnPropertyDescriptor(holder, key);
+      if (typeof value === "function" && value.prototype && key !== "constructor") {
+        strip(value);
+        strip(value.prototype);
+      } else {
+        deleteProperty(holder, key);
+      }
+    }
+  }
+  for (const name of ABSENT) {
+    strip(global[name]);
+    strip(global[name]?.prototype);
+  }
+
   // An array of more pieces than any array can have is one of the few things for which V8 ends the process.
   const MOST_PIECES = 2 ** 27 - 16;
   const nativeSplit = String.prototype.split;
