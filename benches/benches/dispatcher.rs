@@ -112,6 +112,9 @@ fn requests(criterion: &mut Criterion) {
             futures_util::FutureExt::now_or_never(run).unwrap().unwrap()
         })
     });
+    group.bench_function(format!("{OURS}, in words that were not used before"), |bencher| {
+        bencher.iter(|| assert!(dispatcher.remembers(&invocation).unwrap()))
+    });
     let scope = RequestScope::new("", None);
     let image = dispatcher.put_blob("an image").unwrap();
     group.bench_function("floor: encode and hash the request's tree", |bencher| {

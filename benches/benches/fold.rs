@@ -2,7 +2,7 @@
 #![allow(missing_docs, reason = "criterion's macros make functions")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use manifold_benches::{Language, OURS, Setting, all_cores, branching};
+use manifold_benches::{Language, OURS, Setting, all_cores, branching, fold_files};
 use manifold_dispatcher::Policy;
 
 #[global_allocator]
@@ -23,7 +23,7 @@ fn folds(criterion: &mut Criterion) {
     for fold in LANGUAGES {
         for visitor in LANGUAGES {
             let invocation = setting.fold(root, *fold, *visitor).unwrap();
-            runtime.block_on(dispatcher.run(invocation.clone())).unwrap();
+            let request = runtime.block_on(dispatcher.run(invocation.clone())).unwrap().request;
             let before = dispatcher.stats();
             let again = invocation.clone().policy(Policy::RecomputeAll);
             runtime.block_on(dispatcher.run(again.clone())).unwrap();
@@ -35,11 +35,17 @@ fn folds(criterion: &mut Criterion) {
             group.bench_function(OURS, |bencher| {
                 bencher.iter(|| runtime.block_on(dispatcher.run(again.clone())).unwrap())
             });
+            group.bench_function("floor: a recursive function on all cores", |bencher| {
+                bencher.iter(|| fold_files(dispatcher, root).unwrap())
+            });
             group.finish();
 
             let mut group = criterion.benchmark_group(format!("fold of 160 nodes, warm, {pair}"));
             group.bench_function(OURS, |bencher| {
                 bencher.iter(|| runtime.block_on(dispatcher.run(invocation.clone())).unwrap())
+            });
+            group.bench_function("floor: look its request up by id", |bencher| {
+                bencher.iter(|| dispatcher.look_up(request).unwrap().unwrap())
             });
             group.finish();
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use manifold_benches::{
     Language, Measured, Setting, all_cores, branching, chain, container_engine, count_files, fold_files, forget_peak,
-    resident, sized, wide,
+    resident, sized, wide, with_one_changed,
 };
 use manifold_dispatcher::Dispatcher;
 use manifold_runtime_api::ObjectId;
@@ -48,7 +48,7 @@ impl Shape {
 
     fn store(self, dispatcher: &Dispatcher, size: usize) -> Result<ObjectId> {
         Ok(match self {
-            Self::Files => sized(dispatcher, size, "the first file\n")?,
+            Self::Files => sized(dispatcher, size)?,
             Self::Chain => chain(dispatcher, size)?,
             Self::Wide => wide(dispatcher, size)?,
             Self::Fixture => branching(dispatcher, "tree", 3, 3)?,
@@ -69,7 +69,7 @@ fn measure(case: &Case) -> Result<Measured> {
     };
     let dispatcher = &setting.dispatcher;
     // What is done once for a process, like compiling, is not what is measured.
-    let small = setting.fold(sized(dispatcher, 2, "small\n")?, fold, visitor)?;
+    let small = setting.fold(branching(dispatcher, "small", 1, 1)?, fold, visitor)?;
     runtime.block_on(dispatcher.run(small))?;
 
     let root = shape.store(dispatcher, size)?;
@@ -88,10 +88,13 @@ fn measure(case: &Case) -> Result<Measured> {
     let cold = run(root)?;
     let (after_bytes, peak_bytes) = resident();
     let frames = dispatcher.stats().runs - runs;
-    let mut warm = (0..101).map(|_| run(root)).collect::<Result<Vec<_>>>()?;
-    warm.sort_unstable();
+    let warm = median((0..101).map(|_| run(root)).collect::<Result<Vec<_>>>()?);
+    let change = |number: usize| {
+        // Far from each other, so that what the last change left in the processor's cache does not help.
+        run(with_one_changed(dispatcher, root, number * 7919 * 31, &format!("change {number}\n"))?)
+    };
     let changed = match shape {
-        Shape::Files => Some(run(sized(dispatcher, size, "the first file, changed\n")?)?),
+        Shape::Files => Some(median((0..21).map(change).collect::<Result<Vec<_>>>()?)),
         Shape::Chain | Shape::Wide | Shape::Fixture => None,
     };
     // A recursive function needs a stack that a chain of directories outgrows.
@@ -110,7 +113,7 @@ fn measure(case: &Case) -> Result<Measured> {
         size,
         frames,
         cold_seconds: cold.as_secs_f64(),
-        warm_seconds: warm[warm.len() / 2].as_secs_f64(),
+        warm_seconds: warm.as_secs_f64(),
         changed_seconds: changed.map(|time| time.as_secs_f64()),
         floor_seconds: floor.as_secs_f64(),
         counting_seconds: counting.as_secs_f64(),
@@ -118,6 +121,11 @@ fn measure(case: &Case) -> Result<Measured> {
         peak_bytes,
         after_bytes,
     })
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
 }
 
 fn languages() -> Vec<(Language, usize)> {

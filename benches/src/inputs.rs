@@ -21,17 +21,17 @@ pub fn branching(dispatcher: &Dispatcher, path: &str, levels: usize, count: usiz
     dispatcher.put_tree(entries)
 }
 
-/// `files` different files, ten to a directory, and ten directories to a directory above. The first file holds `first`.
+/// `files` different files, ten to a directory, and ten directories to a directory above.
 ///
 /// # Errors
 /// What the store answers.
-pub fn sized(dispatcher: &Dispatcher, files: usize, first: &str) -> Result<ObjectId> {
+pub fn sized(dispatcher: &Dispatcher, files: usize) -> Result<ObjectId> {
     let mut number = 0;
     let mut level = Vec::with_capacity(files.div_ceil(10));
     while number < files {
         let names = (number..files.min(number + 10)).map(|number| {
-            let content = if number == 0 { first.to_owned() } else { format!("file {number}\n") };
-            Ok(TreeEntry::new(format!("f{}", number % 10), EntryMode::Blob, dispatcher.put_blob(content)?))
+            let content = dispatcher.put_blob(format!("file {number}\n"))?;
+            Ok(TreeEntry::new(format!("f{}", number % 10), EntryMode::Blob, content))
         });
         level.push(dispatcher.put_tree(names.collect::<Result<Vec<_>>>()?)?);
         number += 10;
@@ -45,6 +45,21 @@ pub fn sized(dispatcher: &Dispatcher, files: usize, first: &str) -> Result<Objec
         level = above.collect::<Result<_>>()?;
     }
     level.pop().map_or_else(|| dispatcher.put_tree([]), Ok)
+}
+
+/// `root` with another content in one of its files: at every directory on the way, `choice` decides which entry is next.
+///
+/// # Errors
+/// What the store answers.
+pub fn with_one_changed(dispatcher: &Dispatcher, root: ObjectId, choice: usize, content: &str) -> Result<ObjectId> {
+    let mut entries = dispatcher.read_tree(root)?.entries().to_vec();
+    let count = entries.len();
+    let Some(entry) = entries.get_mut(choice % count.max(1)) else { return Ok(root) };
+    entry.id = match entry.mode {
+        EntryMode::Tree => with_one_changed(dispatcher, entry.id, choice / count, content)?,
+        _ => dispatcher.put_blob(content.to_owned())?,
+    };
+    dispatcher.put_tree(entries)
 }
 
 /// A chain of `levels` directories with one file each.
