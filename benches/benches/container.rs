@@ -7,16 +7,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
-use bollard::models::{ContainerCreateBody, HostConfig};
-use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions,
-};
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
-use futures_util::StreamExt;
-use manifold_benches::{FILE_COUNT_ANSWERS, Language, OURS, Setting, all_cores, container_engine};
+use manifold_benches::{Language, OURS, Setting, all_cores, container_engine, container_job, file_count_answers};
 use manifold_dispatcher::{Invocation, Policy};
 use manifold_runtime_docker::EngineOptions;
-use tokio::io::AsyncWriteExt;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -29,44 +23,8 @@ fn docker_run(image: &str) {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    client.stdin.take().unwrap().write_all(answers().as_bytes()).unwrap();
+    client.stdin.take().unwrap().write_all(file_count_answers().as_bytes()).unwrap();
     assert!(client.wait().unwrap().success());
-}
-
-fn answers() -> String {
-    FILE_COUNT_ANSWERS.join("\n") + "\n"
-}
-
-/// Create, attach, start, one exchange, wait, remove: what a fresh container cannot do without.
-async fn engine_calls(docker: &Docker, image: &str) -> Result<(), bollard::errors::Error> {
-    let strict = HostConfig {
-        network_mode: Some("none".to_owned()),
-        readonly_rootfs: Some(true),
-        cap_drop: Some(vec!["ALL".to_owned()]),
-        memory: Some(256 << 20),
-        pids_limit: Some(128),
-        cpu_period: Some(100_000),
-        cpu_quota: Some(100_000),
-        tmpfs: Some([("/tmp".to_owned(), "size=64m".to_owned())].into()),
-        ipc_mode: Some("none".to_owned()),
-        ..HostConfig::default()
-    };
-    let body = ContainerCreateBody {
-        image: Some(image.to_owned()),
-        user: Some("65534:65534".to_owned()),
-        open_stdin: Some(true),
-        stdin_once: Some(true),
-        host_config: Some(strict),
-        ..ContainerCreateBody::default()
-    };
-    let id = docker.create_container(None, body).await?.id;
-    let options = AttachContainerOptionsBuilder::new().stream(true).stdin(true).stdout(true).build();
-    let mut attached = docker.attach_container(&id, Some(options)).await?;
-    docker.start_container(&id, None::<StartContainerOptions>).await?;
-    attached.input.write_all(answers().as_bytes()).await?;
-    while attached.output.next().await.is_some() {}
-    docker.wait_container(&id, None::<WaitContainerOptions>).next().await;
-    docker.remove_container(&id, Some(RemoveContainerOptionsBuilder::new().force(true).build())).await
 }
 
 fn jobs(criterion: &mut Criterion) {
@@ -105,7 +63,7 @@ fn jobs(criterion: &mut Criterion) {
         });
     }
     group.bench_function("floor: the engine's calls alone", |bencher| {
-        bencher.iter(|| runtime.block_on(engine_calls(&docker, &image)).unwrap())
+        bencher.iter(|| runtime.block_on(container_job(&docker, &image)).unwrap())
     });
     if Command::new("docker").arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
         group.bench_function("peer: docker run --rm", |bencher| bencher.iter(|| docker_run(&image)));

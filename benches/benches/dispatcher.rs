@@ -1,6 +1,7 @@
 //! What needs no engine: the memo, dispatch, objects, flights, the store, and the guest ABI.
 #![allow(missing_docs, reason = "criterion's macros make functions")]
 
+use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -8,11 +9,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use manifold_benches::{FixedHost, Language, OURS, Setting, all_cores, one_core, tree_of};
-use manifold_dispatcher::{DurableStore, Invocation, Policy, Store};
+use manifold_dispatcher::{DurableStore, Invocation, ObjectSource, Policy, Store};
 use manifold_runtime_api::abi::{Encoding, Session};
-use manifold_runtime_api::{Module, Object, ObjectId, ObjectKind, Outcome, RequestScope, Tree};
+use manifold_runtime_api::{
+    Call, EntryMode, Host, Module, Object, ObjectId, ObjectKind, Outcome, RequestScope, Tree, TreeEntry,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -108,8 +112,7 @@ fn requests(criterion: &mut Criterion) {
     group.bench_function(OURS, |bencher| {
         bencher.iter(|| {
             // A hit waits for nothing, so no runtime is needed to see it through.
-            let run = std::pin::pin!(dispatcher.run(invocation.clone()));
-            futures_util::FutureExt::now_or_never(run).unwrap().unwrap()
+            at_once(dispatcher.run(invocation.clone())).unwrap()
         })
     });
     group.bench_function(format!("{OURS}, in words that were not used before"), |bencher| {
@@ -183,7 +186,8 @@ fn objects(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(named("encode"));
         group.throughput(size.clone());
         group.bench_function(OURS, |bencher| bencher.iter(|| tree.to_object()));
-        group.bench_function("floor: copy the encoding", |bencher| bencher.iter(|| Bytes::copy_from_slice(&content)));
+        let borrowed = gix_object::TreeRef::from_bytes(&content, gix_hash::Kind::Sha1).unwrap();
+        group.bench_function("floor: gix-object", |bencher| bencher.iter(|| encode(&borrowed)));
         group.finish();
 
         let mut group = criterion.benchmark_group(named("hash"));
@@ -196,11 +200,17 @@ fn objects(criterion: &mut Criterion) {
     }
 }
 
+fn encode(tree: &gix_object::TreeRef<'_>) -> Vec<u8> {
+    let mut encoded = Vec::new();
+    gix_object::WriteTo::write_to(tree, &mut encoded).unwrap();
+    encoded
+}
+
 fn abi(criterion: &mut Criterion) {
     let (tree, object) = tree_of(10).unwrap();
     let id = object.id();
     let host = FixedHost::new(tree, "a file of some length\n");
-    let session = Session::new(host.job(Module { kind: ObjectKind::Blob, id }), host);
+    let session = Session::new(host.job(Module { kind: ObjectKind::Blob, id }), Arc::clone(&host) as Arc<dyn Host>);
     let raw = [&[20], id.as_bytes()].concat();
     let text = |text: &str| [&(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
     let entry = |name: &str| [vec![0], raw.clone(), text(name)].concat();
@@ -230,20 +240,53 @@ fn abi(criterion: &mut Criterion) {
         ),
         ("log", r#"{"op":"log","msg":"a line"}"#.to_owned(), b"\x09a line".to_vec()),
     ];
-    let mut group = criterion.benchmark_group("one operation of the ABI, on the host's side");
     for (operation, json, binary) in &requests {
+        let mut group = criterion.benchmark_group(format!("ABI round trip on the host's side, {operation}"));
         for (encoding, word, request) in
             [(Encoding::Json, "JSON", json.as_bytes()), (Encoding::Binary, "bytes", &binary[..])]
         {
-            group.bench_function(format!("{OURS}, {operation} in {word}"), |bencher| {
-                bencher.iter(|| {
-                    let call = std::pin::pin!(session.call(encoding, request));
-                    futures_util::FutureExt::now_or_never(call).unwrap()
-                })
+            group.bench_function(format!("{OURS}, in {word}"), |bencher| {
+                bencher.iter(|| at_once(session.call(encoding, request)))
             });
         }
+        group.bench_function("floor: the host asked directly", |bencher| bencher.iter(|| ask(&host, operation, id)));
+        group.finish();
     }
-    group.finish();
+}
+
+/// The same without any ABI.
+fn ask(host: &FixedHost, operation: &str, id: ObjectId) {
+    let call = || Call { image: id.to_string(), args: id };
+    match operation {
+        "tree" => {
+            black_box(at_once(host.tree(id)).unwrap());
+        }
+        "get" => {
+            black_box(at_once(host.get(id)).unwrap());
+        }
+        "put_blob" => {
+            black_box(at_once(host.put_blob(Bytes::from_static(b"a file of some length\n"))).unwrap());
+        }
+        "put_tree" => {
+            let entry = |name: &str| TreeEntry::new(name, EntryMode::Tree, id);
+            black_box(at_once(host.put_tree(Tree::new([entry("children"), entry("in")]).unwrap())).unwrap());
+        }
+        "run" => {
+            black_box(at_once(host.run(call())).unwrap());
+        }
+        "run_many of 10" => {
+            black_box(at_once(host.run_many((0..10).map(|_| call()).collect())));
+        }
+        "log" => host.log("a line"),
+        _ => {
+            black_box(host.job(Module { kind: ObjectKind::Blob, id }));
+        }
+    }
+}
+
+/// What a future answers that waits for nothing.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    std::pin::pin!(future).now_or_never().unwrap()
 }
 
 fn durable(criterion: &mut Criterion) {
@@ -264,7 +307,24 @@ fn durable(criterion: &mut Criterion) {
     group.bench_function("floor: redb get", |bencher| bencher.iter(|| assert!(floor.get(next()))));
     group.finish();
 
-    let store = DurableStore::open(tempfile::tempdir().unwrap().keep()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let store = DurableStore::options().hot_bytes(0).hot_entries(0).open(directory.path()).unwrap();
+    let objects: Vec<_> = (0..REMEMBERED).map(|number| Object::blob(number.to_string())).collect();
+    let objects: Vec<_> = objects.into_iter().map(|object| store.write(object).unwrap()).collect();
+    store.flush().unwrap();
+    let mut at = 0;
+    let mut group = criterion.benchmark_group("durable get of a small object, nothing in memory");
+    group.bench_function(OURS, |bencher| {
+        bencher.iter(|| {
+            at = (at + 7919) % objects.len();
+            store.read(objects[at]).unwrap().unwrap()
+        })
+    });
+    group.bench_function("floor: redb get", |bencher| bencher.iter(|| assert!(floor.get(next()))));
+    group.finish();
+
+    let directory = tempfile::tempdir().unwrap();
+    let store = DurableStore::open(directory.path()).unwrap();
     let number = AtomicU64::new(0);
     let blob = || Object::blob(format!("object {}\n", number.fetch_add(1, Ordering::Relaxed)));
     let mut group = criterion.benchmark_group("durable put of a small object");

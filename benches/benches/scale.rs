@@ -8,12 +8,14 @@ use std::io::Write;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use bollard::Docker;
 use manifold_benches::{
-    Language, Measured, Setting, all_cores, branching, chain, container_engine, count_files, fold_files, forget_peak,
-    resident, sized, wide, with_one_changed,
+    Language, Measured, Setting, all_cores, branching, chain, container_engine, container_jobs, count_files,
+    fold_files, forget_peak, resident, sized, wide, with_one_changed,
 };
 use manifold_dispatcher::Dispatcher;
 use manifold_runtime_api::ObjectId;
+use manifold_runtime_docker::EngineOptions;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -97,12 +99,20 @@ fn measure(case: &Case) -> Result<Measured> {
         Shape::Files => Some(median((0..21).map(change).collect::<Result<Vec<_>>>()?)),
         Shape::Chain | Shape::Wide | Shape::Fixture => None,
     };
-    // A recursive function needs a stack that a chain of directories outgrows.
-    let (floor, counting) = if shape == Shape::Chain && size > 1_000 {
-        (Duration::ZERO, Duration::ZERO)
-    } else {
-        let floor = time(&mut || Ok(fold_files(dispatcher, root).map(drop)?))?;
-        (floor, time(&mut || Ok(count_files(dispatcher, root).map(drop)?))?)
+    let (floor, counting) = match visitor {
+        Language::Fresh | Language::Parked => {
+            let jobs = if fold.is_container() { frames } else { size as u64 };
+            let image = format!("manifold-image:{}", setting.container_module("file-count")?);
+            let docker = Docker::connect_with_host(&EngineOptions::default().endpoint)?;
+            let floor = time(&mut || Ok(runtime.block_on(container_jobs(&docker, &image, jobs))?))?;
+            (floor, Duration::ZERO)
+        }
+        // A recursive function needs a stack that a chain of directories outgrows.
+        _ if shape == Shape::Chain && size > 1_000 => (Duration::ZERO, Duration::ZERO),
+        _ => {
+            let floor = time(&mut || Ok(fold_files(dispatcher, root).map(drop)?))?;
+            (floor, time(&mut || Ok(count_files(dispatcher, root).map(drop)?))?)
+        }
     };
     drop(setting);
     if let Some(engine) = engine {

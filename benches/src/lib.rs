@@ -3,6 +3,7 @@
 //! Every group has one line for Manifold and one for each thing that it stands on (`floor: …`) or beside (`peer: …`), all of
 //! them measured in one run.
 
+mod containers;
 mod floor;
 mod host;
 mod inputs;
@@ -11,6 +12,7 @@ mod measured;
 mod memory;
 mod setting;
 
+pub use containers::{container_job, container_jobs, file_count_answers};
 pub use floor::{count_files, fold_files};
 pub use host::FixedHost;
 pub use inputs::{branching, chain, sized, tree_of, wide, with_one_changed};

@@ -19,7 +19,8 @@ pub struct Measured {
     pub warm_seconds: f64,
     /// After one file was changed.
     pub changed_seconds: Option<f64>,
-    /// The same job as a recursive function on all cores, without frames; 0 where that was not measured.
+    /// The same job as a recursive function on all cores, without frames; for jobs in containers of their own, the engine's calls
+    /// alone. 0 where that was not measured.
     pub floor_seconds: f64,
     /// Only counting.
     pub counting_seconds: f64,

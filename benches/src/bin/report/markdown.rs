@@ -17,7 +17,7 @@ pub(crate) fn report(machine: &[(&str, String)], groups: &[Group], scales: &[Mea
     text += &table(groups);
     if !scales.is_empty() {
         text += "\n# From small to large\n\nEach in a process of its own, cold once; warm is the median of 101, a changed file of 21. The floor does the same work as a recursive function on all \
-                 cores; counting is what is left when nothing is kept.\n\n";
+                 cores; that of containers is the engine's calls for as many jobs, four at a time; counting is what is left when nothing is kept.\n\n";
         text += &scale_table(scales);
     }
     text

@@ -1,0 +1,63 @@
+//! What the engine itself takes for a job in a container.
+
+use bollard::Docker;
+use bollard::errors::Error;
+use bollard::models::{ContainerCreateBody, HostConfig};
+use bollard::query_parameters::{
+    AttachContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions,
+};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::io::AsyncWriteExt;
+
+use crate::setting::FILE_COUNT_ANSWERS;
+
+/// What a host would answer `file-count` about a file, so that it runs without one.
+pub fn file_count_answers() -> String {
+    FILE_COUNT_ANSWERS.join("\n") + "\n"
+}
+
+/// Create, attach, start, one exchange, wait, remove: what a fresh container cannot do without.
+///
+/// # Errors
+/// What the engine answers.
+pub async fn container_job(docker: &Docker, image: &str) -> Result<(), Error> {
+    let strict = HostConfig {
+        network_mode: Some("none".to_owned()),
+        readonly_rootfs: Some(true),
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        memory: Some(256 << 20),
+        pids_limit: Some(128),
+        cpu_period: Some(100_000),
+        cpu_quota: Some(100_000),
+        tmpfs: Some([("/tmp".to_owned(), "size=64m".to_owned())].into()),
+        ipc_mode: Some("none".to_owned()),
+        ..HostConfig::default()
+    };
+    let body = ContainerCreateBody {
+        image: Some(image.to_owned()),
+        user: Some("65534:65534".to_owned()),
+        open_stdin: Some(true),
+        stdin_once: Some(true),
+        host_config: Some(strict),
+        ..ContainerCreateBody::default()
+    };
+    let id = docker.create_container(None, body).await?.id;
+    let options = AttachContainerOptionsBuilder::new().stream(true).stdin(true).stdout(true).build();
+    let mut attached = docker.attach_container(&id, Some(options)).await?;
+    docker.start_container(&id, None::<StartContainerOptions>).await?;
+    attached.input.write_all(file_count_answers().as_bytes()).await?;
+    while attached.output.next().await.is_some() {}
+    docker.wait_container(&id, None::<WaitContainerOptions>).next().await;
+    docker.remove_container(&id, Some(RemoveContainerOptionsBuilder::new().force(true).build())).await
+}
+
+/// So many of them, a few at a time.
+///
+/// # Errors
+/// What the engine answers.
+pub async fn container_jobs(docker: &Docker, image: &str, count: u64) -> Result<(), Error> {
+    // More do not make it faster on two cores.
+    const AT_A_TIME: usize = 4;
+    let jobs = stream::iter(0..count).map(|_| container_job(docker, image));
+    jobs.buffer_unordered(AT_A_TIME).try_collect().await
+}
