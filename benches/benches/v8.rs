@@ -15,18 +15,21 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const SCRIPT: &str = "const words = JSON.parse('[\"a\", \"b\"]'); words.map(word => word + '\\n').join('')";
 
 fn frame(criterion: &mut Criterion) {
-    let setting = Setting::new().unwrap();
-    let dispatcher = &setting.dispatcher;
     let runtime = one_core().unwrap();
-    let args = setting.leaf().unwrap();
-    let invocation = setting.invocation("file-count", Language::TypeScript, args).unwrap();
-    let again = invocation.policy(Policy::Recompute);
-    // This starts V8, with the flags that the others have then, too.
-    runtime.block_on(dispatcher.run(again.clone())).unwrap();
-
     let mut group = criterion.benchmark_group("V8 frame, file-count of a file");
     group.measurement_time(Duration::from_secs(8));
-    group.bench_function(OURS, |bencher| bencher.iter(|| runtime.block_on(dispatcher.run(again.clone())).unwrap()));
+    for (name, setting) in [
+        (OURS.to_owned(), Setting::new().unwrap()),
+        (format!("{OURS}, one V8 thread"), Setting::with_one_v8_thread().unwrap()),
+    ] {
+        let args = setting.leaf().unwrap();
+        let invocation = setting.invocation("file-count", Language::TypeScript, args).unwrap();
+        let again = invocation.policy(Policy::Recompute);
+        let frame = || runtime.block_on(setting.dispatcher.run(again.clone())).unwrap();
+        // This starts V8, with the flags that the others have then, too.
+        frame();
+        group.bench_function(name, |bencher| bencher.iter(frame));
+    }
 
     let mut isolate = v8::Isolate::new(v8::CreateParams::default());
     group.bench_function("floor: a v8::Context made, run and dropped", |bencher| {

@@ -1,37 +1,51 @@
-//! Goes one hot path many times, for tools that watch a whole process: `valgrind --tool=callgrind`, `perf record`.
+//! Goes one hot path many times, for tools that watch a whole process or machine: `valgrind --tool=callgrind`, `perf record`.
 //!
-//! `cargo run --release --package manifold-benches --example path -- PATH COUNT`, where PATH is `memo-hit`, `wasm-frame` or `v8-frame`.
+//! `cargo run --release --package manifold-benches --example path -- PATH COUNT`, where PATH is `memo-hit`, `wasm-frame`, `v8-frame`, or,
+//! beside an engine (`cargo xtask docker …`), `serving-job` or `parked-job`.
 
 use std::error::Error;
 use std::hint::black_box;
+use std::time::Duration;
 
-use manifold_benches::{Language, Setting, one_core};
+use manifold_benches::{Language, Setting, all_cores, container_engine, one_core};
 use manifold_dispatcher::Policy;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [path, count] = &arguments[..] else { return Err("which path, and how often?".into()) };
     let count: u64 = count.parse()?;
-    let (setting, language) = match path.as_str() {
-        "v8-frame" => (Setting::new()?, Language::TypeScript),
-        _ => (Setting::small()?, Language::Wasm),
+    let language = match path.as_str() {
+        "memo-hit" | "wasm-frame" => Language::Wasm,
+        "v8-frame" => Language::TypeScript,
+        "serving-job" => Language::Serving,
+        "parked-job" => Language::Parked,
+        other => return Err(format!("no path {other}").into()),
     };
-    let runtime = one_core()?;
+    let runtime = if language.is_container() { all_cores()? } else { one_core()? };
+    let mut engine = None;
+    let setting = match language {
+        Language::Wasm => Setting::small()?,
+        language if language.is_container() => {
+            let here = engine.insert(runtime.block_on(container_engine()).ok_or("there is no container engine")?);
+            Setting::with_containers(here, language)?
+        }
+        _ => Setting::new()?,
+    };
     let invocation = setting.invocation("file-count", language, setting.leaf()?)?;
     let completion = runtime.block_on(setting.dispatcher.run(invocation.clone()))?;
-    match path.as_str() {
-        "memo-hit" => {
-            for _ in 0..count {
-                black_box(setting.dispatcher.look_up(black_box(completion.request))?);
-            }
+    let again = invocation.policy(Policy::Recompute);
+    let hits = path == "memo-hit";
+    for _ in 0..count {
+        if hits {
+            black_box(setting.dispatcher.look_up(black_box(completion.request))?);
+            continue;
         }
-        "wasm-frame" | "v8-frame" => {
-            let again = invocation.policy(Policy::Recompute);
-            for _ in 0..count {
-                runtime.block_on(setting.dispatcher.run(again.clone()))?;
-            }
+        if language == Language::Parked {
+            // The pool is given time to fill.
+            std::thread::sleep(Duration::from_millis(600));
         }
-        other => return Err(format!("no path {other}").into()),
+        runtime.block_on(setting.dispatcher.run(again.clone()))?;
     }
-    Ok(())
+    drop(setting);
+    engine.map_or(Ok(()), |engine| Ok(engine.close()?))
 }

@@ -121,9 +121,28 @@ impl Setting {
         Self::with_v8(hosts, |builder| builder.runtime(docker).source(Arc::new(ContainerPrograms)))
     }
 
+    /// A dispatcher whose V8 has one thread only, so that nothing is made ahead beside a guest.
+    ///
+    /// # Errors
+    /// As [`Setting::new`].
+    #[cfg(feature = "v8")]
+    pub fn with_one_v8_thread() -> Result<Self> {
+        let v8 = manifold_runtime_v8::V8Runtime::builder().threads(1).build()?;
+        Self::with_this_v8(v8, Hosts::default(), |builder| builder)
+    }
+
     #[cfg(feature = "v8")]
     fn with_v8(hosts: Hosts, more: impl FnOnce(DispatcherBuilder) -> DispatcherBuilder) -> Result<Self> {
-        let v8 = Arc::new(manifold_runtime_v8::V8Runtime::new()?);
+        Self::with_this_v8(manifold_runtime_v8::V8Runtime::new()?, hosts, more)
+    }
+
+    #[cfg(feature = "v8")]
+    fn with_this_v8(
+        v8: manifold_runtime_v8::V8Runtime,
+        hosts: Hosts,
+        more: impl FnOnce(DispatcherBuilder) -> DispatcherBuilder,
+    ) -> Result<Self> {
+        let v8 = Arc::new(v8);
         let hosts = Hosts { typescript: Some(v8.host_image().id()), ..hosts };
         Self::build(WasmRuntime::new()?, hosts, |builder| more(builder.runtime(v8)))
     }
