@@ -11,6 +11,7 @@ use futures_util::future::AbortRegistration;
 use manifold_runtime_api::{Error, ObjectId, Reason, Result};
 use smallvec::SmallVec;
 
+use crate::by_id::ById;
 use crate::clock::Clock;
 use crate::flight::Flight;
 use crate::settled::Settled;
@@ -26,7 +27,7 @@ struct Table {
     next_serial: u64,
     /// The flights of a request that have not stopped yet, in the order of their claims. Only the last one can still have
     /// waiters; those before it are abandoned.
-    flights: HashMap<ObjectId, SmallVec<[Arc<Flight>; 1]>>,
+    flights: ById<SmallVec<[Arc<Flight>; 1]>>,
     /// The same flights by serial number.
     nodes: HashMap<u64, Node>,
 }

@@ -1,6 +1,5 @@
 //! One frame's view of the dispatcher.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::future::{Future, poll_fn};
 use std::mem::take;
@@ -14,6 +13,7 @@ use futures_util::stream::FuturesUnordered;
 use manifold_runtime_api::{Call, Error, Host, Limit, Object, ObjectId, Outcome, Reason, Result, Tree, async_trait};
 use parking_lot::Mutex;
 
+use crate::by_id::ById;
 use crate::claim::Wait;
 use crate::core::{Core, Keyed, Want};
 use crate::flight::Flight;
@@ -321,7 +321,7 @@ impl Host for FrameHost {
 
     async fn run_many(&self, calls: Vec<Call>) -> Vec<Result<Outcome>> {
         let mut answers: Vec<Result<Outcome>> = Vec::with_capacity(calls.len());
-        let mut first_of: HashMap<ObjectId, usize> = HashMap::new();
+        let mut first_of: ById<usize> = ById::default();
         let mut copies = Vec::new();
         let mut under_way = FuturesUnordered::new();
         let mut rest = calls.into_iter();

@@ -3,6 +3,7 @@
 
 mod announcement;
 mod budget;
+mod by_id;
 mod claim;
 mod clock;
 mod core;

@@ -1,9 +1,9 @@
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use manifold_runtime_api::{Object, ObjectId, ObjectKind, Outcome, Result};
 use parking_lot::RwLock;
 
+use crate::by_id::ById;
 use crate::store::{ObjectSource, Pin, Store, id_to_store};
 
 /// A store in memory. It keeps everything until it is dropped.
@@ -88,7 +88,7 @@ impl Store for MemoryStore {
 
     fn pins(&self) -> Result<Vec<Pin>> {
         let shards = self.pins.0.iter().map(RwLock::read);
-        let list = |shard: parking_lot::RwLockReadGuard<'_, HashMap<ObjectId, Outcome>>| {
+        let list = |shard: parking_lot::RwLockReadGuard<'_, ById<Outcome>>| {
             shard.iter().map(|(request, outcome)| Pin { request: *request, outcome: *outcome }).collect::<Vec<_>>()
         };
         Ok(shards.flat_map(list).collect())
@@ -98,10 +98,10 @@ impl Store for MemoryStore {
 const SHARDS: usize = 16;
 
 /// A map in shards, so that threads seldom meet at one lock.
-struct Sharded<T>([RwLock<HashMap<ObjectId, T>>; SHARDS]);
+struct Sharded<T>([RwLock<ById<T>>; SHARDS]);
 
 impl<T> Sharded<T> {
-    fn shard(&self, id: ObjectId) -> &RwLock<HashMap<ObjectId, T>> {
+    fn shard(&self, id: ObjectId) -> &RwLock<ById<T>> {
         let last = id.as_bytes().last().copied().unwrap_or_default();
         &self.0[usize::from(last) % SHARDS]
     }
