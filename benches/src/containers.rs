@@ -1,7 +1,8 @@
 //! What the engine itself takes for a job in a container.
 
+use std::error::Error;
+
 use bollard::Docker;
-use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions,
@@ -16,11 +17,13 @@ pub fn file_count_answers() -> String {
     FILE_COUNT_ANSWERS.join("\n") + "\n"
 }
 
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
 /// Create, attach, start, one exchange, wait, remove: what a fresh container cannot do without.
 ///
 /// # Errors
-/// What the engine answers.
-pub async fn container_job(docker: &Docker, image: &str) -> Result<(), Error> {
+/// What the engine answers, and when the guest does not do its work.
+pub async fn container_job(docker: &Docker, image: &str) -> Result<()> {
     let strict = HostConfig {
         network_mode: Some("none".to_owned()),
         readonly_rootfs: Some(true),
@@ -46,16 +49,23 @@ pub async fn container_job(docker: &Docker, image: &str) -> Result<(), Error> {
     let mut attached = docker.attach_container(&id, Some(options)).await?;
     docker.start_container(&id, None::<StartContainerOptions>).await?;
     attached.input.write_all(file_count_answers().as_bytes()).await?;
-    while attached.output.next().await.is_some() {}
-    docker.wait_container(&id, None::<WaitContainerOptions>).next().await;
-    docker.remove_container(&id, Some(RemoveContainerOptionsBuilder::new().force(true).build())).await
+    let mut said = String::new();
+    while let Some(output) = attached.output.try_next().await? {
+        said += &String::from_utf8_lossy(&output.into_bytes());
+    }
+    // A status other than 0 is an error here.
+    docker.wait_container(&id, None::<WaitContainerOptions>).try_collect::<Vec<_>>().await?;
+    if !said.contains(r#""op":"out""#) {
+        return Err(format!("a container has no outcome, but {said:?}").into());
+    }
+    Ok(docker.remove_container(&id, Some(RemoveContainerOptionsBuilder::new().force(true).build())).await?)
 }
 
 /// So many of them, a few at a time.
 ///
 /// # Errors
-/// What the engine answers.
-pub async fn container_jobs(docker: &Docker, image: &str, count: u64) -> Result<(), Error> {
+/// As [`container_job`].
+pub async fn container_jobs(docker: &Docker, image: &str, count: u64) -> Result<()> {
     // More do not make it faster on two cores.
     const AT_A_TIME: usize = 4;
     let jobs = stream::iter(0..count).map(|_| container_job(docker, image));

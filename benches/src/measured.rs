@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// One fold, measured once. Times are seconds.
+/// One fold, in a process of its own. Times are seconds.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Measured {
     /// What was folded, and by what.

@@ -121,7 +121,7 @@ impl Setting {
         Self::with_v8(hosts, |builder| builder.runtime(docker).source(Arc::new(ContainerPrograms)))
     }
 
-    /// A dispatcher whose V8 has one thread only, so that nothing is made ahead beside a guest.
+    /// A dispatcher whose V8 has one thread only: globals are made ahead while the dispatcher has its turn, and not beside a guest.
     ///
     /// # Errors
     /// As [`Setting::new`].

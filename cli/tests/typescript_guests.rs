@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use manifold_dispatcher::native::argument;
 use manifold_dispatcher::{Dispatcher, Event, Invocation, Observer, Policy};
 use manifold_runtime_api::{
@@ -273,8 +275,16 @@ async fn the_globals_are_those_of_the_documentation() {
     assert_eq!(exports.unwrap().split(' ').collect::<BTreeSet<_>>(), declared, "the declarations tell all");
 }
 
-/// Shows as much as a guest can of clock, chance, locale, time zone and processor.
+/// Shows as much as a guest can of clock, chance, locale, time zone, processor and of what there is.
 const WITNESS: &str = r#"
+    function reachable(from: object, path: string, seen: Set<unknown>): string[] {
+        if (seen.has(from)) return [];
+        seen.add(from);
+        const properties = Object.entries(Object.getOwnPropertyDescriptors(from)).flatMap(([name, property]) =>
+            [property.value, property.get, property.set].filter((value) => value && /object|function/.test(typeof value))
+                .flatMap((value) => reachable(value, `${path}.${name}`, seen)));
+        return [`${path}: ${Reflect.ownKeys(from).map(String)}`, ...properties];
+    }
     const f64 = new Float64Array(1), bytes = new Uint8Array(f64.buffer);
     function notANumber(x: number) { f64[0] = x / (x * 1); return bytes.join(); }
     export default async () => {
@@ -286,7 +296,7 @@ const WITNESS: &str = r#"
             new Date(0).toLocaleString(), (1234567.891).toLocaleString(), ["ä", "z", "a"].sort((a, b) => a.localeCompare(b)),
             new Date(0).toLocaleDateString("de", { dateStyle: "full" }), new Date(0).toLocaleTimeString(undefined, { timeZoneName: "short" }),
             [1, 2, 3].map(Math.random), [...seen], error.stack,
-            new Date(86_400_000) instanceof Date, Object.prototype.toString.call(new Date(5)), Date.UTC(1970), Date.length, Date.name,
+            reachable(globalThis, "", new Set()), new Date(86_400_000) instanceof Date, Object.prototype.toString.call(new Date(5)), Date.UTC(1970), Date.length, Date.name,
         ]);
     };"#;
 
@@ -311,6 +321,24 @@ async fn what_a_guest_sees_is_a_function_of_the_key() {
             guests.fails("export default () => { Math.random(); throw 1; };")
         );
         assert_eq!(guests.text(again.unwrap()), first);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn globals_that_were_made_ahead_are_those_that_are_made_on_the_spot() {
+    let guests = Guests::with(V8Runtime::builder().threads(1).build().unwrap(), Limits::default());
+    let module = Module { kind: ObjectKind::Blob, id: guests.dispatcher.put_blob(WITNESS).unwrap() };
+    let witness = async || guests.text(guests.run_module(module, Policy::DoNotCache).await.unwrap());
+    // A new thread has made nothing ahead.
+    let on_the_spot = witness().await;
+    assert!(on_the_spot.contains(".Array.prototype: "), "{on_the_spot}");
+    assert!(!on_the_spot.contains("Temporal"), "{on_the_spot}");
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        // The first of them gets what was made in the meantime.
+        for seen in join_all((0..4).map(|_| witness())).await {
+            assert_eq!(seen, on_the_spot);
+        }
     }
 }
 

@@ -54,7 +54,6 @@ impl RootCall {
     pub(crate) async fn run(mut self) -> Result<Completion> {
         let request = self.keyed.request;
         self.store_request()?;
-        let _watched = deadlines::watch(&self.scope)?;
         let mut tries = 1;
         loop {
             let (outcome, remembered, lasts) = match self.core.look_up_wanted(request, self.want, &self.scope)? {
@@ -101,6 +100,7 @@ impl RootCall {
 
     /// Runs the request, or waits for somebody who does.
     async fn settled(&self) -> Result<Settled> {
+        let _watched = deadlines::watch(&self.scope)?;
         let wait = self.core.demand(&self.scope, self.keyed.clone(), self.want, None)?;
         let settled = match select(pin!(wait.settled()), pin!(self.scope.stopped())).await {
             Either::Left((settled, _)) if settled.result.is_ok() => return Ok(settled),

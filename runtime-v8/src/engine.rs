@@ -16,7 +16,7 @@ use manifold_runtime_api::{Error, Result};
 /// - A seed, so that `Math.random` begins anew in every context and always alike.
 /// - Only compilers whose arithmetic is the interpreter's: the optimizing ones fold `0/0` to another NaN than the processor
 ///   computes, and a guest could read from the bits of it how often it had been run.
-pub(crate) const FLAGS: &str = "--single-threaded --no-incremental-marking --random-seed=1517 --no-turbofan --no-maglev --no-harmony-temporal \
+pub(crate) const FLAGS: &str = "--single-threaded --no-incremental-marking --random-seed=1517 --no-turbofan --no-maglev \
      --no-regexp-tier-up --no-use-std-math-pow --no-hard-abort --no-minor-gc-task";
 
 /// The locale of everything that formats.

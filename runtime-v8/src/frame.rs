@@ -15,6 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::buffers::Account;
 use crate::isolate::CONTEXT_BYTES;
+use crate::microtasks::Microtasks;
 use crate::program::Program;
 
 /// An operation of a guest, numbered in the order in which the guest asked.
@@ -205,7 +206,7 @@ impl Conversation {
 pub(crate) struct Resident {
     pub(crate) frame: Arc<Frame>,
     pub(crate) context: Option<v8::Global<v8::Context>>,
-    pub(crate) microtasks: Option<v8::UniqueRef<v8::MicrotaskQueue>>,
+    pub(crate) microtasks: Option<Microtasks>,
     /// What the guest's entry will have answered.
     pub(crate) main: Option<v8::Global<v8::Promise>>,
     pub(crate) conversation: Conversation,

@@ -5,6 +5,7 @@ use v8::script_compiler::{self, CachedData, CompileOptions, NoCacheReason, Sourc
 
 use crate::exception;
 use crate::frame::Resident;
+use crate::microtasks::Microtasks;
 use crate::operations::{Current, Made, text, throw_type_error, write_answer};
 use crate::program::{BUILT_IN, File};
 use crate::snapshot::PRELUDE_DATA;
@@ -29,7 +30,7 @@ pub(crate) enum State {
 /// Fresh globals, which no guest has seen.
 pub(crate) struct Globals {
     context: v8::Global<v8::Context>,
-    microtasks: v8::UniqueRef<v8::MicrotaskQueue>,
+    microtasks: Microtasks,
     start: v8::Global<v8::Function>,
     exports: v8::Global<v8::Object>,
 }
@@ -37,8 +38,8 @@ pub(crate) struct Globals {
 impl Globals {
     /// Makes them; nothing when V8 was stopped.
     pub(crate) fn new(isolate: &mut v8::Isolate, dynamic_code: bool) -> Made<Self> {
-        let microtasks = v8::MicrotaskQueue::new(isolate, v8::MicrotasksPolicy::Explicit);
-        let queue = std::ptr::from_ref(&*microtasks).cast_mut();
+        let microtasks = Microtasks::new(isolate)?;
+        let queue = microtasks.as_ptr().as_ptr();
         v8::scope!(let scope, isolate);
         let options = v8::ContextOptions { microtask_queue: Some(queue), ..v8::ContextOptions::default() };
         let context = v8::Context::new(scope, options);
@@ -123,10 +124,9 @@ fn deliver_next(scope: &mut v8::PinScope<'_, '_>, current: &Current) -> Made<boo
 }
 
 fn run_microtasks(scope: &mut v8::PinScope<'_, '_>, current: &Current) {
-    let queue = with(current, |resident| resident.microtasks.as_deref().map(std::ptr::from_ref)).flatten();
-    if let Some(queue) = queue {
+    if let Some(queue) = with(current, |resident| resident.microtasks.as_ref().map(Microtasks::as_ptr)).flatten() {
         // SAFETY: the queue belongs to the frame, which is not dropped while it has the turn.
-        unsafe { &*queue }.perform_checkpoint(scope);
+        unsafe { queue.as_ref() }.perform_checkpoint(scope);
     }
 }
 

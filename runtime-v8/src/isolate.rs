@@ -212,6 +212,7 @@ impl Entered<'_> {
 
     /// Makes the next guest's globals ahead.
     pub(crate) fn make_spare(&mut self, dynamic_code: bool) {
+        self.heap_growth();
         let globals = Globals::new(&mut self.0.isolate, dynamic_code);
         let growth = self.heap_growth();
         self.0.spare = globals.map(|globals| (globals, growth));

@@ -9,6 +9,7 @@ mod fatal;
 mod frame;
 mod guest;
 mod isolate;
+mod microtasks;
 mod nesting;
 mod operations;
 mod pool;

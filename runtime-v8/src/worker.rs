@@ -322,6 +322,8 @@ impl Thread {
         buffers.charge(Some(Arc::clone(&frame.buffers)));
         *current.borrow_mut() = Some(resident);
         let mut entered = warm.enter();
+        // What grew or was collected since the last turn is nothing that this guest did.
+        entered.heap_growth();
         self.worker.turns.begin(Arc::clone(&frame), handle);
         let mut growth_before = 0;
         let state = if begins {

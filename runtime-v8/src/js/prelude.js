@@ -26,9 +26,11 @@
   ];
   function begin() {
     for (const name of ABSENT) deleteProperty(global, name);
+    deleteProperty(NativeDate.prototype, "toTemporalInstant");
   }
 
-  // Their methods go at once, so that no context has to be given them. V8 insists on the constructors.
+  // The methods of those that are in the snapshot (V8 adds SharedArrayBuffer, Temporal and WebAssembly later) go at once, so that no
+  // context has to be given them. V8 insists on the constructors.
   function strip(holder) {
     for (const key of Reflect.ownKeys(holder ?? {})) {
       const { value } = getOwnPropertyDescriptor(holder, key);

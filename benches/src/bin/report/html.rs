@@ -20,7 +20,7 @@ pub(crate) fn report(machine: &[(&str, String)], groups: &[Group], scales: &[Mea
         let _ = write!(page, "<tr><th>{name}<td>{}", escaped(value));
     }
     page += "</table><p>Medians; the thin line is the middle half of the samples. Every plot has its own logarithmic scale. Blue is Manifold, grey \
-             the floor under it, orange a peer. A ratio is Manifold's time over the other's.";
+             the floor under it, orange a peer. A ratio is Manifold's time over the other's; where Manifold has several lines, so has it ratios, in their order.";
     for group in groups {
         let _ = write!(page, "<h2>{}</h2>{}", escaped(&group.name), bars(group));
     }
@@ -43,13 +43,16 @@ fn bars(group: &Group) -> String {
     // A decade below the least, so that it has a bar, too.
     let (low, high) = ((least / 3.0).log10(), most.log10());
     let scale = |value: f64| NAMES + (value.log10() - low) / (high - low).max(0.1) * (WIDTH - NAMES - 190.0);
-    let ours = group.of(Role::Ours).map(|line| line.median).next();
+    let ours: Vec<f64> = group.of(Role::Ours).map(|line| line.median).collect();
     let mut plot = format!("<svg width=\"{WIDTH}\" height=\"{}\">", group.lines.len() as f64 * ROW + 4.0);
     for (at, line) in group.lines.iter().enumerate() {
         let top = at as f64 * ROW + 2.0;
         let end = scale(line.median);
-        let beside = match (line.role, ours) {
-            (Role::Floor | Role::Peer, Some(ours)) => format!(" (ratio {})", ratio(ours / line.median)),
+        let beside = match line.role {
+            Role::Floor | Role::Peer if !ours.is_empty() => {
+                let ratios: Vec<_> = ours.iter().map(|ours| ratio(ours / line.median)).collect();
+                format!(" (ratio {})", ratios.join(", "))
+            }
             _ => String::new(),
         };
         let _ = write!(
