@@ -58,6 +58,9 @@ impl Shape {
     }
 }
 
+/// In this time a pool of containers has filled itself, or let go of those that it has.
+const POOL_SETTLES: Duration = Duration::from_secs(3);
+
 fn measure(case: &Case) -> Result<Measured> {
     let Case { shape, size, fold, visitor, .. } = *case;
     let runtime = all_cores()?;
@@ -73,6 +76,10 @@ fn measure(case: &Case) -> Result<Measured> {
     // What is done once for a process, like compiling, is not what is measured.
     let small = setting.fold(branching(dispatcher, "small", 1, 1)?, fold, visitor)?;
     runtime.block_on(dispatcher.run(small))?;
+    if visitor.is_container() {
+        // As many containers are ready before the fold as there are after it.
+        std::thread::sleep(POOL_SETTLES);
+    }
 
     let root = shape.store(dispatcher, size)?;
     let time = |work: &mut dyn FnMut() -> Result<()>| -> Result<Duration> {
@@ -104,9 +111,9 @@ fn measure(case: &Case) -> Result<Measured> {
             let jobs = if fold.is_container() { frames } else { size as u64 };
             let image = format!("manifold-image:{}", setting.container_module("file-count")?);
             let docker = Docker::connect_with_host(&EngineOptions::default().endpoint)?;
-            // The engine is to be idle: a pool of containers fills itself, and lets go of those it has.
+            // The engine is to be idle.
             drop(setting);
-            std::thread::sleep(Duration::from_secs(3));
+            std::thread::sleep(POOL_SETTLES);
             let floor = time(&mut || runtime.block_on(container_jobs(&docker, &image, jobs)))?;
             (floor, Duration::ZERO)
         }
