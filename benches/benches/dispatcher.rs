@@ -46,9 +46,7 @@ fn memo(criterion: &mut Criterion) {
     for id in &ids {
         floor.insert(*id, Outcome::blob(*id));
     }
-    // One after the other would be kind to the cache.
-    let mut next = (0..ids.len()).cycle().step_by(7919).map(|at| ids[at % ids.len()]);
-    let mut next = || next.next().unwrap();
+    let mut next = scattered(&ids);
 
     let mut group = criterion.benchmark_group("memo hit by request id");
     group.bench_function(OURS, |bencher| bencher.iter(|| dispatcher.look_up(next()).unwrap().unwrap()));
@@ -289,6 +287,12 @@ fn directly<'a>(host: &'a FixedHost, session: &'a Session, operation: &str, id: 
     }
 }
 
+/// One id after the other, far from each other, so that the processor's cache does not help.
+fn scattered(ids: &[ObjectId]) -> impl FnMut() -> ObjectId {
+    let mut next = ids.iter().copied().cycle().step_by(7919);
+    move || next.next().unwrap()
+}
+
 /// What a future answers that waits for nothing.
 fn at_once<T>(future: impl Future<Output = T>) -> T {
     std::pin::pin!(future).now_or_never().unwrap()
@@ -303,8 +307,7 @@ fn durable(criterion: &mut Criterion) {
         store.remember(*id, outcome).unwrap();
     }
     store.flush().unwrap();
-    let mut next = (0..ids.len()).cycle().step_by(7919).map(|at| ids[at % ids.len()]);
-    let mut next = || next.next().unwrap();
+    let mut next = scattered(&ids);
     let floor = Floor::new(ids.iter().map(|id| (*id, id.as_bytes())));
 
     let mut group = criterion.benchmark_group("durable hit, nothing in memory");
@@ -318,8 +321,7 @@ fn durable(criterion: &mut Criterion) {
     let floor = Floor::new(objects.iter().map(|object| (object.id(), &*object.content)));
     let objects: Vec<_> = objects.into_iter().map(|object| store.write(object).unwrap()).collect();
     store.flush().unwrap();
-    let mut next = (0..objects.len()).cycle().step_by(7919).map(|at| objects[at]);
-    let mut next = || next.next().unwrap();
+    let mut next = scattered(&objects);
     let mut group = criterion.benchmark_group("durable get of a small object, nothing in memory");
     group.bench_function(OURS, |bencher| bencher.iter(|| store.read(next()).unwrap().unwrap()));
     group.bench_function("floor: redb, get from a table that is open", |bencher| bencher.iter(|| floor.get(next())));

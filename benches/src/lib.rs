@@ -19,7 +19,7 @@ pub use inputs::{branching, chain, sized, tree_of, wide, with_one_changed};
 pub use machine::{all_cores, one_core};
 pub use measured::Measured;
 pub use memory::{forget_peak, resident};
-pub use setting::{FILE_COUNT_ANSWERS, Language, Setting, container_engine};
+pub use setting::{Language, Setting, container_engine};
 
 /// The word for Manifold's own line in a group.
 pub const OURS: &str = "manifold";
