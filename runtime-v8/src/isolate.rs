@@ -212,19 +212,24 @@ impl Entered<'_> {
 
     /// Makes the next guest's globals ahead.
     pub(crate) fn make_spare(&mut self, dynamic_code: bool) {
-        self.heap_growth();
-        let globals = Globals::new(&mut self.0.isolate, dynamic_code);
-        let growth = self.heap_growth();
+        let (globals, growth) = self.growing(|entered| Globals::new(&mut entered.0.isolate, dynamic_code));
         self.0.spare = globals.map(|globals| (globals, growth));
     }
 
-    /// By how many bytes the heap has grown since this was asked last, garbage included.
-    pub(crate) fn heap_growth(&mut self) -> i64 {
+    /// What `work` answers, and by how many bytes the heap grew meanwhile, garbage included. What was collected before is not counted.
+    pub(crate) fn growing<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> (T, i64) {
+        self.count_heap();
+        let before = self.0.heap_used;
+        let done = work(self);
+        self.count_heap();
+        (done, self.0.heap_used.cast_signed() - before.cast_signed())
+    }
+
+    fn count_heap(&mut self) {
         // The statistics of the whole heap count its contexts one by one.
         let isolate = &mut self.0.isolate;
         let spaces = (0..isolate.number_of_heap_spaces()).filter_map(|space| isolate.get_heap_space_statistics(space));
-        let used: u64 = spaces.map(|space| space.space_used_size() as u64).sum();
-        used.cast_signed() - std::mem::replace(&mut self.0.heap_used, used).cast_signed()
+        self.0.heap_used = spaces.map(|space| space.space_used_size() as u64).sum();
     }
 
     /// Takes back the room that V8 was given to stop a guest, once that one has left: the others have the same limit as before.

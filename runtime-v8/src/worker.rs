@@ -322,23 +322,19 @@ impl Thread {
         buffers.charge(Some(Arc::clone(&frame.buffers)));
         *current.borrow_mut() = Some(resident);
         let mut entered = warm.enter();
-        // What grew or was collected since the last turn is nothing that this guest did.
-        entered.heap_growth();
-        self.worker.turns.begin(Arc::clone(&frame), handle);
-        let mut growth_before = 0;
-        let state = if begins {
-            match entered.globals(self.dynamic_code) {
-                Some((globals, growth)) => {
-                    growth_before = growth;
-                    guest::begin(entered.isolate(), &current, globals)
+        let ((state, growth_before, stop), growth) = entered.growing(|entered| {
+            self.worker.turns.begin(Arc::clone(&frame), handle);
+            let (state, growth_before) = if begins {
+                match entered.globals(self.dynamic_code) {
+                    Some((globals, growth)) => (guest::begin(entered.isolate(), &current, globals), growth),
+                    None => (State::Stopped, 0),
                 }
-                None => State::Stopped,
-            }
-        } else {
-            guest::go_on(entered.isolate(), &current)
-        };
-        let stop = self.worker.turns.end();
-        let growth = entered.heap_growth() + growth_before;
+            } else {
+                (guest::go_on(entered.isolate(), &current), 0)
+            };
+            (state, growth_before, self.worker.turns.end())
+        });
+        let growth = growth + growth_before;
         let mut resident = current.borrow_mut().take()?;
         buffers.charge(None);
 
