@@ -16,6 +16,7 @@ use futures_util::{StreamExt, stream};
 use parking_lot::{Condvar, Mutex};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 use crate::error::{EngineError, Step};
 use crate::owner::Owner;
@@ -313,14 +314,20 @@ impl Shared {
         }
         containers.alive += 1;
         let name = format!("manifold-{}-{}", self.owner.name(), CONTAINERS.fetch_add(1, Ordering::Relaxed));
-        Ok(Container { shared: Arc::clone(self), name, removed: false })
+        Ok(Container { shared: Arc::clone(self), name, is_leaving: false })
     }
 
-    /// Removes a container, in the background.
-    fn dispose(self: &Arc<Self>, name: String) {
+    /// Removes a container, in the background, and kills it if it has not ended within `patience`. What is answered ends when the
+    /// container is gone, or stays for now.
+    fn dispose(self: &Arc<Self>, name: String, patience: Duration) -> JoinHandle<()> {
         self.containers.lock().leaving += 1;
         let shared = Arc::clone(self);
         self.handle.spawn(async move {
+            if !patience.is_zero()
+                && let Ok(docker) = shared.docker().await
+            {
+                wait_for_end(&docker, &name, patience).await;
+            }
             let removed = retrying(|| shared.remove(&name)).await;
             shared.containers.lock().leaving -= 1;
             match removed {
@@ -328,10 +335,10 @@ impl Shared {
                 Err(error) => {
                     tracing::warn!("container {name} stays for now: {error}");
                     shared.fewer.notify_all();
-                    remove_some_time(Arc::downgrade(&shared), &name).await;
+                    tokio::spawn(remove_some_time(Arc::downgrade(&shared), name));
                 }
             }
-        });
+        })
     }
 
     /// Removes what an engine makes after all, that did not answer in time when it was asked to.
@@ -417,7 +424,7 @@ impl Shared {
 }
 
 /// Tries to remove a container ever more seldom, until the engine is closed, which removes what is left.
-async fn remove_some_time(shared: Weak<Shared>, name: &str) {
+async fn remove_some_time(shared: Weak<Shared>, name: String) {
     let (mut pause, longest) = STUCK;
     loop {
         tokio::time::sleep(pause).await;
@@ -425,7 +432,7 @@ async fn remove_some_time(shared: Weak<Shared>, name: &str) {
         if shared.containers.lock().closed {
             return;
         }
-        if shared.remove(name).await.is_ok() {
+        if shared.remove(&name).await.is_ok() {
             return shared.has_left();
         }
         pause = (pause * 2).min(longest);
@@ -459,11 +466,11 @@ impl Drop for Shared {
     }
 }
 
-/// A container of this process. It is removed when it is dropped.
+/// A container of this process. It is killed and removed when it is dropped.
 pub(crate) struct Container {
     shared: Arc<Shared>,
     name: String,
-    removed: bool,
+    is_leaving: bool,
 }
 
 /// A container that runs, and its standard streams.
@@ -515,30 +522,27 @@ impl Container {
             .await
     }
 
-    /// Waits for its end, and removes it.
-    pub(crate) async fn finish(mut self) -> Result<(), EngineError> {
-        self.removed = true;
-        let (shared, name) = (Arc::clone(&self.shared), self.name.clone());
-        self.shared
-            .spawn(async move {
-                if let Ok(docker) = shared.docker().await {
-                    wait_for_end(&docker, &name, LAST_BREATH).await;
-                }
-                let removed = shared.remove(&name).await;
-                match removed {
-                    Ok(()) => shared.has_left(),
-                    Err(_) => shared.dispose(name),
-                }
-                removed
-            })
-            .await
+    /// Removes it once it has ended, in the background. To kill one that is about to end would have the engine start a process for
+    /// nothing. What is answered ends when the container is gone, or stays for now.
+    pub(crate) fn retire(self) -> JoinHandle<()> {
+        self.leave(LAST_BREATH)
+    }
+
+    /// Kills and removes it, in the background. What is answered ends when the container is gone, or stays for now.
+    pub(crate) fn remove(self) -> JoinHandle<()> {
+        self.leave(Duration::ZERO)
+    }
+
+    fn leave(mut self, patience: Duration) -> JoinHandle<()> {
+        self.is_leaving = true;
+        self.shared.dispose(std::mem::take(&mut self.name), patience)
     }
 }
 
 impl Drop for Container {
     fn drop(&mut self) {
-        if !self.removed {
-            self.shared.dispose(std::mem::take(&mut self.name));
+        if !self.is_leaving {
+            self.shared.dispose(std::mem::take(&mut self.name), Duration::ZERO);
         }
     }
 }

@@ -312,16 +312,18 @@ impl State {
             Ok(taken) => taken,
             Err(error) => return self.without_container(spec, error),
         };
-        let came_of_it = match converse(&mut wire, session, memory).await {
+        let end = converse(&mut wire, session, memory).await;
+        // A guest that has named its outcome has nothing left to do but to end.
+        let is_ending = matches!(end, End::Settled) && session.has_outcome();
+        let came_of_it = match end {
             End::Settled => Attempt::Done(session.finish(Ok(()))),
             End::Stopped(error) => Attempt::Done(session.finish(Err(error))),
             End::Silence { half, unanswered } => self.silence(spec, session, &container, half, unanswered).await,
         };
         drop(wire);
-        if self.mode == Mode::Fresh
-            && let Err(error) = container.finish().await
-        {
-            tracing::warn!("a container may be left: {error}");
+        let gone = if is_ending { container.retire() } else { container.remove() };
+        if self.mode == Mode::Fresh {
+            let _ = gone.await;
         }
         came_of_it
     }

@@ -33,6 +33,12 @@ fn main() {
             manifold_guest::run_process(|| manifold_guest::run_job(answer));
             say("garbage after the outcome");
         }
+        "out-and-stay" => {
+            manifold_guest::run_process(|| manifold_guest::run_job(answer));
+            loop {
+                thread::park();
+            }
+        }
         "memory" => {
             let mut hoard = Vec::new();
             loop {
