@@ -201,10 +201,7 @@ fn run() -> Result<()> {
         return Ok(());
     }
     let wanted = |name: &str| arguments.iter().all(|part| name.contains(part.as_str()));
-    println!(
-        "| fold of | size | frames | cold | per frame | warm | one file changed | floor | only counting | memory before | peak | after |"
-    );
-    println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
+    println!("{}", Measured::HEAD);
     let has_engine = all_cores()?.block_on(container_engine()).is_some();
     for (number, Case { name, size, visitor, .. }) in cases.iter().enumerate() {
         if !wanted(&format!("{name}, {size}")) || (visitor.is_container() && !has_engine) {

@@ -33,7 +33,17 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// A row of a Markdown table: name, size, frames, cold, per frame, warm, changed, floor, counting, memory before, at most, after.
+    /// The head of the Markdown table that [`Measured::row`] is a row of.
+    pub const HEAD: &str = "\
+        | fold of | size | frames | cold | per frame | warm | one file changed | floor | ratio | only counting | memory before | at most | after |\n\
+        |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|";
+
+    /// How many times as long as the floor the fold took; `None` where there is no floor.
+    pub fn ratio(&self) -> Option<f64> {
+        (self.floor_seconds > 0.0).then(|| self.cold_seconds / self.floor_seconds)
+    }
+
+    /// A row of a Markdown table, below [`Measured::HEAD`].
     pub fn row(&self) -> String {
         let time = |seconds: f64| match seconds {
             0.0 => "–".to_owned(),
@@ -41,7 +51,7 @@ impl Measured {
         };
         let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
         format!(
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             self.name,
             self.size,
             self.frames,
@@ -50,6 +60,7 @@ impl Measured {
             time(self.warm_seconds),
             self.changed_seconds.map_or_else(|| "–".to_owned(), time),
             time(self.floor_seconds),
+            self.ratio().map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}")),
             time(self.counting_seconds),
             mib(self.before_bytes),
             mib(self.peak_bytes),

@@ -46,6 +46,21 @@ pub(crate) fn with_short_form(
             let _ = writeln!(text, "| {what} | {} | {others} |", time(ours.median));
         }
     }
+    let over_containers =
+        [("parked", "the engine's calls alone, four at a time"), ("serving", "a recursive function on all cores")];
+    for (mode, floor) in over_containers {
+        let name = format!("fixture, wasm over container, {mode}");
+        if let Some(measured) = scales.iter().find(|scale| scale.name == name) {
+            let ratio = measured.ratio().map_or_else(String::new, |value| format!(" (ratio {})", ratio(value)));
+            let _ = writeln!(
+                text,
+                "| fold of {} nodes, cold, wasm over containers, {mode} | {} | {floor}: {}{ratio} |",
+                measured.size,
+                seconds(measured.cold_seconds),
+                seconds(measured.floor_seconds),
+            );
+        }
+    }
     if let Some(largest) = scales.iter().filter(|scale| scale.name == "files, wasm").max_by_key(|scale| scale.size) {
         let changed =
             largest.changed_seconds.map_or_else(String::new, |time| format!(", {} after one changed", seconds(time)));
