@@ -3,13 +3,11 @@
 use std::error::Error;
 
 use bollard::Docker;
-use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, ResourcesUlimits,
-};
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
+use manifold_runtime_docker::Isolation;
 use tokio::io::AsyncWriteExt;
 
 /// What a host would answer `file-count` about a file, so that it runs without one.
@@ -30,39 +28,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// # Errors
 /// What the engine answers, and when the guest does not do its work.
 pub async fn container_job(docker: &Docker, image: &str) -> Result<()> {
-    // What jobs get by default, for every namespace and limit takes the engine time.
-    let ulimit =
-        |name: &str, bound| ResourcesUlimits { name: Some(name.to_owned()), soft: Some(bound), hard: Some(bound) };
-    let strict = HostConfig {
-        security_opt: Some(vec!["no-new-privileges".to_owned()]),
-        cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
-        ulimits: Some(vec![ulimit("nofile", 1024), ulimit("core", 0), ulimit("msgqueue", 0)]),
-        log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
-        memory_swap: Some(256 << 20),
-        network_mode: Some("none".to_owned()),
-        readonly_rootfs: Some(true),
-        cap_drop: Some(vec!["ALL".to_owned()]),
-        memory: Some(256 << 20),
-        pids_limit: Some(128),
-        cpu_period: Some(100_000),
-        cpu_quota: Some(100_000),
-        tmpfs: Some([("/tmp".to_owned(), "size=64m".to_owned())].into()),
-        ipc_mode: Some("none".to_owned()),
-        ..HostConfig::default()
-    };
-    let body = ContainerCreateBody {
-        image: Some(image.to_owned()),
-        user: Some("65534:65534".to_owned()),
-        hostname: Some("manifold".to_owned()),
-        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
-        attach_stdin: Some(true),
-        attach_stdout: Some(true),
-        attach_stderr: Some(true),
-        open_stdin: Some(true),
-        stdin_once: Some(true),
-        host_config: Some(strict),
-        ..ContainerCreateBody::default()
-    };
+    // Hardened as jobs are, for every name space and limit takes the engine time.
+    let body = Isolation::default().job_container(image);
     let id = docker.create_container(None, body).await?.id;
     let options = AttachContainerOptionsBuilder::new().stream(true).stdin(true).stdout(true).stderr(true).build();
     let mut attached = docker.attach_container(&id, Some(options)).await?;

@@ -20,6 +20,16 @@ pub(crate) struct Spec {
     pub(crate) hosted: Option<Module>,
 }
 
+impl Isolation {
+    /// What the engine is told for the container of one job, for those who measure what the engine alone takes for it. Its type is
+    /// bollard's and goes with that, so it is no part of the stable interface.
+    #[doc(hidden)]
+    pub fn job_container(&self, image: &str) -> ContainerCreateBody {
+        let memory_bytes = self.memory_bytes;
+        Spec { image: image.into(), memory_bytes, isolation: Arc::new(self.clone()), hosted: None }.body(None)
+    }
+}
+
 impl Spec {
     /// A container for one job, which speaks over its standard streams.
     pub(crate) fn for_one_job(&self) -> Box<ContainerCreateBody> {
