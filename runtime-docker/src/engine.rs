@@ -522,18 +522,9 @@ impl Container {
             .await
     }
 
-    /// Removes it once it has ended, in the background. To kill one that is about to end would have the engine start a process for
-    /// nothing. What is answered ends when the container is gone, or stays for now.
-    pub(crate) fn retire(self) -> JoinHandle<()> {
-        self.leave(LAST_BREATH)
-    }
-
-    /// Kills and removes it, in the background. What is answered ends when the container is gone, or stays for now.
-    pub(crate) fn remove(self) -> JoinHandle<()> {
-        self.leave(Duration::ZERO)
-    }
-
-    fn leave(mut self, patience: Duration) -> JoinHandle<()> {
+    /// Removes it in the background, and kills it if it has not ended within `patience`: to kill one that is about to end would have
+    /// the engine start a process for nothing. What is answered ends when the container is gone, or stays for now.
+    pub(crate) fn remove(mut self, patience: Duration) -> JoinHandle<()> {
         self.is_leaving = true;
         self.shared.dispose(std::mem::take(&mut self.name), patience)
     }

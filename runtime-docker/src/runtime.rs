@@ -315,13 +315,14 @@ impl State {
         let end = converse(&mut wire, session, memory).await;
         // A guest that has named its outcome has nothing left to do but to end.
         let is_ending = matches!(end, End::Settled) && session.has_outcome();
+        let patience = if is_ending { LAST_BREATH } else { Duration::ZERO };
         let came_of_it = match end {
             End::Settled => Attempt::Done(session.finish(Ok(()))),
             End::Stopped(error) => Attempt::Done(session.finish(Err(error))),
             End::Silence { half, unanswered } => self.silence(spec, session, &container, half, unanswered).await,
         };
         drop(wire);
-        let gone = if is_ending { container.retire() } else { container.remove() };
+        let gone = container.remove(patience);
         if self.mode == Mode::Fresh {
             let _ = gone.await;
         }
