@@ -151,19 +151,20 @@ fn remove_leftovers() {
     }
 }
 
-/// Ends the helpers that an engine has left: one that was killed while a container was started does not know of its shim any more.
-fn end_shims(directory: &Path) {
-    let address = directory.join("exec/containerd/containerd.sock");
+/// Ends the helpers that an engine has left: one that was killed while a container was started does not know of its shim any more, nor
+/// of what the shim had started.
+fn end_helpers(directory: &Path) {
+    let own = directory.join("exec");
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let words = fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
-        if words.split('\0').any(|word| Path::new(word) == address) {
+        if words.split('\0').any(|word| Path::new(word).starts_with(&own)) {
             let _ = Command::new("kill").arg("-KILL").arg(process.file_name()).status();
         }
     }
 }
 
 fn remove(directory: &Path) {
-    end_shims(directory);
+    end_helpers(directory);
     // What the engine mounted there first, the inner ones before the outer ones.
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let inside = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new);
