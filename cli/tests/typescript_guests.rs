@@ -198,7 +198,7 @@ async fn a_module_is_a_tree_whose_files_import_each_other_and_nothing_else() {
     limits.module_bytes = 1000;
     let small = Guests::with(V8Runtime::new().unwrap(), limits);
     let error = small.run(&format!("export default () => '{}';", "x".repeat(1000))).await.unwrap_err();
-    assert!(matches!(error.breached_limit(), Some(Limit::Module { bytes: 1000 })), "{error}");
+    assert!(matches!(error.breached_limit(), Some(Limit::Module { bytes: 1000, .. })), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

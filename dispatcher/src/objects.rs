@@ -40,7 +40,7 @@ impl Objects {
     }
 
     pub(crate) fn tree(&self, id: ObjectId) -> Result<Tree> {
-        Ok(Tree::decode(&self.of_kind(id, ObjectKind::Tree)?)?)
+        Tree::decode_as_git_reads(&self.of_kind(id, ObjectKind::Tree)?).map_err(|problem| Error::bad_tree(id, problem))
     }
 
     /// Fails unless `id` is there and is of `expected` kind.

@@ -85,7 +85,7 @@ async fn the_key_never_depends_on_a_name() {
     let show = fixture.image("show");
     let std = std(
         &fixture,
-        &[("show", &show), ("alias", "/cas/std/show"), ("bound", &curry(&fixture, "/cas/std/show", &[]))],
+        &[("show", &show), ("alias", "/cas/std/show\n"), ("bound", &curry(&fixture, " /cas/std/show\r\n", &[]))],
     );
     let by_id = run(&fixture, &show, &[("x", "1")], Some(std)).await.unwrap();
     for name in ["/cas/std/show", "/cas/std/alias", "/cas/std/bound"] {
@@ -183,7 +183,7 @@ async fn what_is_no_image_is_an_error_that_says_why() {
         ("/cas/std/x", None, "`std` is empty"),
         ("/cas/std/x", Some(std), "there are: there"),
         (&"a".repeat(64), None, "SHA-256"),
-        (" 4b825dc642cb6eb9a060e54bf8d69288fbee4904", None, "expected"),
+        ("\u{a0}4b825dc642cb6eb9a060e54bf8d69288fbee4904", None, "expected"),
     ] {
         let problem = problem(run(&fixture, image, &[], std).await).to_string();
         assert!(problem.contains(words), "{image}: {problem:?} does not contain {words:?}");

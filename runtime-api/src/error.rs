@@ -138,6 +138,11 @@ impl Error {
         Self::new(Reason::MissingObject { id })
     }
 
+    /// The tree `id` is one that git refuses.
+    pub fn bad_tree(id: ObjectId, problem: TreeError) -> Self {
+        Self::new(Reason::BadTree { id: Some(id), problem })
+    }
+
     /// The same error, because of `cause`. An error that has a cause already keeps it.
     #[must_use]
     pub fn caused_by(self, cause: Self) -> Self {
@@ -255,7 +260,7 @@ impl std::error::Error for Error {
 
 impl From<TreeError> for Error {
     fn from(error: TreeError) -> Self {
-        Self::new(Reason::BadTree(error))
+        Self::new(Reason::BadTree { id: None, problem: error })
     }
 }
 

@@ -91,11 +91,12 @@ const STD_PREFIX: &str = "/cas/std/";
 const DOCKER_PREFIX: &str = "docker://";
 
 impl ImageRef {
-    /// Reads a reference. Nothing around it is trimmed.
+    /// Reads a reference. White space around it ([`char::is_ascii_whitespace`]) is trimmed: `echo` writes some.
     ///
     /// # Errors
     /// [`ImageProblem::Syntax`] or [`ImageProblem::Sha256`].
     pub fn parse(text: &str) -> Result<Self, ImageProblem> {
+        let text = text.trim_ascii();
         if let Some(name) = text.strip_prefix(STD_PREFIX) {
             let plain = !name.is_empty() && !name.contains('/');
             return if plain { Ok(Self::Std(name.to_owned())) } else { Err(ImageProblem::Syntax) };
@@ -161,7 +162,7 @@ pub enum HostRef {
 }
 
 impl HostRef {
-    /// Reads a marker. Nothing around it is trimmed.
+    /// Reads a marker. White space around it is trimmed, as in [`ImageRef::parse`].
     ///
     /// # Errors
     /// [`ImageProblem::Syntax`] or [`ImageProblem::Sha256`].
@@ -242,7 +243,7 @@ pub struct RuntimeNode {
 
 /// An image with arguments bound to it: the tree `{".caos-curry": blob, "base": blob(image reference), "args": tree}`.
 ///
-/// Bound arguments come under the call's own, which win.
+/// Bound arguments come under the call's own, which win. The marker holds `1`; when it is read, anything will do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CurryNode {
     /// The image reference that the arguments are bound to, as text.
@@ -311,7 +312,8 @@ impl CurryNode {
     /// [`TreeError::NullId`] when the arguments have the null id.
     pub fn encode(&self) -> Result<EncodedNode, TreeError> {
         let args = TreeEntry::new("args", EntryMode::Tree, self.args);
-        let texts = [(CURRY_MARKER.to_owned(), Bytes::new()), ("base".to_owned(), self.base.clone().into())];
+        let texts =
+            [(CURRY_MARKER.to_owned(), Bytes::from_static(b"1")), ("base".to_owned(), self.base.clone().into())];
         EncodedNode::new(texts, [args])
     }
 }

@@ -50,10 +50,30 @@ pub enum Limit {
         bytes: u64,
     },
     /// A module, in bytes.
-    #[error("module of {bytes} bytes")]
+    #[error("module of {found} bytes, where {bytes} are allowed")]
     Module {
         /// The bound.
         bytes: u64,
+        /// What it has; where it is a tree, as far as that was read.
+        found: u64,
+    },
+    /// The call stack of the transpiler, which the nesting of a module's code uses up.
+    #[error("call stack of {bytes} bytes for transpiling")]
+    TranspilerStack {
+        /// The bound.
+        bytes: u64,
+    },
+    /// The memory of the transpiler.
+    #[error("memory of {bytes} bytes for transpiling")]
+    TranspilerMemory {
+        /// The bound.
+        bytes: u64,
+    },
+    /// The time that transpiling a file takes.
+    #[error("time of {time:?} for transpiling")]
+    TranspilerTime {
+        /// The bound.
+        time: Duration,
     },
     /// What one frame computes, in its runtime's units.
     #[error("fuel of {units} units")]
@@ -130,6 +150,12 @@ pub enum Reason {
         /// The engine's description.
         trap: String,
     },
+    /// The guest ended itself with a status that stands for a failure.
+    #[error("the guest exited with status {status}")]
+    Exited {
+        /// The status.
+        status: i64,
+    },
     /// The guest returned without naming an outcome.
     #[error("the guest returned without calling `out`")]
     NoOutcome,
@@ -160,8 +186,13 @@ pub enum Reason {
         problem: ImageProblem,
     },
     /// A tree that git refuses.
-    #[error("a tree is refused: {0}")]
-    BadTree(TreeError),
+    #[error("{} is refused: {problem}", id.map_or("a tree".to_owned(), |id| format!("tree {id}")))]
+    BadTree {
+        /// The tree's id, where it has one.
+        id: Option<ObjectId>,
+        /// Why.
+        problem: TreeError,
+    },
     /// An object that was expected to be a blob, or a tree, is not.
     #[error("object {id} is a {found}, not a {expected}")]
     WrongKind {
@@ -223,12 +254,13 @@ impl Reason {
         match self {
             Self::GuestFailed { .. }
             | Self::Trapped { .. }
+            | Self::Exited { .. }
             | Self::NoOutcome
             | Self::OutcomeTwice
             | Self::AbiViolation { .. }
             | Self::BadModule { .. }
             | Self::NestedRunFailed => ErrorKind::Guest,
-            Self::BadImage { .. } | Self::BadTree(_) | Self::WrongKind { .. } | Self::Cycle { .. } => {
+            Self::BadImage { .. } | Self::BadTree { .. } | Self::WrongKind { .. } | Self::Cycle { .. } => {
                 ErrorKind::Request
             }
             Self::LimitBreached(_) => ErrorKind::Limit,
@@ -244,9 +276,12 @@ impl Reason {
             Self::RuntimeFailed { status, .. } | Self::StoreFailed { status, .. } => *status,
             Self::Cancelled
             | Self::Panicked { .. }
-            | Self::LimitBreached(Limit::ComputeTime { .. } | Limit::Deadline { .. } | Limit::TotalMemory { .. }) => {
-                Status::Transient
-            }
+            | Self::LimitBreached(
+                Limit::ComputeTime { .. }
+                | Limit::Deadline { .. }
+                | Limit::TotalMemory { .. }
+                | Limit::TranspilerTime { .. },
+            ) => Status::Transient,
             _ => Status::Permanent,
         }
     }

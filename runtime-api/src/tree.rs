@@ -42,9 +42,32 @@ impl EntryMode {
         }
     }
 
-    /// Parses git's own spelling, and no other: `040000` is refused as git refuses it in a tree.
+    /// Parses a mode as git writes it, in a tree (`40000`) or for people (`040000`).
     pub fn parse(text: &str) -> Option<Self> {
+        let text = if text == "040000" { "40000" } else { text };
         Self::ALL.into_iter().find(|mode| mode.as_str() == text)
+    }
+
+    /// Git's own spelling in a tree, and no other.
+    fn parse_strict(spelling: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.as_str().as_bytes() == spelling)
+    }
+
+    /// What git takes for a mode that it wrote in old times (`100664`, `040000`): the type of the file, and whether the owner may
+    /// execute it. This is `canon_mode` of git's `cache.h`, but for types that there never were.
+    fn parse_as_git_reads(spelling: &[u8]) -> Option<Self> {
+        const TYPE: u32 = 0o170_000;
+        const OWNER_EXECUTES: u32 = 0o100;
+        let mode = std::str::from_utf8(spelling).ok().and_then(|text| u32::from_str_radix(text, 8).ok())?;
+        match mode & TYPE {
+            _ if mode > TYPE | 0o7777 => None,
+            0o040_000 => Some(Self::Tree),
+            0o100_000 if mode & OWNER_EXECUTES != 0 => Some(Self::Executable),
+            0o100_000 => Some(Self::Blob),
+            0o120_000 => Some(Self::Symlink),
+            0o160_000 => Some(Self::Commit),
+            _ => None,
+        }
     }
 
     /// The plain mode for an object of `kind`: `100644` or `40000`.
@@ -187,6 +210,23 @@ impl Tree {
     /// # Errors
     /// [`TreeError`], which names the first entry at fault.
     pub fn decode(bytes: &[u8]) -> Result<Self, TreeError> {
+        Self::decode_with(bytes, EntryMode::parse_strict)
+    }
+
+    /// Reads a tree of an existing repository. Modes that git itself only reads for old times' sake (`100664`, `040000`) count
+    /// as what git takes them for; everything else is as strict as [`Tree::decode`].
+    ///
+    /// The id of the tree stays that of `bytes`, which [`Tree::encode`] may not give back.
+    ///
+    /// # Errors
+    /// [`TreeError`], which names the first entry at fault.
+    pub fn decode_as_git_reads(bytes: &[u8]) -> Result<Self, TreeError> {
+        Self::decode_with(bytes, |spelling| {
+            EntryMode::parse_strict(spelling).or_else(|| EntryMode::parse_as_git_reads(spelling))
+        })
+    }
+
+    fn decode_with(bytes: &[u8], parse: impl Fn(&[u8]) -> Option<EntryMode>) -> Result<Self, TreeError> {
         let mut entries = Vec::with_capacity(bytes.len() / 48);
         let mut start = 0;
         for entry in gix_object::TreeRefIter::from_bytes(bytes, gix_hash::Kind::Sha1) {
@@ -194,9 +234,8 @@ impl Tree {
                 .map_err(|_| TreeError::Malformed { problem: "an entry is cut short, or its mode is not octal" })?;
             // The library reads the mode as a number. Git wants it spelled in one way.
             let spelling = bytes[start..].split(|byte| *byte == b' ').next().unwrap_or_default();
-            let mode = EntryMode::ALL.into_iter().find(|mode| mode.as_str().as_bytes() == spelling);
-            let mode =
-                mode.ok_or_else(|| TreeError::Mode { name: entry.filename.to_owned(), mode: BString::from(spelling) })?;
+            let mode = parse(spelling)
+                .ok_or_else(|| TreeError::Mode { name: entry.filename.to_owned(), mode: BString::from(spelling) })?;
             start += spelling.len() + entry.filename.len() + 2 + entry.oid.as_bytes().len();
             entries.push(TreeEntry::new(entry.filename, mode, ObjectId::from_gix(entry.oid)));
         }

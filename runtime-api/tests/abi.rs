@@ -80,6 +80,42 @@ async fn trees_are_taken_in_any_order_and_come_back_in_gits() {
 }
 
 #[tokio::test]
+async fn the_mode_of_a_directory_may_be_spelled_as_git_shows_it() {
+    let talk = Talk::begin();
+    let mut stored = Vec::new();
+    for mode in ["40000", "040000"] {
+        let entries = json!([{"name": "d", "mode": mode, "hash": EMPTY_TREE}]);
+        stored.push(talk.ask(json!({"op": "put_tree", "entries": entries})).await);
+    }
+    assert_eq!(stored[0], stored[1]);
+    let answer = talk.ask(json!({"op": "tree", "hash": stored[1]["hash"]})).await;
+    assert_eq!(answer["entries"][0]["mode"], "40000");
+}
+
+#[tokio::test]
+async fn a_guest_that_stops_without_a_word_is_quoted_from_its_log() {
+    let trapped = |trap: &str| Error::new(Reason::Trapped { trap: trap.to_owned() });
+    let talk = Talk::begin();
+    talk.ask(json!({"op": "log", "msg": "x".repeat(2000)})).await;
+    talk.ask(json!({"op": "get", "hash": HELLO})).await;
+    talk.ask(json!({"op": "log", "msg": "panicked at the end"})).await;
+    let error = talk.session.finish(Err(trapped("unreachable"))).unwrap_err();
+    let chain: Vec<_> = error.chain().map(ToString::to_string).collect();
+    assert_eq!(chain.len(), 3, "{error:?}");
+    assert!(chain[0].contains("unreachable"), "{chain:?}");
+    assert!(chain[1].starts_with("it logged last: x") && chain[1].ends_with("x\npanicked at the end"), "{chain:?}");
+    assert!(chain[1].len() < 1100, "{chain:?}");
+    assert!(chain[2].contains("not in the store"), "{chain:?}");
+
+    // Who has said why is not quoted.
+    let talk = Talk::begin();
+    talk.ask(json!({"op": "log", "msg": "a line"})).await;
+    talk.ask(json!({"op": "fail", "message": "its own words"})).await;
+    let error = talk.session.finish(Ok(())).unwrap_err();
+    assert_eq!(error.chain().count(), 1, "{error:?}");
+}
+
+#[tokio::test]
 async fn a_failed_operation_is_answered_and_the_guest_goes_on() {
     let wrong = [
         (json!({"op": "sing"}), "no such operation"),
@@ -88,7 +124,7 @@ async fn a_failed_operation_is_answered_and_the_guest_goes_on() {
         (json!({"op": "get", "hash": HELLO}), "not in the store"),
         (json!({"op": "put_blob", "bytes_b64": "=="}), "not base64"),
         (json!({"op": "put_tree", "entries": [{"name": "a", "hash": HELLO}]}), "neither `mode` nor `kind`"),
-        (json!({"op": "put_tree", "entries": [{"name": "a", "mode": "040000", "hash": HELLO}]}), "none of git's"),
+        (json!({"op": "put_tree", "entries": [{"name": "a", "mode": "100664", "hash": HELLO}]}), "none of git's"),
         (json!({"op": "put_tree", "entries": [{"name": "a/b", "kind": "blob", "hash": HELLO}]}), "slash"),
         (json!({"op": "run", "image": "same"}), "`args` is missing"),
         (json!({"op": "out", "kind": "twig", "hash": HELLO}), "not \"blob\" or \"tree\""),

@@ -323,6 +323,37 @@ fn malformed_trees_are_refused_as_git_refuses_them() {
     }
 }
 
+/// Trees that git wrote once, and reads as `ls-tree` shows.
+#[test]
+fn modes_of_old_times_are_read_as_git_reads_them() {
+    let git = Git::new();
+    let (blob, tree) = (empty_blob(), ObjectId::empty_tree());
+    for (mode, id) in [
+        ("100664", blob),
+        ("100600", blob),
+        ("100775", blob),
+        ("0100644", blob),
+        ("040000", tree),
+        ("40755", tree),
+        ("120777", blob),
+        ("160000", blob),
+    ] {
+        let encoded = encode(&[(mode, b"a", id)]);
+        let read = Tree::decode_as_git_reads(&encoded).unwrap();
+        let written = git.run(&["hash-object", "-w", "--literally", "-t", "tree", "--stdin"], &encoded).unwrap();
+        let shown = git.run(&["ls-tree", written.trim()], b"").unwrap();
+        let expected = format!("{:0>6} {} {id}\ta", read.entries()[0].mode, read.entries()[0].mode.kind_str());
+        assert_eq!(shown.trim(), expected, "{mode}");
+    }
+    for mode in ["", "644", "10644", "060644", "10064x", "1100644"] {
+        let refused = Tree::decode_as_git_reads(&encode(&[(mode, b"a", blob)]));
+        assert!(refused.is_err(), "{mode}: {refused:?}");
+    }
+    // In everything else it is as strict.
+    let wrong = encode(&[("100664", b".git", blob)]);
+    assert!(matches!(Tree::decode_as_git_reads(&wrong), Err(TreeError::Name { .. })));
+}
+
 #[test]
 fn what_a_tree_holds_passes_fsck_with_everything_that_git_allows() {
     let git = Git::new();

@@ -265,7 +265,8 @@ impl Archive<'_> {
     }
 
     fn charge(&mut self, bytes: u64) -> Result<()> {
-        self.left = self.left.checked_sub(bytes).ok_or(Limit::Module { bytes: self.bound })?;
+        let found = self.bound.saturating_sub(self.left).saturating_add(bytes);
+        self.left = self.left.checked_sub(bytes).ok_or(Limit::Module { bytes: self.bound, found })?;
         Ok(())
     }
 

@@ -394,7 +394,7 @@ fn lost(problem: &str) -> Attempt {
 fn reference(module: ObjectId, text: &[u8]) -> Result<String> {
     let bad = |problem: String| Error::new(Reason::BadModule { module, problem });
     let text = text.to_str().map_err(|_| bad("it is no text".to_owned()))?;
-    match ImageRef::parse(text.trim_end()) {
+    match ImageRef::parse(text) {
         Ok(ImageRef::Docker(container)) if container.is_by_digest() => Ok(container.as_str().to_owned()),
         _ => Err(bad("a module that is a blob is the text docker://<digest>".to_owned())),
     }

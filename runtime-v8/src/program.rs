@@ -205,8 +205,9 @@ async fn read_text(
 }
 
 fn charge(bytes: usize, left: &mut u64, limits: &Limits) -> Result<()> {
-    let breach = Limit::Module { bytes: limits.module_bytes };
-    *left = left.checked_sub(bytes as u64).ok_or(breach)?;
+    let bytes = bytes as u64;
+    let found = limits.module_bytes.saturating_sub(*left).saturating_add(bytes);
+    *left = left.checked_sub(bytes).ok_or(Limit::Module { bytes: limits.module_bytes, found })?;
     Ok(())
 }
 

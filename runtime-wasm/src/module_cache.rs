@@ -48,7 +48,7 @@ impl ModuleCache {
         }
         let code = host.get(module).await?;
         if code.len() as u64 > limits.module_bytes {
-            return Err(Limit::Module { bytes: limits.module_bytes }.into());
+            return Err(Limit::Module { bytes: limits.module_bytes, found: code.len() as u64 }.into());
         }
         let cache = Arc::clone(&self.compiled);
         let engines = Arc::clone(&self.engines);

@@ -172,7 +172,9 @@ fn look_at_everything(
 /// Whether an object is there and is what its id says; a tree has to be one that git takes.
 fn is_sound<T: ReadableTable<format::Bytes, format::Bytes>>(tables: &Tables<T>, id: ObjectId) -> Result<bool, Trouble> {
     match tables.object(id) {
-        Ok(Some((object, _))) => Ok(object.kind == ObjectKind::Blob || Tree::decode(&object.content).is_ok()),
+        Ok(Some((object, _))) => {
+            Ok(object.kind == ObjectKind::Blob || Tree::decode_as_git_reads(&object.content).is_ok())
+        }
         Ok(None) | Err(Trouble::Value(..)) => Ok(false),
         Err(trouble) => Err(trouble),
     }

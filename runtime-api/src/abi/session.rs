@@ -20,7 +20,8 @@ use crate::tree::{Tree, TreeEntry};
 /// - `fail`, a breached limit, and a request that is not JSON end the job: [`Session::has_ended`] is true from then on, and the backend stops
 ///   the guest.
 /// - Any other operation that fails is answered with the error, and the guest goes on. If the job fails later, the last such
-///   error is given as the cause, so that a guest's panic does not hide why.
+///   error is given as the cause, so that a guest's panic does not hide why. A guest that traps, exits or names no outcome has the
+///   end of its log between, up to 1 KiB.
 pub struct Session {
     job: Job,
     host: Arc<dyn Host>,
@@ -33,8 +34,24 @@ struct State {
     verdict: Option<Error>,
     last_error: Option<Error>,
     log_bytes_left: u64,
+    /// The end of what the guest has logged.
+    last_words: String,
     /// Whether it was said that the rest is dropped.
     log_closed: bool,
+}
+
+/// How much of a guest's log an error may quote, in bytes.
+const LAST_WORDS: usize = 1024;
+
+impl State {
+    fn keep_words(&mut self, message: &str) {
+        if !self.last_words.is_empty() {
+            self.last_words.push('\n');
+        }
+        self.last_words.push_str(message);
+        let excess = self.last_words.len().saturating_sub(LAST_WORDS);
+        self.last_words.drain(..self.last_words.ceil_char_boundary(excess));
+    }
 }
 
 /// How a guest writes its requests and reads its responses.
@@ -173,6 +190,7 @@ impl Session {
             let left = state.log_bytes_left;
             let kept = message.floor_char_boundary(left.try_into().unwrap_or(usize::MAX));
             let fits = kept == message.len() && left > 0;
+            state.keep_words(&message[..kept]);
             // An empty line takes room, too.
             state.log_bytes_left = left.saturating_sub((kept as u64).max(1));
             state.log_closed = !fits;
@@ -207,10 +225,18 @@ impl Session {
             (None, Err(error)) => Err(error),
             (None, Ok(())) => state.outcome.ok_or_else(|| Error::new(Reason::NoOutcome)),
         };
-        match state.last_error {
-            Some(cause) => result.map_err(|error| error.caused_by(cause)),
-            None => result,
-        }
+        result.map_err(|error| {
+            // A guest that stops without a word has often said why in its log.
+            let speechless =
+                matches!(error.reason(), Reason::Trapped { .. } | Reason::Exited { .. } | Reason::NoOutcome);
+            let words = Some(state.last_words).filter(|words| speechless && !words.is_empty());
+            let words = words.map(|words| Error::guest_failed(format!("it logged last: {words}")));
+            match (words, state.last_error) {
+                (Some(words), Some(cause)) => error.caused_by(words.caused_by(cause)),
+                (None, Some(cause)) | (Some(cause), None) => error.caused_by(cause),
+                (None, None) => error,
+            }
+        })
     }
 
     async fn get(&self, id: ObjectId) -> Result<Answer> {
