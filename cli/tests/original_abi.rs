@@ -1,5 +1,8 @@
 //! A guest compiled for the original ABI runs unchanged: std, `wasm32-wasip1`, JSON by hand, no SDK.
 
+#[path = "original_abi/wasi.rs"]
+mod wasi;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 

@@ -36,7 +36,8 @@ pub(crate) struct Target {
 
 /// The engines of both [`Placement`]s.
 struct Pair {
-    pool: Engine,
+    /// `None` where this machine has no address space for it.
+    pool: Option<Engine>,
     heap: Engine,
 }
 
@@ -55,7 +56,8 @@ impl Engines {
         Ok(Self { plain, metered: OnceLock::new(), pool_size, max_table_elements })
     }
 
-    pub(crate) fn get(&self, target: Target) -> Result<&Engine> {
+    /// The engine for `target`; `None` where there is no pool.
+    pub(crate) fn get(&self, target: Target) -> Result<Option<&Engine>> {
         let pair = if target.metered {
             let metered = self.metered.get_or_init(|| Pair::new(self.pool_size, self.max_table_elements, true));
             metered.as_ref().map_err(Error::clone)?
@@ -63,16 +65,22 @@ impl Engines {
             &self.plain
         };
         Ok(match target.placement {
-            Placement::Pool => &pair.pool,
-            Placement::Heap => &pair.heap,
+            Placement::Pool => pair.pool.as_ref(),
+            Placement::Heap => Some(&pair.heap),
         })
+    }
+
+    /// Whether instances live in a pool, as far as it has slots.
+    pub(crate) fn have_pool(&self) -> bool {
+        self.plain.pool.is_some()
     }
 
     pub(crate) fn increment_epochs(&self) {
         let metered = self.metered.get().and_then(|pair| pair.as_ref().ok());
         for pair in [Some(&self.plain), metered].into_iter().flatten() {
-            pair.pool.increment_epoch();
-            pair.heap.increment_epoch();
+            for engine in pair.pool.iter().chain([&pair.heap]) {
+                engine.increment_epoch();
+            }
         }
     }
 }
@@ -108,7 +116,17 @@ impl Pair {
         #[cfg(target_os = "linux")]
         crate::stacks::use_guard_regions(&mut heap, FIBER_STACK);
 
-        Ok(Self { pool: engine(&pooled)?, heap: engine(&heap)? })
+        let heap = engine(&heap)?;
+        let pool = match engine(&pooled) {
+            Ok(pool) => Some(pool),
+            // A pool is address space for all of its slots: terabytes, which `ulimit -v`, small address spaces and some sandboxes
+            // do not give.
+            Err(error) => {
+                tracing::warn!("{error}; wasm guests run without a pool, which takes each some 20 µs more");
+                None
+            }
+        };
+        Ok(Self { pool, heap })
     }
 }
 
@@ -131,4 +149,4 @@ fn deterministic() -> Config {
 
 /// The settings that decide results, for the host image.
 pub(crate) const DETERMINISM: [(&str, &str); 4] =
-    [("nan", "canonical"), ("relaxed-simd", "deterministic"), ("threads", "off"), ("wasi", "deterministic-stubs-1")];
+    [("nan", "canonical"), ("relaxed-simd", "deterministic"), ("threads", "off"), ("wasi", "deterministic-stubs-2")];

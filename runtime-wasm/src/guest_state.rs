@@ -23,6 +23,10 @@ pub(crate) struct GuestState {
     fuel: Option<u64>,
     /// Elements of all tables together.
     table_elements: u64,
+    /// How much time has passed on the guest's clocks, in nanoseconds.
+    pub(crate) clock: u64,
+    /// What standard output and error hold of a line that has not ended.
+    pub(crate) written: [Vec<u8>; 2],
     /// How much more text of standard output and error is passed on. The rest would be dropped from the log anyway.
     pub(crate) log_bytes_left: u64,
 }
@@ -39,7 +43,28 @@ impl GuestState {
             response: Vec::new(),
             memory_bytes: 0,
             table_elements: 0,
+            clock: 0,
+            written: [Vec::new(), Vec::new()],
             log_bytes_left: limits.log_bytes.saturating_add(1),
+        }
+    }
+}
+
+impl GuestState {
+    /// Passes on the lines of standard output and error that have ended; at the end, what is left, too.
+    pub(crate) fn log_written(&mut self, is_end: bool) {
+        for text in &mut self.written {
+            let whole = match text.iter().rposition(|byte| *byte == b'\n') {
+                Some(last) => last + 1,
+                None => 0,
+            };
+            let whole = if is_end { text.len() } else { whole };
+            let rest = text.split_off(whole);
+            let lines = std::mem::replace(text, rest);
+            if !lines.is_empty() {
+                let lines = String::from_utf8_lossy(&lines);
+                self.mailbox.log(lines.strip_suffix('\n').unwrap_or(&lines).to_owned());
+            }
         }
     }
 }

@@ -69,6 +69,7 @@ async fn guest(compiled: &Compiled, state: GuestState) -> wasmtime::Result<()> {
     let mut store = Store::new(compiled.instance.module().engine(), state);
     guest_state::limit(&mut store)?;
     let end = run_exports(compiled, &mut store).await;
+    store.data_mut().log_written(true);
     match &end {
         Err(stop) if matches!(stop.downcast_ref(), Some(Trap::OutOfFuel)) => {
             guest_state::charge_fuel(&mut store)?;

@@ -35,6 +35,10 @@ impl ModuleCache {
         Self { engines, compiled: Arc::new(Cache::new(KEPT)) }
     }
 
+    pub(crate) fn engines(&self) -> &Engines {
+        &self.engines
+    }
+
     pub(crate) async fn get(
         &self,
         module: ObjectId,
@@ -74,8 +78,12 @@ impl ModuleCache {
 }
 
 fn compile(engines: &Engines, target: Target, id: ObjectId, code: &[u8]) -> Result<Compiled> {
-    let engine = engines.get(target)?;
+    let no_pool = || Error::runtime("there is no pool on this machine");
+    let engine = engines.get(target)?.ok_or_else(no_pool)?;
     let bad = |problem: String| Error::new(Reason::BadModule { module: id, problem });
+    if let Some(found) = what_else(code) {
+        return Err(bad(found.to_owned()));
+    }
     Module::validate(engine, code).map_err(|error| bad(format!("{error:#}")))?;
     let module = Module::from_binary(engine, code).map_err(|error| {
         let problem = format!("module {id} cannot be compiled: {error:#}");
@@ -102,4 +110,40 @@ fn compile(engines: &Engines, target: Target, id: ObjectId, code: &[u8]) -> Resu
     linked.map_err(|error| Error::runtime(format!("the host functions cannot be linked: {error:#}")))?;
     let instance = linker.instantiate_pre(&module).map_err(|error| bad(format!("{error:#}")))?;
     Ok(Compiled { instance, entry: run, initialize })
+}
+
+/// What `code` is, if it is no core module: the usual mistakes, each with the way out. The first bytes are those of the
+/// [WebAssembly binary format](https://webassembly.github.io/spec/core/binary/modules.html#binary-module).
+fn what_else(code: &[u8]) -> Option<&'static str> {
+    const MAGIC: &[u8] = b"\0asm";
+    const CORE: &[u8] = &[1, 0, 0, 0];
+    const COMPONENT_LAYER: &[u8] = &[1, 0];
+    if let Some(version) = code.strip_prefix(MAGIC) {
+        return match (version.get(..4), version.get(2..4)) {
+            (Some(CORE), _) => None,
+            (_, Some(COMPONENT_LAYER)) => Some(
+                "it is a WebAssembly component; build it as a core module, for wasm32-unknown-unknown or wasm32-wasip1",
+            ),
+            (None, _) => Some("it is a WebAssembly module that is cut short"),
+            _ => Some("it is a WebAssembly module of another version than 1"),
+        };
+    }
+    let text = || std::str::from_utf8(code).ok().map(str::trim_start);
+    Some(match code {
+        [] => "it is empty; expected a WebAssembly module",
+        [0x1f, 0x8b, ..] => "it is compressed with gzip; decompress it first",
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => "it is compressed with zstd; decompress it first",
+        [0x7f, b'E', b'L', b'F', ..] => {
+            "it is a program for this machine (ELF); build it for wasm32-unknown-unknown or wasm32-wasip1"
+        }
+        _ if text()
+            .is_some_and(|text| text.starts_with("(module") || text.starts_with(";;") || text.starts_with("(;")) =>
+        {
+            "it is WebAssembly as text (wat); make it binary first, with `wat2wasm` or `wasm-tools parse`"
+        }
+        _ if text().is_some_and(|text| text.starts_with("(component")) => {
+            "it is a WebAssembly component as text; build it as a core module, for wasm32-unknown-unknown or wasm32-wasip1"
+        }
+        _ => "it is no WebAssembly module: it does not begin with `\\0asm`",
+    })
 }

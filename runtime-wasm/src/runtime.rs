@@ -46,6 +46,12 @@ impl WasmRuntime {
         WasmRuntimeBuilder { pool_size: POOL_SIZE, max_table_elements }
     }
 
+    /// Whether guests live in a pool of instances. Where the machine does not give the address space for one (a bound on it, as by
+    /// `ulimit -v`, or a small one), every guest lives on the heap, which takes some microseconds more for each.
+    pub fn has_pool(&self) -> bool {
+        self.modules.engines().have_pool()
+    }
+
     /// The module, compiled for the pool if it fits it. A module that fits neither is bad.
     async fn compiled(
         &self,
@@ -54,6 +60,9 @@ impl WasmRuntime {
         limits: &Limits,
         host: &dyn Host,
     ) -> Result<(Arc<Compiled>, Placement)> {
+        if !self.modules.engines().have_pool() {
+            return Ok((self.compiled_for_heap(module, metered, limits, host).await?, Placement::Heap));
+        }
         let pool = Target { placement: Placement::Pool, metered };
         match self.modules.get(module.id, pool, limits, host).await {
             Ok(compiled) => Ok((compiled, Placement::Pool)),
@@ -88,10 +97,10 @@ impl WasmRuntimeBuilder {
         self
     }
 
-    /// Starts the runtime.
+    /// Starts the runtime. Where the pool's address space cannot be reserved there is no pool: [`WasmRuntime::has_pool`].
     ///
     /// # Errors
-    /// `RuntimeFailed` when wasmtime cannot start, for instance when the pool's address space cannot be reserved.
+    /// `RuntimeFailed` when wasmtime cannot start.
     pub fn build(self) -> Result<WasmRuntime> {
         let engines = Arc::new(Engines::new(self.pool_size, self.max_table_elements)?);
         let description = HostImage::new("wasmtime")

@@ -17,7 +17,7 @@ pub(crate) fn explain(end: wasmtime::Result<()>) -> Result<()> {
     if let Some(Exit(status)) = stop.downcast_ref::<Exit>() {
         return match status {
             0 => Ok(()),
-            _ => Err(Error::guest_failed(format!("the guest exited with status {status}"))),
+            _ => Err(Error::new(Reason::Exited { status: i64::from(*status) })),
         };
     }
     match stop.downcast_ref::<Trap>() {

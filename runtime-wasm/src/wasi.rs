@@ -1,8 +1,10 @@
 //! `wasi_snapshot_preview1` for guests whose toolchain needs it: nothing that tells time, place or chance.
 //!
-//! The clock stands at 0, random bytes are 0x42, there are no files, no environment and no arguments, standard input is
-//! empty, standard output and error go to the log, and `proc_exit` ends the job. Whatever else there is answers `ENOSYS`.
-//! Names and types follow the WASI preview 1 witx files.
+//! All clocks are one, which begins at a fixed time and advances by a fixed step whenever the guest reads it, so that whoever
+//! waits for a time to come sees it come. Random bytes are 0x42, there are no files, no environment and no arguments, standard
+//! input is empty, standard output and error go to the log, and `proc_exit` ends the job. `poll_oneoff` returns at once: every
+//! clock that it waits for has rung, and the time that it waited for has passed. Whatever else there is answers `ENOSYS`. Names
+//! and types follow the WASI preview 1 witx files, all 46 functions of it.
 
 use wasmtime::{Caller, Engine, FuncType, Linker, Val, ValType};
 
@@ -10,6 +12,13 @@ use crate::guest_state::GuestState;
 use crate::imports::slice;
 
 const MODULE: &str = "wasi_snapshot_preview1";
+
+/// Where the clock of the day begins: 2000-01-01, in nanoseconds since 1970.
+const BEGINNING: u64 = 946_684_800_000_000_000;
+/// Where every other clock begins, in nanoseconds. Some programs take 0 for a clock that is broken.
+const BEGINNING_OF_OTHERS: u64 = 1_000_000_000;
+/// By how much a reading advances the clock, in nanoseconds.
+const STEP: u64 = 1_000_000;
 
 const SUCCESS: u32 = 0;
 const BADF: u32 = 8;
@@ -34,12 +43,16 @@ pub(crate) fn link(linker: &mut Linker<GuestState>, engine: &Engine) -> wasmtime
     for get in ["args_get", "environ_get"] {
         linker.func_wrap(MODULE, get, |_: u32, _: u32| SUCCESS)?;
     }
-    linker.func_wrap(MODULE, "clock_time_get", |mut guest: Guest<'_>, _clock: u32, _precision: u64, time: u32| {
-        write(&mut guest, time, &0u64.to_le_bytes())
+    linker.func_wrap(MODULE, "clock_time_get", |mut guest: Guest<'_>, clock: u32, _precision: u64, time: u32| {
+        match read_clock(&mut guest, clock) {
+            Some(now) => write(&mut guest, time, &now.to_le_bytes()),
+            None => Ok(INVAL),
+        }
     })?;
-    linker.func_wrap(MODULE, "clock_res_get", |mut guest: Guest<'_>, _clock: u32, resolution: u32| {
-        write(&mut guest, resolution, &1_000_000_000u64.to_le_bytes())
+    linker.func_wrap(MODULE, "clock_res_get", |mut guest: Guest<'_>, clock: u32, resolution: u32| {
+        if clock <= LAST_CLOCK { write(&mut guest, resolution, &STEP.to_le_bytes()) } else { Ok(INVAL) }
     })?;
+    linker.func_wrap(MODULE, "poll_oneoff", poll_oneoff)?;
     linker.func_wrap(MODULE, "random_get", |mut guest: Guest<'_>, buffer: u32, length: u32| {
         slice(&mut guest, "random_get", buffer, length as usize)?.fill(0x42);
         wasmtime::Result::Ok(SUCCESS)
@@ -74,7 +87,7 @@ pub(crate) fn link(linker: &mut Linker<GuestState>, engine: &Engine) -> wasmtime
 }
 
 /// Functions of files, sockets and the like, with their parameters: `i` is an `i32`, `I` an `i64`.
-const NOT_THERE: [(&str, &str); 27] = [
+const NOT_THERE: [(&str, &str); 29] = [
     ("fd_advise", "iIIi"),
     ("fd_allocate", "iII"),
     ("fd_datasync", "i"),
@@ -99,10 +112,78 @@ const NOT_THERE: [(&str, &str); 27] = [
     ("path_rename", "iiiiii"),
     ("path_symlink", "iiiii"),
     ("path_unlink_file", "iii"),
-    ("poll_oneoff", "iiii"),
     ("proc_raise", "i"),
+    ("sock_accept", "iii"),
+    ("sock_recv", "iiiiii"),
+    ("sock_send", "iiiii"),
     ("sock_shutdown", "ii"),
 ];
+
+/// `CLOCK_THREAD_CPUTIME_ID`, the last of the four.
+const LAST_CLOCK: u32 = 3;
+
+/// What the clock shows, which has advanced by then; `None` for a clock that there is not.
+fn read_clock(guest: &mut Guest<'_>, clock: u32) -> Option<u64> {
+    let beginning = beginning(clock)?;
+    let passed = guest.data().clock.saturating_add(STEP);
+    guest.data_mut().clock = passed;
+    Some(beginning.saturating_add(passed))
+}
+
+fn beginning(clock: u32) -> Option<u64> {
+    match clock {
+        0 => Some(BEGINNING),
+        1..=LAST_CLOCK => Some(BEGINNING_OF_OTHERS),
+        _ => None,
+    }
+}
+
+/// More subscriptions than any program waits for at once.
+const MAX_SUBSCRIPTIONS: u32 = 1024;
+
+/// Nothing ever comes from outside, so what is waited for is there at once or never: time passes, and the three streams can be read
+/// and written.
+fn poll_oneoff(mut guest: Guest<'_>, subscriptions: u32, events: u32, count: u32, ready: u32) -> wasmtime::Result<u32> {
+    const SUBSCRIPTION: usize = 48;
+    const EVENT: usize = 32;
+    const CLOCK: u8 = 0;
+    const ABSOLUTE: u16 = 1;
+    if count == 0 || count > MAX_SUBSCRIPTIONS {
+        return Ok(INVAL);
+    }
+    let wanted = slice(&mut guest, "poll_oneoff", subscriptions, count as usize * SUBSCRIPTION)?.to_vec();
+    let mut happened = Vec::new();
+    let mut latest = guest.data().clock;
+    for subscription in wanted.chunks_exact(SUBSCRIPTION) {
+        let number = |at: usize, length: usize| {
+            subscription[at..at + length].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+        };
+        let (kind, which) = (subscription[8], number(16, 4) as u32);
+        let error = match kind {
+            CLOCK => match beginning(which) {
+                Some(beginning) => {
+                    let (time, flags) = (number(24, 8), number(40, 2) as u16);
+                    let now = guest.data().clock;
+                    let rings =
+                        if flags & ABSOLUTE == 0 { now.saturating_add(time) } else { time.saturating_sub(beginning) };
+                    latest = latest.max(rings);
+                    SUCCESS
+                }
+                None => INVAL,
+            },
+            _ if which <= 2 => SUCCESS,
+            _ => BADF,
+        };
+        let mut event = [0; EVENT];
+        event[..8].copy_from_slice(&subscription[..8]);
+        event[8..10].copy_from_slice(&(error as u16).to_le_bytes());
+        event[10] = kind;
+        happened.extend_from_slice(&event);
+    }
+    guest.data_mut().clock = latest;
+    slice(&mut guest, "poll_oneoff", events, happened.len())?.copy_from_slice(&happened);
+    write(&mut guest, ready, &count.to_le_bytes())
+}
 
 fn write(guest: &mut Guest<'_>, pointer: u32, bytes: &[u8]) -> wasmtime::Result<u32> {
     slice(guest, "wasi", pointer, bytes.len())?.copy_from_slice(bytes);
@@ -133,9 +214,7 @@ fn fd_write(mut guest: Guest<'_>, fd: u32, vectors: u32, count: u32, written: u3
     }
     let state = guest.data_mut();
     state.log_bytes_left -= text.len() as u64;
-    if !text.is_empty() {
-        let line = String::from_utf8_lossy(&text);
-        state.mailbox.log(line.trim_end_matches('\n').to_owned());
-    }
+    state.written[usize::from(fd == 2)].extend_from_slice(&text);
+    state.log_written(false);
     write(&mut guest, written, &total.to_le_bytes())
 }
