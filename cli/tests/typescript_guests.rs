@@ -1,6 +1,11 @@
 //! What TypeScript and JavaScript guests are, find, and cannot find.
 #![cfg(feature = "v8")]
 
+#[path = "typescript_guests/modules.rs"]
+mod modules;
+#[path = "typescript_guests/published_packages.rs"]
+mod published_packages;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

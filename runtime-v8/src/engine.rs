@@ -39,7 +39,32 @@ pub(crate) fn start() -> Result<()> {
     STARTED.get_or_init(start_once).clone().map_err(Error::runtime)
 }
 
+/// What V8 reserves at once for its C++ objects (`cppgc`'s caged heap), in bytes, and about what else it wants at its start. Where it
+/// gets less it ends the process.
+#[cfg(unix)]
+const ADDRESS_SPACE: usize = (32 << 30) + (2 << 30);
+
+/// Fails where V8 would end the process.
+#[cfg(unix)]
+fn check_address_space() -> Result<(), String> {
+    // SAFETY: it asks for addresses of no memory, wherever there are some, and gives exactly those back.
+    let is_there = unsafe {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let reserved = libc::mmap(std::ptr::null_mut(), ADDRESS_SPACE, libc::PROT_NONE, flags, -1, 0);
+        reserved != libc::MAP_FAILED && libc::munmap(reserved, ADDRESS_SPACE) == 0
+    };
+    if is_there {
+        return Ok(());
+    }
+    Err(format!(
+        "V8 needs {} GiB of address space, and this process does not get them; raise the bound (`ulimit -v`), or use wasm",
+        ADDRESS_SPACE >> 30
+    ))
+}
+
 fn start_once() -> Result<(), String> {
+    #[cfg(unix)]
+    check_address_space()?;
     // The first argument would be the program's name.
     let flags = std::iter::once("manifold").chain(FLAGS.split(' ')).map(str::to_owned).collect();
     let unknown = v8::V8::set_flags_from_command_line(flags);

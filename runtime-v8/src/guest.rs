@@ -3,7 +3,7 @@
 use deno_core::v8;
 use v8::script_compiler::{self, CachedData, CompileOptions, NoCacheReason, Source};
 
-use crate::exception;
+use crate::exception::{self, SyntaxProblem};
 use crate::frame::Resident;
 use crate::microtasks::Microtasks;
 use crate::operations::{Current, Made, text, throw_type_error, write_answer};
@@ -214,6 +214,39 @@ fn call_entry<'s>(
     start.call(scope, nothing, &arguments)?.try_into().ok()
 }
 
+/// What the module imports, in its own words: V8 parses the code, and runs nothing of it.
+pub(crate) fn read_module(isolate: &mut v8::Isolate, path: &str, code: &str) -> Result<Vec<String>, SyntaxProblem> {
+    v8::scope!(let scope, isolate);
+    let context = v8::Context::new(scope, v8::ContextOptions::default());
+    let scope = &mut v8::ContextScope::new(scope, context);
+    v8::tc_scope!(let scope, scope);
+    let module = match compile_text(scope, path, code) {
+        Some(module) => module,
+        None => {
+            return Err(match scope.exception() {
+                Some(thrown) => SyntaxProblem::of(scope, thrown),
+                None => SyntaxProblem::whole("it is longer than V8's strings can be"),
+            });
+        }
+    };
+    let requests = module.get_module_requests();
+    let specifiers = (0..requests.length()).filter_map(|index| {
+        let request = v8::Local::<v8::ModuleRequest>::try_from(requests.get(scope, index)?).ok()?;
+        Some(request.get_specifier().to_rust_string_lossy(scope))
+    });
+    Ok(specifiers.collect())
+}
+
+fn compile_text<'s>(scope: &mut v8::PinScope<'s, '_>, path: &str, code: &str) -> Made<v8::Local<'s, v8::Module>> {
+    let code = v8::String::new(scope, code)?;
+    let name = text(scope, path)?;
+    script_compiler::compile_module(scope, &mut Source::new(code, Some(&origin(scope, name))))
+}
+
+fn origin<'s>(scope: &v8::PinScope<'s, '_>, name: v8::Local<'s, v8::Value>) -> v8::ScriptOrigin<'s> {
+    v8::ScriptOrigin::new(scope, name, 0, 0, false, 0, None, false, false, true, None)
+}
+
 fn get<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     object: v8::Local<'s, v8::Object>,
@@ -226,7 +259,7 @@ fn get<'s>(
 fn compile<'s>(scope: &mut v8::PinScope<'s, '_>, file: &File) -> Made<v8::Local<'s, v8::Module>> {
     let code = v8::String::new(scope, &file.script.code)?;
     let name = text(scope, &file.path)?;
-    let origin = v8::ScriptOrigin::new(scope, name, 0, 0, false, 0, None, false, false, true, None);
+    let origin = origin(scope, name);
     match file.compiled.get() {
         Some(compiled) => {
             let mut source = Source::new_with_cached_data(code, Some(&origin), CachedData::new(compiled));

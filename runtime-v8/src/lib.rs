@@ -8,9 +8,9 @@ mod exception;
 mod fatal;
 mod frame;
 mod guest;
+mod helper;
 mod isolate;
 mod microtasks;
-mod nesting;
 mod operations;
 mod pool;
 mod program;
@@ -18,6 +18,7 @@ mod runtime;
 mod snapshot;
 mod stack;
 mod transpile;
+mod transpiler;
 mod turn;
 mod worker;
 

@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 
 use crate::fatal;
 use crate::frame::Frame;
-use crate::worker::{Message, Worker};
+use crate::program::Script;
+use crate::worker::{Imports, Message, Worker};
 
 /// How often the threads are looked at, while there are jobs.
 const TICK: Duration = Duration::from_millis(10);
@@ -28,6 +29,8 @@ pub(crate) struct Pool {
 
 struct Shared {
     workers: Mutex<Vec<Arc<Worker>>>,
+    /// The thread that reads modules, once there is one to be read.
+    reader: Mutex<Option<Arc<Worker>>>,
     dynamic_code: bool,
     jobs: AtomicUsize,
     lost: AtomicUsize,
@@ -43,6 +46,7 @@ impl Pool {
         let workers = (0..threads).map(|_| Worker::start(dynamic_code)).collect::<Result<Vec<_>>>()?;
         let shared = Arc::new(Shared {
             workers: Mutex::new(workers),
+            reader: Mutex::default(),
             dynamic_code,
             jobs: AtomicUsize::new(0),
             lost: AtomicUsize::new(0),
@@ -61,6 +65,25 @@ impl Pool {
             self.watcher.unpark();
         }
         Awake(self)
+    }
+
+    /// What the module in the file at `path` imports, or why it is none. A thread that runs no guests looks.
+    ///
+    /// # Errors
+    /// `RuntimeFailed` when V8 cannot cope with the code.
+    pub(crate) async fn read_module(&self, path: String, script: Arc<Script>) -> Result<Imports> {
+        let answered = {
+            let mut reader = self.shared.reader.lock();
+            let there = match reader.take() {
+                Some(mut reader) => {
+                    self.shared.replace_lost(std::slice::from_mut(&mut reader))?;
+                    reader
+                }
+                None => Worker::start(false)?,
+            };
+            reader.insert(there).read(path.clone(), script)
+        };
+        answered.await.map_err(|_| Error::runtime(format!("V8 ran out of memory while it read {path}")))
     }
 
     /// Gives the guest to the thread that has the least to do.
@@ -119,7 +142,7 @@ impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
         self.watcher.unpark();
-        for worker in self.shared.workers.lock().iter() {
+        for worker in self.shared.workers.lock().iter().chain(self.shared.reader.lock().as_ref()) {
             worker.send(Message::Shutdown);
         }
     }

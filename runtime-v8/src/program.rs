@@ -1,15 +1,19 @@
-//! A guest's code: read from the store, checked, transpiled. Once for each module.
+//! A guest's code: read from the store, transpiled, its imports followed. Once for each module.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use deno_ast::swc::sourcemap::SourceMap;
 use manifold_runtime_api::bstr::ByteSlice;
-use manifold_runtime_api::{EntryMode, Error, Host, Limit, Limits, Module, ObjectId, ObjectKind, Reason, Result};
+use manifold_runtime_api::{
+    EntryMode, Error, Host, Limit, Limits, Module, ObjectId, ObjectKind, Reason, Result, Status,
+};
 use quick_cache::sync::Cache;
-use tokio::sync::Semaphore;
 
-use crate::nesting;
-use crate::transpile::{self, Script};
+use crate::pool::Pool;
+use crate::transpile;
+use crate::transpiler::Transpiler;
 
 /// The module that guests import their operations from.
 pub(crate) const BUILT_IN: &str = "manifold:guest";
@@ -27,11 +31,28 @@ pub(crate) struct Program {
 pub(crate) struct File {
     /// Its path in the module's tree.
     pub(crate) path: String,
-    pub(crate) script: Script,
+    pub(crate) script: Arc<Script>,
     /// Which file each specifier in it means; the built-in module comes after the last file.
     pub(crate) imports: HashMap<String, usize>,
     /// What V8 made of the code the first time, to spare it parsing.
     pub(crate) compiled: OnceLock<Vec<u8>>,
+}
+
+/// What V8 runs of a file.
+pub(crate) struct Script {
+    pub(crate) code: String,
+    /// From `code` back to the guest's own text, where they differ.
+    pub(crate) map: Option<SourceMap>,
+}
+
+impl Script {
+    /// Where in the guest's own text stands what V8 finds at this place. Lines and columns begin at 1.
+    pub(crate) fn place(&self, line: u32, column: u32) -> (u32, u32) {
+        // Source maps count from 0.
+        let token =
+            self.map.as_ref().and_then(|map| map.lookup_token(line.saturating_sub(1), column.saturating_sub(1)));
+        token.map_or((line, column), |token| (token.get_src_line() + 1, token.get_src_col() + 1))
+    }
 }
 
 /// What an entry of a module's tree counts as, whatever it is.
@@ -44,39 +65,36 @@ type ProgramOrNot = Result<Arc<Program>>;
 
 pub(crate) struct Programs {
     programs: Arc<Cache<ObjectId, ProgramOrNot>>,
-    /// The transpiler takes much memory, so there are few of it at a time.
-    transpilers: Arc<Semaphore>,
+    transpiler: Arc<Transpiler>,
 }
 
 impl Programs {
     pub(crate) fn new() -> Self {
-        let transpilers = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { programs: Arc::new(Cache::new(KEPT)), transpilers: Arc::new(Semaphore::new(transpilers)) }
+        Self { programs: Arc::new(Cache::new(KEPT)), transpiler: Arc::new(Transpiler::new()) }
     }
 
-    pub(crate) async fn get(&self, module: Module, limits: &Limits, host: &dyn Host) -> ProgramOrNot {
+    pub(crate) async fn get(&self, module: Module, limits: &Limits, host: &dyn Host, pool: &Arc<Pool>) -> ProgramOrNot {
         if let Some(program) = self.programs.get(&module.id) {
             return program;
         }
         let sources = Sources::read(module, limits, host).await?;
-        let (cache, transpilers) = (Arc::clone(&self.programs), Arc::clone(&self.transpilers));
+        let (cache, time) = (Arc::clone(&self.programs), limits.compute_time);
+        let (transpiler, pool) = (Arc::clone(&self.transpiler), Arc::clone(pool));
         // A task of its own: a job that is cancelled leaves the work to those who wait for it, and to later jobs.
         let task = tokio::spawn(async move {
             let place = match cache.get_value_or_guard_async(&module.id).await {
-                Ok(program) => return Ok(program),
+                Ok(program) => return program,
                 Err(place) => place,
             };
-            // It is never closed.
-            let _transpiler = transpilers.acquire().await;
-            let program = tokio::task::spawn_blocking(move || sources.transpile_on_a_deep_stack(module.id)).await?;
-            if program.as_ref().err().is_none_or(Error::is_function_of_request) {
+            let program = sources.link(module.id, &transpiler, &pool, time).await;
+            if program.as_ref().err().is_none_or(|error| error.status() == Status::Permanent) {
                 // It fails if the place was taken away in the meantime, and then the next job does it again.
                 let _ = place.insert(program.clone());
             }
-            Ok::<_, tokio::task::JoinError>(program)
+            program
         });
-        let lost = |error| Error::runtime(format!("the transpilation of module {} was lost: {error}", module.id));
-        task.await.map_err(lost)?.map_err(lost)?
+        let lost = |error| Error::runtime(format!("the preparation of module {} was lost: {error}", module.id));
+        task.await.map_err(lost)?
     }
 }
 
@@ -125,51 +143,60 @@ impl Sources {
         Ok(sources)
     }
 
-    fn transpile_on_a_deep_stack(self, module: ObjectId) -> ProgramOrNot {
-        let stack = nesting::stack_for(self.files.values().map(String::as_str));
-        let thread = std::thread::Builder::new()
-            .name("manifold-transpile".to_owned())
-            .stack_size(stack)
-            .spawn(move || self.transpile(module))
-            .map_err(|error| Error::runtime(format!("the transpiler's thread cannot start: {error}")))?;
-        thread.join().unwrap_or_else(|_| Err(bad(module, "the transpiler cannot cope with it".to_owned())))
-    }
-
     /// What a module may hold of TypeScript. The transpiler's memory is a hundred times that.
     const TYPESCRIPT_BYTES: usize = 4 << 20;
 
-    /// Follows the imports from the main file on. What nothing imports is not even parsed.
-    fn transpile(self, module: ObjectId) -> ProgramOrNot {
+    /// Transpiles what has types, and follows the imports from the main file on. What nothing imports is not even parsed.
+    async fn link(
+        mut self,
+        module: ObjectId,
+        transpiler: &Arc<Transpiler>,
+        pool: &Pool,
+        time: Duration,
+    ) -> ProgramOrNot {
         let mut order = vec![self.main.clone()];
         let mut seen = HashSet::from([self.main.clone()]);
-        let mut parsed = Vec::new();
+        let mut linked = Vec::new();
         let mut typescript = 0;
-        while let Some(path) = order.get(parsed.len()).cloned() {
-            let text = self.files.get(&path).map(String::as_str).unwrap_or_default();
-            typescript += if transpile::has_types(&path) { text.len() } else { 0 };
-            if typescript > Self::TYPESCRIPT_BYTES {
-                let problem = "it has more than 4 MiB of TypeScript; compile it to JavaScript first";
-                return Err(bad(module, problem.to_owned()));
-            }
-            let script = transpile::transpile(&path, text).map_err(|problem| bad(module, problem))?;
+        while let Some(path) = order.get(linked.len()).cloned() {
+            // Each file is met once.
+            let text = self.files.get_mut(&path).map(std::mem::take).unwrap_or_default();
+            let script = if transpile::has_types(&path) {
+                typescript += text.len();
+                if typescript > Self::TYPESCRIPT_BYTES {
+                    let problem = "it has more than 4 MiB of TypeScript; compile it to JavaScript first";
+                    return Err(bad(module, problem.to_owned()));
+                }
+                let (code, map) = transpiler.transpile(module, path.clone(), text, time).await?;
+                let map = SourceMap::from_slice(map.as_bytes());
+                let map =
+                    map.map_err(|error| Error::runtime(format!("the source map of {path} is broken: {error}")))?;
+                Script { code, map: Some(map) }
+            } else {
+                Script { code: text, map: None }
+            };
+            let script = Arc::new(script);
+            let imports = match pool.read_module(path.clone(), Arc::clone(&script)).await? {
+                Ok(imports) => imports,
+                Err(problem) => return Err(bad(module, problem.at(&path, &script))),
+            };
             let mut targets = Vec::new();
-            for specifier in &script.imports {
-                // Declarations have no code.
-                if specifier == BUILT_IN || specifier.ends_with(".d.ts") {
+            for specifier in imports {
+                if specifier == BUILT_IN {
                     continue;
                 }
-                let target = resolve(&path, specifier).and_then(|target| self.find(target));
+                let target = resolve(&path, &specifier).and_then(|target| self.find(target));
                 let target =
                     target.map_err(|problem| bad(module, format!("{path} imports {specifier:?}: {problem}")))?;
                 if seen.insert(target.clone()) {
                     order.push(target.clone());
                 }
-                targets.push((specifier.clone(), target));
+                targets.push((specifier, target));
             }
-            parsed.push((path, script, targets));
+            linked.push((path, script, targets));
         }
         let places: HashMap<String, usize> = order.into_iter().zip(0..).collect();
-        let files = parsed.into_iter().map(|(path, script, targets)| {
+        let files = linked.into_iter().map(|(path, script, targets)| {
             let targets =
                 targets.into_iter().filter_map(|(specifier, target)| Some((specifier, *places.get(&target)?)));
             let imports = targets.chain([(BUILT_IN.to_owned(), places.len())]).collect();

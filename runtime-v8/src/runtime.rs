@@ -26,7 +26,7 @@ use crate::worker::{Message, Worker};
 pub struct V8Runtime {
     host_image: HostImage,
     programs: Programs,
-    pool: OnceLock<Result<Pool>>,
+    pool: OnceLock<Result<Arc<Pool>>>,
     threads: usize,
     dynamic_code: bool,
     next_frame: AtomicU64,
@@ -57,8 +57,8 @@ impl V8Runtime {
     }
 
     /// V8's threads. If they could not be started once, they are not tried again.
-    fn pool(&self) -> Result<&Pool> {
-        let start = || snapshot::blob().and_then(|_| Pool::start(self.threads, self.dynamic_code));
+    fn pool(&self) -> Result<&Arc<Pool>> {
+        let start = || snapshot::blob().and_then(|_| Pool::start(self.threads, self.dynamic_code)).map(Arc::new);
         self.pool.get_or_init(start).as_ref().map_err(Clone::clone)
     }
 
@@ -140,12 +140,12 @@ impl Runtime for V8Runtime {
     }
 
     async fn prepare(&self, code: &Code, limits: &Limits, host: &dyn Host) -> Result<()> {
-        self.programs.get(code.own_module()?, limits, host).await.map(|_| ())
+        self.programs.get(code.own_module()?, limits, host, self.pool()?).await.map(|_| ())
     }
 
     async fn run(&self, job: Job, host: Arc<dyn Host>) -> Result<Outcome> {
-        let program = self.programs.get(job.code.own_module()?, &job.limits, &*host).await?;
         let pool = self.pool()?;
+        let program = self.programs.get(job.code.own_module()?, &job.limits, &*host, pool).await?;
         let _awake = pool.awake();
         let mut alone = false;
         for _ in 0..ATTEMPTS {

@@ -1,31 +1,21 @@
-//! From one file of TypeScript or JavaScript to what V8 runs.
+//! From one file of TypeScript to what V8 runs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use deno_ast::diagnostics::Diagnostic;
-use deno_ast::swc::ast::{ModuleDecl, ModuleItem, Program};
+use deno_ast::swc::ast::{AutoAccessor, Decorator, ModuleDecl, ModuleItem, Program, TsModuleRef};
 use deno_ast::swc::codegen::text_writer::JsWriter;
 use deno_ast::swc::codegen::{Emitter, Node};
-use deno_ast::swc::sourcemap::SourceMap;
+use deno_ast::swc::common::Span;
+use deno_ast::swc::ecma_visit::{Visit, VisitWith};
 use deno_ast::{
-    MediaType, ModuleSpecifier, ParseDiagnostic, ParseParams, ParsedSource, SourceMap as SourceMapBuilder,
-    SourceMapConfig, TranspileOptions, fold_program, parse_module, swc_codegen_config,
+    DecoratorsTranspileOption, MediaType, ModuleSpecifier, ParseDiagnostic, ParseParams, ParsedSource, SourceMap,
+    SourceMapConfig, SourceRangedForSpanned, TranspileOptions, fold_program, parse_module, swc_codegen_config,
 };
 
-use crate::nesting;
-
 /// The transpiler, as far as answers may depend on it. Part of the host image; a test compares it with the lock file.
-pub(crate) const TRANSPILER: &str = "deno_ast 0.53.3";
-
-/// One file, ready to be compiled.
-pub(crate) struct Script {
-    pub(crate) code: String,
-    /// From `code` back to the guest's own text, where they differ.
-    pub(crate) map: Option<SourceMap>,
-    /// What the file imports, types aside, in its own words.
-    pub(crate) imports: Vec<String>,
-}
+pub(crate) const TRANSPILER: &str = "deno_ast 0.53.3, decorators";
 
 /// Whether a file of this name holds code.
 pub(crate) fn is_code(path: &str) -> bool {
@@ -48,25 +38,27 @@ fn language(path: &str) -> Option<MediaType> {
     }
 }
 
-/// Parses the file called `path`, and strips its types if it has any.
+/// Makes JavaScript of the TypeScript file called `path`: its types go, and decorators become what V8 knows. Returns the code
+/// and its source map.
+///
+/// The stack has to be as deep as the code is nested, and memory as much as the code asks for: this runs in a
+/// [`crate::helper`].
 ///
 /// # Errors
-/// What is wrong with it, with its line and column. The stack has to be deep: the parser follows the nesting of the code.
-pub(crate) fn transpile(path: &str, text: &str) -> Result<Script, String> {
-    // The parser is not ours, and must not take the process with it.
+/// What is wrong with the file, with its line and column.
+pub(crate) fn transpile(path: &str, text: &str) -> Result<(String, String), String> {
+    // The parser is not ours, and a panic in it says no more than that.
     catch_unwind(AssertUnwindSafe(|| transpile_unguarded(path, text)))
         .unwrap_or_else(|_| Err(format!("{path}: the transpiler cannot cope with this file")))
 }
 
-fn transpile_unguarded(path: &str, text: &str) -> Result<Script, String> {
-    let media_type = language(path).ok_or_else(|| format!("{path} is neither TypeScript nor JavaScript"))?;
-    nesting::check(text).map_err(|problem| format!("{path}: {problem}"))?;
+fn transpile_unguarded(path: &str, text: &str) -> Result<(String, String), String> {
     let specifier = specifier(path)?;
     let text: Arc<str> = text.into();
     let parsed = parse_module(ParseParams {
         specifier: specifier.clone(),
         text: Arc::clone(&text),
-        media_type,
+        media_type: MediaType::TypeScript,
         capture_tokens: false,
         scope_analysis: false,
         maybe_syntax: None,
@@ -75,20 +67,35 @@ fn transpile_unguarded(path: &str, text: &str) -> Result<Script, String> {
     if let Some(problem) = parsed.diagnostics().first() {
         return Err(explain(path, problem));
     }
-    let imports = imports(&parsed);
-    if media_type == MediaType::JavaScript {
-        return Ok(Script { code: text.to_string(), map: None, imports });
-    }
+    refuse_other_modules(path, &parsed)?;
+    strip_types(&parsed, specifier, &text).map_err(|problem| format!("{path}: {problem}"))
+}
 
-    let (code, map) = strip_types(&parsed, specifier, &text).map_err(|problem| format!("{path}: {problem}"))?;
-    Ok(Script { code, map: Some(map), imports })
+/// Which decorators to lower: the language's, where there are some. The pass rewrites every class of the file, and gets one that
+/// computes the names of its members wrong, so files without any do without it.
+fn decorators(program: &Program) -> DecoratorsTranspileOption {
+    #[derive(Default)]
+    struct Finder(bool);
+    impl Visit for Finder {
+        fn visit_decorator(&mut self, _: &Decorator) {
+            self.0 = true;
+        }
+
+        fn visit_auto_accessor(&mut self, _: &AutoAccessor) {
+            self.0 = true;
+        }
+    }
+    let mut finder = Finder::default();
+    program.visit_with(&mut finder);
+    if finder.0 { DecoratorsTranspileOption::Ecma } else { DecoratorsTranspileOption::None }
 }
 
 /// What `deno_ast` does to transpile, but for the indentation: written out, code of many levels would be as many times as long.
-fn strip_types(parsed: &ParsedSource, specifier: ModuleSpecifier, text: &str) -> Result<(String, SourceMap), String> {
-    let sources = SourceMapBuilder::single(specifier, text.to_owned());
+fn strip_types(parsed: &ParsedSource, specifier: ModuleSpecifier, text: &str) -> Result<(String, String), String> {
+    let sources = SourceMap::single(specifier, text.to_owned());
     let comments = parsed.comments().as_single_threaded();
-    let options = TranspileOptions { jsx: None, ..TranspileOptions::default() };
+    let options =
+        TranspileOptions { jsx: None, decorators: decorators(&parsed.program()), ..TranspileOptions::default() };
     let program = parsed.globals().with(|marks| {
         let program = Program::clone(&parsed.program());
         fold_program(program, &options, &sources, &comments, marks, Box::new(parsed.diagnostics().iter()))
@@ -108,7 +115,10 @@ fn strip_types(parsed: &ParsedSource, specifier: ModuleSpecifier, text: &str) ->
     drop(emitter);
     let map =
         sources.inner().build_source_map(&places, None, SourceMapConfig { inline_sources: false, maybe_base: None });
-    Ok((String::from_utf8(code).map_err(|problem| problem.to_string())?, map))
+    let mut written = Vec::new();
+    map.to_writer(&mut written).map_err(|problem| problem.to_string())?;
+    let text = |bytes| String::from_utf8(bytes).map_err(|problem| problem.to_string());
+    Ok((text(code)?, text(written)?))
 }
 
 /// Paths of git trees may hold any character; what a URL cannot hold is escaped, and shown to nobody.
@@ -123,13 +133,29 @@ fn explain(path: &str, problem: &ParseDiagnostic) -> String {
     format!("{path}:{}:{}: SyntaxError: {}", place.line_number, place.column_number, problem.message())
 }
 
-fn imports(parsed: &ParsedSource) -> Vec<String> {
-    let deno_ast::ProgramRef::Module(module) = parsed.program_ref() else { return Vec::new() };
-    let sources = module.body.iter().filter_map(|item| match item {
-        ModuleItem::ModuleDecl(ModuleDecl::Import(import)) if !import.type_only => Some(&import.src),
-        ModuleItem::ModuleDecl(ModuleDecl::ExportAll(export)) if !export.type_only => Some(&export.src),
-        ModuleItem::ModuleDecl(ModuleDecl::ExportNamed(export)) if !export.type_only => export.src.as_ref(),
-        _ => None,
-    });
-    sources.map(|source| source.value.to_string_lossy().into_owned()).collect()
+/// `import a = require("b")` and `export = a` are for modules of another kind, which V8 has not.
+fn refuse_other_modules(path: &str, parsed: &ParsedSource) -> Result<(), String> {
+    let deno_ast::ProgramRef::Module(module) = parsed.program_ref() else { return Ok(()) };
+    let place = |span: Span| {
+        let place = parsed.text_info_lazy().line_and_column_display(span.range().start);
+        format!("{path}:{}:{}", place.line_number, place.column_number)
+    };
+    for item in &module.body {
+        match item {
+            ModuleItem::ModuleDecl(ModuleDecl::TsImportEquals(import))
+                if !import.is_type_only && matches!(import.module_ref, TsModuleRef::TsExternalModuleRef(_)) =>
+            {
+                let place = place(import.span);
+                return Err(format!(
+                    "{place}: SyntaxError: `import … = require(…)` is for CommonJS; use `import … from`"
+                ));
+            }
+            ModuleItem::ModuleDecl(ModuleDecl::TsExportAssignment(export)) => {
+                let place = place(export.span);
+                return Err(format!("{place}: SyntaxError: `export =` is for CommonJS; use `export default`"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }

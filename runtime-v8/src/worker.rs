@@ -3,20 +3,29 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
 use manifold_runtime_api::abi::{Answer, Operation};
 use manifold_runtime_api::{Error, Limit, Reason, Result};
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
 
+use crate::exception::SyntaxProblem;
 use crate::fatal;
 use crate::frame::{Event, Frame, OperationId, Resident};
 use crate::guest::{self, State};
 use crate::isolate::{self, Warm};
+use crate::program::Script;
 use crate::stack::{self, Stack};
 use crate::turn::{Stop, Stuck, Turns};
+
+/// What a module imports, or why it is none.
+pub(crate) type Imports = std::result::Result<Vec<String>, SyntaxProblem>;
+
+/// The heap for reading modules, in bytes. What V8 makes of code is a few times as large as that.
+const READING: u64 = 512 << 20;
 
 /// What others tell a V8 thread.
 pub(crate) enum Message {
@@ -26,6 +35,8 @@ pub(crate) enum Message {
     Answers(u64, Vec<(OperationId, Result<Answer>)>),
     /// Nobody wants this guest's outcome any more.
     Cancel(u64),
+    /// Say what a module imports.
+    Read(u64, String, Arc<Script>),
     /// End.
     Shutdown,
 }
@@ -45,6 +56,9 @@ pub(crate) struct Worker {
     pub(crate) turns: Arc<Turns>,
     /// The guests that are here, for those who must tell them that the thread is lost.
     frames: Mutex<HashMap<u64, Arc<Frame>>>,
+    /// Those who wait to be told what a module imports.
+    readers: Mutex<HashMap<u64, oneshot::Sender<Imports>>>,
+    next_reader: AtomicU64,
     /// Guests that are here or on their way.
     load: AtomicUsize,
     lost: AtomicBool,
@@ -88,6 +102,22 @@ impl Worker {
         self.send(Message::Start(frame));
     }
 
+    /// Has the thread say what the module in the file at `path` imports. Whoever waits is told nothing if the thread is lost.
+    pub(crate) fn read(&self, path: String, script: Arc<Script>) -> oneshot::Receiver<Imports> {
+        let (answer, answered) = oneshot::channel();
+        let id = self.next_reader.fetch_add(1, Ordering::Relaxed);
+        {
+            let mut readers = self.readers.lock();
+            // As with guests: whoever gives the thread up looks here once.
+            if self.is_lost() {
+                return answered;
+            }
+            readers.insert(id, answer);
+        }
+        self.send(Message::Read(id, path, script));
+        answered
+    }
+
     /// How busy the thread is: first what waits for a turn, then how many guests are here.
     pub(crate) fn load(&self) -> (usize, usize) {
         let inbox = self.inbox.lock();
@@ -117,6 +147,7 @@ impl Worker {
             self.lost.store(true, Ordering::Release);
             std::mem::take(&mut *frames)
         };
+        self.readers.lock().clear();
         for frame in frames.into_values() {
             let event = culprit.take_if(|(id, _)| *id == frame.id).map(|(_, event)| event);
             frame.tell(event.unwrap_or(Event::Displaced { suspect: false }));
@@ -179,6 +210,8 @@ struct Thread {
     /// Guests that wait, and the isolates that they are in. They go before those.
     residents: HashMap<u64, (usize, Box<Resident>)>,
     isolates: HashMap<usize, Warm>,
+    /// Where modules are read, which nobody runs in.
+    reader: Option<Warm>,
     next_isolate: usize,
     /// Where the last guest began.
     latest_isolate: usize,
@@ -191,6 +224,7 @@ impl Thread {
             dynamic_code,
             stack: Stack::of_this_thread(),
             isolates: HashMap::new(),
+            reader: None,
             next_isolate: 0,
             latest_isolate: 0,
             residents: HashMap::new(),
@@ -211,6 +245,13 @@ impl Thread {
                 Message::Cancel(frame) => {
                     if let Some((isolate, resident)) = self.residents.remove(&frame) {
                         self.leave(isolate, resident);
+                    }
+                }
+                Message::Read(id, path, script) => {
+                    let imports = self.read(&path, &script);
+                    if let (Some(reader), Ok(imports)) = (self.worker.readers.lock().remove(&id), imports) {
+                        // Who has left hears nothing.
+                        let _ = reader.send(imports);
                     }
                 }
                 Message::Shutdown => break,
@@ -269,6 +310,18 @@ impl Thread {
         self.next_isolate += 1;
         self.isolates.insert(self.next_isolate, warm);
         Ok(self.next_isolate)
+    }
+
+    fn read(&mut self, path: &str, script: &Script) -> Result<Imports> {
+        let mut warm = match self.reader.take() {
+            Some(warm) => warm,
+            None => Warm::new(READING, true, &self.stack, &self.worker.turns)?,
+        };
+        let mut entered = warm.enter();
+        let (imports, _) = entered.growing(|entered| guest::read_module(entered.isolate(), path, &script.code));
+        drop(entered);
+        self.reader = Some(warm).filter(|warm| !warm.is_bloated());
+        Ok(imports)
     }
 
     /// Lets the guest go on until it waits for others, or is over.

@@ -7,6 +7,7 @@ use crate::docker;
 use crate::guests;
 use crate::instructions;
 use crate::process::{Result, cargo, output, root, run, target};
+use crate::published;
 use crate::python;
 use crate::v8;
 
@@ -56,6 +57,11 @@ pub(crate) fn test() -> Result {
     if let Some(engine) = &engine {
         python::build()?;
         engine.reveal(&mut tests);
+    }
+    if v8::is_available()?
+        && let Some(packages) = published::packages()?
+    {
+        tests.env("MANIFOLD_PUBLISHED", packages);
     }
     run(&mut tests)?;
     instructions::gate()?;

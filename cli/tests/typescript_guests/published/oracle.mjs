@@ -1,0 +1,23 @@
+// Says of every file that is named on standard input, a line each, whether it is a module: JavaScript by the engine's own parser,
+// TypeScript by its compiler's. Run with --experimental-vm-modules, beside a `node_modules` that has `typescript`.
+import { createRequire } from "node:module";
+import { readFileSync } from "node:fs";
+import { SourceTextModule } from "node:vm";
+
+const ts = createRequire(process.cwd() + "/")("typescript");
+
+for (const path of readFileSync(0, "utf8").split("\n").filter(Boolean)) {
+  const text = readFileSync(path, "utf8");
+  let verdict = "yes";
+  if (/\.m?ts$/.test(path)) {
+    const problems = ts.createSourceFile(path, text, ts.ScriptTarget.Latest, false, ts.ScriptKind.TS).parseDiagnostics;
+    if (problems.length > 0) verdict = "no";
+  } else {
+    try {
+      new SourceTextModule(text, { identifier: path });
+    } catch (error) {
+      verdict = "no";
+    }
+  }
+  console.log(verdict);
+}
