@@ -41,7 +41,7 @@ mod sync;
 mod through;
 
 pub use budget::Budget;
-pub use directory::{DirectoryError, DirectoryObjects};
+pub use directory::{DirectoryError, DirectoryObjects, ScanOptions};
 pub use dispatcher::{Dispatcher, DispatcherBuilder};
 #[cfg(feature = "durable")]
 pub use durable::{Collected, Damage, DurableStore, Keep, OpenError, StoreOptions, Verified};

@@ -6,6 +6,9 @@ use manifold_runtime_api::{Error, Object, ObjectId, ObjectKind, Outcome, Result}
 
 use crate::through::{source_through, store_through};
 
+/// The file of a durable store in its directory. Files beside it that begin so are the store's, too.
+pub(crate) const STORE_FILE: &str = "manifold.redb";
+
 /// Something that objects can be read from.
 ///
 /// # Behavior
@@ -84,6 +87,12 @@ pub trait Store: ObjectSource {
     /// # Errors
     /// `StoreFailed`.
     fn pins(&self) -> Result<Vec<Pin>>;
+
+    /// Whether nobody but its user takes anything out of it: no other process, no collection. A call then need not keep what it was
+    /// given besides. Default: no.
+    fn keeps_everything(&self) -> bool {
+        false
+    }
 
     /// Makes everything written so far as durable as it will be.
     ///
