@@ -64,6 +64,7 @@ impl Core {
 
     pub(crate) fn tell(&self, event: &Event<'_>) {
         self.counters.count(event);
+        event.trace();
         if let Some(observer) = &self.observer {
             observer.on_event(event);
         }

@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use crate::budget::Budget;
 use crate::claim::Claims;
 use crate::core::Core;
+use crate::held::{Held, HeldObjects};
 use crate::invocation::{Completion, Invocation, Policy};
 use crate::memory_store::MemoryStore;
 use crate::objects::Objects;
@@ -140,6 +141,16 @@ impl Dispatcher {
     /// `MissingObject`, `WrongKind`, `BadTree`, or what the store answers.
     pub fn read_tree(&self, id: ObjectId) -> Result<Tree> {
         self.core.objects.tree(id)
+    }
+
+    /// Keeps what `id` reaches until the answer is dropped, whatever is deleted from the store meanwhile: what trees hold, and
+    /// the images that short blobs name. Objects that a source has are not kept, as little as what is beyond 64 MiB or 10,000 objects. A call keeps what
+    /// it was given for as long as it runs; this is for what is given to a later one.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub fn hold(&self, id: ObjectId) -> Result<Held> {
+        Held::new(&self.core, id)
     }
 
     /// Stores a blob.
@@ -309,7 +320,7 @@ impl DispatcherBuilder {
         }
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let core = Core {
-            objects: Objects { store, sources: self.sources },
+            objects: Objects { store, sources: self.sources, held: HeldObjects::default() },
             registry,
             resolver: Resolver::new(),
             claims: Arc::new(Claims::default()),

@@ -5,6 +5,7 @@ mod collect;
 mod committer;
 mod disk;
 mod format;
+mod locks;
 mod open;
 mod tables;
 mod verify;
@@ -26,6 +27,7 @@ pub use collect::{Collected, Keep};
 use committer::Committer;
 use disk::{Disk, Trouble};
 use format::{Book, Entry, Stamp};
+pub use locks::StoreWait;
 pub use open::{OpenError, StoreOptions};
 pub use verify::{Damage, Verified};
 
@@ -40,6 +42,7 @@ pub use verify::{Damage, Verified};
 /// - An object is hashed when it is read from disk and an entry is checked, so that what is damaged is an error, and is never
 ///   served.
 /// - While the disk is full, or fails, writes answer an error; what was accepted is kept and tried again.
+/// - Who waits for another process on the file says so after half a second ([`StoreOptions::on_wait`]).
 /// - An object may have up to 3 GiB.
 pub struct DurableStore {
     disk: Arc<Disk>,
@@ -120,6 +123,11 @@ impl DurableStore {
         self.disk.file()
     }
 
+    /// Whether it was opened for reading alone.
+    pub fn is_read_only(&self) -> bool {
+        self.disk.is_read_only()
+    }
+
     /// Forgets what is in memory if somebody took something away.
     fn look_around(&self) -> Result<()> {
         let now = u64::try_from(self.hot.started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -164,6 +172,7 @@ impl DurableStore {
         let entry = self.entry(book, request)?;
         if let Some(entry) = entry
             && !entry.stamp.is_fresh(Stamp::now())
+            && !self.disk.is_read_only()
         {
             // If it cannot be committed, the next write says so.
             let _ = self.enter(book, request, entry.outcome);
@@ -171,7 +180,15 @@ impl DurableStore {
         Ok(entry.map(|entry| entry.outcome))
     }
 
+    fn check_writable(&self) -> Result<()> {
+        if self.disk.is_read_only() {
+            return Err(Error::store(format!("{} is open for reading alone", self.file().display())));
+        }
+        Ok(())
+    }
+
     fn enter(&self, book: Book, request: ObjectId, outcome: Outcome) -> Result<()> {
+        self.check_writable()?;
         let entry = Entry { outcome, stamp: Stamp::now() };
         let added = self.committer.add(|batch| match book {
             Book::Memo => batch.add_memo(request, entry),
@@ -220,6 +237,7 @@ impl ObjectSource for DurableStore {
 
 impl Store for DurableStore {
     fn write(&self, object: Object) -> Result<ObjectId> {
+        self.check_writable()?;
         let length = object.content.len();
         if length > MOST_BYTES {
             return Err(Error::store(format!("an object has {length} bytes, and this store takes {MOST_BYTES}")));
@@ -248,6 +266,7 @@ impl Store for DurableStore {
     }
 
     fn unpin(&self, request: ObjectId) -> Result<bool> {
+        self.check_writable()?;
         let pinned = self.entry(Book::Pins, request)?.is_some();
         let added = self.committer.add(|batch| batch.add_pin(request, None))?;
         let _filling = self.hot.filling.write();

@@ -16,6 +16,7 @@ mod flight;
 mod frame;
 #[cfg(feature = "git")]
 mod git;
+mod held;
 mod invocation;
 pub mod layers;
 mod lookup;
@@ -44,9 +45,10 @@ pub use budget::Budget;
 pub use directory::{DirectoryError, DirectoryObjects, ScanOptions};
 pub use dispatcher::{Dispatcher, DispatcherBuilder};
 #[cfg(feature = "durable")]
-pub use durable::{Collected, Damage, DurableStore, Keep, OpenError, StoreOptions, Verified};
+pub use durable::{Collected, Damage, DurableStore, Keep, OpenError, StoreOptions, StoreWait, Verified};
 #[cfg(feature = "git")]
 pub use git::GitObjects;
+pub use held::Held;
 pub use invocation::{Completion, Invocation, Policy};
 pub use manifold_runtime_api as api;
 #[cfg(feature = "docker")]

@@ -26,6 +26,11 @@ impl MemoryStore {
         self.objects.len()
     }
 
+    /// The ids of the objects, in no order.
+    pub fn object_ids(&self) -> Vec<ObjectId> {
+        self.objects.0.iter().flat_map(|shard| shard.read().keys().copied().collect::<Vec<_>>()).collect()
+    }
+
     /// How many bytes the contents of the objects take.
     pub fn object_bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
@@ -84,6 +89,10 @@ impl Store for MemoryStore {
 
     fn pinned(&self, request: ObjectId) -> Result<Option<Outcome>> {
         Ok(self.pins.shard(request).read().get(&request).copied())
+    }
+
+    fn keeps_everything(&self) -> bool {
+        true
     }
 
     fn pins(&self) -> Result<Vec<Pin>> {

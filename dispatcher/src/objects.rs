@@ -3,23 +3,26 @@ use std::sync::Arc;
 use bytes::Bytes;
 use manifold_runtime_api::{EncodedNode, Error, Object, ObjectId, ObjectKind, Reason, Result, Tree};
 
+use crate::held::HeldObjects;
 use crate::store::{ObjectSource, Store};
 
 /// The store, and the read-only sources under it.
 pub(crate) struct Objects {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) sources: Vec<Arc<dyn ObjectSource>>,
+    /// What is kept for calls that are under way, should the store lose it.
+    pub(crate) held: HeldObjects,
 }
 
 impl Objects {
     pub(crate) fn find(&self, id: ObjectId) -> Result<Option<Object>> {
-        let found = self.first(|layer| layer.read(id))?;
+        let found = self.first(|layer| layer.read(id))?.or_else(|| self.held.get(id));
         // Git, too, knows the empty tree without having it.
         Ok(found.or_else(|| (id == ObjectId::empty_tree()).then(|| Object::encoded_tree(Bytes::new()))))
     }
 
     pub(crate) fn kind(&self, id: ObjectId) -> Result<Option<ObjectKind>> {
-        let found = self.first(|layer| layer.kind(id))?;
+        let found = self.first(|layer| layer.kind(id))?.or_else(|| self.held.kind(id));
         Ok(found.or_else(|| (id == ObjectId::empty_tree()).then_some(ObjectKind::Tree)))
     }
 

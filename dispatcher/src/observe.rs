@@ -62,6 +62,21 @@ pub enum Event<'a> {
     },
 }
 
+impl Event<'_> {
+    /// Tells of it as a `tracing` event, if it is about a run. Hits are too many, and too fast.
+    pub(crate) fn trace(&self) {
+        match self {
+            Self::Hit { .. } | Self::Joined { .. } | Self::Diverged { .. } | Self::Logged { .. } => {}
+            Self::Started { request, image, runtime } => tracing::debug!(%request, image, runtime, "begins to run"),
+            Self::Settled { request, result: Ok(outcome), memoized } => {
+                tracing::debug!(%request, kind = outcome.kind.as_str(), outcome = %outcome.id, memoized, "has run");
+            }
+            Self::Settled { request, result: Err(error), .. } => tracing::debug!(%request, "has failed: {error}"),
+            Self::Rewound { request, lost } => tracing::info!(%request, %lost, "runs again, for an object was lost"),
+        }
+    }
+}
+
 /// Gets every [`Event`] as it happens, on the thread where it happens. It should be quick.
 pub trait Observer: Send + Sync + 'static {
     /// Takes one event.

@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering;
 
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
-use manifold_runtime_api::{Call, Error, ObjectId, Outcome, Request, Result};
+use manifold_runtime_api::{Call, Error, ImageRef, ObjectId, Outcome, Request, Result};
 
 use crate::core::{Core, Keyed, Want};
 use crate::deadlines;
 use crate::dispatcher::Dispatcher;
+use crate::held::Held;
 use crate::invocation::{Completion, Invocation, OwnedSpelling, Policy};
 use crate::scope::{Allowance, Scope};
 use crate::settled::Settled;
@@ -22,6 +23,8 @@ pub(crate) struct RootCall {
     keyed: Keyed,
     want: Want,
     pin: bool,
+    /// What the call was given, once it has to be run.
+    held: Vec<Held>,
 }
 
 /// How often a run is tried that others' limits ended, or whose outcome was lost before it could be pinned.
@@ -44,7 +47,7 @@ impl RootCall {
         let private = policy == Policy::DoNotCache;
         let fresh = matches!(policy, Policy::Recompute | Policy::RecomputeAll);
         let want = Want { fresh, private, complete: false };
-        Ok(Self { core, scope: Arc::new(scope), spelling, keyed, want, pin: pin && !private })
+        Ok(Self { core, scope: Arc::new(scope), spelling, keyed, want, pin: pin && !private, held: Vec::new() })
     }
 
     pub(crate) fn request(&self) -> ObjectId {
@@ -59,6 +62,7 @@ impl RootCall {
             let (outcome, remembered, lasts) = match self.core.look_up_wanted(request, self.want, &self.scope)? {
                 Some(outcome) => (outcome, true, true),
                 None => {
+                    self.hold()?;
                     let settled = self.settled().await?;
                     let joined_a_hit = self.want.fresh && !settled.ran;
                     if tries < TRIES && (joined_a_hit || settled.may_differ_for(&self.scope, 0)) {
@@ -95,6 +99,20 @@ impl RootCall {
             core.objects.write_node(request.encode()?)?;
         }
         core.spellings.insert(self.spelling.clone(), self.keyed.request);
+        Ok(())
+    }
+
+    /// Keeps arguments, image and named images for as long as the call runs: nobody could make them again.
+    fn hold(&mut self) -> Result<()> {
+        if !self.held.is_empty() {
+            return Ok(());
+        }
+        let image = match ImageRef::parse(&self.keyed.image.text) {
+            Ok(ImageRef::Node(node)) => Some(node),
+            _ => None,
+        };
+        let roots = [Some(self.keyed.args), image, self.scope.std].into_iter().flatten();
+        self.held = roots.map(|root| Held::new(&self.core, root)).collect::<Result<_>>()?;
         Ok(())
     }
 

@@ -44,6 +44,10 @@ macro_rules! store_through {
             $inner.pins()
         }
 
+        fn keeps_everything(&$self) -> bool {
+            $inner.keeps_everything()
+        }
+
         fn flush(&$self) -> Result<()> {
             $inner.flush()
         }

@@ -6,7 +6,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use manifold_dispatcher::api::{EntryMode, Object, ObjectId, ObjectKind, Outcome, Tree, TreeEntry};
-use manifold_dispatcher::{Damage, DurableStore, Keep, ObjectSource, OpenError, Store};
+use manifold_dispatcher::layers::Overlaid;
+use manifold_dispatcher::{Damage, DurableStore, Keep, MemoryStore, ObjectSource, OpenError, Store};
 use proptest::prelude::*;
 use redb::ReadableTable;
 
@@ -465,4 +466,131 @@ proptest! {
         }
         never_wrong(&bytes, objects, if check { u64::MAX } else { 0 });
     }
+}
+
+/// A stamp of the year 2060, as a clock that is wrong writes it: in minutes since 1970.
+const IN_2060: [u8; 4] = (90 * 365 * 24 * 60_u32).to_le_bytes();
+
+fn stamp_of_object(directory: &Path, id: ObjectId) -> u32 {
+    let mut stamp = 0;
+    tamper(directory, "objects", id, |value| stamp = u32::from_le_bytes(value[2..6].try_into().unwrap()));
+    stamp
+}
+
+/// Dates a memo entry or pin 2060, checksum included.
+fn misdate(directory: &Path, table: &str, request: ObjectId) {
+    tamper(directory, table, request, |value| {
+        value[1..5].copy_from_slice(&IN_2060);
+        let checked = [request.as_bytes(), &value[..5], &value[9..]].concat();
+        value[5..9].copy_from_slice(&crc32fast::hash(&checked).to_le_bytes());
+    });
+}
+
+#[test]
+fn what_a_wrong_clock_has_dated_is_dated_anew_when_it_is_used_and_kept_by_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = DurableStore::open(directory.path()).unwrap();
+    let (used, unused, pinned) = (blob("used"), blob("unused"), blob("pinned"));
+    for (name, object) in [("used", &used), ("unused", &unused), ("pinned", &pinned)] {
+        store.write(object.clone()).unwrap();
+        store.remember(request(name), Outcome::blob(object.id())).unwrap();
+    }
+    store.pin(request("pinned"), Outcome::blob(pinned.id())).unwrap();
+    drop(store);
+    for (name, object) in [("used", &used), ("unused", &unused), ("pinned", &pinned)] {
+        tamper(directory.path(), "objects", object.id(), |value| value[2..6].copy_from_slice(&IN_2060));
+        misdate(directory.path(), "memo", request(name));
+    }
+    misdate(directory.path(), "pins", request("pinned"));
+
+    let store = DurableStore::open(directory.path()).unwrap();
+    store.write(used.clone()).unwrap();
+    assert!(store.recall(request("used")).unwrap().is_some());
+    drop(store);
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() / 60;
+    assert!(u64::from(stamp_of_object(directory.path(), used.id())) <= now);
+
+    let store = DurableStore::open(directory.path()).unwrap();
+    let mut keep = Keep::default();
+    keep.pinned_within = Some(Duration::from_secs(24 * 60 * 60));
+    let collected = store.collect(&keep, |_| {}).unwrap();
+    assert_eq!((collected.kept_objects, collected.dropped_objects), (2, 1), "{collected:?}");
+    assert!(store.recall(request("used")).unwrap().is_some());
+    assert!(store.recall(request("unused")).unwrap().is_none());
+    // A pin is a promise, and ages from now on.
+    assert_eq!(store.pins().unwrap().len(), 1);
+    drop(store);
+    tamper(directory.path(), "pins", request("pinned"), |value| {
+        assert!(u64::from(u32::from_le_bytes(value[1..5].try_into().unwrap())) <= now + 1);
+    });
+}
+
+#[test]
+fn who_waits_for_another_process_says_which() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(DurableStore::open(directory.path()).unwrap());
+    // Another opening of the file, as another process has it, which began to write and goes on for long.
+    let mut builder = redb::Builder::new();
+    builder.set_concurrency_mode(redb::ConcurrencyMode::MultiWriter);
+    let other = builder.open(directory.path().join("manifold.redb")).unwrap();
+    let writing = other.begin_write().unwrap();
+    let (told, waits) = std::sync::mpsc::channel();
+    let path = directory.path().to_owned();
+    let waiting = std::thread::spawn(move || {
+        let told = std::sync::Mutex::new(told);
+        let options = DurableStore::options().on_wait(move |waits| told.lock().unwrap().send(waits.clone()).unwrap());
+        options.open(path).map(drop)
+    });
+    let waits = waits.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert_eq!(waits.file, directory.path().join("manifold.redb"));
+    if cfg!(target_os = "linux") {
+        assert_eq!(waits.holder, Some(std::process::id()));
+        assert!(waits.to_string().contains(&format!("process {}", std::process::id())), "{waits}");
+    }
+    assert!(!waiting.is_finished());
+    drop(writing);
+    waiting.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_store_that_can_only_be_read_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = DurableStore::open(directory.path()).unwrap();
+    let id = store.write(blob("there")).unwrap();
+    store.remember(request("a"), Outcome::blob(id)).unwrap();
+    store.pin(request("a"), Outcome::blob(id)).unwrap();
+    drop(store);
+
+    let store = DurableStore::options().read_only(true).open(directory.path()).unwrap();
+    assert!(store.is_read_only());
+    assert_eq!(store.read(id).unwrap(), Some(blob("there")));
+    assert_eq!(store.recall(request("a")).unwrap(), Some(Outcome::blob(id)));
+    assert_eq!(store.pins().unwrap().len(), 1);
+    assert_eq!(store.verify(|_| {}).unwrap().damages, []);
+    for refused in [
+        store.write(blob("more")).map(drop),
+        store.remember(request("b"), Outcome::blob(id)),
+        store.pin(request("b"), Outcome::blob(id)),
+        store.unpin(request("a")).map(drop),
+        store.collect(&Keep::default(), |_| {}).map(drop),
+    ] {
+        let error = refused.unwrap_err().to_string();
+        assert!(error.contains("reading alone"), "{error}");
+    }
+
+    // Memory over it makes a store to compute with.
+    let both = Overlaid::new(MemoryStore::new(), store);
+    let more = both.write(blob("more")).unwrap();
+    both.remember(request("b"), Outcome::blob(more)).unwrap();
+    both.pin(request("b"), Outcome::blob(more)).unwrap();
+    assert_eq!(both.read(id).unwrap(), Some(blob("there")));
+    assert_eq!(both.read(more).unwrap(), Some(blob("more")));
+    assert_eq!(both.recall(request("a")).unwrap(), Some(Outcome::blob(id)));
+    assert_eq!(both.recall(request("b")).unwrap(), Some(Outcome::blob(more)));
+    assert_eq!(both.pins().unwrap().len(), 2);
+
+    let nothing = tempfile::tempdir().unwrap();
+    let error = DurableStore::options().read_only(true).open(nothing.path()).err().unwrap();
+    assert!(matches!(error, OpenError::Io { .. }), "{error:?}");
+    assert!(fs::read_dir(nothing.path()).unwrap().next().is_none(), "nothing was made");
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use fixture::{Fixture, VECTORS, Vector, store_fixture};
 use manifold_dispatcher::api::{EntryMode, Error, ObjectId, ObjectKind, Outcome, Runtime, Status, TreeEntry};
-use manifold_dispatcher::layers::{Faults, Faulty};
+use manifold_dispatcher::layers::{Faults, Faulty, Overlaid};
 use manifold_dispatcher::native::{NativeRuntime, argument};
-use manifold_dispatcher::{Dispatcher, Invocation, MemoryStore};
+use manifold_dispatcher::{Dispatcher, Invocation, MemoryStore, Store};
+use tokio::sync::Notify;
 
 /// `leaf` answers a blob, `tree` a tree around it, `outer` a tree around that, and `read` the text at the bottom.
 fn nested() -> (Fixture, Arc<MemoryStore>) {
@@ -227,4 +228,74 @@ async fn a_tree_in_the_middle_of_an_outcome_is_computed_again() {
     let read = fixture.dispatcher.run(Invocation::new(fixture.image("read"), args)).await.unwrap();
     assert_eq!(fixture.text(read.outcome), "at the bottom");
     assert!(fixture.dispatcher.read_tree(*id).is_ok());
+}
+
+/// A store that says that others may take something out of it, as they do from `store`.
+fn losing(store: &Arc<MemoryStore>) -> Arc<dyn Store> {
+    Arc::new(Overlaid::new(Arc::clone(store), MemoryStore::new()))
+}
+
+/// A call's arguments, its image and its named images are nobody's to make again.
+#[tokio::test]
+async fn a_call_keeps_what_it_was_given_while_it_runs() {
+    let (store, begun, lost) = (Arc::new(MemoryStore::new()), Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (begins, loses) = (Arc::clone(&begun), Arc::clone(&lost));
+    let runtime = NativeRuntime::builder("patient", "1")
+        .guest("patient", move |guest| {
+            let (begins, loses) = (Arc::clone(&begins), Arc::clone(&loses));
+            async move {
+                begins.notify_one();
+                loses.notified().await;
+                // Its own argument, an image that an argument names, and one that the named images hold.
+                let nobody = guest.put_tree([]).await?;
+                let named = guest.run(&guest.text("helper").await?, nobody).await?;
+                let known = guest.run("/cas/std/other", nobody).await?;
+                let mut text = guest.bytes("plain").await?.to_vec();
+                for outcome in [named, known] {
+                    text.push(b' ');
+                    text.extend(guest.host().get(outcome.id).await?);
+                }
+                guest.blob(text).await
+            }
+        })
+        .guest("helper", |guest| async move { guest.blob("helped").await })
+        .guest("other", |guest| async move { guest.blob("named").await })
+        .build()
+        .unwrap();
+    let fixture = Fixture::with(runtime, |builder| builder.store(losing(&store)));
+    let other: ObjectId = fixture.image("other").parse().unwrap();
+    let std = fixture.dispatcher.put_tree([TreeEntry::new("other", EntryMode::Tree, other)]).unwrap();
+    let args = fixture.args(&[("helper", &fixture.image("helper")), ("plain", "given")]);
+    let invocation = Invocation::new(fixture.image("patient"), args).std(std);
+    let everything = store.object_ids();
+    let dispatcher = fixture.dispatcher.clone();
+    let running = tokio::spawn(async move { dispatcher.run(invocation).await });
+    begun.notified().await;
+    for id in everything {
+        store.evict(id);
+    }
+    lost.notify_one();
+    let outcome = running.await.unwrap().unwrap().outcome;
+    assert_eq!(fixture.text(outcome), "given helped named");
+    // Once the call is over, what is lost is lost.
+    assert!(fixture.dispatcher.read(args).is_err());
+}
+
+/// For calls to come.
+#[tokio::test]
+async fn what_is_held_is_found_until_it_is_let_go() {
+    let store = Arc::new(MemoryStore::new());
+    let runtime = NativeRuntime::builder("idle", "1").build().unwrap();
+    let fixture = Fixture::with(runtime, |builder| builder.store(losing(&store)));
+    let args = fixture.args(&[("text", "kept")]);
+    let (held, again) = (fixture.dispatcher.hold(args).unwrap(), fixture.dispatcher.hold(args).unwrap());
+    let text = ObjectId::of(ObjectKind::Blob, b"kept");
+    for id in [args, text] {
+        assert!(store.evict(id));
+    }
+    drop(held);
+    assert_eq!(fixture.dispatcher.read(text).unwrap().content, "kept");
+    assert_eq!(fixture.dispatcher.read_tree(args).unwrap().len(), 1);
+    drop(again);
+    assert!(fixture.dispatcher.read(text).is_err());
 }

@@ -8,7 +8,7 @@ use manifold_runtime_api::{ImageRef, MAX_IMAGE_DEPTH, NodeShape, ObjectId, Resul
 
 use super::DurableStore;
 use super::disk::{Done, Trouble};
-use super::format::Stamp;
+use super::format::{Entry, Stamp};
 use super::tables::WriteTables;
 use crate::progress::Progress;
 use crate::store::Store;
@@ -63,6 +63,8 @@ impl DurableStore {
     /// Drops what neither a pin nor `keep` keeps, and makes the file smaller.
     ///
     /// # Behavior
+    /// - What a clock has dated more than a day into the future is as good as not dated: entries and objects go, unless a pin keeps
+    ///   them, and a pin ages from now on.
     /// - A pin keeps its outcome, and the request itself with arguments, image and named images as far as they are in the store.
     /// - It happens in one transaction: all of it or nothing. Other writers wait meanwhile; while the file is made smaller,
     ///   readers wait, too.
@@ -72,6 +74,7 @@ impl DurableStore {
     /// `StoreFailed`, also when a pin is damaged, for nobody knows what it keeps; [`DurableStore::verify`] and
     /// [`DurableStore::drop_damaged`] come first then.
     pub fn collect(&self, keep: &Keep, mut progress: impl FnMut(Progress)) -> Result<Collected> {
+        self.check_writable()?;
         self.flush()?;
         let mut collected = self.disk.write(|tables| sweep(tables, keep, &mut progress).map(Done::removed))?;
         self.forget();
@@ -87,14 +90,18 @@ fn sweep(tables: &mut WriteTables<'_>, keep: &Keep, progress: &mut impl FnMut(Pr
 
     let pins = marked.tables.all_pins()?;
     let total = pins.len() as u64;
-    let (mut pinned, mut unpinned) = (HashSet::new(), Vec::new());
+    let (mut pinned, mut unpinned, mut misdated) = (HashSet::new(), Vec::new(), Vec::new());
     for (done, (request, pin)) in pins.into_iter().enumerate() {
         progress(Progress::new("pins", done as u64, total));
         let pin = pin.ok_or(Trouble::Value("the pin of request", request))?;
-        if keep.pinned_within.is_none_or(|within| is_within(pin.stamp, within, now)) {
+        let is_wrong = pin.stamp.is_wrong(now);
+        if is_wrong || keep.pinned_within.is_none_or(|within| is_within(pin.stamp, within, now)) {
             marked.request(request)?;
             marked.mark(pin.outcome.id, None)?;
             pinned.insert(request);
+            if is_wrong {
+                misdated.push((request, Entry { stamp: now, ..pin }));
+            }
         } else {
             unpinned.push(request);
         }
@@ -140,6 +147,9 @@ fn sweep(tables: &mut WriteTables<'_>, keep: &Keep, progress: &mut impl FnMut(Pr
         }
     }
 
+    for (request, pin) in misdated {
+        tables.pins.insert(request.as_bytes(), &*pin.encode(request))?;
+    }
     for request in &unpinned {
         tables.pins.remove(request.as_bytes())?;
     }
@@ -157,8 +167,9 @@ fn sweep(tables: &mut WriteTables<'_>, keep: &Keep, progress: &mut impl FnMut(Pr
 /// How much older than its last write an object's stamp may be: what is fresh gets no new one, neither in memory nor on disk.
 const SLACK: Duration = Duration::from_secs(2 * 60 * 60);
 
+/// A stamp from a clock that was wrong says nothing, so nothing stays for its sake.
 fn is_within(stamp: Stamp, within: Duration, now: Stamp) -> bool {
-    u64::from(now.0.saturating_sub(stamp.0)) * 60 < within.as_secs()
+    !stamp.is_wrong(now) && u64::from(now.0.saturating_sub(stamp.0)) * 60 < within.as_secs()
 }
 
 /// What stays.
@@ -214,7 +225,7 @@ impl Marked<'_, '_> {
     }
 
     fn tree(&self, id: ObjectId) -> Result<Option<Tree>, Trouble> {
-        Ok(self.tables.object(id)?.and_then(|(object, _)| Tree::decode(&object.content).ok()))
+        Ok(self.tables.object(id)?.and_then(|(object, _)| Tree::decode_as_git_reads(&object.content).ok()))
     }
 
     fn text(&self, tree: &Tree, name: &str) -> Result<Option<String>, Trouble> {

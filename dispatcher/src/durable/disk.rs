@@ -9,19 +9,24 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use manifold_runtime_api::{Error, Object, ObjectId, Reason, Result, Status};
 use parking_lot::{Mutex, RwLock};
-use redb::{Builder, ConcurrencyMode, Database, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
+use redb::{
+    Builder, ConcurrencyMode, Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase,
+    ReadableTable, WriteTransaction,
+};
 
 use super::batch::Batch;
 use super::format::{CONTENTS, FORMAT, FORMAT_KEY, MEMO, META, NUMBERS, OBJECTS, PINS, REMOVALS, Stamp};
+use super::locks::{Listener, TalkingFile};
 use super::open::{OpenError, StoreOptions};
 use super::tables::{ReadTables, Tables, WriteTables};
 use crate::panic_message::panic_message;
+use crate::store::STORE_FILE;
 
 pub(super) struct Disk {
     file: PathBuf,
-    page_cache_bytes: usize,
+    how: How,
     /// Taken for writing by what needs the file for itself. `None` after a failure, until it is opened again.
-    database: RwLock<Option<Database>>,
+    database: RwLock<Option<Opened>>,
     snapshot: RwLock<Option<Snapshot>>,
     /// What happened after which the database refuses further work.
     failed: AtomicU8,
@@ -30,6 +35,28 @@ pub(super) struct Disk {
     /// Which file was opened last, and how often one was opened again.
     identity: Mutex<Option<(u64, u64)>>,
     reopened: AtomicU64,
+}
+
+/// How the file is opened.
+#[derive(Clone)]
+struct How {
+    page_cache_bytes: usize,
+    read_only: bool,
+    listener: Listener,
+}
+
+enum Opened {
+    Writable(Database),
+    ReadOnly(ReadOnlyDatabase),
+}
+
+impl Opened {
+    fn begin_read(&self) -> Result<ReadTransaction, redb::Error> {
+        Ok(match self {
+            Self::Writable(database) => database.begin_read()?,
+            Self::ReadOnly(database) => database.begin_read()?,
+        })
+    }
 }
 
 /// A state of the tables that does not change.
@@ -47,9 +74,6 @@ const DAMAGED: u8 = 2;
 
 /// How old a snapshot may be before what other processes committed is looked for.
 const SNAPSHOT_AGE: Duration = Duration::from_secs(1);
-
-/// The file in the store's directory.
-const FILE: &str = "manifold.redb";
 
 /// What went wrong in the file, before it has the file's name.
 pub(super) enum Trouble {
@@ -74,6 +98,12 @@ impl<E: Into<redb::Error>> From<E> for Trouble {
         match error.into() {
             redb::Error::Corrupted(problem) => Self::Damaged(problem),
             redb::Error::Io(error) if is_cut(&error) => Self::Damaged("it is cut short".to_owned()),
+            // A store has all of its tables, and always had them in this form.
+            error @ (redb::Error::TableDoesNotExist(_)
+            | redb::Error::TableTypeMismatch { .. }
+            | redb::Error::TableIsMultimap(_)
+            | redb::Error::TableIsNotMultimap(_)
+            | redb::Error::TypeDefinitionChanged { .. }) => Self::Damaged(error.to_string()),
             other => Self::Database(other),
         }
     }
@@ -89,26 +119,32 @@ impl Disk {
             let path = path.to_owned();
             move |source| OpenError::Io { path, source }
         };
-        fs::create_dir_all(directory).map_err(io_error(directory))?;
-        let file = directory.join(FILE);
-        let cache = options.page_cache_bytes;
+        let how = How {
+            page_cache_bytes: options.page_cache_bytes,
+            read_only: options.read_only,
+            listener: options.listener.clone(),
+        };
+        if !how.read_only {
+            fs::create_dir_all(directory).map_err(io_error(directory))?;
+        }
+        let file = directory.join(STORE_FILE);
         let length = match fs::metadata(&file) {
             Ok(metadata) if metadata.len() == 0 => {
                 return Err(OpenError::Damaged { path: file, problem: "it is empty".to_owned() });
             }
             Ok(metadata) => metadata.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                create(directory, &file, cache)?;
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !how.read_only => {
+                create(directory, &file, &how)?;
                 0
             }
             Err(error) => return Err(io_error(&file)(error)),
         };
-        let database = open_file(&file, cache, length <= options.check_up_to, false)?;
+        let database = open(&file, &how, length <= options.check_up_to)?;
         check_format(&file, &database)?;
         let identity = identity(&file);
         Ok(Self {
             file,
-            page_cache_bytes: cache,
+            how,
             database: RwLock::new(Some(database)),
             snapshot: RwLock::new(None),
             failed: AtomicU8::new(SOUND),
@@ -116,6 +152,10 @@ impl Disk {
             identity: Mutex::new(identity),
             reopened: AtomicU64::new(0),
         })
+    }
+
+    pub(super) fn is_read_only(&self) -> bool {
+        self.how.read_only
     }
 
     pub(super) fn file(&self) -> &Path {
@@ -153,7 +193,7 @@ impl Disk {
     pub(super) fn write<T>(&self, fill: impl FnOnce(&mut WriteTables<'_>) -> Result<Done<T>, Trouble>) -> Result<T> {
         let done = self.guard(|| {
             let database = self.database.read();
-            let transaction = opened(&database)?.begin_write()?;
+            let transaction = writable(&database)?.begin_write()?;
             let done = fill(&mut Tables::write(&transaction)?)?;
             if done.took_something_away {
                 count_removal(&transaction)?;
@@ -213,7 +253,7 @@ impl Disk {
         self.guard(|| {
             let mut database = self.database.write();
             *self.snapshot.write() = None;
-            match database.as_mut().ok_or(redb::Error::DatabaseClosed)?.compact() {
+            match writable_mut(&mut database)?.compact() {
                 Ok(_) => Ok(true),
                 Err(redb::CompactionError::TransactionInProgress) => Ok(false),
                 Err(error) => Err(error.into()),
@@ -221,12 +261,15 @@ impl Disk {
         })
     }
 
-    /// Checks the checksum of every page, and mends what can be mended.
+    /// Checks the checksum of every page, and mends what can be mended. A file that is open for reading alone stays unchecked.
     pub(super) fn check_pages(&self) -> Result<(), Trouble> {
+        if self.how.read_only {
+            return Ok(());
+        }
         self.guarded(|| {
             let mut database = self.database.write();
             *self.snapshot.write() = None;
-            database.as_mut().ok_or(redb::Error::DatabaseClosed)?.check_integrity()?;
+            writable_mut(&mut database)?.check_integrity()?;
             Ok(())
         })
     }
@@ -298,13 +341,14 @@ impl Disk {
     }
 
     /// Opens the file, or makes a new one if somebody deleted it.
-    fn open_again(&self, check: bool) -> Result<Database, OpenError> {
-        if !self.file.exists()
+    fn open_again(&self, check: bool) -> Result<Opened, OpenError> {
+        if !self.how.read_only
+            && !self.file.exists()
             && let Some(directory) = self.file.parent()
         {
-            create(directory, &self.file, self.page_cache_bytes)?;
+            create(directory, &self.file, &self.how)?;
         }
-        let database = open_file(&self.file, self.page_cache_bytes, check, false)?;
+        let database = open(&self.file, &self.how, check)?;
         check_format(&self.file, &database)?;
         Ok(database)
     }
@@ -365,8 +409,31 @@ impl<T> Done<T> {
     }
 }
 
-fn opened(database: &Option<Database>) -> Result<&Database, Trouble> {
+fn opened(database: &Option<Opened>) -> Result<&Opened, Trouble> {
     database.as_ref().ok_or_else(|| redb::Error::DatabaseClosed.into())
+}
+
+fn writable(database: &Option<Opened>) -> Result<&Database, Trouble> {
+    match database {
+        Some(Opened::Writable(database)) => Ok(database),
+        Some(Opened::ReadOnly(_)) => Err(read_only()),
+        None => Err(redb::Error::DatabaseClosed.into()),
+    }
+}
+
+fn writable_mut(database: &mut Option<Opened>) -> Result<&mut Database, Trouble> {
+    match database {
+        Some(Opened::Writable(database)) => Ok(database),
+        Some(Opened::ReadOnly(_)) => Err(read_only()),
+        None => Err(redb::Error::DatabaseClosed.into()),
+    }
+}
+
+fn read_only() -> Trouble {
+    Trouble::Database(redb::Error::Io(io::Error::new(
+        io::ErrorKind::ReadOnlyFilesystem,
+        "it is open for reading alone",
+    )))
 }
 
 /// What tells a file from another one that took its place.
@@ -382,17 +449,17 @@ fn identity(_: &Path) -> Option<(u64, u64)> {
 }
 
 /// Closing a damaged file may panic, too.
-fn close(database: Option<Database>) {
+fn close(database: Option<Opened>) {
     let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
 }
 
 /// Makes a new store beside its place and links it there, so that nobody ever sees half of one.
-fn create(directory: &Path, file: &Path, cache: usize) -> Result<(), OpenError> {
+fn create(directory: &Path, file: &Path, how: &How) -> Result<(), OpenError> {
     static MADE: AtomicU64 = AtomicU64::new(0);
     let number = MADE.fetch_add(1, Ordering::Relaxed);
     let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
-    let beside = directory.join(format!("{FILE}.{}-{number}-{nanoseconds}.new", std::process::id()));
-    let made = open_file(&beside, cache, false, true).and_then(|database| {
+    let beside = directory.join(format!("{STORE_FILE}.{}-{number}-{nanoseconds}.new", std::process::id()));
+    let made = open_for_writing(&beside, how, false, true).and_then(|database| {
         create_tables(&database).map_err(|error| open_error(&beside, error))?;
         drop(database);
         match fs::hard_link(&beside, file) {
@@ -418,20 +485,41 @@ fn create_tables(database: &Database) -> Result<(), redb::Error> {
     Ok(())
 }
 
-fn open_file(file: &Path, cache: usize, check: bool, new: bool) -> Result<Database, OpenError> {
-    let opened = catch_unwind(|| {
-        let mut builder = Builder::new();
-        builder.set_concurrency_mode(ConcurrencyMode::MultiWriter).set_cache_size(cache);
+fn open(file: &Path, how: &How, check: bool) -> Result<Opened, OpenError> {
+    if !how.read_only {
+        return open_for_writing(file, how, check, false).map(Opened::Writable);
+    }
+    unless_it_panics(file, || builder(how).open_read_only(file)).map(Opened::ReadOnly)
+}
+
+fn open_for_writing(file: &Path, how: &How, check: bool, new: bool) -> Result<Database, OpenError> {
+    if !new && fs::metadata(file).is_ok_and(|metadata| metadata.len() == 0) {
+        // The database would begin a new one in it, which has none of a store's tables.
+        return Err(OpenError::Damaged { path: file.to_owned(), problem: "it is empty".to_owned() });
+    }
+    let talking = TalkingFile::open(file, new, how.listener.clone()).map_err(|error| open_error(file, error))?;
+    unless_it_panics(file, || {
+        let mut builder = builder(how);
         builder.set_check_integrity_on_open(check);
-        if new { builder.create(file) } else { builder.open(file) }
-    });
-    match opened {
+        builder.create_with_backend(talking)
+    })
+}
+
+fn builder(how: &How) -> Builder {
+    let mut builder = Builder::new();
+    builder.set_concurrency_mode(ConcurrencyMode::MultiWriter).set_cache_size(how.page_cache_bytes);
+    builder
+}
+
+/// The database panics on some damaged files.
+fn unless_it_panics<T>(file: &Path, open: impl FnOnce() -> Result<T, DatabaseError>) -> Result<T, OpenError> {
+    match catch_unwind(AssertUnwindSafe(open)) {
         Ok(opened) => opened.map_err(|error| open_error(file, error)),
         Err(panic) => Err(OpenError::Damaged { path: file.to_owned(), problem: panic_message(&*panic) }),
     }
 }
 
-fn check_format(file: &Path, database: &Database) -> Result<(), OpenError> {
+fn check_format(file: &Path, database: &Opened) -> Result<(), OpenError> {
     let read = || {
         let transaction = database.begin_read()?;
         let format = match transaction.open_table(META) {
@@ -473,6 +561,7 @@ fn open_error(file: &Path, error: impl Into<redb::Error>) -> OpenError {
             OpenError::Damaged { path, problem: "it is no database".to_owned() }
         }
         redb::Error::Io(source) => OpenError::Io { path, source },
+        redb::Error::RepairAborted => OpenError::Unfinished { path },
         redb::Error::UpgradeRequired(version) => OpenError::Format { path, found: format!("redb {version}") },
         other => OpenError::Refused { path, problem: other.to_string() },
     }

@@ -47,7 +47,13 @@ impl Stamp {
     /// Whether it is so recent that writing a newer one is not worth it.
     pub(super) fn is_fresh(self, now: Self) -> bool {
         const FRESH_MINUTES: u32 = 60;
-        now.0.saturating_sub(self.0) < FRESH_MINUTES
+        !self.is_wrong(now) && now.0.saturating_sub(self.0) < FRESH_MINUTES
+    }
+
+    /// Whether it is so far in the future that the clock that made it must have been wrong.
+    pub(super) fn is_wrong(self, now: Self) -> bool {
+        const DAY: u32 = 24 * 60;
+        self.0 > now.0.saturating_add(DAY)
     }
 }
 

@@ -1,8 +1,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::DurableStore;
+use super::locks::{Listener, StoreWait};
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +46,12 @@ pub enum OpenError {
         /// The database's words.
         problem: String,
     },
+    /// The process that wrote the file last was killed, and whoever only reads cannot finish what it began.
+    #[error("the store {} has to be opened for writing once, because its last process was killed", path.display())]
+    Unfinished {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file is a store in another format.
     #[error("the store {} has the format {found:?}, which this version does not read; use another directory", path.display())]
     Format {
@@ -72,6 +80,8 @@ pub struct StoreOptions {
     pub(super) hot_entries: usize,
     pub(super) page_cache_bytes: usize,
     pub(super) check_up_to: u64,
+    pub(super) read_only: bool,
+    pub(super) listener: Listener,
 }
 
 impl Default for StoreOptions {
@@ -85,6 +95,8 @@ impl Default for StoreOptions {
             hot_entries: 100_000,
             page_cache_bytes: 64 * MIB,
             check_up_to: 32 << 20,
+            read_only: false,
+            listener: Listener::default(),
         }
     }
 }
@@ -131,6 +143,22 @@ impl StoreOptions {
     /// found when it is met, or by [`DurableStore::verify`]. Default: 32 MiB.
     pub fn check_up_to(mut self, bytes: u64) -> Self {
         self.check_up_to = bytes;
+        self
+    }
+
+    /// Opens the store for reading alone, as it has to be on a file system that is read-only or in somebody else's directory. What
+    /// others commit later is found. Writing is an error, and that something was used is not noted. Default: no.
+    ///
+    /// A store whose last process was killed cannot be opened so until it was opened for writing once.
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// Tells `listener` when this process has waited for another one for half a second, once for each wait. It may be called on any
+    /// thread that uses the store. Default: only a `tracing` event tells.
+    pub fn on_wait(mut self, listener: impl Fn(&StoreWait) + Send + Sync + 'static) -> Self {
+        self.listener = Listener(Some(Arc::new(listener)));
         self
     }
 

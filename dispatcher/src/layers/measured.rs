@@ -156,6 +156,10 @@ impl<T: Store> Store for Measured<T> {
         self.timed(&self.counters.other, Store::pins)
     }
 
+    fn keeps_everything(&self) -> bool {
+        self.inner.keeps_everything()
+    }
+
     fn flush(&self) -> Result<()> {
         self.timed(&self.counters.other, Store::flush)
     }
