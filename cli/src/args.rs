@@ -10,6 +10,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(version, about)]
 pub(crate) struct Arguments {
+    /// Show what the libraries tell of their work, on standard error. Twice: everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -25,14 +28,17 @@ pub(crate) enum Command {
     Verify(Verify),
     Export(Export),
     Types(Types),
+    /// Remove containers whose process is gone.
+    #[command(hide = true)]
+    SweepContainers,
 }
 
 /// Where results are kept.
 #[derive(Debug, Args)]
 pub(crate) struct StoreArgs {
-    /// The directory of the store: what was computed there before is not computed again. Default: `manifold` in the user's
-    /// cache directory.
-    #[arg(long, value_name = "DIR", env = "MANIFOLD_STORE")]
+    /// The directory of the store: what was computed there before is not computed again. Default: the environment's MANIFOLD_STORE,
+    /// or else `manifold` in the user's cache directory.
+    #[arg(long, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
 }
 
@@ -63,9 +69,62 @@ pub(crate) struct UseArgs {
     /// Let the next `manifold gc` drop the result once it is old.
     #[arg(long)]
     pub(crate) no_pin: bool,
-    /// Give up after this time (`90s`, `5min`), which neither queueing nor compiling counts against. Default: never.
+    /// Give up after this time (`90s`, `5min`), whatever the command is doing then. Default: never.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) deadline: Option<Duration>,
+    /// Show what guests log, on standard error: each line with the beginning of its request's id.
+    #[arg(long)]
+    pub(crate) log: bool,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+}
+
+/// The largest file that is hashed, and bounds on guests: of one frame, and of a whole call.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Limits")]
+pub(crate) struct LimitArgs {
+    /// A file of the input. All of it is hashed. Default: 16GiB.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_file: Option<ByteSize>,
+    /// Memory of one frame. Default: 4GiB.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_memory: Option<ByteSize>,
+    /// Elements in the tables of one frame. Default: 100000.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max_table: Option<u64>,
+    /// Computing time of one frame. Default: 60s.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) max_compute_time: Option<Duration>,
+    /// What one frame computes, in units of its runtime, which only wasm measures. Default: not measured.
+    #[arg(long, value_name = "UNITS")]
+    pub(crate) max_fuel: Option<u64>,
+    /// One request of a guest to its host. Default: 1GiB.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_request: Option<ByteSize>,
+    /// One response to a guest; a file that it reads, for instance. Default: 1GiB.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_response: Option<ByteSize>,
+    /// The code of a module. Default: 256MiB.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_module: Option<ByteSize>,
+    /// What is kept of one frame's log. Default: 1MiB.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_log: Option<ByteSize>,
+    /// What all frames compute, in units of their runtimes, which only wasm measures. Default: not measured.
+    #[arg(long, value_name = "UNITS")]
+    pub(crate) total_fuel: Option<u64>,
+    /// Memory that all frames hold at one time. Default: 16GiB.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) total_memory: Option<ByteSize>,
+    /// How deep runs are nested. Default: 200000.
+    #[arg(long, value_name = "LEVELS")]
+    pub(crate) total_depth: Option<u32>,
+    /// How many runs there are. Default: 100000000.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) total_runs: Option<u64>,
+    /// What all guests store. Default: 64GiB.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) total_written: Option<ByteSize>,
 }
 
 /// Fold a directory, or a revision of a repository, from the leaves up.

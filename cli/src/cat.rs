@@ -4,20 +4,21 @@ use std::sync::Arc;
 use manifold_dispatcher::ObjectSource;
 use manifold_runtime_api::ObjectId;
 
-use crate::args::{Cat, ContainerArgs};
+use crate::args::Cat;
 use crate::error::CliError;
-use crate::session::Session;
-use crate::{input, report};
+use crate::report;
+use crate::repository::Repository;
+use crate::session::{Options, Session};
 
 pub(crate) fn cat(options: &Cat) -> Result<(), CliError> {
     let id = ObjectId::from_hex(&options.id).map_err(|source| CliError::NotAnId { id: options.id.clone(), source })?;
     let around = options.repo.as_deref().unwrap_or(Path::new("."));
-    let sources: Vec<Arc<dyn ObjectSource>> = match input::repository(around) {
-        Ok(objects) => vec![Arc::new(objects)],
+    let sources: Vec<Arc<dyn ObjectSource>> = match Repository::for_reading(around) {
+        Ok(repository) => vec![Arc::new(repository.objects()?)],
         // Outside a repository there are still the standard images.
         Err(CliError::NotARepository { .. }) if options.repo.is_none() => Vec::new(),
         Err(error) => return Err(error),
     };
-    let session = Session::new(options.store.open_or_memory()?, sources, ContainerArgs::default())?;
+    let session = Session::new(options.store.open_to_look()?, sources, &Options::default())?;
     report::object(&session.dispatcher.read(id)?)
 }

@@ -1,17 +1,19 @@
 use std::path::PathBuf;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use manifold::tree_size::{self, TreeSize};
 use manifold_dispatcher::native::argument;
-use manifold_dispatcher::{Invocation, Policy};
+use manifold_dispatcher::{Invocation, Policy, ScanOptions};
 use manifold_runtime_api::Outcome;
 
 use crate::args::{Fold, Language};
 use crate::error::CliError;
 use crate::input::{self, Input};
+use crate::patience::Doing;
+use crate::places;
 use crate::progress::{Progress, spinner};
 use crate::report::{self, FoldReport, OutcomeReport, Repeat};
 use crate::session::{LateSource, Session};
@@ -21,15 +23,16 @@ const HASHING: Duration = Duration::from_millis(20);
 
 pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     let source = Arc::new(LateSource::default());
-    let session = Session::new(options.using.open()?, vec![Arc::clone(&source) as _], options.using.containers)?;
+    let session = Session::new(options.using.open()?, vec![Arc::clone(&source) as _], &options.using.session())?;
     let mut pipelines = Vec::new();
     for language in &options.guest {
         pipelines.push(Pipeline::new(&session, *language, &options).await?);
     }
 
-    let mut reading = pin!(read_input(options.path.clone(), options.rev.clone()));
+    Doing::Hashing.begin();
+    let mut reading = pin!(read_input(options.path.clone(), options.rev.clone(), options.using.reading()?));
     let mut compiling = pin!(compile(&session, &pipelines));
-    let (input, mut compiled) = match tokio::time::timeout(HASHING, &mut reading).await {
+    let (input, compiled) = match tokio::time::timeout(HASHING, &mut reading).await {
         Ok(input) => (input?, false),
         Err(_) => {
             let (input, ready) = tokio::join!(reading, &mut compiling);
@@ -38,20 +41,34 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
             (input, true)
         }
     };
-    source.set(input.source);
+    source.set(Arc::clone(&input.source));
+    fold_input(&session, &options, &pipelines, &input, (!compiled).then_some(compiling))
+        .await
+        .map_err(|error| places::explain(error, &session.dispatcher, &input))
+}
 
+async fn fold_input(
+    session: &Session,
+    options: &Fold,
+    pipelines: &[Pipeline],
+    input: &Input,
+    mut compiling: Option<Pin<&mut (impl Future<Output = Result<(), CliError>> + Send)>>,
+) -> Result<(), CliError> {
     let size = tree_size::measure(&session.dispatcher, input.root)?;
     let mut reports = Vec::new();
-    for pipeline in &pipelines {
-        let invocation = pipeline.invocation(&session, input.root, &options)?;
+    for pipeline in pipelines {
+        let invocation = pipeline.invocation(session, input.root, options)?;
         // The first fold's time is its own.
-        if !compiled && (options.using.recompute || !session.dispatcher.remembers(&invocation)?) {
-            (&mut compiling).await?;
-            compiled = true;
+        let is_remembered = !options.using.recompute && session.dispatcher.remembers(&invocation)?;
+        Doing::Computing.begin();
+        if let Some(compiling) = compiling.take_if(|_| !is_remembered) {
+            compiling.await?;
         }
-        reports.push(repeat(&session, pipeline.language, invocation, &size, options.repeat).await?);
+        reports.push(repeat(session, pipeline.language, invocation, &size, options.repeat).await?);
     }
+    Doing::Storing.begin();
     session.dispatcher.flush()?;
+    Doing::Writing.begin();
 
     let text = if options.json { report::fold_json(&reports)? } else { report::fold_table(&reports) };
     report::print(text.as_bytes())?;
@@ -90,7 +107,7 @@ impl Pipeline {
         if let Some(pre) = &self.pre {
             args.push(session.text_argument("pre", pre)?);
         }
-        let args = session.dispatcher.put_tree(args)?;
+        let args = session.arguments(args)?;
         Ok(session.invocation(&self.fold, args, &options.salt, &options.using))
     }
 }
@@ -107,7 +124,7 @@ async fn repeat(
     let expected = size.distinct_trees.saturating_mul(2).saturating_add(size.distinct_blobs);
     let mut repeats = Vec::new();
     loop {
-        let progress = Progress::frames(dispatcher, expected);
+        let progress = (!session.shows_log).then(|| Progress::frames(dispatcher, expected));
         let before = dispatcher.stats();
         let start = Instant::now();
         let completion = dispatcher.run(invocation.clone()).await?;
@@ -128,12 +145,12 @@ async fn repeat(
     }
 }
 
-async fn read_input(path: PathBuf, rev: Option<String>) -> Result<Input, CliError> {
+async fn read_input(path: PathBuf, rev: Option<String>, reading: ScanOptions) -> Result<Input, CliError> {
     let read = tokio::task::spawn_blocking(move || {
         let _spinner = spinner("hashing");
         match &rev {
             Some(rev) => input::revision(&path, rev),
-            None => input::directory(&path),
+            None => input::directory(&path, &reading),
         }
     });
     read.await.map_err(CliError::InputLost)?

@@ -1,8 +1,10 @@
 //! From what the user typed to an image reference that no name stands in.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use manifold_runtime_api::{EntryMode, ImageRef, Module, ObjectId, ObjectKind, TreeEntry};
 
@@ -15,6 +17,7 @@ impl Session {
     /// `main.ts`. Of a standard guest in several languages, `language` says which, unless the name does.
     pub(crate) async fn image(&self, name: &str, language: Language) -> Result<String, CliError> {
         let std = self.dispatcher.read_tree(self.std)?;
+        let name = name.trim_ascii();
         let named = match ImageRef::parse(name) {
             Ok(ImageRef::Std(name)) => name,
             Ok(ImageRef::Docker(container)) if !container.is_by_digest() => {
@@ -36,11 +39,13 @@ impl Session {
             return Ok(entry.id.to_string());
         }
         if let Some((language, module)) = self.module_at(Path::new(name))? {
-            return Ok(self.dispatcher.put_image(self.host(language)?, module)?.to_string());
+            let image = self.dispatcher.put_image(self.host(language)?, module)?;
+            self.hold(image)?;
+            return Ok(image.to_string());
         }
-        // The language says which of several a name means.
+        // The language says which of several a name means, and one has two.
         let names = std.entries().iter().map(|entry| entry.name.to_string());
-        let known = names.filter(|name| !name.contains('.')).collect();
+        let known = names.filter(|name| !name.contains('.') && name != "fold-wasm").collect();
         Err(CliError::NoSuchImage { name: name.to_owned(), known })
     }
 
@@ -57,42 +62,75 @@ impl Session {
 
     /// The guest in the file or directory at `path`, if there is one.
     fn module_at(&self, path: &Path) -> Result<Option<(Language, Module)>, CliError> {
-        let unreadable = |source| CliError::Unreadable { path: path.to_owned(), source };
-        if MAINS.iter().any(|main| path.join(main).is_file()) {
-            let id = self.dispatcher.put_tree(self.code_below(path)?)?;
+        let Ok(metadata) = fs::metadata(path) else { return Ok(None) };
+        if metadata.is_dir() {
+            if !MAINS.iter().any(|main| path.join(main).is_file()) {
+                return Err(CliError::NoGuestIn { path: path.to_owned(), mains: MAINS.join(", ") });
+            }
+            let id = self.dispatcher.put_tree(self.code_below(path, &mut Vec::new())?)?;
             return Ok(Some((Language::Ts, Module { kind: ObjectKind::Tree, id })));
         }
-        let language = match path.extension() {
-            Some(extension) if extension == "wasm" => Language::Wasm,
-            _ if is_script(path) => Language::Ts,
-            _ => return Ok(None),
-        };
-        if !path.is_file() {
-            return Ok(None);
+        if !metadata.is_file() {
+            return Err(CliError::NoGuest { path: path.to_owned() });
         }
-        let code = fs::read(path).map_err(unreadable)?;
-        Ok(Some((language, Module { kind: ObjectKind::Blob, id: self.dispatcher.put_blob(code)? })))
+        let code = || self.read_code(path, metadata.len());
+        let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default();
+        let language = match extension {
+            "wasm" => Language::Wasm,
+            _ if is_script(path) => Language::Ts,
+            // Whatever it is called.
+            _ if starts_with(path, b"\0asm")? => Language::Wasm,
+            _ => return Err(CliError::NoGuest { path: path.to_owned() }),
+        };
+        let id = self.dispatcher.put_blob(code()?)?;
+        if matches!(extension, "js" | "mjs") {
+            // A module that is a blob is taken for TypeScript, in which some JavaScript means something else.
+            let entry = TreeEntry::new(format!("main.{extension}"), EntryMode::Blob, id);
+            let id = self.dispatcher.put_tree([entry])?;
+            return Ok(Some((language, Module { kind: ObjectKind::Tree, id })));
+        }
+        Ok(Some((language, Module { kind: ObjectKind::Blob, id })))
     }
 
-    /// The scripts in `directory` and below it, as tree entries. What is no script has no part in the module, and neither have
-    /// installed packages and hidden directories.
-    fn code_below(&self, directory: &Path) -> Result<Vec<TreeEntry>, CliError> {
+    /// Reads a file of code, unless it is larger than a module may be.
+    fn read_code(&self, path: &Path, bytes: u64) -> Result<Vec<u8>, CliError> {
+        if bytes > self.largest_module {
+            return Err(CliError::LargeGuest { path: path.to_owned(), bytes, bound: self.largest_module });
+        }
+        fs::read(path).map_err(|source| CliError::Unreadable { path: path.to_owned(), source })
+    }
+
+    /// The scripts in `directory` and below it, as tree entries. Links are followed. What is no script has no part in the module, and
+    /// neither have installed packages and hidden directories. `around` are the directories that this one is in.
+    fn code_below(&self, directory: &Path, around: &mut Vec<PathBuf>) -> Result<Vec<TreeEntry>, CliError> {
         let unreadable = |source| CliError::Unreadable { path: directory.to_owned(), source };
+        let canonical = directory.canonicalize().map_err(unreadable)?;
+        if around.contains(&canonical) {
+            return Err(CliError::LinksInACircle { path: directory.to_owned() });
+        }
+        around.push(canonical);
         let mut entries = Vec::new();
         for entry in fs::read_dir(directory).map_err(unreadable)? {
             let entry = entry.map_err(unreadable)?;
             let (path, name) = (entry.path(), entry.file_name());
-            let kind = entry.file_type().map_err(unreadable)?;
-            if kind.is_dir() && name != "node_modules" && !name.as_bytes().starts_with(b".") {
-                let below = self.code_below(&path)?;
+            let unreadable = |source| CliError::Unreadable { path: path.clone(), source };
+            let metadata = match fs::metadata(&path) {
+                Ok(metadata) => metadata,
+                // A link to nothing is an error where it is imported.
+                Err(_) if !is_script(&path) => continue,
+                Err(error) => return Err(unreadable(error)),
+            };
+            if metadata.is_dir() && name != "node_modules" && !name.as_bytes().starts_with(b".") {
+                let below = self.code_below(&path, around)?;
                 if !below.is_empty() {
                     entries.push(TreeEntry::new(name.as_bytes(), EntryMode::Tree, self.dispatcher.put_tree(below)?));
                 }
-            } else if kind.is_file() && is_script(&path) {
-                let code = fs::read(&path).map_err(|source| CliError::Unreadable { path: path.clone(), source })?;
+            } else if metadata.is_file() && is_script(&path) {
+                let code = self.read_code(&path, metadata.len())?;
                 entries.push(TreeEntry::new(name.as_bytes(), EntryMode::Blob, self.dispatcher.put_blob(code)?));
             }
         }
+        around.pop();
         Ok(entries)
     }
 }
@@ -101,5 +139,12 @@ impl Session {
 const MAINS: [&str; 4] = ["main.ts", "main.mts", "main.js", "main.mjs"];
 
 fn is_script(path: &Path) -> bool {
-    matches!(path.extension().and_then(|extension| extension.to_str()), Some("ts" | "mts" | "js" | "mjs"))
+    matches!(path.extension().and_then(OsStr::to_str), Some("ts" | "mts" | "js" | "mjs"))
+}
+
+fn starts_with(path: &Path, bytes: &[u8]) -> Result<bool, CliError> {
+    let mut beginning = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(bytes.len() as u64).read_to_end(&mut beginning));
+    read.map_err(|source| CliError::Unreadable { path: path.to_owned(), source })?;
+    Ok(beginning == bytes)
 }

@@ -5,25 +5,51 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use manifold_dispatcher::{DirectoryObjects, GitObjects, ObjectSource};
-use manifold_runtime_api::{IdError, ObjectId, Outcome};
+use manifold_dispatcher::{DirectoryObjects, ObjectSource, ScanOptions};
+use manifold_runtime_api::Outcome;
 
+use crate::args::UseArgs;
 use crate::error::CliError;
+use crate::repository::Repository;
+use crate::say::say;
 
 /// An object, and where it and all below it can be read.
 pub(crate) struct Input {
     pub(crate) root: Outcome,
     pub(crate) source: Arc<dyn ObjectSource>,
+    /// Whether it comes from a clone that has not all of its objects.
+    pub(crate) is_partial: bool,
 }
 
-pub(crate) fn directory(path: &Path) -> Result<Input, CliError> {
+impl UseArgs {
+    /// How directories are read.
+    pub(crate) fn reading(&self) -> Result<ScanOptions, CliError> {
+        let options = DirectoryObjects::options()
+            .largest_file(self.limits.largest_file())
+            .largest_read(self.limits.limits().response_bytes);
+        // The store is no part of the input.
+        Ok(match self.store.directory() {
+            Ok(directory) if !self.no_store => options.without_store(directory),
+            _ => options,
+        })
+    }
+}
+
+pub(crate) fn directory(path: &Path, reading: &ScanOptions) -> Result<Input, CliError> {
     check_path(path)?;
-    let objects = DirectoryObjects::scan(path)?;
-    Ok(Input { root: objects.root(), source: Arc::new(objects) })
+    let objects = reading.scan(path)?;
+    if let [first, others @ ..] = objects.nested_repositories() {
+        let others = match others.len() {
+            0 => String::new(),
+            count => format!(" and {count} more"),
+        };
+        say(&format!("note: files of other git repositories inside are left out: {}{others}", first.display()));
+    }
+    Ok(Input { root: objects.root(), source: Arc::new(objects), is_partial: false })
 }
 
 /// Tells a path that is not there from one that cannot be reached.
-fn check_path(path: &Path) -> Result<fs::Metadata, CliError> {
+pub(crate) fn check_path(path: &Path) -> Result<fs::Metadata, CliError> {
     fs::metadata(path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => CliError::NoSuchPath { path: path.to_owned() },
         _ => CliError::Unreadable { path: path.to_owned(), source },
@@ -31,42 +57,9 @@ fn check_path(path: &Path) -> Result<fs::Metadata, CliError> {
 }
 
 pub(crate) fn revision(path: &Path, rev: &str) -> Result<Input, CliError> {
-    let repository = open(path)?;
-    let no_such = |source: Box<dyn std::error::Error + Send + Sync>| CliError::NoSuchRevision {
-        rev: rev.to_owned(),
-        path: path.to_owned(),
-        source,
-    };
-    let object = repository
-        .rev_parse_single(rev)
-        .map_err(|error| no_such(error.into()))?
-        .object()
-        .map_err(|error| no_such(error.into()))?;
-    let object = object.peel_tags_to_end().map_err(|error| no_such(error.into()))?;
-    let (id, is_blob) = match object.kind {
-        gix::object::Kind::Blob => (object.id, true),
-        _ => (object.peel_to_tree().map_err(|error| no_such(error.into()))?.id, false),
-    };
-    let id = ObjectId::from_bytes(id.as_slice()).map_err(|error: IdError| no_such(error.into()))?;
-    let root = if is_blob { Outcome::blob(id) } else { Outcome::tree(id) };
-    Ok(Input { root, source: Arc::new(objects(&repository)?) })
-}
-
-/// The objects of the repository at `path`.
-pub(crate) fn repository(path: &Path) -> Result<GitObjects, CliError> {
-    objects(&open(path)?)
-}
-
-/// Opens the repository around `path`, which may be a file in it.
-pub(crate) fn open(path: &Path) -> Result<gix::Repository, CliError> {
-    let is_dir = check_path(path)?.is_dir();
-    let absolute = path.canonicalize().map_err(|source| CliError::Unreadable { path: path.to_owned(), source })?;
-    let directory = if is_dir { &absolute } else { absolute.parent().unwrap_or(&absolute) };
-    gix::discover::upwards(directory)
-        .map_err(|error| CliError::NotARepository { path: path.to_owned(), source: error.into() })?;
-    gix::discover(directory).map_err(|error| CliError::Repository { path: path.to_owned(), source: error.into() })
-}
-
-fn objects(repository: &gix::Repository) -> Result<GitObjects, CliError> {
-    Ok(GitObjects::open(repository.objects.store_ref().path())?)
+    let repository = Repository::for_reading(path)?;
+    let objects = repository.objects()?;
+    let root = repository.resolve(rev, &objects)?;
+    let is_partial = objects.is_partial();
+    Ok(Input { root, source: Arc::new(objects), is_partial })
 }

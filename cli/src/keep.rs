@@ -9,11 +9,12 @@ use serde_json::json;
 use crate::args::{Export, Gc, Pins, Unpin, Verify};
 use crate::error::CliError;
 use crate::progress::Steps;
-use crate::{input, report};
+use crate::report;
+use crate::repository::Repository;
 
 pub(crate) fn pins(options: &Pins) -> Result<(), CliError> {
     let mut text = String::new();
-    for pin in options.store.open()?.pins()? {
+    for pin in options.store.open_to_read()?.pins()? {
         let (request, kind, hash) = (pin.request.to_string(), pin.outcome.kind.as_str(), pin.outcome.id.to_string());
         if options.json {
             text += &report::json(&json!({ "request": request, "kind": kind, "hash": hash }))?;
@@ -81,7 +82,7 @@ fn file_size(store: &DurableStore) -> Result<u64, CliError> {
 }
 
 pub(crate) fn verify(options: &Verify) -> Result<(), CliError> {
-    let store = options.store.open()?;
+    let store = if options.repair { options.store.open()? } else { options.store.open_to_read()? };
     let mut steps = Steps::new();
     let found = store.verify(|progress| steps.show(progress))?;
     drop(steps);
@@ -109,16 +110,18 @@ pub(crate) fn verify(options: &Verify) -> Result<(), CliError> {
 }
 
 pub(crate) fn export(options: &Export) -> Result<(), CliError> {
-    let store = options.store.open()?;
+    let store = options.store.open_to_read()?;
     let pins = store.pins()?;
     let wanted = ids(&options.requests)?;
     if let Some(request) = wanted.iter().find(|request| !pins.iter().any(|pin| pin.request == **request)) {
         return Err(CliError::NotPinned { request: request.to_string() });
     }
-    let repository = input::open(&options.repo)?;
+    let repository = Repository::named(&options.repo)?;
+    // Other programs than git would write refs that it does not see.
+    let git = (!repository.has_refs_in_files()).then(|| repository.git());
     let exported: Vec<_> = pins.into_iter().filter(|pin| wanted.is_empty() || wanted.contains(&pin.request)).collect();
     let mut steps = Steps::new();
-    let refs = write_refs(&repository, &*store, &exported, |progress| steps.show(progress))
+    let refs = write_refs(repository.gix(), git, &*store, &exported, |progress| steps.show(progress))
         .map_err(|source| CliError::Export { path: options.repo.clone(), source })?;
     drop(steps);
     report::print(refs.iter().map(|name| format!("{name}\n")).collect::<String>().as_bytes())

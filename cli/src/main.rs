@@ -8,20 +8,31 @@ mod fold;
 mod images;
 mod input;
 mod keep;
+mod limits;
+mod patience;
+mod places;
 mod progress;
 mod report;
+mod repository;
 mod run;
+mod say;
 mod session;
+mod shown;
 mod store;
 mod types;
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::{Arguments, Command};
 use crate::error::CliError;
+use crate::patience::{INTERRUPTED, Interrupts, LAST_BREATH, is_for_threads};
+use crate::say::{Saying, say};
 
 /// Frames allocate on one thread and free on another, which the system's allocator takes locks for: an eighth of a fold.
 #[global_allocator]
@@ -29,58 +40,79 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("error: the async runtime cannot start: {error}");
-            return ExitCode::FAILURE;
-        }
+    say_no_panics_for_want_of_threads();
+    // A bound on the size of files is an error of writing, as a full disk is, and not the end.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::<AtomicBool>::default());
+    show_events(arguments.verbose);
+    let computes = matches!(arguments.command, Command::Fold(_) | Command::Run(_));
+    // What only looks after the store can be ended at any moment.
+    let interrupts = Interrupts::listen(!computes);
+    let status = match arguments.command {
+        Command::Fold(fold) => compute(&interrupts, fold.using.deadline, fold::fold(fold)),
+        Command::Run(run) => compute(&interrupts, run.using.deadline, run::run(run)),
+        Command::Cat(cat) => report(cat::cat(&cat)),
+        Command::Pins(pins) => report(keep::pins(&pins)),
+        Command::Unpin(unpin) => report(keep::unpin(&unpin)),
+        Command::Gc(gc) => report(keep::gc(&gc)),
+        Command::Verify(verify) => report(keep::verify(&verify)),
+        Command::Export(export) => report(keep::export(&export)),
+        Command::Types(types) => report(types::types(&types)),
+        Command::SweepContainers => report(session::sweep_containers()),
     };
-    let result = match arguments.command {
-        Command::Fold(fold) => runtime.block_on(unless_interrupted(fold::fold(fold))),
-        Command::Run(run) => runtime.block_on(unless_interrupted(run::run(run))),
-        Command::Cat(cat) => cat::cat(&cat),
-        Command::Pins(pins) => keep::pins(&pins),
-        Command::Unpin(unpin) => keep::unpin(&unpin),
-        Command::Gc(gc) => keep::gc(&gc),
-        Command::Verify(verify) => keep::verify(&verify),
-        Command::Export(export) => keep::export(&export),
-        Command::Types(types) => types::types(&types),
-    };
-    // What is still under way holds containers.
-    runtime.shutdown_timeout(LAST_BREATH);
     session::close_containers();
+    status
+}
+
+/// Says why a command fails, and what its status is.
+fn report(result: Result<(), CliError>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(CliError::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(error) => {
-            eprint!("{}", error::render(&error));
+            say(&error::render(&error));
             ExitCode::FAILURE
         }
     }
 }
 
-/// How long what is under way may take to let go.
-const LAST_BREATH: Duration = Duration::from_secs(5);
-/// What a shell answers for a program that an interrupt ended.
-const INTERRUPTED: u8 = 128 + 2;
-
-/// Stops the work at an interrupt, so that it can let go of what it holds.
-async fn unless_interrupted(work: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
-    tokio::select! {
-        result = work => result,
-        Ok(()) = tokio::signal::ctrl_c() => {
-            std::thread::spawn(end_at_next_interrupt);
-            Err(CliError::Interrupted)
-        }
-    }
+/// Runs a command that computes, and lets go of what is still under way when it ends.
+fn compute(
+    interrupts: &Interrupts,
+    deadline: Option<std::time::Duration>,
+    work: impl Future<Output = Result<(), CliError>> + Send + 'static,
+) -> ExitCode {
+    let started =
+        patience::check_threads().and_then(|()| tokio::runtime::Builder::new_multi_thread().enable_all().build());
+    let runtime = match started {
+        Ok(runtime) => runtime,
+        Err(error) => return report(Err(CliError::NoThreads(error))),
+    };
+    // Said before anything that takes time.
+    let status = report(runtime.block_on(interrupts.unless(deadline, work)));
+    // What is still under way holds containers.
+    runtime.shutdown_timeout(LAST_BREATH);
+    status
 }
 
-/// Letting go may take its time. Who does not want to wait gets out; the next command then removes the containers that are left.
-fn end_at_next_interrupt() {
-    if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build()
-        && runtime.block_on(tokio::signal::ctrl_c()).is_ok()
-    {
-        std::process::exit(i32::from(INTERRUPTED));
-    }
+/// Libraries panic where the system gives no threads. That is an error of the command's, which says so, and nobody's mistake.
+fn say_no_panics_for_want_of_threads() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !panic.payload_as_str().is_some_and(is_for_threads) {
+            before(panic);
+        }
+    }));
+}
+
+/// Shows events of the libraries, as often as `-v` was given: once for what Manifold's say, twice for everything.
+fn show_events(verbose: u8) {
+    use tracing_subscriber::filter::{LevelFilter, Targets};
+    let targets = match verbose {
+        0 => return,
+        1 => Targets::new().with_target("manifold", LevelFilter::DEBUG),
+        _ => Targets::new().with_default(LevelFilter::TRACE),
+    };
+    let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(|| Saying);
+    // There is no other subscriber in this program.
+    let _ = tracing_subscriber::registry().with(targets).with(layer).try_init();
 }

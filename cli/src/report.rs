@@ -6,10 +6,11 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table, presets};
 use manifold_dispatcher::{Dispatcher, Stats};
 use manifold_runtime_api::bstr::ByteSlice;
-use manifold_runtime_api::{Object, ObjectKind, Outcome, Tree};
+use manifold_runtime_api::{Error, Object, ObjectKind, Outcome, Tree};
 use serde::Serialize;
 
 use crate::error::CliError;
+use crate::shown::{quoted, shown, shown_in_line, shown_json};
 
 /// A blob up to this size is shown as text, if it is text.
 const SHORT: usize = 4096;
@@ -113,7 +114,7 @@ impl OutcomeReport {
     /// One line for a table.
     fn brief(&self) -> String {
         match &self.text {
-            Some(text) if text.lines().count() == 1 && text.len() <= 40 => text.trim_end().to_owned(),
+            Some(text) if text.lines().count() == 1 && text.len() <= 40 => shown_in_line(text.trim_end()),
             _ => format!("{} {}", self.kind, &self.hash[..12]),
         }
     }
@@ -138,7 +139,7 @@ impl RunReport {
     pub(crate) fn text(&self) -> String {
         let mut text = format!("{} {}\n", self.result.kind, self.result.hash);
         if let Some(content) = &self.result.text {
-            text.push_str(content);
+            text.push_str(&shown(content));
             if !content.ends_with('\n') {
                 text.push('\n');
             }
@@ -149,7 +150,7 @@ impl RunReport {
 
 pub(crate) fn json(report: &impl Serialize) -> Result<String, CliError> {
     let text = serde_json::to_string(report).map_err(|error| CliError::Output(error.into()))?;
-    Ok(text + "\n")
+    Ok(shown_json(&text) + "\n")
 }
 
 /// Prints an object: a blob's bytes, or a tree as `git ls-tree` does.
@@ -157,11 +158,11 @@ pub(crate) fn object(object: &Object) -> Result<(), CliError> {
     if object.kind == ObjectKind::Blob {
         return print(&object.content);
     }
-    let tree = Tree::decode(&object.content).map_err(manifold_runtime_api::Error::from)?;
+    let tree = Tree::decode_as_git_reads(&object.content).map_err(|problem| Error::bad_tree(object.id(), problem))?;
     let mut lines = Vec::new();
     for entry in tree.entries() {
         lines.extend_from_slice(format!("{:0>6} {} {}\t", entry.mode, entry.mode.kind_str(), entry.id).as_bytes());
-        lines.extend_from_slice(&entry.name);
+        lines.extend_from_slice(&quoted(&entry.name));
         lines.push(b'\n');
     }
     print(&lines)

@@ -5,13 +5,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use manifold_dispatcher::ObjectSource;
 use manifold_dispatcher::native::argument;
 use manifold_runtime_api::Outcome;
 
 use crate::args::{Language, Run};
 use crate::error::CliError;
-use crate::input;
+use crate::input::{self, Input};
+use crate::patience::Doing;
+use crate::places;
 use crate::report::{self, OutcomeReport, RunReport};
 use crate::session::Session;
 
@@ -22,7 +23,9 @@ enum Value {
 }
 
 pub(crate) async fn run(options: Run) -> Result<(), CliError> {
-    let mut sources: Vec<Arc<dyn ObjectSource>> = Vec::new();
+    Doing::Hashing.begin();
+    let reading = options.using.reading()?;
+    let mut inputs: Vec<Input> = Vec::new();
     let mut values = Vec::new();
     for argument in &options.args {
         let (name, value) = split(argument)?;
@@ -30,9 +33,10 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
             name,
             match path(value)? {
                 Some(path) => {
-                    let input = input::directory(path)?;
-                    sources.push(input.source);
-                    Value::Object(input.root)
+                    let input = input::directory(path, &reading)?;
+                    let root = input.root;
+                    inputs.push(input);
+                    Value::Object(root)
                 }
                 None => {
                     Value::Text(value.to_str().ok_or_else(|| CliError::NotText { name: name.to_owned() })?.to_owned())
@@ -50,17 +54,24 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
         return Err(CliError::ArgumentTwice { name: (*name).to_owned() });
     }
 
-    let session = Session::new(options.using.open()?, sources, options.using.containers)?;
+    let sources = inputs.iter().map(|input| Arc::clone(&input.source)).collect();
+    let session = Session::new(options.using.open()?, sources, &options.using.session())?;
     let dispatcher = &session.dispatcher;
     let entries = values.into_iter().map(|(name, value)| match value {
         Value::Text(text) => session.text_argument(name, &text),
         Value::Object(object) => Ok(argument(name, object)),
     });
-    let args = dispatcher.put_tree(entries.collect::<Result<Vec<_>, _>>()?)?;
+    let args = session.arguments(entries.collect::<Result<Vec<_>, _>>()?)?;
     let image = session.image(&options.image, Language::Wasm).await?;
     let invocation = session.invocation(&image, args, &options.salt, &options.using);
-    let completion = dispatcher.run(invocation).await?;
+    Doing::Computing.begin();
+    let completion = dispatcher.run(invocation).await.map_err(|error| {
+        let explained = CliError::Failed(error);
+        inputs.iter().fold(explained, |error, input| places::explain(error, dispatcher, input))
+    })?;
+    Doing::Storing.begin();
     dispatcher.flush()?;
+    Doing::Writing.begin();
 
     if options.raw {
         return report::object(&dispatcher.read(completion.outcome.id)?);

@@ -237,9 +237,13 @@ fn bad_input_is_one_clear_error() {
     git(elsewhere.path(), &["init", "--quiet", "--object-format=sha256", "other"]);
     for arguments in [&["fold", "other", "--rev", "HEAD"][..], &["cat", &"ab".repeat(20), "--repo", "other"]] {
         let error = fails(elsewhere.path(), arguments);
-        assert!(error.contains("SHA-256 repositories are not supported"), "{error}");
+        assert!(error.contains("has SHA-256 ids, which are not supported"), "{error}");
     }
 
+    // Without a commit, that one is none that could be stored.
+    let nested = fails(elsewhere.path(), &["fold"]);
+    assert!(nested.contains("git repository ./other inside"), "{nested}");
+    fs::remove_dir_all(elsewhere.path().join("other")).unwrap();
     fs::write(elsewhere.path().join("git~1"), "").unwrap();
     let refused = fails(elsewhere.path(), &["fold"]);
     assert!(refused.contains("git~1") && refused.contains("because: "), "{refused}");

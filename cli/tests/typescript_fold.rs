@@ -203,3 +203,24 @@ async fn a_failing_visitor_is_explained_through_every_frame() {
     let error = both.try_fold("fold.ts", blob, &not_a_tree).await.unwrap_err();
     assert!(error.root_cause().to_string().contains("has to answer a tree"), "{error:?}");
 }
+
+/// The table that hosts are tested with, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn white_space_around_a_visitors_name_is_trimmed_in_both_languages() {
+    let both = Both::new(None);
+    let lines = include_str!("../../runtime-api/tests/references.txt").lines().filter(|line| line.starts_with('"'));
+    let root = Outcome::blob(both.dispatcher.put_blob("a file").unwrap());
+    let mut works = 0;
+    for line in lines {
+        let (given, trimmed) = line[1..].split_once("\" ").unwrap();
+        let given = given.replace("\\n", "\n").replace("\\r", "\r").replace("\\t", "\t");
+        let given = given.replace("\\u{c}", "\u{c}").replace("\\u{b}", "\u{b}").replace("\\u{a0}", "\u{a0}");
+        let is_known = trimmed.trim() == "\"/cas/std/file-count\"";
+        works += usize::from(is_known);
+        for fold in ["fold", "fold.ts"] {
+            let counted = both.try_fold(fold, root, &[("post", &given)]).await;
+            assert_eq!(counted.ok(), is_known.then(|| "1\n".to_owned()), "{fold}: {given:?}");
+        }
+    }
+    assert!(works >= 5);
+}

@@ -14,7 +14,7 @@ import { type Job, main, named, object, type Outcome, putTree, run, runAll, text
 
 export default main(async (job) => {
   const input = object(job.required("in"));
-  const post = await text(job.required("post").hash);
+  const post = await visitor(job.required("post"));
   const pre = job.optional("pre");
 
   const children = await childrenOf(input, pre);
@@ -31,6 +31,11 @@ export default main(async (job) => {
   return await run(post, await visit({ kind: "tree", hash: await putTree(folded) }, input));
 });
 
+/** A visitor is named by a blob that holds an image reference, perhaps with white space around it: `echo` writes some. */
+async function visitor(argument: TreeEntry): Promise<string> {
+  return (await text(argument.hash)).replace(/^[ \t\n\r\f]+|[ \t\n\r\f]+$/g, "");
+}
+
 /** The arguments of the visitor. */
 function visit(children: Outcome, input: Outcome): Promise<string> {
   return putTree([named(children, "children"), named(input, "in")]);
@@ -43,7 +48,7 @@ function recurse(job: Job, child: Outcome): Promise<string> {
 }
 
 async function childrenOf(input: Outcome, pre: TreeEntry | undefined): Promise<TreeEntry[]> {
-  const parent = pre === undefined ? input : await run(await text(pre.hash), await putTree([named(input, "in")]));
+  const parent = pre === undefined ? input : await run(await visitor(pre), await putTree([named(input, "in")]));
   if (parent.kind !== "tree") {
     if (pre === undefined) return [];
     throw new Error("`pre` has to answer a tree");

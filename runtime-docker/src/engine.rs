@@ -106,8 +106,11 @@ impl ContainerEngine {
     /// # Errors
     /// When the system gives no threads.
     pub fn new(options: EngineOptions) -> std::io::Result<Self> {
+        let start =
+            || Builder::new_multi_thread().worker_threads(1).thread_name("manifold-docker").enable_all().build();
+        // Tokio panics where the system gives no threads.
         let runtime =
-            Builder::new_multi_thread().worker_threads(1).thread_name("manifold-docker").enable_all().build()?;
+            std::panic::catch_unwind(start).map_err(|_| std::io::Error::other("there are no more threads"))??;
         let at_once = options.at_once.max(1);
         let shared = Shared {
             options,
@@ -166,6 +169,12 @@ impl ContainerEngine {
     /// The labels of the containers that are made through this.
     pub fn labels(&self) -> HashMap<String, String> {
         self.shared.labels()
+    }
+
+    /// Whether there are containers of this process, or some on their way.
+    pub fn has_containers(&self) -> bool {
+        let containers = self.shared.containers.lock();
+        containers.alive + containers.coming > 0
     }
 
     /// Takes no more jobs, and waits until every container that nobody uses any more is removed.

@@ -68,9 +68,10 @@ fn children(input: &Object, pre: Option<&Entry>) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// A visitor is named by a blob that holds an image reference.
+/// A visitor is named by a blob that holds an image reference, perhaps with white space around it: `echo` writes some.
 fn visitor(argument: &Entry) -> Result<String> {
-    String::from_utf8(get(&argument.id)?).map_err(|_| Error::new("a visitor's image reference is text"))
+    let reference = get(&argument.id)?;
+    String::from_utf8(Vec::from(reference.trim_ascii())).map_err(|_| Error::new("a visitor's image reference is text"))
 }
 
 manifold_guest::main!(fold);

@@ -1,0 +1,65 @@
+//! The bounds that the user sets, and which option raises which.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use manifold_dispatcher::Budget;
+use manifold_runtime_api::{Limit, Limits};
+
+use crate::args::LimitArgs;
+
+const GIB: u64 = 1 << 30;
+
+impl LimitArgs {
+    /// Bounds of one frame. A directory may hold large files, and the user means them. In base64 a response of 1 GiB is a file of
+    /// 768 MiB.
+    pub(crate) fn limits(&self) -> Limits {
+        let bytes = |size: Option<ByteSize>, default: u64| size.map_or(default, |size| size.as_u64());
+        let mut limits = Limits::default();
+        limits.memory_bytes = bytes(self.max_memory, 4 * GIB);
+        limits.table_elements = self.max_table.unwrap_or(limits.table_elements);
+        limits.compute_time = self.max_compute_time.unwrap_or(limits.compute_time);
+        limits.fuel = self.max_fuel;
+        limits.guest_request_bytes = bytes(self.max_request, GIB);
+        limits.response_bytes = bytes(self.max_response, GIB);
+        limits.module_bytes = bytes(self.max_module, GIB / 4);
+        limits.log_bytes = bytes(self.max_log, limits.log_bytes);
+        limits
+    }
+
+    /// Bounds of the whole call. Whoever sits at the terminal decides how long it may take.
+    pub(crate) fn budget(&self) -> Budget {
+        let mut budget = Budget::new().deadline(Duration::MAX);
+        budget.fuel = self.total_fuel;
+        budget.memory_bytes = self.total_memory.map_or(budget.memory_bytes, |size| size.as_u64());
+        budget.depth = self.total_depth.unwrap_or(budget.depth);
+        budget.runs = self.total_runs.unwrap_or(budget.runs);
+        budget.written_bytes = self.total_written.map_or(budget.written_bytes, |size| size.as_u64());
+        budget
+    }
+
+    /// Bytes of the largest file that is hashed.
+    pub(crate) fn largest_file(&self) -> u64 {
+        self.max_file.map_or(16 * GIB, |size| size.as_u64())
+    }
+}
+
+/// The option that raises `limit`, where there is one.
+pub(crate) fn option_for(limit: Limit) -> Option<&'static str> {
+    Some(match limit {
+        Limit::Memory { .. } => "--max-memory",
+        Limit::Table { .. } => "--max-table",
+        Limit::ComputeTime { .. } | Limit::TranspilerTime { .. } => "--max-compute-time",
+        Limit::GuestRequest { .. } => "--max-request",
+        Limit::Response { .. } => "--max-response",
+        Limit::Module { .. } => "--max-module",
+        Limit::Fuel { .. } => "--max-fuel",
+        Limit::TotalFuel { .. } => "--total-fuel",
+        Limit::TotalMemory { .. } => "--total-memory",
+        Limit::Depth { .. } => "--total-depth",
+        Limit::Runs { .. } => "--total-runs",
+        Limit::WrittenBytes { .. } => "--total-written",
+        Limit::Deadline { .. } => "--deadline",
+        _ => return None,
+    })
+}

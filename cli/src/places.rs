@@ -1,0 +1,65 @@
+//! Where in the input stands what a command failed at.
+
+use std::collections::HashSet;
+
+use manifold_dispatcher::Dispatcher;
+use manifold_runtime_api::bstr::{BString, ByteSlice};
+use manifold_runtime_api::{Error, ObjectId, ObjectKind, Reason};
+
+use crate::error::CliError;
+use crate::input::Input;
+use crate::shown::quoted;
+
+/// The error with the place in `input` of the object that it is about, if it is about one there.
+pub(crate) fn explain(error: CliError, dispatcher: &Dispatcher, input: &Input) -> CliError {
+    let CliError::Failed(failure) = error else { return error };
+    let Some(path) = subject(&failure).and_then(|id| path_to(dispatcher, input, id)) else {
+        return CliError::Failed(failure);
+    };
+    let path = String::from_utf8_lossy(&quoted(&path)).into_owned();
+    if failure.missing_object().is_some() && input.is_partial {
+        return CliError::PartialClone { path, source: failure };
+    }
+    CliError::At { path, source: failure }
+}
+
+/// The object that could not be read.
+fn subject(failure: &Error) -> Option<ObjectId> {
+    failure.chain().find_map(|error| match error.reason() {
+        Reason::MissingObject { id } | Reason::BadTree { id: Some(id), .. } | Reason::WrongKind { id, .. } => Some(*id),
+        _ => None,
+    })
+}
+
+/// The path of the object in the input, the first in git's order. What cannot be read on the way is passed over.
+fn path_to(dispatcher: &Dispatcher, input: &Input, wanted: ObjectId) -> Option<Vec<u8>> {
+    if input.root.id == wanted {
+        return Some(b"the root".to_vec());
+    }
+    let mut met = HashSet::from([input.root.id]);
+    let mut open = vec![(BString::default(), input.root)];
+    while let Some((path, object)) = open.pop() {
+        if object.kind != ObjectKind::Tree {
+            continue;
+        }
+        let Ok(tree) = dispatcher.read_tree(object.id) else { continue };
+        let mut below = Vec::new();
+        for entry in tree.entries() {
+            let mut path = path.clone();
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(entry.name.as_bytes());
+            if entry.id == wanted {
+                return Some(path.into());
+            }
+            if let Some(kind) = entry.mode.object_kind()
+                && met.insert(entry.id)
+            {
+                below.push((path, manifold_runtime_api::Outcome { kind, id: entry.id }));
+            }
+        }
+        open.extend(below.into_iter().rev());
+    }
+    None
+}

@@ -1,0 +1,199 @@
+//! Repositories, as git itself finds and reads them, from the command.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn manifold(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_manifold"));
+    command.args(arguments).current_dir(directory).env("XDG_CACHE_HOME", directory.join(".cache"));
+    command.env_remove("MANIFOLD_STORE").envs(environment.iter().copied()).output().unwrap()
+}
+
+fn git(directory: &Path, arguments: &[&str]) -> String {
+    let settings = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"];
+    let output = Command::new("git").args(settings).args(arguments).current_dir(directory).output().unwrap();
+    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// `r` in a new directory: a repository with the files `a` and `d/b` in one commit.
+fn place(options: &[&str]) -> TempDir {
+    let place = TempDir::new().unwrap();
+    let init = [&["init", "--quiet", "--initial-branch=main"], options, &["r"]].concat();
+    git(place.path(), &init);
+    let root = place.path().join("r");
+    fs::create_dir(root.join("d")).unwrap();
+    fs::write(root.join("a"), "a\n").unwrap();
+    fs::write(root.join("d/b"), "b\n").unwrap();
+    git(&root, &["add", "--all"]);
+    git(&root, &["commit", "--quiet", "--message", "one"]);
+    place
+}
+
+fn leaves(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    json["result"]["text"].as_str().unwrap().trim().to_owned()
+}
+
+fn fails(directory: &Path, arguments: &[&str]) -> String {
+    let output = manifold(directory, arguments, &[]);
+    assert!(!output.status.success(), "{arguments:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+const FOLD: [&str; 4] = ["fold", "--no-store", "--json", "--rev"];
+
+fn knows_reftable(place: &Path) -> bool {
+    let made =
+        Command::new("git").args(["init", "--quiet", "--ref-format=reftable", "probe"]).current_dir(place).output();
+    let knows = made.unwrap().status.success();
+    if !knows {
+        eprintln!("SKIPPED: this git knows no reftable; git 2.45 and later do");
+    }
+    knows
+}
+
+#[test]
+fn outcomes_are_exported_where_refs_are_no_files() {
+    if !knows_reftable(TempDir::new().unwrap().path()) {
+        return;
+    }
+    let place = place(&["--ref-format=reftable"]);
+    let root = place.path().join("r");
+    for salt in ["", "again"] {
+        assert!(manifold(place.path(), &["fold", "r", "--salt", salt], &[]).status.success());
+    }
+    let exported = manifold(place.path(), &["export", "r"], &[]);
+    assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
+    let listed = git(&root, &["for-each-ref", "--format=%(refname)", "refs/manifold"]);
+    assert_eq!(String::from_utf8(exported.stdout).unwrap().trim(), listed);
+    assert_eq!(listed.lines().count(), 2);
+    git(&root, &["gc", "--quiet", "--prune=now"]);
+    assert_eq!(git(&root, &["cat-file", "-p", listed.lines().next().unwrap()]), "2");
+    // Revisions are read, too, though the library knows no such refs.
+    assert_eq!(leaves(&manifold(&root, &[&FOLD[..], &["HEAD"]].concat(), &[])), "2");
+
+    // Where git is not there, that is said, and nothing is lost without a word.
+    let output = manifold(place.path(), &["export", "r"], &[("PATH", "/nowhere")]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("git cannot write the refs"), "{said}");
+}
+
+#[test]
+fn the_environment_of_git_is_followed() {
+    let place = place(&[]);
+    let other = place.path().join("other");
+    git(place.path(), &["init", "--quiet", "--initial-branch=main", "other"]);
+    let head = [&FOLD[..], &["HEAD"]].concat();
+    let git_dir = place.path().join("r/.git").display().to_string();
+    for git_dir in [&*git_dir, "../r/.git"] {
+        assert_eq!(leaves(&manifold(&other, &head, &[("GIT_DIR", git_dir)])), "2");
+    }
+    // An empty variable is as good as none.
+    assert_eq!(leaves(&manifold(&place.path().join("r"), &head, &[("GIT_DIR", "")])), "2");
+    let objects = place.path().join("r/.git/objects").display().to_string();
+    let commit = git(&place.path().join("r"), &["rev-parse", "HEAD"]);
+    let by_id = [&FOLD[..], &[&commit]].concat();
+    assert!(!manifold(&other, &by_id, &[]).status.success());
+    assert_eq!(leaves(&manifold(&other, &by_id, &[("GIT_OBJECT_DIRECTORY", &objects)])), "2");
+    let more = format!("/nowhere:{objects}");
+    assert_eq!(leaves(&manifold(&other, &by_id, &[("GIT_ALTERNATE_OBJECT_DIRECTORIES", &more)])), "2");
+    let quoted = format!("\"{objects}\":");
+    assert_eq!(leaves(&manifold(&other, &by_id, &[("GIT_ALTERNATE_OBJECT_DIRECTORIES", &quoted)])), "2");
+    // A repository that is named to be written to is meant.
+    assert!(manifold(place.path(), &["fold", "r/d"], &[]).status.success());
+    let exported = manifold(place.path(), &["export", "other"], &[("GIT_DIR", &git_dir)]);
+    assert!(exported.status.success());
+    assert!(!git(&other, &["for-each-ref", "refs/manifold"]).is_empty());
+    assert!(git(&place.path().join("r"), &["for-each-ref", "refs/manifold"]).is_empty());
+}
+
+/// Before a push is accepted its objects are in a place of their own.
+#[test]
+fn a_hook_reads_what_is_being_pushed() {
+    let place = place(&[]);
+    git(place.path(), &["init", "--quiet", "--bare", "to.git"]);
+    let hook = place.path().join("to.git/hooks/pre-receive");
+    let found = place.path().join("found");
+    let fold = format!("{} fold --rev $new --no-store --json > {}", env!("CARGO_BIN_EXE_manifold"), found.display());
+    fs::write(&hook, format!("#!/bin/sh\nread old new ref\n{fold}\n")).unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    git(&place.path().join("r"), &["push", "--quiet", "../to.git", "main"]);
+    let json: Value = serde_json::from_slice(&fs::read(found).unwrap()).unwrap();
+    assert_eq!(json["result"]["text"], "2\n");
+}
+
+#[test]
+fn what_keeps_a_repository_from_being_opened_is_said_in_its_own_words() {
+    let place = place(&[]);
+    let copy = |name: &str| {
+        assert!(Command::new("cp").args(["-r", "r", name]).current_dir(place.path()).status().unwrap().success());
+        place.path().join(name)
+    };
+    let config = copy("config").join(".git/config");
+    fs::write(&config, fs::read_to_string(&config).unwrap() + "[core\n").unwrap();
+    let error = fails(place.path(), &["fold", "config", "--rev", "HEAD"]);
+    assert!(error.contains("the configuration of the repository of config has a syntax error in line"), "{error}");
+    git(&copy("version"), &["config", "core.repositoryFormatVersion", "7"]);
+    let error = fails(place.path(), &["fold", "version", "--rev", "HEAD"]);
+    assert!(error.contains("format version") && error.contains('7'), "{error}");
+    git(place.path(), &["init", "--quiet", "--object-format=sha256", "long"]);
+    for arguments in [&["fold", "long", "--rev", "HEAD"][..], &["export", "long"]] {
+        assert!(fails(place.path(), arguments).contains("has SHA-256 ids"));
+    }
+    for name in ["config", "version"] {
+        assert!(!fails(place.path(), &["fold", name, "--rev", "HEAD"]).contains("SHA-256"), "{name}");
+    }
+    // Alternates in a circle are no reason.
+    let round = copy("round");
+    let objects = round.join(".git/objects");
+    fs::write(objects.join("info/alternates"), format!("{0}\n{0}\n", objects.display())).unwrap();
+    assert_eq!(leaves(&manifold(&round, &[&FOLD[..], &["HEAD"]].concat(), &[])), "2");
+    assert_eq!(leaves(&manifold(&round, &[&FOLD[..], &["HEAD^{tree}"]].concat(), &[])), "2");
+}
+
+#[test]
+fn what_a_partial_clone_lacks_is_named_with_the_way_to_get_it() {
+    let place = place(&[]);
+    git(&place.path().join("r"), &["config", "uploadpack.allowFilter", "true"]);
+    let origin = format!("file://{}", place.path().join("r").display());
+    for (filter, lacks) in [("blob:none", "a of the input"), ("tree:0", "HEAD of the input")] {
+        let name = filter.replace(':', "-");
+        let options = ["clone", "--quiet", "--no-checkout", &format!("--filter={filter}"), &origin, &name];
+        git(place.path(), &options);
+        let error = fails(place.path(), &["fold", &name, "--rev", "HEAD", "--no-store"]);
+        assert!(error.contains("partial clone") && error.contains("git fetch --refetch"), "{filter}: {error}");
+        assert!(error.contains(lacks), "{filter}: {error}");
+    }
+}
+
+#[test]
+fn a_tree_that_is_refused_has_its_id_and_its_path() {
+    let place = place(&[]);
+    let root = place.path().join("r");
+    let blob = git(&root, &["rev-parse", "HEAD:a"]);
+    let raw: Vec<u8> = (0..40).step_by(2).map(|at| u8::from_str_radix(&blob[at..at + 2], 16).unwrap()).collect();
+    let write = |mode: &str, name: &str| {
+        fs::write(root.join("tree"), [format!("{mode} {name}\0").as_bytes(), &raw].concat()).unwrap();
+        git(&root, &["hash-object", "-t", "tree", "--literally", "-w", "tree"])
+    };
+    // What git reads for old times' sake is read.
+    let old = write("100664", "f");
+    assert_eq!(leaves(&manifold(&root, &[&FOLD[..], &[&old]].concat(), &[])), "1");
+    let shown = manifold(&root, &["cat", &old], &[]);
+    assert_eq!(String::from_utf8(shown.stdout).unwrap().trim(), git(&root, &["ls-tree", &old]));
+    let bad = write("100644", ".git");
+    let bytes: Vec<u8> = (0..40).step_by(2).map(|at| u8::from_str_radix(&bad[at..at + 2], 16).unwrap()).collect();
+    fs::write(root.join("tree"), [&b"40000 away\0"[..], &bytes].concat()).unwrap();
+    let parent = git(&root, &["hash-object", "-t", "tree", "--literally", "-w", "tree"]);
+    let error = fails(&root, &["fold", "--no-store", "--rev", &parent]);
+    assert!(error.contains("away of the input cannot be read") && error.contains(&format!("tree {bad}")), "{error}");
+    assert!(error.contains(".git"), "{error}");
+}

@@ -1,0 +1,143 @@
+//! Interrupts and deadlines end the command, whatever it is doing.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+fn manifold(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_manifold"));
+    command.current_dir(directory).env("XDG_CACHE_HOME", directory.join("cache")).env_remove("MANIFOLD_STORE");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn interrupt(command: &Child) {
+    assert!(Command::new("kill").args(["-INT", &command.id().to_string()]).status().unwrap().success());
+}
+
+/// Waits for the end, and says how long it took, what the status was, and what was said.
+fn end(mut command: Child) -> (Duration, Option<i32>, String) {
+    let start = Instant::now();
+    while command.try_wait().unwrap().is_none() {
+        assert!(start.elapsed() < Duration::from_secs(60), "it does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut said = String::new();
+    command.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    (start.elapsed(), command.wait().unwrap().code(), said)
+}
+
+/// Generous, for the machine may be busy: without the handlers it would be for ever.
+const SOON: Duration = Duration::from_secs(10);
+
+/// A place with a small directory and a store whose file somebody else is writing to.
+struct Held {
+    place: TempDir,
+    _database: redb::Database,
+}
+
+fn held() -> (Held, redb::WriteTransaction) {
+    let place = TempDir::new().unwrap();
+    fs::create_dir(place.path().join("d")).unwrap();
+    fs::write(place.path().join("d/a"), "a\n").unwrap();
+    let made = manifold(place.path()).args(["fold", "d", "--store", "s"]).output().unwrap();
+    assert!(made.status.success());
+    let mut builder = redb::Builder::new();
+    builder.set_concurrency_mode(redb::ConcurrencyMode::MultiWriter);
+    let database = builder.open(place.path().join("s/manifold.redb")).unwrap();
+    let writing = database.begin_write().unwrap();
+    (Held { place, _database: database }, writing)
+}
+
+#[test]
+fn who_waits_for_the_store_says_so_and_can_be_interrupted() {
+    let (held, _writing) = held();
+    for arguments in [&["fold", "d", "--store", "s"][..], &["pins", "--store", "s"], &["gc", "--store", "s"]] {
+        let mut waiting = manifold(held.place.path()).args(arguments).spawn().unwrap();
+        // It says so before anything else.
+        let mut said = [0; 8];
+        waiting.stderr.as_mut().unwrap().read_exact(&mut said).unwrap();
+        interrupt(&waiting);
+        let (time, status, rest) = end(waiting);
+        assert_eq!((&said, status), (b"waiting ", Some(130)), "{arguments:?}");
+        assert!(time < SOON, "{arguments:?}: {time:?}");
+        if cfg!(target_os = "linux") {
+            assert!(rest.starts_with(&format!("for process {}", std::process::id())), "{rest}");
+        }
+    }
+}
+
+#[test]
+fn a_deadline_covers_waiting_for_the_store() {
+    let (held, _writing) = held();
+    let waiting = manifold(held.place.path()).args(["fold", "d", "--store", "s", "--deadline", "1s"]).spawn().unwrap();
+    let (time, status, said) = end(waiting);
+    assert_eq!(status, Some(1));
+    assert!(time < SOON, "{time:?}");
+    assert!(said.contains("error: the deadline of 1s passed while opening the store"), "{said}");
+}
+
+#[test]
+fn hashing_is_covered_by_both() {
+    let place = TempDir::new().unwrap();
+    fs::create_dir(place.path().join("d")).unwrap();
+    File::create(place.path().join("d/large")).unwrap().set_len(1 << 38).unwrap();
+    let fold = ["fold", "d", "--no-store", "--max-file", "1TiB"];
+    let hashing = manifold(place.path()).args(fold).args(["--deadline", "500ms"]).spawn().unwrap();
+    let (time, status, said) = end(hashing);
+    assert_eq!(status, Some(1));
+    assert!(time < SOON && said.contains("passed while hashing the input"), "{time:?}: {said}");
+
+    let hashing = manifold(place.path()).args(fold).spawn().unwrap();
+    // The handler is there before anything else is.
+    std::thread::sleep(Duration::from_millis(500));
+    interrupt(&hashing);
+    let (time, status, _) = end(hashing);
+    assert_eq!(status, Some(130));
+    assert!(time < SOON, "{time:?}");
+}
+
+#[test]
+fn writing_to_a_pipe_that_nobody_reads_is_covered_by_both() {
+    let place = TempDir::new().unwrap();
+    fs::write(place.path().join("large"), vec![b'x'; 5_000_000]).unwrap();
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).current_dir(place.path()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    git(&["init", "--quiet", "."]);
+    let id = git(&["hash-object", "-w", "large"]);
+    let mut writing = manifold(place.path()).args(["cat", id.trim()]).spawn().unwrap();
+    // Once there is something to read, it writes.
+    writing.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    interrupt(&writing);
+    let (time, status, _) = end(writing);
+    assert_eq!(status, Some(130));
+    assert!(time < SOON, "{time:?}");
+
+    // A call that computes writes on another thread than the one that listens.
+    fs::write(place.path().join("echo.wasm"), wat::parse_str(ECHO).unwrap()).unwrap();
+    let run = ["run", "echo.wasm", "--arg", "in=large", "--raw", "--no-store"];
+    let mut writing = manifold(place.path()).args(run).spawn().unwrap();
+    writing.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    interrupt(&writing);
+    let (time, status, _) = end(writing);
+    assert_eq!(status, Some(130));
+    assert!(time < SOON, "{time:?}");
+
+    let writing = manifold(place.path()).args(run).args(["--deadline", "2s"]).spawn().unwrap();
+    let (time, status, said) = end(writing);
+    assert_eq!(status, Some(1));
+    assert!(time < SOON && said.contains("passed while writing the result"), "{time:?}: {said}");
+}
+
+/// Answers the blob of 5,000,000 times `x`, which is its argument.
+const ECHO: &str = r#"(module
+    (import "caos_abi_v1" "call" (func $call (param i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 0) "{\22op\22:\22out\22,\22kind\22:\22blob\22,\22hash\22:\228e0a61123b82d6c7b4c35398197855cb0e255f08\22}")
+    (func (export "caos_run") (drop (call $call (i32.const 0) (i32.const 76)))))"#;
