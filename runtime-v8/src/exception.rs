@@ -158,8 +158,9 @@ fn own_words(scope: &mut v8::PinScope<'_, '_>, thrown: v8::Local<'_, v8::Value>)
         }
         None => {
             scope.reset();
-            let detail = thrown.to_detail_string(scope).map(|text| text_up_to(scope, text, WORDS));
-            detail.unwrap_or_else(|| "something that is no text".to_owned())
+            let symbol = if thrown.is_symbol() { thrown.to_detail_string(scope) } else { None };
+            let symbol = symbol.map(|text| text_up_to(scope, text, WORDS));
+            symbol.unwrap_or_else(|| "the guest threw something that is no text".to_owned())
         }
     }
 }
