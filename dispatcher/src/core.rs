@@ -62,9 +62,12 @@ impl Core {
         Ok(Keyed { request, image, args })
     }
 
+    #[inline]
     pub(crate) fn tell(&self, event: &Event<'_>) {
         self.counters.count(event);
-        event.trace();
+        if !matches!(event, Event::Hit { .. }) {
+            event.trace();
+        }
         if let Some(observer) = &self.observer {
             observer.on_event(event);
         }

@@ -22,8 +22,15 @@ impl Objects {
     }
 
     pub(crate) fn kind(&self, id: ObjectId) -> Result<Option<ObjectKind>> {
-        let found = self.first(|layer| layer.kind(id))?.or_else(|| self.held.kind(id));
-        Ok(found.or_else(|| (id == ObjectId::empty_tree()).then_some(ObjectKind::Tree)))
+        match self.first(|layer| layer.kind(id))? {
+            None => Ok(self.kind_of_what_no_layer_has(id)),
+            found => Ok(found),
+        }
+    }
+
+    #[cold]
+    fn kind_of_what_no_layer_has(&self, id: ObjectId) -> Option<ObjectKind> {
+        self.held.kind(id).or_else(|| (id == ObjectId::empty_tree()).then_some(ObjectKind::Tree))
     }
 
     /// Asks the store, then the sources in their order, until one knows.

@@ -64,6 +64,7 @@ pub enum Event<'a> {
 
 impl Event<'_> {
     /// Tells of it as a `tracing` event, if it is about a run. Hits are too many, and too fast.
+    #[inline(never)]
     pub(crate) fn trace(&self) {
         match self {
             Self::Hit { .. } | Self::Joined { .. } | Self::Diverged { .. } | Self::Logged { .. } => {}
