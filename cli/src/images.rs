@@ -73,7 +73,6 @@ impl Session {
         if !metadata.is_file() {
             return Err(CliError::NoGuest { path: path.to_owned() });
         }
-        let code = || self.read_code(path, metadata.len());
         let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default();
         let language = match extension {
             "wasm" => Language::Wasm,
@@ -82,7 +81,7 @@ impl Session {
             _ if starts_with(path, b"\0asm")? => Language::Wasm,
             _ => return Err(CliError::NoGuest { path: path.to_owned() }),
         };
-        let id = self.dispatcher.put_blob(code()?)?;
+        let id = self.dispatcher.put_blob(self.read_code(path, metadata.len())?)?;
         if matches!(extension, "js" | "mjs") {
             // A module that is a blob is taken for TypeScript, in which some JavaScript means something else.
             let entry = TreeEntry::new(format!("main.{extension}"), EntryMode::Blob, id);

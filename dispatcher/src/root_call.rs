@@ -104,7 +104,7 @@ impl RootCall {
 
     /// Keeps arguments, image and named images for as long as the call runs: nobody could make them again.
     fn hold(&mut self) -> Result<()> {
-        if !self.held.is_empty() {
+        if !self.held.is_empty() || self.core.objects.store.keeps_everything() {
             return Ok(());
         }
         let image = match ImageRef::parse(&self.keyed.image.text) {

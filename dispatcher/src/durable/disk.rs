@@ -16,7 +16,7 @@ use redb::{
 
 use super::batch::Batch;
 use super::format::{CONTENTS, FORMAT, FORMAT_KEY, MEMO, META, NUMBERS, OBJECTS, PINS, REMOVALS, Stamp};
-use super::locks::{Listener, TalkingFile};
+use super::locks::TalkingFile;
 use super::open::{OpenError, StoreOptions};
 use super::tables::{ReadTables, Tables, WriteTables};
 use crate::panic_message::panic_message;
@@ -24,7 +24,7 @@ use crate::store::STORE_FILE;
 
 pub(super) struct Disk {
     file: PathBuf,
-    how: How,
+    options: StoreOptions,
     /// Taken for writing by what needs the file for itself. `None` after a failure, until it is opened again.
     database: RwLock<Option<Opened>>,
     snapshot: RwLock<Option<Snapshot>>,
@@ -35,14 +35,6 @@ pub(super) struct Disk {
     /// Which file was opened last, and how often one was opened again.
     identity: Mutex<Option<(u64, u64)>>,
     reopened: AtomicU64,
-}
-
-/// How the file is opened.
-#[derive(Clone)]
-struct How {
-    page_cache_bytes: usize,
-    read_only: bool,
-    listener: Listener,
 }
 
 enum Opened {
@@ -119,12 +111,7 @@ impl Disk {
             let path = path.to_owned();
             move |source| OpenError::Io { path, source }
         };
-        let how = How {
-            page_cache_bytes: options.page_cache_bytes,
-            read_only: options.read_only,
-            listener: options.listener.clone(),
-        };
-        if !how.read_only {
+        if !options.read_only {
             fs::create_dir_all(directory).map_err(io_error(directory))?;
         }
         let file = directory.join(STORE_FILE);
@@ -133,18 +120,18 @@ impl Disk {
                 return Err(OpenError::Damaged { path: file, problem: "it is empty".to_owned() });
             }
             Ok(metadata) => metadata.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !how.read_only => {
-                create(directory, &file, &how)?;
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !options.read_only => {
+                create(directory, &file, options)?;
                 0
             }
             Err(error) => return Err(io_error(&file)(error)),
         };
-        let database = open(&file, &how, length <= options.check_up_to)?;
+        let database = open(&file, options, length <= options.check_up_to)?;
         check_format(&file, &database)?;
         let identity = identity(&file);
         Ok(Self {
             file,
-            how,
+            options: options.clone(),
             database: RwLock::new(Some(database)),
             snapshot: RwLock::new(None),
             failed: AtomicU8::new(SOUND),
@@ -155,7 +142,7 @@ impl Disk {
     }
 
     pub(super) fn is_read_only(&self) -> bool {
-        self.how.read_only
+        self.options.read_only
     }
 
     pub(super) fn file(&self) -> &Path {
@@ -263,7 +250,7 @@ impl Disk {
 
     /// Checks the checksum of every page, and mends what can be mended. A file that is open for reading alone stays unchecked.
     pub(super) fn check_pages(&self) -> Result<(), Trouble> {
-        if self.how.read_only {
+        if self.options.read_only {
             return Ok(());
         }
         self.guarded(|| {
@@ -342,13 +329,13 @@ impl Disk {
 
     /// Opens the file, or makes a new one if somebody deleted it.
     fn open_again(&self, check: bool) -> Result<Opened, OpenError> {
-        if !self.how.read_only
+        if !self.options.read_only
             && !self.file.exists()
             && let Some(directory) = self.file.parent()
         {
-            create(directory, &self.file, &self.how)?;
+            create(directory, &self.file, &self.options)?;
         }
-        let database = open(&self.file, &self.how, check)?;
+        let database = open(&self.file, &self.options, check)?;
         check_format(&self.file, &database)?;
         Ok(database)
     }
@@ -454,12 +441,12 @@ fn close(database: Option<Opened>) {
 }
 
 /// Makes a new store beside its place and links it there, so that nobody ever sees half of one.
-fn create(directory: &Path, file: &Path, how: &How) -> Result<(), OpenError> {
+fn create(directory: &Path, file: &Path, options: &StoreOptions) -> Result<(), OpenError> {
     static MADE: AtomicU64 = AtomicU64::new(0);
     let number = MADE.fetch_add(1, Ordering::Relaxed);
     let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
     let beside = directory.join(format!("{STORE_FILE}.{}-{number}-{nanoseconds}.new", std::process::id()));
-    let made = open_for_writing(&beside, how, false, true).and_then(|database| {
+    let made = open_for_writing(&beside, options, false, true).and_then(|database| {
         create_tables(&database).map_err(|error| open_error(&beside, error))?;
         drop(database);
         match fs::hard_link(&beside, file) {
@@ -485,29 +472,29 @@ fn create_tables(database: &Database) -> Result<(), redb::Error> {
     Ok(())
 }
 
-fn open(file: &Path, how: &How, check: bool) -> Result<Opened, OpenError> {
-    if !how.read_only {
-        return open_for_writing(file, how, check, false).map(Opened::Writable);
+fn open(file: &Path, options: &StoreOptions, check: bool) -> Result<Opened, OpenError> {
+    if !options.read_only {
+        return open_for_writing(file, options, check, false).map(Opened::Writable);
     }
-    unless_it_panics(file, || builder(how).open_read_only(file)).map(Opened::ReadOnly)
+    unless_it_panics(file, || builder(options).open_read_only(file)).map(Opened::ReadOnly)
 }
 
-fn open_for_writing(file: &Path, how: &How, check: bool, new: bool) -> Result<Database, OpenError> {
+fn open_for_writing(file: &Path, options: &StoreOptions, check: bool, new: bool) -> Result<Database, OpenError> {
     if !new && fs::metadata(file).is_ok_and(|metadata| metadata.len() == 0) {
         // The database would begin a new one in it, which has none of a store's tables.
         return Err(OpenError::Damaged { path: file.to_owned(), problem: "it is empty".to_owned() });
     }
-    let talking = TalkingFile::open(file, new, how.listener.clone()).map_err(|error| open_error(file, error))?;
+    let talking = TalkingFile::open(file, new, options.listener.clone()).map_err(|error| open_error(file, error))?;
     unless_it_panics(file, || {
-        let mut builder = builder(how);
+        let mut builder = builder(options);
         builder.set_check_integrity_on_open(check);
         builder.create_with_backend(talking)
     })
 }
 
-fn builder(how: &How) -> Builder {
+fn builder(options: &StoreOptions) -> Builder {
     let mut builder = Builder::new();
-    builder.set_concurrency_mode(ConcurrencyMode::MultiWriter).set_cache_size(how.page_cache_bytes);
+    builder.set_concurrency_mode(ConcurrencyMode::MultiWriter).set_cache_size(options.page_cache_bytes);
     builder
 }
 
