@@ -50,8 +50,8 @@ pub enum ExportError {
 }
 
 /// Writes the outcome of every pin, with all that it reaches, into `repository`, and points `refs/manifold/<request>` to it.
-/// Objects come before the ref that keeps them. Answers the refs' names. Where the refs are no files, they are written by `git`, the
-/// git program for this repository.
+/// Objects come before the ref that keeps them. Returns the names of the refs. If the repository does not keep refs as files, `git`, a
+/// command for this repository, writes them.
 ///
 /// # Errors
 /// [`ExportError`]; refs that were written before stay.

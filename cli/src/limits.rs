@@ -27,7 +27,7 @@ impl LimitArgs {
         limits
     }
 
-    /// Bounds of the whole call. Whoever sits at the terminal decides how long it may take.
+    /// Returns the bounds of the whole call. Without `--deadline` there is no bound on its time.
     pub(crate) fn budget(&self) -> Budget {
         let mut budget = Budget::new().deadline(Duration::MAX);
         budget.fuel = self.total_fuel;

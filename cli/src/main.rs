@@ -94,7 +94,7 @@ fn compute(
     status
 }
 
-/// Libraries panic where the system gives no threads. That is an error of the command's, which says so, and nobody's mistake.
+/// Suppresses the message of a panic that a failed thread creation caused: the command reports that failure as an error.
 fn say_no_panics_for_want_of_threads() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

@@ -15,7 +15,7 @@ use crate::session;
 /// How long a command that is told to end may take to let go of what it holds. After that it ends all the same.
 pub(crate) const LAST_BREATH: Duration = Duration::from_millis(800);
 
-/// What a shell answers for a program that an interrupt ended.
+/// The exit status that shells report for a program that SIGINT ended.
 pub(crate) const INTERRUPTED: u8 = 128 + 2;
 
 /// How much later the command gives up, so that a call that began with it can do so first, and say more.
