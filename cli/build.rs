@@ -39,6 +39,8 @@ fn built(path: PathBuf) -> Option<PathBuf> {
 
 /// The folder `guests` of the target directory that `out` is in. It need not exist yet.
 fn guests_beside(out: &Path) -> Option<PathBuf> {
-    let target = out.ancestors().find(|path| path.join("guests").is_dir() || path.join("CACHEDIR.TAG").is_file())?;
+    let target = out
+        .ancestors()
+        .find(|path| path.join("guests").is_dir() || path.join("CACHEDIR.TAG").is_file())?;
     Some(target.join("guests"))
 }

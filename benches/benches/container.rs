@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
-use manifold_benches::{Language, OURS, Setting, all_cores, container_engine, container_job, file_count_answers};
+use manifold_benches::{
+    Language, OURS, Setting, all_cores, container_engine, container_job, file_count_answers,
+};
 use manifold_dispatcher::{Invocation, Policy};
 use manifold_runtime_docker::EngineOptions;
 
@@ -43,7 +45,8 @@ fn jobs(criterion: &mut Criterion) {
     ] {
         let setting = Setting::with_containers(&engine, language).unwrap();
         let args = setting.leaf().unwrap();
-        let invocation = setting.invocation("file-count", language, args).unwrap().policy(Policy::Recompute);
+        let invocation =
+            setting.invocation("file-count", language, args).unwrap().policy(Policy::Recompute);
         let job = |invocation: &Invocation| {
             let start = Instant::now();
             runtime.block_on(setting.dispatcher.run(invocation.clone())).unwrap();
@@ -65,10 +68,18 @@ fn jobs(criterion: &mut Criterion) {
     group.bench_function("floor: the engine's calls alone", |bencher| {
         bencher.iter(|| runtime.block_on(container_job(&docker, &image)).unwrap())
     });
-    if Command::new("docker").arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
-        group.bench_function("peer: docker run --rm", |bencher| bencher.iter(|| docker_run(&image)));
+    if Command::new("docker")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        group
+            .bench_function("peer: docker run --rm", |bencher| bencher.iter(|| docker_run(&image)));
     } else {
-        eprintln!("SKIPPED: `docker run --rm`, for there is no docker command. Install Debian's docker.io, say.");
+        eprintln!(
+            "SKIPPED: `docker run --rm`, for there is no docker command. Install Debian's docker.io, say."
+        );
     }
     group.finish();
     engine.close().unwrap();

@@ -15,7 +15,8 @@ use manifold_benches::{FixedHost, Language, OURS, Setting, all_cores, one_core, 
 use manifold_dispatcher::{DurableStore, Invocation, ObjectSource, Policy, Store};
 use manifold_runtime_api::abi::{Encoding, Session};
 use manifold_runtime_api::{
-    Call, EntryMode, Host, Module, Object, ObjectId, ObjectKind, Outcome, RequestScope, Tree, TreeEntry,
+    Call, EntryMode, Host, Module, Object, ObjectId, ObjectKind, Outcome, RequestScope, Tree,
+    TreeEntry,
 };
 
 #[global_allocator]
@@ -49,12 +50,17 @@ fn memo(criterion: &mut Criterion) {
     let mut next = scattered(&ids, 0);
 
     let mut group = criterion.benchmark_group("memo hit by request id");
-    group.bench_function(OURS, |bencher| bencher.iter(|| dispatcher.look_up(next()).unwrap().unwrap()));
-    group.bench_function("floor: quick_cache get", |bencher| bencher.iter(|| floor.get(&next()).unwrap()));
+    group.bench_function(OURS, |bencher| {
+        bencher.iter(|| dispatcher.look_up(next()).unwrap().unwrap())
+    });
+    group.bench_function("floor: quick_cache get", |bencher| {
+        bencher.iter(|| floor.get(&next()).unwrap())
+    });
     group.finish();
 
     let mut group = criterion.benchmark_group("memo miss by request id");
-    let unknown: Vec<_> = (0..1000).map(|number| Object::blob(format!("unknown {number}")).id()).collect();
+    let unknown: Vec<_> =
+        (0..1000).map(|number| Object::blob(format!("unknown {number}")).id()).collect();
     let mut at = 0;
     let mut next_unknown = || {
         at = (at + 1) % unknown.len();
@@ -72,7 +78,9 @@ fn memo(criterion: &mut Criterion) {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     group.throughput(Throughput::Elements(threads as u64));
     group.bench_function(OURS, |bencher| {
-        bencher.iter_custom(|count| on_threads(threads, count, &ids, |id| dispatcher.look_up(id).unwrap().is_some()))
+        bencher.iter_custom(|count| {
+            on_threads(threads, count, &ids, |id| dispatcher.look_up(id).unwrap().is_some())
+        })
     });
     group.bench_function("floor: quick_cache get", |bencher| {
         bencher.iter_custom(|count| on_threads(threads, count, &ids, |id| floor.get(&id).is_some()))
@@ -81,7 +89,12 @@ fn memo(criterion: &mut Criterion) {
 }
 
 /// Has every thread look `count` ids up, and answers how long that took.
-fn on_threads(threads: usize, count: u64, ids: &[ObjectId], hit: impl Fn(ObjectId) -> bool + Sync) -> Duration {
+fn on_threads(
+    threads: usize,
+    count: u64,
+    ids: &[ObjectId],
+    hit: impl Fn(ObjectId) -> bool + Sync,
+) -> Duration {
     let start = Instant::now();
     std::thread::scope(|scope| {
         for thread in 0..threads {
@@ -113,7 +126,8 @@ fn requests(criterion: &mut Criterion) {
         })
     });
     // More than the dispatcher keeps the words of.
-    let others: Vec<_> = (0..16_384).map(|number| invocation.clone().salt(number.to_string())).collect();
+    let others: Vec<_> =
+        (0..16_384).map(|number| invocation.clone().salt(number.to_string())).collect();
     for other in &others {
         runtime.block_on(dispatcher.run(other.clone())).unwrap();
     }
@@ -130,7 +144,9 @@ fn requests(criterion: &mut Criterion) {
 
     let mut group = criterion.benchmark_group("dispatch an empty native guest");
     let again = invocation.clone().policy(Policy::Recompute);
-    group.bench_function(OURS, |bencher| bencher.iter(|| runtime.block_on(dispatcher.run(again.clone())).unwrap()));
+    group.bench_function(OURS, |bencher| {
+        bencher.iter(|| runtime.block_on(dispatcher.run(again.clone())).unwrap())
+    });
     group.bench_function("floor: spawn an empty task and wait for it", |bencher| {
         bencher.iter(|| runtime.block_on(async { tokio::spawn(async { 1 }).await.unwrap() }))
     });
@@ -140,7 +156,11 @@ fn requests(criterion: &mut Criterion) {
 }
 
 /// Sixteen callers want one request at a time.
-fn single_flight(criterion: &mut Criterion, invocation: &Invocation, dispatcher: &manifold_dispatcher::Dispatcher) {
+fn single_flight(
+    criterion: &mut Criterion,
+    invocation: &Invocation,
+    dispatcher: &manifold_dispatcher::Dispatcher,
+) {
     const CALLERS: u64 = 16;
     let runtime = all_cores().unwrap();
     let salt = AtomicU64::new(0);
@@ -148,7 +168,8 @@ fn single_flight(criterion: &mut Criterion, invocation: &Invocation, dispatcher:
     group.throughput(Throughput::Elements(CALLERS));
     group.bench_function(OURS, |bencher| {
         bencher.iter(|| {
-            let invocation = invocation.clone().salt(salt.fetch_add(1, Ordering::Relaxed).to_string());
+            let invocation =
+                invocation.clone().salt(salt.fetch_add(1, Ordering::Relaxed).to_string());
             let callers = (0..CALLERS).map(|_| {
                 let (dispatcher, invocation) = (dispatcher.clone(), invocation.clone());
                 runtime.spawn(async move { dispatcher.run(invocation).await.unwrap() })
@@ -182,7 +203,8 @@ fn objects(criterion: &mut Criterion) {
         group.throughput(size.clone());
         group.bench_function(OURS, |bencher| bencher.iter(|| Tree::decode(&content).unwrap()));
         group.bench_function("floor: gix-object, which checks less", |bencher| {
-            bencher.iter(|| gix_object::TreeRef::from_bytes(&content, gix_hash::Kind::Sha1).unwrap())
+            bencher
+                .iter(|| gix_object::TreeRef::from_bytes(&content, gix_hash::Kind::Sha1).unwrap())
         });
         group.finish();
 
@@ -197,7 +219,10 @@ fn objects(criterion: &mut Criterion) {
         group.throughput(size);
         group.bench_function(OURS, |bencher| bencher.iter(|| object.id()));
         group.bench_function("floor: gix-hash", |bencher| {
-            bencher.iter(|| gix_object::compute_hash(gix_hash::Kind::Sha1, gix_object::Kind::Tree, &content).unwrap())
+            bencher.iter(|| {
+                gix_object::compute_hash(gix_hash::Kind::Sha1, gix_object::Kind::Tree, &content)
+                    .unwrap()
+            })
         });
         group.finish();
     }
@@ -238,7 +263,11 @@ fn abi(criterion: &mut Criterion) {
             ),
             [vec![5, 2, 0, 0, 0], entry("children"), entry("in")].concat(),
         ),
-        ("run", format!(r#"{{"op":"run","image":"{id}","args":"{id}"}}"#), [&[6], &call[..]].concat()),
+        (
+            "run",
+            format!(r#"{{"op":"run","image":"{id}","args":"{id}"}}"#),
+            [&[6], &call[..]].concat(),
+        ),
         (
             "run_many of 10",
             format!(r#"{{"op":"run_many","reqs":[{}]}}"#, vec![call_json; 10].join(",")),
@@ -247,7 +276,8 @@ fn abi(criterion: &mut Criterion) {
         ("log", r#"{"op":"log","msg":"a line"}"#.to_owned(), b"\x09a line".to_vec()),
     ];
     for (operation, json, binary) in &requests {
-        let mut group = criterion.benchmark_group(format!("ABI round trip on the host's side, {operation}"));
+        let mut group =
+            criterion.benchmark_group(format!("ABI round trip on the host's side, {operation}"));
         for (encoding, word, request) in
             [(Encoding::Json, "JSON", json.as_bytes()), (Encoding::Binary, "bytes", &binary[..])]
         {
@@ -262,7 +292,12 @@ fn abi(criterion: &mut Criterion) {
 }
 
 /// The same without any ABI.
-fn directly<'a>(host: &'a FixedHost, session: &'a Session, operation: &str, id: ObjectId) -> Box<dyn Fn() + 'a> {
+fn directly<'a>(
+    host: &'a FixedHost,
+    session: &'a Session,
+    operation: &str,
+    id: ObjectId,
+) -> Box<dyn Fn() + 'a> {
     fn done<T>(future: impl Future<Output = T>) {
         black_box(at_once(future));
     }
@@ -270,13 +305,17 @@ fn directly<'a>(host: &'a FixedHost, session: &'a Session, operation: &str, id: 
     match operation {
         "tree" => Box::new(move || done(host.tree(id))),
         "get" => Box::new(move || done(host.get(id))),
-        "put_blob" => Box::new(move || done(host.put_blob(Bytes::from_static(b"a file of some length\n")))),
+        "put_blob" => {
+            Box::new(move || done(host.put_blob(Bytes::from_static(b"a file of some length\n"))))
+        }
         "put_tree" => Box::new(move || {
             let entry = |name: &str| TreeEntry::new(name, EntryMode::Tree, id);
             done(host.put_tree(Tree::new([entry("children"), entry("in")]).unwrap()));
         }),
         "run" => Box::new(move || done(host.run(call()))),
-        "run_many of 10" => Box::new(move || done(host.run_many((0..10).map(|_| call()).collect()))),
+        "run_many of 10" => {
+            Box::new(move || done(host.run_many((0..10).map(|_| call()).collect())))
+        }
         "log" => Box::new(|| host.log(black_box("a line"))),
         // The host is not asked for it: it was given with the call.
         "job" => Box::new(|| {
@@ -314,7 +353,9 @@ fn durable(criterion: &mut Criterion) {
 
     let mut group = criterion.benchmark_group("durable hit, nothing in memory");
     group.bench_function(OURS, |bencher| bencher.iter(|| store.recall(next()).unwrap().unwrap()));
-    group.bench_function("floor: redb, get from a table that is open", |bencher| bencher.iter(|| floor.get(next())));
+    group.bench_function("floor: redb, get from a table that is open", |bencher| {
+        bencher.iter(|| floor.get(next()))
+    });
     group.finish();
 
     let directory = tempfile::tempdir().unwrap();
@@ -326,7 +367,9 @@ fn durable(criterion: &mut Criterion) {
     let mut next = scattered(&objects, 0);
     let mut group = criterion.benchmark_group("durable get of a small object, nothing in memory");
     group.bench_function(OURS, |bencher| bencher.iter(|| store.read(next()).unwrap().unwrap()));
-    group.bench_function("floor: redb, get from a table that is open", |bencher| bencher.iter(|| floor.get(next())));
+    group.bench_function("floor: redb, get from a table that is open", |bencher| {
+        bencher.iter(|| floor.get(next()))
+    });
     group.finish();
 
     let directory = tempfile::tempdir().unwrap();

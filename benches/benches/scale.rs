@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use manifold_benches::{
-    Language, Measured, Setting, all_cores, branching, chain, container_engine, container_jobs, count_files,
-    fold_files, forget_peak, resident, sized, wide, with_one_changed,
+    Language, Measured, Setting, all_cores, branching, chain, container_engine, container_jobs,
+    count_files, fold_files, forget_peak, resident, sized, wide, with_one_changed,
 };
 use manifold_dispatcher::Dispatcher;
 use manifold_runtime_api::ObjectId;
@@ -191,7 +191,8 @@ fn cases() -> Vec<Case> {
 const ONE: &str = "--one";
 
 fn run() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let cases = cases();
     if let [first, number] = &arguments[..]
         && first == ONE
@@ -207,9 +208,12 @@ fn run() -> Result<()> {
         if !wanted(&format!("{name}, {size}")) || (visitor.is_container() && !has_engine) {
             continue;
         }
-        let output = Command::new(std::env::current_exe()?).args([ONE, &number.to_string()]).output()?;
+        let output =
+            Command::new(std::env::current_exe()?).args([ONE, &number.to_string()]).output()?;
         if !output.status.success() {
-            return Err(format!("{name}, {size}: {}", String::from_utf8_lossy(&output.stderr)).into());
+            return Err(
+                format!("{name}, {size}: {}", String::from_utf8_lossy(&output.stderr)).into()
+            );
         }
         let measured: Measured = serde_json::from_slice(&output.stdout)?;
         println!("{}", measured.row());

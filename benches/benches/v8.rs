@@ -12,7 +12,8 @@ use manifold_dispatcher::Policy;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What the bare ones run: a little, as a visitor does.
-const SCRIPT: &str = "const words = JSON.parse('[\"a\", \"b\"]'); words.map(word => word + '\\n').join('')";
+const SCRIPT: &str =
+    "const words = JSON.parse('[\"a\", \"b\"]'); words.map(word => word + '\\n').join('')";
 
 fn frame(criterion: &mut Criterion) {
     let runtime = one_core().unwrap();
@@ -20,7 +21,10 @@ fn frame(criterion: &mut Criterion) {
     group.measurement_time(Duration::from_secs(8));
     for (name, setting) in [
         (format!("{OURS}, one V8 thread"), Setting::with_one_v8_thread().unwrap()),
-        (format!("{OURS}, a V8 thread for each core, which make globals ahead"), Setting::new().unwrap()),
+        (
+            format!("{OURS}, a V8 thread for each core, which make globals ahead"),
+            Setting::new().unwrap(),
+        ),
     ] {
         let args = setting.leaf().unwrap();
         let invocation = setting.invocation("file-count", Language::TypeScript, args).unwrap();

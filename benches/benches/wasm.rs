@@ -10,8 +10,8 @@ use manifold_runtime_api::abi::{Encoding, Session};
 use manifold_runtime_api::{Module, ObjectId, ObjectKind, Runtime};
 use manifold_runtime_wasm::WasmRuntime;
 use wasmtime::{
-    Caller, Config, Enabled, Engine, InstanceAllocationStrategy, InstancePre, Linker, PoolingAllocationConfig, Store,
-    UpdateDeadline, WasmFeatures,
+    Caller, Config, Enabled, Engine, InstanceAllocationStrategy, InstancePre, Linker,
+    PoolingAllocationConfig, Store, UpdateDeadline, WasmFeatures,
 };
 
 #[global_allocator]
@@ -127,7 +127,9 @@ fn frame(
     runtime.block_on(wasm.prepare(&job.code, &job.limits, &*host)).unwrap();
     // What this host answers is what the guest on the bare engine is told.
     let session = Session::new(job.clone(), Arc::clone(&host) as _);
-    let answers = requests.iter().map(|request| runtime.block_on(session.call(Encoding::Binary, request)).body.into());
+    let answers = requests
+        .iter()
+        .map(|request| runtime.block_on(session.call(Encoding::Binary, request)).body.into());
     let answers: Arc<[Arc<[u8]>]> = answers.collect();
     let again = invocation.policy(Policy::Recompute);
 
@@ -151,7 +153,8 @@ fn frames(criterion: &mut Criterion) {
 
     let code = smallest(args);
     let module = Module { kind: ObjectKind::Blob, id: dispatcher.put_blob(code.clone()).unwrap() };
-    let image = dispatcher.put_image(WasmRuntime::new().unwrap().host_image().id(), module).unwrap();
+    let image =
+        dispatcher.put_image(WasmRuntime::new().unwrap().host_image().id(), module).unwrap();
     frame(
         criterion,
         "wasm frame, smallest guest",
@@ -161,7 +164,8 @@ fn frames(criterion: &mut Criterion) {
         &[out(args)],
     );
 
-    let (_, code) = manifold::guests::GUESTS.iter().find(|(name, _)| *name == "file-count").unwrap();
+    let (_, code) =
+        manifold::guests::GUESTS.iter().find(|(name, _)| *name == "file-count").unwrap();
     let invocation = setting.invocation("file-count", Language::Wasm, args).unwrap();
     let requests = [vec![1], [&[2, 20], args.as_bytes()].concat(), b"\x041\n".to_vec(), out(args)];
     frame(criterion, "wasm frame, file-count of a file", &setting, invocation, code, &requests);

@@ -26,7 +26,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let setting = match language {
         Language::Wasm => Setting::small()?,
         language if language.is_container() => {
-            let here = engine.insert(runtime.block_on(container_engine()).ok_or("there is no container engine")?);
+            let here = engine.insert(
+                runtime.block_on(container_engine()).ok_or("there is no container engine")?,
+            );
             Setting::with_containers(here, language)?
         }
         _ => Setting::new()?,

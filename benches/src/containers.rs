@@ -4,7 +4,8 @@ use std::error::Error;
 
 use bollard::Docker;
 use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions,
+    AttachContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
+    WaitContainerOptions,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use manifold_runtime_docker::Isolation;
@@ -31,7 +32,12 @@ pub async fn container_job(docker: &Docker, image: &str) -> Result<()> {
     // Hardened as jobs are, for every name space and limit takes the engine time.
     let body = Isolation::default().job_container(image);
     let id = docker.create_container(None, body).await?.id;
-    let options = AttachContainerOptionsBuilder::new().stream(true).stdin(true).stdout(true).stderr(true).build();
+    let options = AttachContainerOptionsBuilder::new()
+        .stream(true)
+        .stdin(true)
+        .stdout(true)
+        .stderr(true)
+        .build();
     let mut attached = docker.attach_container(&id, Some(options)).await?;
     docker.start_container(&id, None::<StartContainerOptions>).await?;
     attached.input.write_all(file_count_answers().as_bytes()).await?;
@@ -44,7 +50,9 @@ pub async fn container_job(docker: &Docker, image: &str) -> Result<()> {
     if !said.contains(r#""op":"out""#) {
         return Err(format!("a container has no outcome, but {said:?}").into());
     }
-    Ok(docker.remove_container(&id, Some(RemoveContainerOptionsBuilder::new().force(true).build())).await?)
+    Ok(docker
+        .remove_container(&id, Some(RemoveContainerOptionsBuilder::new().force(true).build()))
+        .await?)
 }
 
 /// So many of them, a few at a time.

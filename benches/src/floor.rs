@@ -35,7 +35,11 @@ pub fn fold_files(dispatcher: &Dispatcher, root: ObjectId) -> Result<(u64, Objec
         .collect::<Result<_>>()?;
     let total = counts.iter().map(|(count, _)| count).sum();
     let children = tree.entries().iter().zip(counts).map(|(entry, (_, result))| {
-        manifold_runtime_api::TreeEntry::new(entry.name.clone(), manifold_runtime_api::EntryMode::Blob, result)
+        manifold_runtime_api::TreeEntry::new(
+            entry.name.clone(),
+            manifold_runtime_api::EntryMode::Blob,
+            result,
+        )
     });
     dispatcher.put_tree(children)?;
     Ok((total, dispatcher.put_blob(format!("{total}\n"))?))

@@ -8,7 +8,12 @@ use manifold_runtime_api::{EntryMode, Object, ObjectId, Result, Tree, TreeEntry}
 ///
 /// # Errors
 /// What the store answers.
-pub fn branching(dispatcher: &Dispatcher, path: &str, levels: usize, count: usize) -> Result<ObjectId> {
+pub fn branching(
+    dispatcher: &Dispatcher,
+    path: &str,
+    levels: usize,
+    count: usize,
+) -> Result<ObjectId> {
     let mut entries = Vec::new();
     for number in 1..=count {
         let file = dispatcher.put_blob(format!("{path}/f{number}.txt\n"))?;
@@ -38,8 +43,10 @@ pub fn sized(dispatcher: &Dispatcher, files: usize) -> Result<ObjectId> {
     }
     while level.len() > 1 {
         let above = level.chunks(10).map(|below| {
-            let entries =
-                below.iter().enumerate().map(|(at, id)| TreeEntry::new(format!("d{at}"), EntryMode::Tree, *id));
+            let entries = below
+                .iter()
+                .enumerate()
+                .map(|(at, id)| TreeEntry::new(format!("d{at}"), EntryMode::Tree, *id));
             dispatcher.put_tree(entries)
         });
         level = above.collect::<Result<_>>()?;
@@ -51,7 +58,12 @@ pub fn sized(dispatcher: &Dispatcher, files: usize) -> Result<ObjectId> {
 ///
 /// # Errors
 /// What the store answers.
-pub fn with_one_changed(dispatcher: &Dispatcher, root: ObjectId, choice: usize, content: &str) -> Result<ObjectId> {
+pub fn with_one_changed(
+    dispatcher: &Dispatcher,
+    root: ObjectId,
+    choice: usize,
+    content: &str,
+) -> Result<ObjectId> {
     let mut entries = dispatcher.read_tree(root)?.entries().to_vec();
     let count = entries.len();
     let Some(entry) = entries.get_mut(choice % count.max(1)) else { return Ok(root) };
@@ -70,7 +82,10 @@ pub fn chain(dispatcher: &Dispatcher, levels: usize) -> Result<ObjectId> {
     let mut below = dispatcher.put_tree([])?;
     for level in 0..levels {
         let file = dispatcher.put_blob(format!("level {level}\n"))?;
-        let entries = [TreeEntry::new("f", EntryMode::Blob, file), TreeEntry::new("d", EntryMode::Tree, below)];
+        let entries = [
+            TreeEntry::new("f", EntryMode::Blob, file),
+            TreeEntry::new("d", EntryMode::Tree, below),
+        ];
         below = dispatcher.put_tree(entries)?;
     }
     Ok(below)
@@ -82,7 +97,11 @@ pub fn chain(dispatcher: &Dispatcher, levels: usize) -> Result<ObjectId> {
 /// What the store answers.
 pub fn wide(dispatcher: &Dispatcher, files: usize) -> Result<ObjectId> {
     let entries = (0..files).map(|number| {
-        Ok(TreeEntry::new(format!("f{number}"), EntryMode::Blob, dispatcher.put_blob(format!("file {number}\n"))?))
+        Ok(TreeEntry::new(
+            format!("f{number}"),
+            EntryMode::Blob,
+            dispatcher.put_blob(format!("file {number}\n"))?,
+        ))
     });
     dispatcher.put_tree(entries.collect::<Result<Vec<_>>>()?)
 }
@@ -93,7 +112,11 @@ pub fn wide(dispatcher: &Dispatcher, files: usize) -> Result<ObjectId> {
 /// None in practice: the names are ones that git takes.
 pub fn tree_of(count: usize) -> Result<(Tree, Object)> {
     let entry = |number: usize| {
-        TreeEntry::new(format!("file-{number}.txt"), EntryMode::Blob, Object::blob(number.to_string()).id())
+        TreeEntry::new(
+            format!("file-{number}.txt"),
+            EntryMode::Blob,
+            Object::blob(number.to_string()).id(),
+        )
     };
     let tree = Tree::new((0..count).map(entry))?;
     let object = tree.to_object();

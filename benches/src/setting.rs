@@ -99,7 +99,9 @@ impl Setting {
     /// # Errors
     /// As [`Setting::new`].
     pub fn small() -> Result<Self> {
-        Self::build(WasmRuntime::builder().pool_size(4).build()?, Hosts::default(), |builder| builder)
+        Self::build(WasmRuntime::builder().pool_size(4).build()?, Hosts::default(), |builder| {
+            builder
+        })
     }
 
     /// The same, and containers as `language` says.
@@ -107,7 +109,8 @@ impl Setting {
     /// # Errors
     /// As [`Setting::new`], and when `language` has no containers.
     pub fn with_containers(engine: &ContainerEngine, language: Language) -> Result<Self> {
-        let mode = language.mode().ok_or_else(|| Error::runtime("this language has no containers"))?;
+        let mode =
+            language.mode().ok_or_else(|| Error::runtime("this language has no containers"))?;
         let docker = Arc::new(DockerRuntime::builder().mode(mode).build(engine)?);
         let hosts = Hosts { container: Some(docker.host_image().id()), ..Hosts::default() };
         Self::with_v8(hosts, |builder| builder.runtime(docker).source(Arc::new(ContainerPrograms)))
@@ -124,7 +127,10 @@ impl Setting {
     }
 
     #[cfg(feature = "v8")]
-    fn with_v8(hosts: Hosts, more: impl FnOnce(DispatcherBuilder) -> DispatcherBuilder) -> Result<Self> {
+    fn with_v8(
+        hosts: Hosts,
+        more: impl FnOnce(DispatcherBuilder) -> DispatcherBuilder,
+    ) -> Result<Self> {
         Self::with_this_v8(manifold_runtime_v8::V8Runtime::new()?, hosts, more)
     }
 
@@ -140,7 +146,10 @@ impl Setting {
     }
 
     #[cfg(not(feature = "v8"))]
-    fn with_v8(hosts: Hosts, more: impl FnOnce(DispatcherBuilder) -> DispatcherBuilder) -> Result<Self> {
+    fn with_v8(
+        hosts: Hosts,
+        more: impl FnOnce(DispatcherBuilder) -> DispatcherBuilder,
+    ) -> Result<Self> {
         Self::build(WasmRuntime::new()?, hosts, more)
     }
 
@@ -168,12 +177,17 @@ impl Setting {
     pub fn image(&self, name: &str, language: Language) -> Result<String> {
         Ok(match language {
             Language::Native => {
-                let module = Module { kind: ObjectKind::Blob, id: self.dispatcher.put_blob(name.to_owned())? };
+                let module = Module {
+                    kind: ObjectKind::Blob,
+                    id: self.dispatcher.put_blob(name.to_owned())?,
+                };
                 self.dispatcher.put_image(self.native, module)?.to_string()
             }
             Language::Wasm => format!("/cas/std/{name}"),
             Language::TypeScript => format!("/cas/std/{name}.ts"),
-            Language::Parked | Language::Fresh | Language::Serving => format!("/cas/std/{name}.docker"),
+            Language::Parked | Language::Fresh | Language::Serving => {
+                format!("/cas/std/{name}.docker")
+            }
         })
     }
 
@@ -203,8 +217,10 @@ impl Setting {
     /// What the store answers.
     pub fn fold(&self, root: ObjectId, fold: Language, visitor: Language) -> Result<Invocation> {
         let post = self.dispatcher.put_blob(self.image("file-count", visitor)?)?;
-        let args =
-            self.dispatcher.put_tree([argument("in", Outcome::tree(root)), argument("post", Outcome::blob(post))])?;
+        let args = self.dispatcher.put_tree([
+            argument("in", Outcome::tree(root)),
+            argument("post", Outcome::blob(post)),
+        ])?;
         self.invocation("fold", fold, args)
     }
 

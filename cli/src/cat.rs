@@ -11,7 +11,8 @@ use crate::repository::Repository;
 use crate::session::{Options, Session};
 
 pub(crate) fn cat(options: &Cat) -> Result<(), CliError> {
-    let id = ObjectId::from_hex(&options.id).map_err(|source| CliError::NotAnId { id: options.id.clone(), source })?;
+    let id = ObjectId::from_hex(&options.id)
+        .map_err(|source| CliError::NotAnId { id: options.id.clone(), source })?;
     let around = options.repo.as_deref().unwrap_or(Path::new("."));
     let sources: Vec<Arc<dyn ObjectSource>> = match Repository::for_reading(around) {
         Ok(repository) => vec![Arc::new(repository.objects()?)],

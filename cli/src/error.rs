@@ -75,7 +75,9 @@ pub(crate) enum CliError {
     NoGitDir { path: PathBuf },
     #[error("links lead from {} back to a directory that it is in", path.display())]
     LinksInACircle { path: PathBuf },
-    #[error("this program was built without V8, which runs TypeScript; `cargo xtask v8` says how to get it")]
+    #[error(
+        "this program was built without V8, which runs TypeScript; `cargo xtask v8` says how to get it"
+    )]
     BuiltWithoutV8,
     #[error(
         "{image} is named by a tag, which moves: name it by digest (docker://sha256:…), or take it as it is now with --allow-tags"
@@ -83,7 +85,9 @@ pub(crate) enum CliError {
     MovingTag { image: String },
     #[error("the container engine cannot say which image that is")]
     Engine(#[source] EngineError),
-    #[error("this process gets too few threads or open files; raise the bound (`ulimit -u`, `ulimit -n`)")]
+    #[error(
+        "this process gets too few threads or open files; raise the bound (`ulimit -u`, `ulimit -n`)"
+    )]
     NoThreads(#[source] io::Error),
     #[error("the guests disagree: {}", outcomes.join(", "))]
     Disagreement { outcomes: Vec<String> },
@@ -99,7 +103,9 @@ pub(crate) enum CliError {
     NotAnId { id: String, source: manifold_runtime_api::IdError },
     #[error("the store cannot be used")]
     Store(#[source] OpenError),
-    #[error("there is no cache directory for this user; name a directory with --store, or compute with --no-store")]
+    #[error(
+        "there is no cache directory for this user; name a directory with --store, or compute with --no-store"
+    )]
     NoCacheDirectory,
     #[error("request {request} is not pinned; `manifold pins` lists what is")]
     NotPinned { request: String },
@@ -183,7 +189,12 @@ fn breached(error: &CliError) -> Option<Limit> {
 /// How many items are shown from either end of a long list.
 const SHOWN: usize = 5;
 
-fn write_ends<T>(text: &mut String, items: &[T], lead: &str, mut write: impl FnMut(&mut String, usize, &T)) {
+fn write_ends<T>(
+    text: &mut String,
+    items: &[T],
+    lead: &str,
+    mut write: impl FnMut(&mut String, usize, &T),
+) {
     let skipped = if items.len() > 2 * SHOWN { SHOWN..items.len() - SHOWN } else { 0..0 };
     for (index, item) in items.iter().enumerate() {
         if skipped.contains(&index) {

@@ -126,7 +126,8 @@ fn write_all(
             return Err(ExportError::OtherId { expected: id, found });
         }
         if object.kind == ObjectKind::Tree {
-            let tree = Tree::decode_as_git_reads(&object.content).map_err(|problem| Error::bad_tree(id, problem))?;
+            let tree = Tree::decode_as_git_reads(&object.content)
+                .map_err(|problem| Error::bad_tree(id, problem))?;
             open.extend(tree.objects().map(|held| held.id));
         }
     }

@@ -23,14 +23,19 @@ const HASHING: Duration = Duration::from_millis(20);
 
 pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     let source = Arc::new(LateSource::default());
-    let session = Session::new(options.using.open()?, vec![Arc::clone(&source) as _], &options.using.session())?;
+    let session = Session::new(
+        options.using.open()?,
+        vec![Arc::clone(&source) as _],
+        &options.using.session(),
+    )?;
     let mut pipelines = Vec::new();
     for language in &options.guest {
         pipelines.push(Pipeline::new(&session, *language, &options).await?);
     }
 
     Doing::Hashing.begin();
-    let mut reading = pin!(read_input(options.path.clone(), options.rev.clone(), options.using.reading()?));
+    let mut reading =
+        pin!(read_input(options.path.clone(), options.rev.clone(), options.using.reading()?));
     let mut compiling = pin!(compile(&session, &pipelines));
     let (input, compiled) = match tokio::time::timeout(HASHING, &mut reading).await {
         Ok(input) => (input?, false),
@@ -59,7 +64,8 @@ async fn fold_input(
     for pipeline in pipelines {
         let invocation = pipeline.invocation(session, input.root, options)?;
         // The first fold's time is its own.
-        let is_remembered = !options.using.recompute && session.dispatcher.remembers(&invocation)?;
+        let is_remembered =
+            !options.using.recompute && session.dispatcher.remembers(&invocation)?;
         Doing::Computing.begin();
         if let Some(compiling) = compiling.take_if(|_| !is_remembered) {
             compiling.await?;
@@ -70,7 +76,8 @@ async fn fold_input(
     session.dispatcher.flush()?;
     Doing::Writing.begin();
 
-    let text = if options.json { report::fold_json(&reports)? } else { report::fold_table(&reports) };
+    let text =
+        if options.json { report::fold_json(&reports)? } else { report::fold_table(&reports) };
     report::print(text.as_bytes())?;
     report::check_agreement(&reports)
 }
@@ -102,7 +109,12 @@ impl Pipeline {
         [Some(&self.fold), Some(&self.post), self.pre.as_ref()].into_iter().flatten()
     }
 
-    fn invocation(&self, session: &Session, root: Outcome, options: &Fold) -> Result<Invocation, CliError> {
+    fn invocation(
+        &self,
+        session: &Session,
+        root: Outcome,
+        options: &Fold,
+    ) -> Result<Invocation, CliError> {
         let mut args = vec![argument("in", root), session.text_argument("post", &self.post)?];
         if let Some(pre) = &self.pre {
             args.push(session.text_argument("pre", pre)?);
@@ -145,7 +157,11 @@ async fn repeat(
     }
 }
 
-async fn read_input(path: PathBuf, rev: Option<String>, reading: ScanOptions) -> Result<Input, CliError> {
+async fn read_input(
+    path: PathBuf,
+    rev: Option<String>,
+    reading: ScanOptions,
+) -> Result<Input, CliError> {
     let read = tokio::task::spawn_blocking(move || {
         let _spinner = spinner("hashing");
         match &rev {

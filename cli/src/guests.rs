@@ -1,7 +1,9 @@
 //! The guests that come with Manifold, and the tree that names them.
 
 use manifold_dispatcher::{Dispatcher, ObjectSource};
-use manifold_runtime_api::{EntryMode, Error, Module, Object, ObjectId, ObjectKind, Result, TreeEntry};
+use manifold_runtime_api::{
+    EntryMode, Error, Module, Object, ObjectId, ObjectKind, Result, TreeEntry,
+};
 
 macro_rules! source {
     ($file:literal) => {
@@ -26,7 +28,8 @@ const VISITOR: (&str, &str) = ("visitor.ts", source!("visitor.ts"));
 
 /// The same guests as Rust programs for containers: their names, the programs' ids, and the programs. Empty when the set-up had not
 /// run before this was compiled, or cannot build them on this system.
-pub static CONTAINER_GUESTS: &[(&str, &str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/container_guests.rs"));
+pub static CONTAINER_GUESTS: &[(&str, &str, &[u8])] =
+    include!(concat!(env!("OUT_DIR"), "/container_guests.rs"));
 
 /// The configuration of the container guests' images.
 const CONFIG: &str = "{\"config\":{\"Entrypoint\":[\"/guest\"]}}\n";
@@ -46,7 +49,10 @@ impl ObjectSource for ContainerPrograms {
 }
 
 fn program(id: ObjectId) -> Option<&'static [u8]> {
-    CONTAINER_GUESTS.iter().find(|(_, hex, _)| ObjectId::from_hex(hex) == Ok(id)).map(|(_, _, program)| *program)
+    CONTAINER_GUESTS
+        .iter()
+        .find(|(_, hex, _)| ObjectId::from_hex(hex) == Ok(id))
+        .map(|(_, _, program)| *program)
 }
 
 /// The host image hashes of the runtimes that the guests are for. Guests of a runtime that is not there are left out.
@@ -88,16 +94,22 @@ pub fn install(dispatcher: &Dispatcher, hosts: Hosts) -> Result<ObjectId> {
     if let Some(host) = hosts.typescript {
         for (name, files) in TYPESCRIPT_GUESTS {
             let module = Module { kind: ObjectKind::Tree, id: put_files(dispatcher, files)? };
-            entries.push(TreeEntry::new(*name, EntryMode::Tree, dispatcher.put_image(host, module)?));
+            entries.push(TreeEntry::new(
+                *name,
+                EntryMode::Tree,
+                dispatcher.put_image(host, module)?,
+            ));
         }
     }
     let containers = [("docker", hosts.container), ("serving", hosts.serving)];
-    let containers: Vec<_> = containers.into_iter().filter_map(|(kind, host)| Some((kind, host?))).collect();
+    let containers: Vec<_> =
+        containers.into_iter().filter_map(|(kind, host)| Some((kind, host?))).collect();
     if !containers.is_empty() {
         let config = dispatcher.put_blob(CONFIG)?;
         for (name, hex, _) in CONTAINER_GUESTS {
             let program = ObjectId::from_hex(hex).map_err(Error::runtime)?;
-            let module = Module { kind: ObjectKind::Tree, id: put_container(dispatcher, config, program)? };
+            let module =
+                Module { kind: ObjectKind::Tree, id: put_container(dispatcher, config, program)? };
             for (kind, host) in &containers {
                 let image = dispatcher.put_image(*host, module)?;
                 entries.push(TreeEntry::new(format!("{name}.{kind}"), EntryMode::Tree, image));
@@ -116,9 +128,12 @@ fn put_container(dispatcher: &Dispatcher, config: ObjectId, program: ObjectId) -
     ])
 }
 
-fn put_files(dispatcher: &Dispatcher, files: &'static [(&'static str, &'static str)]) -> Result<ObjectId> {
-    let entries = files
-        .iter()
-        .map(|(path, text)| Ok(TreeEntry::new(*path, EntryMode::Blob, dispatcher.put_blob(text.as_bytes())?)));
+fn put_files(
+    dispatcher: &Dispatcher,
+    files: &'static [(&'static str, &'static str)],
+) -> Result<ObjectId> {
+    let entries = files.iter().map(|(path, text)| {
+        Ok(TreeEntry::new(*path, EntryMode::Blob, dispatcher.put_blob(text.as_bytes())?))
+    });
     dispatcher.put_tree(entries.collect::<Result<Vec<_>>>()?)
 }

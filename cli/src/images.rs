@@ -94,14 +94,22 @@ impl Session {
     /// Reads a file of code, unless it is larger than a module may be.
     fn read_code(&self, path: &Path, bytes: u64) -> Result<Vec<u8>, CliError> {
         if bytes > self.largest_module {
-            return Err(CliError::LargeGuest { path: path.to_owned(), bytes, bound: self.largest_module });
+            return Err(CliError::LargeGuest {
+                path: path.to_owned(),
+                bytes,
+                bound: self.largest_module,
+            });
         }
         fs::read(path).map_err(|source| CliError::Unreadable { path: path.to_owned(), source })
     }
 
     /// The scripts in `directory` and below it, as tree entries. Links are followed. What is no script has no part in the module, and
     /// neither have installed packages and hidden directories. `around` are the directories that this one is in.
-    fn code_below(&self, directory: &Path, around: &mut Vec<PathBuf>) -> Result<Vec<TreeEntry>, CliError> {
+    fn code_below(
+        &self,
+        directory: &Path,
+        around: &mut Vec<PathBuf>,
+    ) -> Result<Vec<TreeEntry>, CliError> {
         let unreadable = |source| CliError::Unreadable { path: directory.to_owned(), source };
         let canonical = directory.canonicalize().map_err(unreadable)?;
         if around.contains(&canonical) {
@@ -122,11 +130,19 @@ impl Session {
             if metadata.is_dir() && name != "node_modules" && !name.as_bytes().starts_with(b".") {
                 let below = self.code_below(&path, around)?;
                 if !below.is_empty() {
-                    entries.push(TreeEntry::new(name.as_bytes(), EntryMode::Tree, self.dispatcher.put_tree(below)?));
+                    entries.push(TreeEntry::new(
+                        name.as_bytes(),
+                        EntryMode::Tree,
+                        self.dispatcher.put_tree(below)?,
+                    ));
                 }
             } else if metadata.is_file() && is_script(&path) {
                 let code = self.read_code(&path, metadata.len())?;
-                entries.push(TreeEntry::new(name.as_bytes(), EntryMode::Blob, self.dispatcher.put_blob(code)?));
+                entries.push(TreeEntry::new(
+                    name.as_bytes(),
+                    EntryMode::Blob,
+                    self.dispatcher.put_blob(code)?,
+                ));
             }
         }
         around.pop();
@@ -143,7 +159,8 @@ fn is_script(path: &Path) -> bool {
 
 fn starts_with(path: &Path, bytes: &[u8]) -> Result<bool, CliError> {
     let mut beginning = Vec::new();
-    let read = fs::File::open(path).and_then(|file| file.take(bytes.len() as u64).read_to_end(&mut beginning));
+    let read = fs::File::open(path)
+        .and_then(|file| file.take(bytes.len() as u64).read_to_end(&mut beginning));
     read.map_err(|source| CliError::Unreadable { path: path.to_owned(), source })?;
     Ok(beginning == bytes)
 }

@@ -43,7 +43,10 @@ pub(crate) fn directory(path: &Path, reading: &ScanOptions) -> Result<Input, Cli
             0 => String::new(),
             count => format!(" and {count} more"),
         };
-        say(&format!("note: files of other git repositories inside are left out: {}{others}", first.display()));
+        say(&format!(
+            "note: files of other git repositories inside are left out: {}{others}",
+            first.display()
+        ));
     }
     Ok(Input { root: objects.root(), source: Arc::new(objects), is_partial: false })
 }

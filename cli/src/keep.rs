@@ -15,7 +15,8 @@ use crate::repository::Repository;
 pub(crate) fn pins(options: &Pins) -> Result<(), CliError> {
     let mut text = String::new();
     for pin in options.store.open_to_read()?.pins()? {
-        let (request, kind, hash) = (pin.request.to_string(), pin.outcome.kind.as_str(), pin.outcome.id.to_string());
+        let (request, kind, hash) =
+            (pin.request.to_string(), pin.outcome.kind.as_str(), pin.outcome.id.to_string());
         if options.json {
             text += &report::json(&json!({ "request": request, "kind": kind, "hash": hash }))?;
         } else {
@@ -62,13 +63,23 @@ pub(crate) fn gc(options: &Gc) -> Result<(), CliError> {
         }))?
     } else {
         let line = |what, objects, bytes, entries, pins| {
-            format!("{what} objects: {objects} ({}), memo entries: {entries}, pins: {pins}\n", ByteSize(bytes))
+            format!(
+                "{what} objects: {objects} ({}), memo entries: {entries}, pins: {pins}\n",
+                ByteSize(bytes)
+            )
         };
         [
             line("kept   ", done.kept_objects, done.kept_bytes, done.kept_entries, done.kept_pins),
-            line("dropped", done.dropped_objects, done.dropped_bytes, done.dropped_entries, done.dropped_pins),
+            line(
+                "dropped",
+                done.dropped_objects,
+                done.dropped_bytes,
+                done.dropped_entries,
+                done.dropped_pins,
+            ),
             format!("file    {} before, {} now\n", ByteSize(before), ByteSize(after)),
-            if done.compacted { "" } else { "        not made smaller: other processes use it\n" }.to_owned(),
+            if done.compacted { "" } else { "        not made smaller: other processes use it\n" }
+                .to_owned(),
         ]
         .concat()
     };
@@ -82,7 +93,8 @@ fn file_size(store: &DurableStore) -> Result<u64, CliError> {
 }
 
 pub(crate) fn verify(options: &Verify) -> Result<(), CliError> {
-    let store = if options.repair { options.store.open()? } else { options.store.open_to_read()? };
+    let store =
+        if options.repair { options.store.open()? } else { options.store.open_to_read()? };
     let mut steps = Steps::new();
     let found = store.verify(|progress| steps.show(progress))?;
     drop(steps);
@@ -93,9 +105,13 @@ pub(crate) fn verify(options: &Verify) -> Result<(), CliError> {
             "damages": found.damages.iter().map(Damage::to_string).collect::<Vec<_>>(),
         }))?
     } else {
-        let damages: String = found.damages.iter().map(|damage| format!("damaged: {damage}\n")).collect();
+        let damages: String =
+            found.damages.iter().map(|damage| format!("damaged: {damage}\n")).collect();
         let (objects, bytes, entries) = (found.objects, ByteSize(found.bytes), found.entries);
-        format!("{damages}checked objects: {objects} ({bytes}), memo entries: {entries}, pins: {}\n", found.pins)
+        format!(
+            "{damages}checked objects: {objects} ({bytes}), memo entries: {entries}, pins: {}\n",
+            found.pins
+        )
     };
     report::print(text.as_bytes())?;
     let file = store.file().to_owned();
@@ -113,21 +129,27 @@ pub(crate) fn export(options: &Export) -> Result<(), CliError> {
     let store = options.store.open_to_read()?;
     let pins = store.pins()?;
     let wanted = ids(&options.requests)?;
-    if let Some(request) = wanted.iter().find(|request| !pins.iter().any(|pin| pin.request == **request)) {
+    if let Some(request) =
+        wanted.iter().find(|request| !pins.iter().any(|pin| pin.request == **request))
+    {
         return Err(CliError::NotPinned { request: request.to_string() });
     }
     let repository = Repository::named(&options.repo)?;
     // Other programs than git would write refs that it does not see.
     let git = (!repository.has_refs_in_files()).then(|| repository.git());
-    let exported: Vec<_> = pins.into_iter().filter(|pin| wanted.is_empty() || wanted.contains(&pin.request)).collect();
+    let exported: Vec<_> =
+        pins.into_iter().filter(|pin| wanted.is_empty() || wanted.contains(&pin.request)).collect();
     let mut steps = Steps::new();
-    let refs = write_refs(repository.gix(), git, &*store, &exported, |progress| steps.show(progress))
-        .map_err(|source| CliError::Export { path: options.repo.clone(), source })?;
+    let refs =
+        write_refs(repository.gix(), git, &*store, &exported, |progress| steps.show(progress))
+            .map_err(|source| CliError::Export { path: options.repo.clone(), source })?;
     drop(steps);
     report::print(refs.iter().map(|name| format!("{name}\n")).collect::<String>().as_bytes())
 }
 
 fn ids(texts: &[String]) -> Result<Vec<ObjectId>, CliError> {
-    let parse = |id: &String| ObjectId::from_hex(id).map_err(|source| CliError::NotAnId { id: id.clone(), source });
+    let parse = |id: &String| {
+        ObjectId::from_hex(id).map_err(|source| CliError::NotAnId { id: id.clone(), source })
+    };
     texts.iter().map(parse).collect()
 }

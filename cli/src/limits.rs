@@ -14,7 +14,8 @@ impl LimitArgs {
     /// Bounds of one frame. A directory may hold large files, and the user means them. In base64 a response of 1 GiB is a file of
     /// 768 MiB.
     pub(crate) fn limits(&self) -> Limits {
-        let bytes = |size: Option<ByteSize>, default: u64| size.map_or(default, |size| size.as_u64());
+        let bytes =
+            |size: Option<ByteSize>, default: u64| size.map_or(default, |size| size.as_u64());
         let mut limits = Limits::default();
         limits.memory_bytes = bytes(self.max_memory, 4 * GIB);
         limits.table_elements = self.max_table.unwrap_or(limits.table_elements);
@@ -34,7 +35,8 @@ impl LimitArgs {
         budget.memory_bytes = self.total_memory.map_or(budget.memory_bytes, |size| size.as_u64());
         budget.depth = self.total_depth.unwrap_or(budget.depth);
         budget.runs = self.total_runs.unwrap_or(budget.runs);
-        budget.written_bytes = self.total_written.map_or(budget.written_bytes, |size| size.as_u64());
+        budget.written_bytes =
+            self.total_written.map_or(budget.written_bytes, |size| size.as_u64());
         budget
     }
 

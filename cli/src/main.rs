@@ -81,8 +81,8 @@ fn compute(
     deadline: Option<std::time::Duration>,
     work: impl Future<Output = Result<(), CliError>> + Send + 'static,
 ) -> ExitCode {
-    let started =
-        patience::check_threads().and_then(|()| tokio::runtime::Builder::new_multi_thread().enable_all().build());
+    let started = patience::check_threads()
+        .and_then(|()| tokio::runtime::Builder::new_multi_thread().enable_all().build());
     let runtime = match started {
         Ok(runtime) => runtime,
         Err(error) => return report(Err(CliError::NoThreads(error))),

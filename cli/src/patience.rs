@@ -39,8 +39,14 @@ pub(crate) enum Doing {
 static DOING: AtomicU8 = AtomicU8::new(Doing::Starting as u8);
 
 impl Doing {
-    const ALL: [Self; 6] =
-        [Self::Starting, Self::OpeningTheStore, Self::Hashing, Self::Computing, Self::Storing, Self::Writing];
+    const ALL: [Self; 6] = [
+        Self::Starting,
+        Self::OpeningTheStore,
+        Self::Hashing,
+        Self::Computing,
+        Self::Storing,
+        Self::Writing,
+    ];
 
     /// Notes that this is what the command does from now on.
     pub(crate) fn begin(self) {
@@ -82,7 +88,10 @@ impl Interrupts {
         let first = Arc::new(Notify::new());
         let told = Arc::clone(&first);
         let listen = move || {
-            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build()
+            else {
+                return;
+            };
             runtime.block_on(async {
                 if tokio::signal::ctrl_c().await.is_err() {
                     return;
@@ -101,13 +110,18 @@ impl Interrupts {
     }
 
     /// Does the work, unless it is interrupted or takes longer than `deadline` from the beginning of the command.
-    pub(crate) async fn unless<F>(&self, deadline: Option<Duration>, work: F) -> Result<(), CliError>
+    pub(crate) async fn unless<F>(
+        &self,
+        deadline: Option<Duration>,
+        work: F,
+    ) -> Result<(), CliError>
     where
         F: Future<Output = Result<(), CliError>> + Send + 'static,
     {
         // Elsewhere, for it may block.
         let work = tokio::spawn(work);
-        let time = deadline.map_or(Duration::MAX, |time| rest_of(time).saturating_add(AFTER_THE_CALL));
+        let time =
+            deadline.map_or(Duration::MAX, |time| rest_of(time).saturating_add(AFTER_THE_CALL));
         if deadline.is_some() {
             end_after(time.saturating_add(LAST_BREATH));
         }
@@ -135,7 +149,9 @@ pub(crate) fn check_threads() -> io::Result<()> {
         .map(|_| {
             let held = Arc::clone(&held);
             // All of them are there until the other end is dropped.
-            std::thread::Builder::new().stack_size(64 << 10).spawn(move || drop(held.lock().map(|held| held.recv())))
+            std::thread::Builder::new()
+                .stack_size(64 << 10)
+                .spawn(move || drop(held.lock().map(|held| held.recv())))
         })
         .collect();
     drop(hold);

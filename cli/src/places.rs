@@ -26,7 +26,9 @@ pub(crate) fn explain(error: CliError, dispatcher: &Dispatcher, input: &Input) -
 /// The object that could not be read.
 fn subject(failure: &Error) -> Option<ObjectId> {
     failure.chain().find_map(|error| match error.reason() {
-        Reason::MissingObject { id } | Reason::BadTree { id: Some(id), .. } | Reason::WrongKind { id, .. } => Some(*id),
+        Reason::MissingObject { id }
+        | Reason::BadTree { id: Some(id), .. }
+        | Reason::WrongKind { id, .. } => Some(*id),
         _ => None,
     })
 }

@@ -18,7 +18,9 @@ impl Progress {
     /// Shows how many of `expected` frames are done. Draws nothing unless standard error is a terminal.
     pub(crate) fn frames(dispatcher: &Dispatcher, expected: u64) -> Self {
         let bar = ProgressBar::new(expected);
-        if let Ok(style) = ProgressStyle::with_template("{bar:32} {pos}/{len} frames  {per_sec}  {elapsed}") {
+        if let Ok(style) =
+            ProgressStyle::with_template("{bar:32} {pos}/{len} frames  {per_sec}  {elapsed}")
+        {
             bar.set_style(style);
         }
         let (following, dispatcher) = (bar.clone(), dispatcher.clone());

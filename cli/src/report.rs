@@ -62,12 +62,24 @@ pub(crate) struct FoldReport {
 pub(crate) fn fold_table(reports: &[FoldReport]) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header(["guest", "fold", "result", "nodes", "frames run", "memo hits", "time", "frames/s"]);
+    table.set_header([
+        "guest",
+        "fold",
+        "result",
+        "nodes",
+        "frames run",
+        "memo hits",
+        "time",
+        "frames/s",
+    ]);
     let mut ids = String::new();
     for report in reports {
         for (repeat, number) in report.repeats.iter().zip(1..) {
-            let rate =
-                if repeat.runs == 0 { "–".to_owned() } else { format!("{:.0}", repeat.runs as f64 / repeat.seconds) };
+            let rate = if repeat.runs == 0 {
+                "–".to_owned()
+            } else {
+                format!("{:.0}", repeat.runs as f64 / repeat.seconds)
+            };
             table.add_row([
                 report.guest.to_owned(),
                 number.to_string(),
@@ -80,7 +92,10 @@ pub(crate) fn fold_table(reports: &[FoldReport]) -> String {
             ]);
         }
         let of = if reports.len() > 1 { format!("  ({})", report.guest) } else { String::new() };
-        ids += &format!("request {}{of}\nresult  {} {}{of}\n", report.request, report.result.kind, report.result.hash);
+        ids += &format!(
+            "request {}{of}\nresult  {} {}{of}\n",
+            report.request, report.result.kind, report.result.hash
+        );
     }
     for column in table.column_iter_mut().skip(3) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -106,7 +121,8 @@ pub(crate) fn check_agreement(reports: &[FoldReport]) -> Result<(), CliError> {
     if reports.windows(2).all(|pair| pair[0].result.hash == pair[1].result.hash) {
         return Ok(());
     }
-    let outcomes = reports.iter().map(|report| format!("{} answers {}", report.guest, report.result.hash));
+    let outcomes =
+        reports.iter().map(|report| format!("{} answers {}", report.guest, report.result.hash));
     Err(CliError::Disagreement { outcomes: outcomes.collect() })
 }
 
@@ -114,7 +130,9 @@ impl OutcomeReport {
     /// One line for a table.
     fn brief(&self) -> String {
         match &self.text {
-            Some(text) if text.lines().count() == 1 && text.len() <= 40 => shown_in_line(text.trim_end()),
+            Some(text) if text.lines().count() == 1 && text.len() <= 40 => {
+                shown_in_line(text.trim_end())
+            }
             _ => format!("{} {}", self.kind, &self.hash[..12]),
         }
     }
@@ -158,10 +176,13 @@ pub(crate) fn object(object: &Object) -> Result<(), CliError> {
     if object.kind == ObjectKind::Blob {
         return print(&object.content);
     }
-    let tree = Tree::decode_as_git_reads(&object.content).map_err(|problem| Error::bad_tree(object.id(), problem))?;
+    let tree = Tree::decode_as_git_reads(&object.content)
+        .map_err(|problem| Error::bad_tree(object.id(), problem))?;
     let mut lines = Vec::new();
     for entry in tree.entries() {
-        lines.extend_from_slice(format!("{:0>6} {} {}\t", entry.mode, entry.mode.kind_str(), entry.id).as_bytes());
+        lines.extend_from_slice(
+            format!("{:0>6} {} {}\t", entry.mode, entry.mode.kind_str(), entry.id).as_bytes(),
+        );
         lines.extend_from_slice(&quoted(&entry.name));
         lines.push(b'\n');
     }
@@ -190,7 +211,8 @@ mod tests {
     fn different_results_are_an_error_that_names_them() {
         assert!(check_agreement(&[report("wasm", "a")]).is_ok());
         assert!(check_agreement(&[report("wasm", "a"), report("ts", "a")]).is_ok());
-        let error = check_agreement(&[report("wasm", "a"), report("ts", "b")]).map_err(|error| error.to_string());
+        let error = check_agreement(&[report("wasm", "a"), report("ts", "b")])
+            .map_err(|error| error.to_string());
         assert_eq!(error, Err("the guests disagree: wasm answers a, ts answers b".to_owned()));
     }
 }

@@ -40,10 +40,17 @@ impl Repository {
         Self::find(path, None, false)
     }
 
-    fn find(path: &Path, git_dir: Option<OsString>, follows_environment: bool) -> Result<Self, CliError> {
+    fn find(
+        path: &Path,
+        git_dir: Option<OsString>,
+        follows_environment: bool,
+    ) -> Result<Self, CliError> {
         let is_dir = check_path(path)?.is_dir();
-        let absolute = path.canonicalize().map_err(|source| CliError::Unreadable { path: path.to_owned(), source })?;
-        let directory = if is_dir { absolute } else { absolute.parent().unwrap_or(&absolute).to_owned() };
+        let absolute = path
+            .canonicalize()
+            .map_err(|source| CliError::Unreadable { path: path.to_owned(), source })?;
+        let directory =
+            if is_dir { absolute } else { absolute.parent().unwrap_or(&absolute).to_owned() };
         let place = match git_dir {
             Some(git_dir) => {
                 let path = PathBuf::from(git_dir);
@@ -54,21 +61,30 @@ impl Repository {
                 }
             }
             None => {
+                let options = gix::discover::upwards::Options {
+                    match_ceiling_dir_or_error: false,
+                    ..Default::default()
+                };
                 let options =
-                    gix::discover::upwards::Options { match_ceiling_dir_or_error: false, ..Default::default() };
-                let options = if follows_environment { options.apply_environment() } else { options };
-                let (place, _) = gix::discover::upwards_opts(&directory, options)
-                    .map_err(|error| CliError::NotARepository { path: path.to_owned(), source: error.into() })?;
+                    if follows_environment { options.apply_environment() } else { options };
+                let (place, _) =
+                    gix::discover::upwards_opts(&directory, options).map_err(|error| {
+                        CliError::NotARepository { path: path.to_owned(), source: error.into() }
+                    })?;
                 place.into_repository_and_work_tree_directories().0
             }
         };
-        let open = |options: gix::open::Options| gix::open_opts(&place, options.open_path_as_is(true));
+        let open =
+            |options: gix::open::Options| gix::open_opts(&place, options.open_path_as_is(true));
         let gix = match open(gix::open::Options::default()) {
             // gix 0.90 refuses alternates that form a cycle, which git passes over; `GitObjects` does, too. With a fixed number of
             // slots it does not look at them before an object is wanted.
             Err(error) if error.downcast_any_ref::<gix::odb::alternate::Cycle>().is_some() => {
                 const SLOTS: u16 = 1024;
-                open(gix::open::Options::default().object_store_slots(gix::odb::store::init::Slots::Given(SLOTS)))
+                open(
+                    gix::open::Options::default()
+                        .object_store_slots(gix::odb::store::init::Slots::Given(SLOTS)),
+                )
             }
             opened => opened,
         };
@@ -86,7 +102,8 @@ impl Repository {
         if !self.follows_environment {
             return Ok(GitObjects::open(own)?);
         }
-        let own = variable("GIT_COMMON_DIR").map_or(own, |common| PathBuf::from(common).join("objects"));
+        let own =
+            variable("GIT_COMMON_DIR").map_or(own, |common| PathBuf::from(common).join("objects"));
         let directory = variable("GIT_OBJECT_DIRECTORY").map_or(own, PathBuf::from);
         let more = variable("GIT_ALTERNATE_OBJECT_DIRECTORIES");
         let more = more.map(|paths| split_paths(paths.as_bytes())).unwrap_or_default();
@@ -103,7 +120,8 @@ impl Repository {
         // Git reads more than gix does: refs that are no files, objects that the environment names, objects that a stale
         // multi-pack-index misplaces. Where gix finds nothing, git is asked.
         let id = match self.gix.rev_parse_single(rev) {
-            Ok(id) => ObjectId::from_bytes(id.detach().as_slice()).map_err(|error| no_such(error.into()))?,
+            Ok(id) => ObjectId::from_bytes(id.detach().as_slice())
+                .map_err(|error| no_such(error.into()))?,
             Err(error) => self.ask_git(rev).ok_or_else(|| no_such(error.into()))?,
         };
         let missing = || match objects.is_partial() {
@@ -146,7 +164,10 @@ fn split_paths(list: &[u8]) -> Vec<PathBuf> {
     let mut paths = Vec::new();
     let mut rest = list;
     while !rest.is_empty() {
-        let quoted = rest.starts_with(b"\"").then(|| gix::quote::ansi_c::undo(BStr::new(rest)).ok()).flatten();
+        let quoted = rest
+            .starts_with(b"\"")
+            .then(|| gix::quote::ansi_c::undo(BStr::new(rest)).ok())
+            .flatten();
         let (path, length) = match quoted {
             Some((path, length)) => (path.into_owned().into(), length),
             None => {
@@ -167,7 +188,9 @@ fn cannot_be_opened(path: &Path, git_dir: &Path, error: gix::Error) -> CliError 
     let repository = path.to_owned();
     let is_about = |key: &str| {
         error.metadata().any(|metadata| {
-            metadata.get("key").is_some_and(|found| format!("{found:?}").to_lowercase().contains(&key.to_lowercase()))
+            metadata.get("key").is_some_and(|found| {
+                format!("{found:?}").to_lowercase().contains(&key.to_lowercase())
+            })
         })
     };
     if is_about("extensions.objectFormat") || has_sha256(git_dir) {
@@ -187,5 +210,7 @@ fn cannot_be_opened(path: &Path, git_dir: &Path, error: gix::Error) -> CliError 
 fn has_sha256(git_dir: &Path) -> bool {
     let config = fs::read(git_dir.join("config")).unwrap_or_default();
     let lines = config.lines().map(|line| line.to_ascii_lowercase());
-    lines.map(|line| line.replace(" ", "")).any(|line| line.trim().starts_with(b"objectformat=sha256"))
+    lines
+        .map(|line| line.replace(" ", ""))
+        .any(|line| line.trim().starts_with(b"objectformat=sha256"))
 }

@@ -38,15 +38,19 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
                     inputs.push(input);
                     Value::Object(root)
                 }
-                None => {
-                    Value::Text(value.to_str().ok_or_else(|| CliError::NotText { name: name.to_owned() })?.to_owned())
-                }
+                None => Value::Text(
+                    value
+                        .to_str()
+                        .ok_or_else(|| CliError::NotText { name: name.to_owned() })?
+                        .to_owned(),
+                ),
             },
         ));
     }
     for argument in &options.texts {
-        let (name, value) =
-            argument.split_once('=').ok_or_else(|| CliError::NotAnArgument { argument: argument.into() })?;
+        let (name, value) = argument
+            .split_once('=')
+            .ok_or_else(|| CliError::NotAnArgument { argument: argument.into() })?;
         values.push((name, Value::Text(value.to_owned())));
     }
     let mut names = BTreeSet::new();
@@ -98,9 +102,10 @@ fn path(value: &OsStr) -> Result<Option<&Path>, CliError> {
     match path.symlink_metadata() {
         Ok(_) => Ok(Some(path)),
         Err(error) => match error.kind() {
-            ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename | ErrorKind::InvalidInput => {
-                Ok(None)
-            }
+            ErrorKind::NotFound
+            | ErrorKind::NotADirectory
+            | ErrorKind::InvalidFilename
+            | ErrorKind::InvalidInput => Ok(None),
             _ => Err(CliError::Unreadable { path: path.to_owned(), source: error }),
         },
     }

@@ -7,8 +7,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use manifold::guests::{self, ContainerPrograms, Hosts};
-use manifold_dispatcher::{Dispatcher, DispatcherBuilder, Event, Held, Invocation, ObjectSource, Policy, Store};
-use manifold_runtime_api::{EntryMode, Object, ObjectId, ObjectKind, Result as ApiResult, Runtime, TreeEntry};
+use manifold_dispatcher::{
+    Dispatcher, DispatcherBuilder, Event, Held, Invocation, ObjectSource, Policy, Store,
+};
+use manifold_runtime_api::{
+    EntryMode, Object, ObjectId, ObjectKind, Result as ApiResult, Runtime, TreeEntry,
+};
 use manifold_runtime_docker::{ContainerEngine, DockerRuntime, EngineOptions, Mode};
 use manifold_runtime_wasm::WasmRuntime;
 use parking_lot::Mutex;
@@ -69,7 +73,8 @@ impl Session {
             container: Some(docker.host_image().id()),
             serving: Some(serving.host_image().id()),
         };
-        let mut builder = Dispatcher::builder().store(store).limits(limits).budget(options.limits.budget());
+        let mut builder =
+            Dispatcher::builder().store(store).limits(limits).budget(options.limits.budget());
         let says_that_there_is_no_pool = AtomicBool::new(!wasm.has_pool());
         if options.log || !wasm.has_pool() {
             let shows_log = options.log;
@@ -83,15 +88,21 @@ impl Session {
                 _ => {}
             }));
         }
-        let builder = builder.runtime(wasm).containers(Arc::clone(&docker) as _).runtime(docker).runtime(serving);
+        let builder = builder
+            .runtime(wasm)
+            .containers(Arc::clone(&docker) as _)
+            .runtime(docker)
+            .runtime(serving);
         let builder = with_v8(builder, &mut hosts)?;
         sources.push(Arc::new(ContainerPrograms));
-        let dispatcher = sources.into_iter().fold(builder, |builder, source| builder.source(source)).build()?;
+        let dispatcher =
+            sources.into_iter().fold(builder, |builder, source| builder.source(source)).build()?;
         let std = guests::install(&dispatcher, hosts)?;
         let (allow_tags, shows_log) = (options.containers.allow_tags, options.log);
         let largest_module = limits.module_bytes;
         let held = Mutex::default();
-        let session = Self { dispatcher, hosts, std, engine, allow_tags, shows_log, largest_module, held };
+        let session =
+            Self { dispatcher, hosts, std, engine, allow_tags, shows_log, largest_module, held };
         session.hold(std)?;
         Ok(session)
     }
@@ -104,7 +115,13 @@ impl Session {
     }
 
     /// The call of `image` on `args`, as the user wants it.
-    pub(crate) fn invocation(&self, image: &str, args: ObjectId, salt: &str, using: &UseArgs) -> Invocation {
+    pub(crate) fn invocation(
+        &self,
+        image: &str,
+        args: ObjectId,
+        salt: &str,
+        using: &UseArgs,
+    ) -> Invocation {
         let mut invocation = Invocation::new(image, args).salt(salt).std(self.std);
         invocation.pin = !using.no_pin;
         if let Some(time) = using.deadline {
@@ -115,7 +132,10 @@ impl Session {
     }
 
     /// Stores an arguments tree and keeps it.
-    pub(crate) fn arguments(&self, entries: impl IntoIterator<Item = TreeEntry>) -> Result<ObjectId, CliError> {
+    pub(crate) fn arguments(
+        &self,
+        entries: impl IntoIterator<Item = TreeEntry>,
+    ) -> Result<ObjectId, CliError> {
         let args = self.dispatcher.put_tree(entries)?;
         self.hold(args)?;
         Ok(args)
@@ -154,7 +174,9 @@ static ENGINE: OnceLock<ContainerEngine> = OnceLock::new();
 /// Leaves no containers behind.
 pub(crate) fn close_containers() {
     if let Some(Err(error)) = ENGINE.get().map(ContainerEngine::close) {
-        warn(&format!("containers may be left: {error}; the next command that uses the engine removes them"));
+        warn(&format!(
+            "containers may be left: {error}; the next command that uses the engine removes them"
+        ));
     }
 }
 
@@ -172,7 +194,10 @@ pub(crate) fn leave_containers_to_others() {
 
 /// Waits a moment for the process that began this one to be gone, and removes its containers.
 pub(crate) fn sweep_containers() -> Result<(), CliError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::NoThreads)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::NoThreads)?;
     for _ in 0..SWEEPS {
         std::thread::sleep(Duration::from_millis(200));
         let engine = ContainerEngine::new(EngineOptions::default()).map_err(CliError::NoThreads)?;

@@ -73,7 +73,10 @@ mod tests {
 
     #[test]
     fn what_a_terminal_would_obey_is_shown() {
-        assert_eq!(shown("a\x1b[2J\x07\r\n\tb\u{9b}\u{202e}é"), "a\\u{1b}[2J\\u{7}\\r\n\tb\\u{9b}\\u{202e}é");
+        assert_eq!(
+            shown("a\x1b[2J\x07\r\n\tb\u{9b}\u{202e}é"),
+            "a\\u{1b}[2J\\u{7}\\r\n\tb\\u{9b}\\u{202e}é"
+        );
         assert_eq!(shown_in_line("a\nerror: b"), "a\\nerror: b");
         assert_eq!(shown_json("\"\u{7f}\u{9b}\""), "\"\\u007f\\u009b\"");
     }

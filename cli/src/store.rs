@@ -46,7 +46,9 @@ impl StoreArgs {
             Err(CliError::Store(error)) if cannot_be_written(&error) => {
                 // Why it cannot be written says more than that there is none to be read.
                 self.open_with(DurableStore::options().read_only(true)).map_err(|read| match read {
-                    CliError::Store(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    CliError::Store(OpenError::Io { source, .. })
+                        if source.kind() == io::ErrorKind::NotFound =>
+                    {
                         CliError::Store(error)
                     }
                     read => read,
@@ -76,15 +78,21 @@ impl StoreArgs {
         let error = match self.open_to_read() {
             Ok(store) if store.is_read_only() => {
                 let file = store.file().display();
-                warn(&format!("the store {file} can only be read; what is computed now will not be remembered"));
+                warn(&format!(
+                    "the store {file} can only be read; what is computed now will not be remembered"
+                ));
                 return Ok(Arc::new(Overlaid::new(MemoryStore::new(), store)));
             }
             Ok(store) => return Ok(store),
             Err(error) => error,
         };
         let problem = match &error {
-            CliError::Store(problem @ (OpenError::InUse { .. } | OpenError::Unfinished { .. })) => problem.to_string(),
-            CliError::Store(problem @ OpenError::Io { source, .. }) => format!("{problem} ({source})"),
+            CliError::Store(problem @ (OpenError::InUse { .. } | OpenError::Unfinished { .. })) => {
+                problem.to_string()
+            }
+            CliError::Store(problem @ OpenError::Io { source, .. }) => {
+                format!("{problem} ({source})")
+            }
             CliError::NoCacheDirectory => "there is no cache directory for this user".to_owned(),
             _ => return Err(error),
         };

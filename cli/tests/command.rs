@@ -14,7 +14,11 @@ use tempfile::TempDir;
 fn manifold<S: AsRef<OsStr>>(directory: &Path, arguments: &[S]) -> Output {
     let cache = TempDir::new().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_manifold"));
-    command.args(arguments).current_dir(directory).env("XDG_CACHE_HOME", cache.path()).env_remove("MANIFOLD_STORE");
+    command
+        .args(arguments)
+        .current_dir(directory)
+        .env("XDG_CACHE_HOME", cache.path())
+        .env_remove("MANIFOLD_STORE");
     command.output().unwrap()
 }
 
@@ -44,9 +48,15 @@ fn fails(directory: &Path, arguments: &[&str]) -> String {
 }
 
 fn git(directory: &Path, arguments: &[&str]) -> String {
-    let identity = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"];
-    let output = Command::new("git").args(identity).args(arguments).current_dir(directory).output().unwrap();
-    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let identity =
+        ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"];
+    let output =
+        Command::new("git").args(identity).args(arguments).current_dir(directory).output().unwrap();
+    assert!(
+        output.status.success(),
+        "git {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
@@ -55,9 +65,14 @@ fn bench() -> TempDir {
     fn fill(directory: &Path, path: &str, levels: usize) {
         fs::create_dir_all(directory).unwrap();
         for number in 1..=3 {
-            fs::write(directory.join(format!("f{number}.txt")), format!("{path}/f{number}.txt\n")).unwrap();
+            fs::write(directory.join(format!("f{number}.txt")), format!("{path}/f{number}.txt\n"))
+                .unwrap();
             if levels > 0 {
-                fill(&directory.join(format!("d{number}")), &format!("{path}/d{number}"), levels - 1);
+                fill(
+                    &directory.join(format!("d{number}")),
+                    &format!("{path}/d{number}"),
+                    levels - 1,
+                );
             }
         }
     }
@@ -104,7 +119,9 @@ fn fold_prints_one_json_object() {
 fn fold_prints_a_table_with_a_row_for_each_repeat() {
     let root = bench();
     let table = succeeds(root.path(), &["fold", "tree", "--repeat", "2"]);
-    for word in ["result", "nodes", "frames run", "memo hits", "time", "frames/s", "120", "160", "200"] {
+    for word in
+        ["result", "nodes", "frames run", "memo hits", "time", "frames/s", "120", "160", "200"]
+    {
         assert!(table.contains(word), "{word} is not in:\n{table}");
     }
     assert!(table.contains("blob 52bd8e43afb01d0c9747f1fedf2fc94684ee4cc4"), "{table}");
@@ -116,11 +133,20 @@ fn fold_takes_the_current_directory_and_other_visitors() {
     let tree = root.path().join("tree");
     assert_eq!(json(&tree, &["fold", "--json"])["result"]["text"], "120\n");
     assert_eq!(json(&tree, &["fold", "--json", "--post", "line-count"])["result"]["text"], "120\n");
-    assert_eq!(json(&tree, &["fold", "--json", "--post", "/cas/std/total-size"])["result"]["text"], "2358\n");
+    assert_eq!(
+        json(&tree, &["fold", "--json", "--post", "/cas/std/total-size"])["result"]["text"],
+        "2358\n"
+    );
     let dirs_only = json(&tree, &["fold", "--json", "--pre", "dirs-only"]);
-    assert_eq!((&dirs_only["result"]["text"], &dirs_only["nodes"]), (&Value::from("0\n"), &Value::from(160)));
+    assert_eq!(
+        (&dirs_only["result"]["text"], &dirs_only["nodes"]),
+        (&Value::from("0\n"), &Value::from(160))
+    );
     let one_file = json(&tree, &["fold", "f1.txt", "--json"]);
-    assert_eq!((&one_file["result"]["text"], &one_file["nodes"]), (&Value::from("1\n"), &Value::from(1)));
+    assert_eq!(
+        (&one_file["result"]["text"], &one_file["nodes"]),
+        (&Value::from("1\n"), &Value::from(1))
+    );
     let salted = json(&tree, &["fold", "--json", "--salt", "x"]);
     assert_ne!(salted["request"], json(&tree, &["fold", "--json"])["request"]);
 }
@@ -136,8 +162,14 @@ fn large_files_and_names_that_are_no_text() {
         assert_eq!(report["result"]["text"], "100000000\n", "{visitor}");
     }
     let arguments = ["run", "file-count", "--raw", "--arg"].map(OsStr::new);
-    let output = manifold(root.path(), &[&arguments[..], &[OsStr::from_bytes(b"in=caf\xe9")]].concat());
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "1\n", "{}", String::from_utf8_lossy(&output.stderr));
+    let output =
+        manifold(root.path(), &[&arguments[..], &[OsStr::from_bytes(b"in=caf\xe9")]].concat());
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "1\n",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]
@@ -152,9 +184,15 @@ fn a_directory_and_the_revision_made_of_it_are_one_request() {
     }
     let folder = json(&root.path().join("tree/d1"), &["fold", "--rev", "HEAD:tree", "--json"]);
     assert_eq!(folder["request"], json(root.path(), &["fold", "tree", "--json"])["request"]);
-    assert_eq!(json(root.path(), &["fold", "--rev", "HEAD:tree/f1.txt", "--json"])["result"]["text"], "1\n");
+    assert_eq!(
+        json(root.path(), &["fold", "--rev", "HEAD:tree/f1.txt", "--json"])["result"]["text"],
+        "1\n"
+    );
 
-    assert_eq!(json(root.path(), &["fold", "tree/f1.txt", "--rev", "HEAD", "--json"])["request"], directory["request"]);
+    assert_eq!(
+        json(root.path(), &["fold", "tree/f1.txt", "--rev", "HEAD", "--json"])["request"],
+        directory["request"]
+    );
     git(root.path(), &["tag", "-a", "-m", "a file", "file", "HEAD:tree/f1.txt"]);
     assert_eq!(json(root.path(), &["fold", "--rev", "file", "--json"])["result"]["text"], "1\n");
 
@@ -173,9 +211,14 @@ fn run_takes_names_files_and_texts() {
     let run = |arguments: &[&str]| succeeds(root.path(), arguments);
     let text = run(&["run", "fold", "--arg", "in=tree", "--arg", "post=/cas/std/file-count"]);
     assert_eq!(text, "blob 52bd8e43afb01d0c9747f1fedf2fc94684ee4cc4\n120\n");
-    let report = json(root.path(), &["run", "/cas/std/line-count", "--arg", "in=tree/f1.txt", "--json"]);
+    let report =
+        json(root.path(), &["run", "/cas/std/line-count", "--arg", "in=tree/f1.txt", "--json"]);
     assert_eq!(report["result"]["text"], "1\n");
-    assert_eq!(run(&["run", "total-size", "--text", "in=tree", "--raw"]), "4\n", "four letters and no directory");
+    assert_eq!(
+        run(&["run", "total-size", "--text", "in=tree", "--raw"]),
+        "4\n",
+        "four letters and no directory"
+    );
     assert_eq!(run(&["run", "total-size", "--arg", "in=no such path", "--raw"]), "12\n");
     let tree = run(&["run", "dirs-only", "--arg", "in=tree", "--raw"]);
     assert_eq!(tree.lines().count(), 3, "{tree}");
@@ -196,14 +239,20 @@ fn cat_prints_objects_of_the_repository_and_of_the_standard_images() {
     let blob = git(root.path(), &["rev-parse", "HEAD:tree/f1.txt"]);
     assert_eq!(succeeds(root.path(), &["cat", &blob]), "tree/f1.txt\n");
     let tree = git(root.path(), &["rev-parse", "HEAD^{tree}"]);
-    assert_eq!(succeeds(root.path(), &["cat", &tree]).trim(), git(root.path(), &["ls-tree", "HEAD"]));
+    assert_eq!(
+        succeeds(root.path(), &["cat", &tree]).trim(),
+        git(root.path(), &["ls-tree", "HEAD"])
+    );
 
     let elsewhere = TempDir::new().unwrap();
     let from = root.path().to_str().unwrap();
     assert_eq!(succeeds(elsewhere.path(), &["cat", &blob, "--repo", from]), "tree/f1.txt\n");
     assert!(fails(elsewhere.path(), &["cat", &blob]).contains("is not in the store"));
     assert!(fails(root.path(), &["cat", "xyz"]).contains("no object id"));
-    assert!(fails(root.path(), &["cat", &git(root.path(), &["rev-parse", "HEAD"])]).contains("is a commit"));
+    assert!(
+        fails(root.path(), &["cat", &git(root.path(), &["rev-parse", "HEAD"])])
+            .contains("is a commit")
+    );
 }
 
 #[test]
@@ -212,11 +261,14 @@ fn bad_input_is_one_clear_error() {
     let error = |arguments: &[&str]| fails(root.path(), arguments);
     assert!(error(&["fold", "nowhere"]).contains("there is no nowhere"));
     assert!(
-        error(&["fold", "--post", "no-such"]).contains("one of dirs-only, file-count, fold, line-count, total-size")
+        error(&["fold", "--post", "no-such"])
+            .contains("one of dirs-only, file-count, fold, line-count, total-size")
     );
     assert!(error(&["fold", "--post", "/cas/std/no-such"]).contains("no image"));
     assert!(error(&["fold", "--post", &"ab".repeat(20)]).contains("is not in the store"));
-    assert!(error(&["fold", "--rev", "no-such"]).contains("\"no-such\" names no file or directory"));
+    assert!(
+        error(&["fold", "--rev", "no-such"]).contains("\"no-such\" names no file or directory")
+    );
     assert!(error(&["fold", "--rev", "HEAD:no/such"]).contains("names no file or directory"));
     assert!(error(&["fold", "/dev/null"]).contains("neither a directory nor a file"));
     assert!(error(&["run", "fold", "--arg", "in"]).contains("expected NAME=VALUE"));
@@ -225,17 +277,25 @@ fn bad_input_is_one_clear_error() {
 
     let elsewhere = TempDir::new().unwrap();
     let not_a_repository = fails(elsewhere.path(), &["fold", "--rev", "HEAD"]);
-    assert!(not_a_repository.contains("not in a git repository") && not_a_repository.contains("because: "));
+    assert!(
+        not_a_repository.contains("not in a git repository")
+            && not_a_repository.contains("because: ")
+    );
 
     let error = fails(elsewhere.path(), &["cat", &"ab".repeat(20), "--repo", "."]);
     assert!(error.contains("not in a git repository"), "{error}");
     symlink("round", elsewhere.path().join("round")).unwrap();
     for arguments in [&["fold", "round"][..], &["run", "file-count", "--arg", "in=round"]] {
         let error = fails(elsewhere.path(), arguments);
-        assert!(error.contains("round cannot be read") && error.contains("because: Too many levels"), "{error}");
+        assert!(
+            error.contains("round cannot be read") && error.contains("because: Too many levels"),
+            "{error}"
+        );
     }
     git(elsewhere.path(), &["init", "--quiet", "--object-format=sha256", "other"]);
-    for arguments in [&["fold", "other", "--rev", "HEAD"][..], &["cat", &"ab".repeat(20), "--repo", "other"]] {
+    for arguments in
+        [&["fold", "other", "--rev", "HEAD"][..], &["cat", &"ab".repeat(20), "--repo", "other"]]
+    {
         let error = fails(elsewhere.path(), arguments);
         assert!(error.contains("has SHA-256 ids, which are not supported"), "{error}");
     }
@@ -267,9 +327,14 @@ fn an_unreadable_file_is_named() {
 #[test]
 fn a_failing_guest_is_shown_once_with_its_frames() {
     let root = bench();
-    let error = fails(root.path(), &["run", "fold", "--arg", "in=tree", "--text", "post=/cas/std/fold"]);
+    let error =
+        fails(root.path(), &["run", "fold", "--arg", "in=tree", "--text", "post=/cas/std/fold"]);
     assert_eq!(error.matches("the argument `post` is missing").count(), 1, "{error}");
-    assert_eq!(error.matches("\n      in request ").count(), 5, "four levels and the visitor: {error}");
+    assert_eq!(
+        error.matches("\n      in request ").count(),
+        5,
+        "four levels and the visitor: {error}"
+    );
     assert!(error.contains("runtime wasmtime"), "{error}");
 }
 
@@ -278,7 +343,8 @@ fn a_deep_failure_shows_both_ends() {
     let root = TempDir::new().unwrap();
     fs::create_dir_all(root.path().join(["d"; 40].join("/"))).unwrap();
     fs::write(root.path().join(["d"; 40].join("/")).join("f"), "").unwrap();
-    let error = fails(root.path(), &["run", "fold", "--arg", "in=.", "--text", "post=no such image"]);
+    let error =
+        fails(root.path(), &["run", "fold", "--arg", "in=.", "--text", "post=no such image"]);
     assert!(error.starts_with("error: image \"no such image\": expected"), "{error}");
     assert!(error.contains("\n      … 31 more …\n"), "{error}");
     assert_eq!(error.matches("\n      in request ").count(), 10, "{error}");
@@ -294,19 +360,29 @@ mod typescript {
         let report = json(bench.path(), &["fold", "tree", "--guest", "wasm,ts", "--json"]);
         assert_eq!(report["agree"], true);
         let guests = report["guests"].as_array().unwrap();
-        assert_eq!(guests.iter().map(|guest| guest["guest"].as_str().unwrap()).collect::<Vec<_>>(), ["wasm", "ts"]);
+        assert_eq!(
+            guests.iter().map(|guest| guest["guest"].as_str().unwrap()).collect::<Vec<_>>(),
+            ["wasm", "ts"]
+        );
         assert!(guests.iter().all(|guest| guest["result"]["text"] == "120\n"), "{report}");
         assert_eq!(guests[0]["repeats"][0]["runs"], guests[1]["repeats"][0]["runs"]);
 
         // With one visitor for both, the second fold finds all of its visitors in the memo.
         for post in ["file-count.wasm", "file-count.ts"] {
-            let report = json(bench.path(), &["fold", "tree", "--guest", "wasm,ts", "--post", post, "--json"]);
+            let report = json(
+                bench.path(),
+                &["fold", "tree", "--guest", "wasm,ts", "--post", post, "--json"],
+            );
             assert_eq!(report["guests"][0]["repeats"][0]["runs"], 200, "{report}");
             assert_eq!(report["guests"][1]["repeats"][0]["runs"], 40, "{report}");
         }
-        let table = succeeds(bench.path(), &["fold", "tree", "--guest", "ts,wasm", "--repeat", "2"]);
+        let table =
+            succeeds(bench.path(), &["fold", "tree", "--guest", "ts,wasm", "--repeat", "2"]);
         assert_eq!(
-            table.lines().filter(|line| line.starts_with(" ts ") || line.starts_with(" wasm ")).count(),
+            table
+                .lines()
+                .filter(|line| line.starts_with(" ts ") || line.starts_with(" wasm "))
+                .count(),
             4,
             "{table}"
         );
@@ -318,19 +394,29 @@ mod typescript {
         let directory = TempDir::new().unwrap();
         let path = |name: &str| directory.path().join(name);
         fs::write(path("shout.ts"), "import { get, tree } from 'manifold:guest';\nexport default async ({ args }: { args: string }) =>\n  new TextDecoder().decode(await get((await tree(args))[0]!.hash)).toUpperCase();\n").unwrap();
-        assert_eq!(succeeds(directory.path(), &["run", "shout.ts", "--text", "in=hello", "--raw"]), "HELLO");
+        assert_eq!(
+            succeeds(directory.path(), &["run", "shout.ts", "--text", "in=hello", "--raw"]),
+            "HELLO"
+        );
         fs::write(path("plain.js"), "export default () => 'plain';").unwrap();
         assert_eq!(succeeds(directory.path(), &["run", "plain.js", "--raw"]), "plain");
 
         fs::create_dir_all(path("guest/lib")).unwrap();
         fs::create_dir_all(path("guest/node_modules/typescript")).unwrap();
-        fs::write(path("guest/main.ts"), "import { name } from './lib/name.ts';\nexport default () => `${name}`;")
-            .unwrap();
+        fs::write(
+            path("guest/main.ts"),
+            "import { name } from './lib/name.ts';\nexport default () => `${name}`;",
+        )
+        .unwrap();
         fs::write(path("guest/lib/name.ts"), "export const name: string = 'a tree';").unwrap();
         fs::write(path("guest/node_modules/typescript/huge.js"), "no code").unwrap();
         assert_eq!(succeeds(directory.path(), &["run", "guest", "--raw"]), "a tree");
 
-        fs::write(path("broken.ts"), "export default () => {\n  throw new Error('my own words');\n};\n").unwrap();
+        fs::write(
+            path("broken.ts"),
+            "export default () => {\n  throw new Error('my own words');\n};\n",
+        )
+        .unwrap();
         let error = fails(directory.path(), &["run", "broken.ts"]);
         assert!(error.contains("my own words (main.ts:2:9 in default)"), "{error}");
     }

@@ -15,9 +15,15 @@ fn manifold(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) 
 }
 
 fn git(directory: &Path, arguments: &[&str]) -> String {
-    let settings = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"];
-    let output = Command::new("git").args(settings).args(arguments).current_dir(directory).output().unwrap();
-    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let settings =
+        ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"];
+    let output =
+        Command::new("git").args(settings).args(arguments).current_dir(directory).output().unwrap();
+    assert!(
+        output.status.success(),
+        "git {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
@@ -51,8 +57,10 @@ fn fails(directory: &Path, arguments: &[&str]) -> String {
 const FOLD: [&str; 4] = ["fold", "--no-store", "--json", "--rev"];
 
 fn knows_reftable(place: &Path) -> bool {
-    let made =
-        Command::new("git").args(["init", "--quiet", "--ref-format=reftable", "probe"]).current_dir(place).output();
+    let made = Command::new("git")
+        .args(["init", "--quiet", "--ref-format=reftable", "probe"])
+        .current_dir(place)
+        .output();
     let knows = made.unwrap().status.success();
     if !knows {
         eprintln!("SKIPPED: this git knows no reftable; git 2.45 and later do");
@@ -104,9 +112,15 @@ fn the_environment_of_git_is_followed() {
     assert!(!manifold(&other, &by_id, &[]).status.success());
     assert_eq!(leaves(&manifold(&other, &by_id, &[("GIT_OBJECT_DIRECTORY", &objects)])), "2");
     let more = format!("/nowhere:{objects}");
-    assert_eq!(leaves(&manifold(&other, &by_id, &[("GIT_ALTERNATE_OBJECT_DIRECTORIES", &more)])), "2");
+    assert_eq!(
+        leaves(&manifold(&other, &by_id, &[("GIT_ALTERNATE_OBJECT_DIRECTORIES", &more)])),
+        "2"
+    );
     let quoted = format!("\"{objects}\":");
-    assert_eq!(leaves(&manifold(&other, &by_id, &[("GIT_ALTERNATE_OBJECT_DIRECTORIES", &quoted)])), "2");
+    assert_eq!(
+        leaves(&manifold(&other, &by_id, &[("GIT_ALTERNATE_OBJECT_DIRECTORIES", &quoted)])),
+        "2"
+    );
     // A repository that is named to be written to is meant.
     assert!(manifold(place.path(), &["fold", "r/d"], &[]).status.success());
     let exported = manifold(place.path(), &["export", "other"], &[("GIT_DIR", &git_dir)]);
@@ -122,7 +136,11 @@ fn a_hook_reads_what_is_being_pushed() {
     git(place.path(), &["init", "--quiet", "--bare", "to.git"]);
     let hook = place.path().join("to.git/hooks/pre-receive");
     let found = place.path().join("found");
-    let fold = format!("{} fold --rev $new --no-store --json > {}", env!("CARGO_BIN_EXE_manifold"), found.display());
+    let fold = format!(
+        "{} fold --rev $new --no-store --json > {}",
+        env!("CARGO_BIN_EXE_manifold"),
+        found.display()
+    );
     fs::write(&hook, format!("#!/bin/sh\nread old new ref\n{fold}\n")).unwrap();
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
     git(&place.path().join("r"), &["push", "--quiet", "../to.git", "main"]);
@@ -134,13 +152,23 @@ fn a_hook_reads_what_is_being_pushed() {
 fn what_keeps_a_repository_from_being_opened_is_said_in_its_own_words() {
     let place = place(&[]);
     let copy = |name: &str| {
-        assert!(Command::new("cp").args(["-r", "r", name]).current_dir(place.path()).status().unwrap().success());
+        assert!(
+            Command::new("cp")
+                .args(["-r", "r", name])
+                .current_dir(place.path())
+                .status()
+                .unwrap()
+                .success()
+        );
         place.path().join(name)
     };
     let config = copy("config").join(".git/config");
     fs::write(&config, fs::read_to_string(&config).unwrap() + "[core\n").unwrap();
     let error = fails(place.path(), &["fold", "config", "--rev", "HEAD"]);
-    assert!(error.contains("the configuration of the repository of config has a syntax error in line"), "{error}");
+    assert!(
+        error.contains("the configuration of the repository of config has a syntax error in line"),
+        "{error}"
+    );
     git(&copy("version"), &["config", "core.repositoryFormatVersion", "7"]);
     let error = fails(place.path(), &["fold", "version", "--rev", "HEAD"]);
     assert!(error.contains("format version") && error.contains('7'), "{error}");
@@ -149,7 +177,10 @@ fn what_keeps_a_repository_from_being_opened_is_said_in_its_own_words() {
         assert!(fails(place.path(), arguments).contains("has SHA-256 ids"));
     }
     for name in ["config", "version"] {
-        assert!(!fails(place.path(), &["fold", name, "--rev", "HEAD"]).contains("SHA-256"), "{name}");
+        assert!(
+            !fails(place.path(), &["fold", name, "--rev", "HEAD"]).contains("SHA-256"),
+            "{name}"
+        );
     }
     // Alternates in a circle are no reason.
     let round = copy("round");
@@ -166,10 +197,14 @@ fn what_a_partial_clone_lacks_is_named_with_the_way_to_get_it() {
     let origin = format!("file://{}", place.path().join("r").display());
     for (filter, lacks) in [("blob:none", "a of the input"), ("tree:0", "HEAD of the input")] {
         let name = filter.replace(':', "-");
-        let options = ["clone", "--quiet", "--no-checkout", &format!("--filter={filter}"), &origin, &name];
+        let options =
+            ["clone", "--quiet", "--no-checkout", &format!("--filter={filter}"), &origin, &name];
         git(place.path(), &options);
         let error = fails(place.path(), &["fold", &name, "--rev", "HEAD", "--no-store"]);
-        assert!(error.contains("partial clone") && error.contains("git fetch --refetch"), "{filter}: {error}");
+        assert!(
+            error.contains("partial clone") && error.contains("git fetch --refetch"),
+            "{filter}: {error}"
+        );
         assert!(error.contains(lacks), "{filter}: {error}");
     }
 }
@@ -179,9 +214,11 @@ fn a_tree_that_is_refused_has_its_id_and_its_path() {
     let place = place(&[]);
     let root = place.path().join("r");
     let blob = git(&root, &["rev-parse", "HEAD:a"]);
-    let raw: Vec<u8> = (0..40).step_by(2).map(|at| u8::from_str_radix(&blob[at..at + 2], 16).unwrap()).collect();
+    let raw: Vec<u8> =
+        (0..40).step_by(2).map(|at| u8::from_str_radix(&blob[at..at + 2], 16).unwrap()).collect();
     let write = |mode: &str, name: &str| {
-        fs::write(root.join("tree"), [format!("{mode} {name}\0").as_bytes(), &raw].concat()).unwrap();
+        fs::write(root.join("tree"), [format!("{mode} {name}\0").as_bytes(), &raw].concat())
+            .unwrap();
         git(&root, &["hash-object", "-t", "tree", "--literally", "-w", "tree"])
     };
     // What git reads for old times' sake is read.
@@ -190,10 +227,15 @@ fn a_tree_that_is_refused_has_its_id_and_its_path() {
     let shown = manifold(&root, &["cat", &old], &[]);
     assert_eq!(String::from_utf8(shown.stdout).unwrap().trim(), git(&root, &["ls-tree", &old]));
     let bad = write("100644", ".git");
-    let bytes: Vec<u8> = (0..40).step_by(2).map(|at| u8::from_str_radix(&bad[at..at + 2], 16).unwrap()).collect();
+    let bytes: Vec<u8> =
+        (0..40).step_by(2).map(|at| u8::from_str_radix(&bad[at..at + 2], 16).unwrap()).collect();
     fs::write(root.join("tree"), [&b"40000 away\0"[..], &bytes].concat()).unwrap();
     let parent = git(&root, &["hash-object", "-t", "tree", "--literally", "-w", "tree"]);
     let error = fails(&root, &["fold", "--no-store", "--rev", &parent]);
-    assert!(error.contains("away of the input cannot be read") && error.contains(&format!("tree {bad}")), "{error}");
+    assert!(
+        error.contains("away of the input cannot be read")
+            && error.contains(&format!("tree {bad}")),
+        "{error}"
+    );
     assert!(error.contains(".git"), "{error}");
 }

@@ -10,7 +10,10 @@ use tempfile::TempDir;
 
 fn manifold(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_manifold"));
-    command.current_dir(directory).env("XDG_CACHE_HOME", directory.join("cache")).env_remove("MANIFOLD_STORE");
+    command
+        .current_dir(directory)
+        .env("XDG_CACHE_HOME", directory.join("cache"))
+        .env_remove("MANIFOLD_STORE");
     command
 }
 
@@ -38,12 +41,14 @@ const NOBODY: u32 = 65534;
 fn an_empty_variable_names_no_store() {
     let place = place();
     for arguments in [&["fold", "d"][..], &["fold", "d", "--no-store"], &["pins"]] {
-        let output = manifold(place.path()).args(arguments).env("MANIFOLD_STORE", "").output().unwrap();
+        let output =
+            manifold(place.path()).args(arguments).env("MANIFOLD_STORE", "").output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", said(&output));
         assert_eq!(said(&output), "", "{arguments:?}");
     }
     assert!(place.path().join("cache/manifold/manifold.redb").is_file());
-    let output = manifold(place.path()).args(["fold", "d"]).env("MANIFOLD_STORE", "named").output().unwrap();
+    let output =
+        manifold(place.path()).args(["fold", "d"]).env("MANIFOLD_STORE", "named").output().unwrap();
     assert!(output.status.success());
     assert!(place.path().join("named/manifold.redb").is_file());
 }
@@ -57,7 +62,10 @@ fn without_a_cache_directory_memory_takes_its_place() {
         let output = command.args(["fold", "d", "--json"]).output().unwrap();
         assert!(output.status.success(), "{}", said(&output));
         let said = said(&output);
-        assert!(said.starts_with("warning: ") && said.contains("nothing will be remembered"), "{said}");
+        assert!(
+            said.starts_with("warning: ") && said.contains("nothing will be remembered"),
+            "{said}"
+        );
         assert!(said.contains("--store") && said.lines().count() == 1, "{said}");
     };
     fold(manifold(place.path()).env("XDG_CACHE_HOME", place.path().join("file/cache")));
@@ -80,10 +88,12 @@ fn a_store_that_can_only_be_read_is_used_for_what_it_has() {
         return;
     }
     let place = place();
-    let output = manifold(place.path()).args(["fold", "d", "--json", "--store", "s"]).output().unwrap();
+    let output =
+        manifold(place.path()).args(["fold", "d", "--json", "--store", "s"]).output().unwrap();
     assert!(output.status.success());
     fs::set_permissions(place.path().join("s"), fs::Permissions::from_mode(0o555)).unwrap();
-    fs::set_permissions(place.path().join("s/manifold.redb"), fs::Permissions::from_mode(0o444)).unwrap();
+    fs::set_permissions(place.path().join("s/manifold.redb"), fs::Permissions::from_mode(0o444))
+        .unwrap();
     let as_nobody = |arguments: &[&str]| {
         let mut command = manifold(place.path());
         command.args(arguments).args(["--store", "s"]).uid(NOBODY).gid(NOBODY).output().unwrap()
@@ -97,10 +107,17 @@ fn a_store_that_can_only_be_read_is_used_for_what_it_has() {
     assert!(as_nobody(&["verify"]).status.success());
     let fold = as_nobody(&["fold", "d", "--json"]);
     assert!(fold.status.success() && said(&fold).contains("can only be read"), "{}", said(&fold));
-    assert!(String::from_utf8_lossy(&fold.stdout).contains("\"runs\":0,\"hits\":1"), "it comes from the store");
+    assert!(
+        String::from_utf8_lossy(&fold.stdout).contains("\"runs\":0,\"hits\":1"),
+        "it comes from the store"
+    );
     for arguments in [&["gc"][..], &["unpin", &"ab".repeat(20)]] {
         let output = as_nobody(arguments);
-        assert!(!output.status.success() && said(&output).contains("ermission denied"), "{}", said(&output));
+        assert!(
+            !output.status.success() && said(&output).contains("ermission denied"),
+            "{}",
+            said(&output)
+        );
     }
 }
 
@@ -108,7 +125,12 @@ fn a_store_that_can_only_be_read_is_used_for_what_it_has() {
 fn shell(place: &Path, line: &str) -> Output {
     let mut shell = Command::new("bash");
     shell.arg("-c").arg(line).current_dir(place).env("M", env!("CARGO_BIN_EXE_manifold"));
-    shell.env("XDG_CACHE_HOME", place.join("cache")).env_remove("MANIFOLD_STORE").stdin(Stdio::null()).output().unwrap()
+    shell
+        .env("XDG_CACHE_HOME", place.join("cache"))
+        .env_remove("MANIFOLD_STORE")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
 }
 
 #[test]
@@ -117,22 +139,37 @@ fn a_bound_on_address_space_costs_the_pool_and_is_said_once() {
     fs::write(place.path().join("ok.ts"), "export default (): string => 'ok';").unwrap();
     // Less than the terabytes of the pool.
     for kib in ["1000000000", "12000000"] {
-        let output = shell(place.path(), &format!("ulimit -v {kib}; $M fold d --no-store --json --repeat 2"));
+        let output = shell(
+            place.path(),
+            &format!("ulimit -v {kib}; $M fold d --no-store --json --repeat 2"),
+        );
         assert!(output.status.success(), "{kib}: {}", said(&output));
         assert_eq!(said(&output).matches("warning: ").count(), 1, "{kib}: {}", said(&output));
         assert!(said(&output).contains("address space"), "{kib}: {}", said(&output));
         // What needs no wasm says nothing.
-        let output = shell(place.path(), &format!("ulimit -v {kib}; $M cat 4b825dc642cb6eb9a060e54bf8d69288fbee4904"));
+        let output = shell(
+            place.path(),
+            &format!("ulimit -v {kib}; $M cat 4b825dc642cb6eb9a060e54bf8d69288fbee4904"),
+        );
         assert!(output.status.success() && said(&output).is_empty(), "{kib}: {}", said(&output));
         if cfg!(feature = "v8") {
-            let output = shell(place.path(), &format!("ulimit -v {kib}; $M run ok.ts --no-store --raw"));
+            let output =
+                shell(place.path(), &format!("ulimit -v {kib}; $M run ok.ts --no-store --raw"));
             match kib {
                 "12000000" => {
                     assert_eq!(output.status.code(), Some(1));
-                    assert!(said(&output).contains("V8 needs 34 GiB of address space"), "{}", said(&output));
+                    assert!(
+                        said(&output).contains("V8 needs 34 GiB of address space"),
+                        "{}",
+                        said(&output)
+                    );
                 }
                 _ => {
-                    assert!(output.status.success() && said(&output).is_empty(), "{kib}: {}", said(&output));
+                    assert!(
+                        output.status.success() && said(&output).is_empty(),
+                        "{kib}: {}",
+                        said(&output)
+                    );
                     assert_eq!(output.stdout, b"ok");
                 }
             }
@@ -158,7 +195,10 @@ fn a_bound_on_threads_is_an_error_and_no_panic() {
         let said = said(&output);
         match output.status.code() {
             Some(0) => assert!(!said.contains("thread '"), "{threads}: {said}"),
-            Some(1) => assert!(said.starts_with("error: ") && !said.contains("thread '"), "{threads}: {said}"),
+            Some(1) => assert!(
+                said.starts_with("error: ") && !said.contains("thread '"),
+                "{threads}: {said}"
+            ),
             other => panic!("{threads}: {other:?}: {said}"),
         }
     }
@@ -178,8 +218,10 @@ fn a_standard_error_that_takes_nothing_changes_no_status() {
         let output = shell(place.path(), &format!("XDG_CACHE_HOME=/dev/null/x $M fold d {to}"));
         assert_eq!(output.status.code(), Some(0), "{to}");
     }
-    let output =
-        shell(place.path(), "{ $M fold nowhere --no-store; echo $? > status; } 2>&1 | true; sleep 1; cat status");
+    let output = shell(
+        place.path(),
+        "{ $M fold nowhere --no-store; echo $? > status; } 2>&1 | true; sleep 1; cat status",
+    );
     assert_eq!(output.stdout, b"1\n");
 }
 
@@ -187,10 +229,17 @@ fn a_standard_error_that_takes_nothing_changes_no_status() {
 fn every_limit_and_budget_has_an_option() {
     let place = place();
     let breach = |option: &str, value: &str, arguments: &[&str]| {
-        let output = manifold(place.path()).args(arguments).args(["--no-store", option, value]).output().unwrap();
+        let output = manifold(place.path())
+            .args(arguments)
+            .args(["--no-store", option, value])
+            .output()
+            .unwrap();
         assert!(!output.status.success(), "{option} {value}");
         let said = said(&output);
-        assert!(said.contains("limit breached") || said.contains("a file may have"), "{option} {value}: {said}");
+        assert!(
+            said.contains("limit breached") || said.contains("a file may have"),
+            "{option} {value}: {said}"
+        );
         if option != "--max-file" {
             assert!(said.contains(&format!("{option} raises this limit")), "{option}: {said}");
         }
@@ -198,7 +247,11 @@ fn every_limit_and_budget_has_an_option() {
             "0ms" | "1us" => "1h",
             _ => "100000000",
         };
-        let output = manifold(place.path()).args(arguments).args(["--no-store", option, raised]).output().unwrap();
+        let output = manifold(place.path())
+            .args(arguments)
+            .args(["--no-store", option, raised])
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{option} {raised}: {}", self::said(&output));
     };
     let fold: &[&str] = &["fold", "d", "--post", "line-count"];
@@ -221,16 +274,20 @@ fn every_limit_and_budget_has_an_option() {
         breach(option, value, fold);
     }
     // A table, computing time and a log need guests of their own.
-    let spin =
-        "(module (memory (export \"memory\") 1) (table 1000 funcref) (func (export \"caos_run\") (loop (br 0))))";
+    let spin = "(module (memory (export \"memory\") 1) (table 1000 funcref) (func (export \"caos_run\") (loop (br 0))))";
     fs::write(place.path().join("spin.wasm"), wat::parse_str(spin).unwrap()).unwrap();
-    for (option, value, words) in
-        [("--max-compute-time", "50ms", "computing time"), ("--max-table", "10", "table of 10 elements")]
-    {
+    for (option, value, words) in [
+        ("--max-compute-time", "50ms", "computing time"),
+        ("--max-table", "10", "table of 10 elements"),
+    ] {
         let run = ["run", "spin.wasm", "--no-store", "--max-compute-time", "1s"];
         let run = if option == "--max-table" { &run[..] } else { &run[..3] };
         let output = manifold(place.path()).args(run).args([option, value]).output().unwrap();
-        assert!(!output.status.success() && said(&output).contains(words), "{option}: {}", said(&output));
+        assert!(
+            !output.status.success() && said(&output).contains(words),
+            "{option}: {}",
+            said(&output)
+        );
         assert!(said(&output).contains(&format!("{option} raises")), "{option}: {}", said(&output));
     }
 }

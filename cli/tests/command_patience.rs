@@ -10,13 +10,18 @@ use tempfile::TempDir;
 
 fn manifold(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_manifold"));
-    command.current_dir(directory).env("XDG_CACHE_HOME", directory.join("cache")).env_remove("MANIFOLD_STORE");
+    command
+        .current_dir(directory)
+        .env("XDG_CACHE_HOME", directory.join("cache"))
+        .env_remove("MANIFOLD_STORE");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
 fn interrupt(command: &Child) {
-    assert!(Command::new("kill").args(["-INT", &command.id().to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill").args(["-INT", &command.id().to_string()]).status().unwrap().success()
+    );
 }
 
 /// Waits for the end, and says how long it took, what the status was, and what was said.
@@ -56,7 +61,9 @@ fn held() -> (Held, redb::WriteTransaction) {
 #[test]
 fn who_waits_for_the_store_says_so_and_can_be_interrupted() {
     let (held, _writing) = held();
-    for arguments in [&["fold", "d", "--store", "s"][..], &["pins", "--store", "s"], &["gc", "--store", "s"]] {
+    for arguments in
+        [&["fold", "d", "--store", "s"][..], &["pins", "--store", "s"], &["gc", "--store", "s"]]
+    {
         let mut waiting = manifold(held.place.path()).args(arguments).spawn().unwrap();
         // It says so before anything else.
         let mut said = [0; 8];
@@ -74,7 +81,10 @@ fn who_waits_for_the_store_says_so_and_can_be_interrupted() {
 #[test]
 fn a_deadline_covers_waiting_for_the_store() {
     let (held, _writing) = held();
-    let waiting = manifold(held.place.path()).args(["fold", "d", "--store", "s", "--deadline", "1s"]).spawn().unwrap();
+    let waiting = manifold(held.place.path())
+        .args(["fold", "d", "--store", "s", "--deadline", "1s"])
+        .spawn()
+        .unwrap();
     let (time, status, said) = end(waiting);
     assert_eq!(status, Some(1));
     assert!(time < SOON, "{time:?}");
@@ -106,7 +116,8 @@ fn writing_to_a_pipe_that_nobody_reads_is_covered_by_both() {
     let place = TempDir::new().unwrap();
     fs::write(place.path().join("large"), vec![b'x'; 5_000_000]).unwrap();
     let git = |arguments: &[&str]| {
-        let output = Command::new("git").args(arguments).current_dir(place.path()).output().unwrap();
+        let output =
+            Command::new("git").args(arguments).current_dir(place.path()).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
     git(&["init", "--quiet", "."]);

@@ -50,7 +50,10 @@ fn what_is_there_and_no_guest_is_told_which_kinds_there_are() {
     for (name, content) in [("notes.txt", "text"), ("guest.py", "print()"), ("noname", "")] {
         fs::write(place.path().join(name), content).unwrap();
         let error = errors(place.path(), &["run", name, "--no-store"]);
-        assert!(error.contains(&format!("{name} is no guest")) && error.contains("a .wasm file"), "{error}");
+        assert!(
+            error.contains(&format!("{name} is no guest")) && error.contains("a .wasm file"),
+            "{error}"
+        );
     }
     fs::create_dir(place.path().join("empty")).unwrap();
     let error = errors(place.path(), &["run", "empty", "--no-store"]);
@@ -79,7 +82,11 @@ fn what_is_no_core_module_is_told_in_a_line() {
         fs::write(place.path().join("m.wasm"), content).unwrap();
         let error = errors(place.path(), &["run", "m.wasm", "--no-store"]);
         assert!(error.contains(words), "{error}");
-        assert_eq!(error.lines().filter(|line| !line.starts_with("      in request")).count(), 1, "{error}");
+        assert_eq!(
+            error.lines().filter(|line| !line.starts_with("      in request")).count(),
+            1,
+            "{error}"
+        );
     }
 }
 
@@ -99,14 +106,16 @@ fn control_characters_of_others_are_shown_and_not_obeyed() {
     fs::write(place.path().join("logs.wasm"), wasm(&[log, OUT], false)).unwrap();
     let logged = manifold(place.path(), &["run", "logs.wasm", "--no-store", "--log", "--json"]);
     let said = String::from_utf8(logged.stderr).unwrap();
-    let request = String::from_utf8(logged.stdout).unwrap().split('"').nth(3).unwrap()[..12].to_owned();
+    let request =
+        String::from_utf8(logged.stdout).unwrap().split('"').nth(3).unwrap()[..12].to_owned();
     assert_eq!(said, format!("{request} \\u{{1b}}[31mred\\u{{7}}\n{request} error: forged\n"));
 
     // In an outcome that is shown, but not in one that is asked for as it is.
     let put = r#"{"op":"put_blob","bytes_b64":"G1szMW1yZWQHCg=="}"#;
     let out = r#"{"op":"out","kind":"blob","hash":"e4b4a8d0b5f7f3a1b3b8a1b3b8a1b3b8a1b3b8a1"}"#;
     let content = b"\x1b[31mred\x07\n";
-    let id = manifold_runtime_api::ObjectId::of(manifold_runtime_api::ObjectKind::Blob, content).to_string();
+    let id = manifold_runtime_api::ObjectId::of(manifold_runtime_api::ObjectKind::Blob, content)
+        .to_string();
     let out = out.replace("e4b4a8d0b5f7f3a1b3b8a1b3b8a1b3b8a1b3b8a1", &id);
     fs::write(place.path().join("answers.wasm"), wasm(&[put, &out], false)).unwrap();
     let run = ["run", "answers.wasm", "--no-store"];
@@ -121,13 +130,20 @@ fn control_characters_of_others_are_shown_and_not_obeyed() {
     let folded = answer(place.path(), &["run", "dirs-only", "--arg", "in=d", "--json"]);
     assert!(!obeyed(&folded));
     let git = |arguments: &[&str]| {
-        let output = Command::new("git").args(arguments).current_dir(place.path().join("d")).output().unwrap();
+        let output = Command::new("git")
+            .args(arguments)
+            .current_dir(place.path().join("d"))
+            .output()
+            .unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
     git(&["init", "--quiet", "."]);
     git(&["add", "--all"]);
     let tree = git(&["write-tree"]);
-    assert_eq!(answer(&place.path().join("d"), &["cat", tree.trim()]), git(&["ls-tree", tree.trim()]));
+    assert_eq!(
+        answer(&place.path().join("d"), &["cat", tree.trim()]),
+        git(&["ls-tree", tree.trim()])
+    );
     assert!(!obeyed(&errors(place.path(), &["fold", "no\x1b[2Jwhere"])));
 }
 
@@ -147,19 +163,28 @@ fn the_log_of_guests_is_shown_when_it_is_asked_for() {
             (call $say (i32.const 200) (i32.const 4)) (call $say (i32.const 206) (i32.const 9))
             (drop (call $call (i32.const 0) (i32.const 76)))))"#;
     let escaped: String = OUT.bytes().map(|byte| format!("\\{byte:02x}")).collect();
-    fs::write(place.path().join("wasi.wasm"), wat::parse_str(text.replace("OUT", &escaped)).unwrap()).unwrap();
+    fs::write(
+        place.path().join("wasi.wasm"),
+        wat::parse_str(text.replace("OUT", &escaped)).unwrap(),
+    )
+    .unwrap();
     let quiet = manifold(place.path(), &["run", "wasi.wasm", "--no-store"]);
     assert!(quiet.status.success() && quiet.stderr.is_empty());
     let logged = manifold(place.path(), &["run", "wasi.wasm", "--no-store", "--log"]);
     let said = String::from_utf8(logged.stderr).unwrap();
     let lines: Vec<_> = said.lines().map(|line| line.split_once(' ').unwrap()).collect();
     assert_eq!(lines.iter().map(|(_, line)| *line).collect::<Vec<_>>(), ["one two", "three"]);
-    assert!(lines.iter().all(|(request, _)| request.len() == 12 && *request == lines[0].0), "{said}");
+    assert!(
+        lines.iter().all(|(request, _)| request.len() == 12 && *request == lines[0].0),
+        "{said}"
+    );
 
     let told = manifold(place.path(), &["-v", "run", "wasi.wasm", "--no-store"]);
     let said = String::from_utf8(told.stderr).unwrap();
     assert!(
-        said.contains("begins to run") && said.contains("has run") && said.contains("manifold_dispatcher"),
+        said.contains("begins to run")
+            && said.contains("has run")
+            && said.contains("manifold_dispatcher"),
         "{said}"
     );
 }
@@ -171,7 +196,8 @@ fn a_guest_that_traps_is_quoted_from_its_log() {
     fs::write(place.path().join("traps.wasm"), wasm(&[log], true)).unwrap();
     let error = errors(place.path(), &["run", "traps.wasm", "--no-store"]);
     assert!(
-        error.contains("the guest trapped") && error.contains("because: it logged last: panicked at main.rs:1: no"),
+        error.contains("the guest trapped")
+            && error.contains("because: it logged last: panicked at main.rs:1: no"),
         "{error}"
     );
 }
@@ -184,12 +210,20 @@ fn links_in_a_guests_directory_are_followed() {
     for directory in ["real/lib", "linked", "round"] {
         fs::create_dir_all(path(directory)).unwrap();
     }
-    fs::write(path("real/main.ts"), "import { x } from './lib/x.ts'; export default (): string => x;").unwrap();
+    fs::write(
+        path("real/main.ts"),
+        "import { x } from './lib/x.ts'; export default (): string => x;",
+    )
+    .unwrap();
     fs::write(path("real/lib/x.ts"), "export const x: string = 'ok';").unwrap();
     symlink("../real/main.ts", path("linked/main.ts")).unwrap();
     symlink("../real/lib", path("linked/lib")).unwrap();
     for directory in ["real", "linked"] {
-        assert_eq!(answer(place.path(), &["run", directory, "--raw", "--no-store"]), "ok", "{directory}");
+        assert_eq!(
+            answer(place.path(), &["run", directory, "--raw", "--no-store"]),
+            "ok",
+            "{directory}"
+        );
     }
     fs::write(path("round/main.ts"), "export default () => 'ok';").unwrap();
     symlink(".", path("round/again")).unwrap();
@@ -205,7 +239,8 @@ fn links_in_a_guests_directory_are_followed() {
 #[test]
 fn a_file_of_javascript_is_javascript() {
     let place = TempDir::new().unwrap();
-    let code = "const min = 1, max = 3; export default () => min < max > (0) ? 'inside' : 'outside';";
+    let code =
+        "const min = 1, max = 3; export default () => min < max > (0) ? 'inside' : 'outside';";
     for name in ["guest.js", "guest.mjs"] {
         fs::write(place.path().join(name), code).unwrap();
         assert_eq!(answer(place.path(), &["run", name, "--raw", "--no-store"]), "inside", "{name}");

@@ -51,7 +51,10 @@ async fn every_kind_of_guest_and_mixes_of_them_agree() {
         assert!(success, "{options:?}: {err}");
         let report: serde_json::Value = serde_json::from_str(&out).unwrap();
         let reports = report["guests"].as_array().cloned().unwrap_or_else(|| vec![report.clone()]);
-        assert!(reports.iter().all(|report| report["result"]["text"] == "3\n"), "{options:?}: {out}");
+        assert!(
+            reports.iter().all(|report| report["result"]["text"] == "3\n"),
+            "{options:?}: {out}"
+        );
         assert_eq!(err, "", "{options:?}");
     }
 }
@@ -62,9 +65,12 @@ async fn an_image_by_tag_only_when_asked_for() {
     let fixture = Fixture::new(&engine, DockerRuntime::builder().parked(1));
     let image = fixture.program("strange", &["probe"]);
     fixture.run(&image, &[("do", "log")]).await.unwrap();
-    let module = fixture.dispatcher.read_tree(image.parse().unwrap()).unwrap().get("module").unwrap().id;
+    let module =
+        fixture.dispatcher.read_tree(image.parse().unwrap()).unwrap().get("module").unwrap().id;
     let tag = format!("docker://manifold-image:{module}");
-    let run = |options: &[&str]| output(manifold().args(["run", &tag, "--text", "do=log", "--no-store"]).args(options));
+    let run = |options: &[&str]| {
+        output(manifold().args(["run", &tag, "--text", "do=log", "--no-store"]).args(options))
+    };
     let (success, _, err) = run(&[]);
     assert!(!success && err.contains("--allow-tags"), "{err}");
     let (success, out, err) = run(&["--allow-tags", "--raw"]);
@@ -81,7 +87,10 @@ fn without_an_engine_the_error_says_what_to_do_and_the_others_work() {
         output(command.args(["--no-store"]).args(options))
     };
     let (success, _, err) = without(&["--guest", "docker"]);
-    assert!(!success && err.contains("/nowhere/docker.sock") && err.contains("is it running?"), "{err}");
+    assert!(
+        !success && err.contains("/nowhere/docker.sock") && err.contains("is it running?"),
+        "{err}"
+    );
     assert!(without(&[]).0);
 }
 
@@ -150,7 +159,9 @@ async fn fold_in_containers() -> (Child, String) {
 }
 
 fn interrupt(command: &Child) {
-    assert!(Command::new("kill").args(["-INT", &command.id().to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill").args(["-INT", &command.id().to_string()]).status().unwrap().success()
+    );
 }
 
 async fn container_names() -> Vec<String> {

@@ -13,7 +13,8 @@ use fixture::{Journal, VECTORS, Vector, store_chain, store_fixture};
 use manifold::guests::{self, ContainerPrograms, Hosts};
 use manifold_dispatcher::{Dispatcher, Invocation};
 use manifold_runtime_api::{
-    Capabilities, Code, Host, HostImage, Job, Module, NodeShape, ObjectId, Outcome, Result, Runtime, async_trait,
+    Capabilities, Code, Host, HostImage, Job, Module, NodeShape, ObjectId, Outcome, Result,
+    Runtime, async_trait,
 };
 use manifold_runtime_docker::{DockerRuntime, Mode};
 
@@ -46,14 +47,18 @@ async fn every_request_and_result_of_the_vectors() {
         let vector = Vector::read(name);
         let docker = DockerRuntime::builder().mode(Mode::Serving).build(&engine).unwrap();
         // The images of the guests, from a dispatcher that only stores them.
-        let store: Arc<dyn manifold_dispatcher::Store> = Arc::new(manifold_dispatcher::MemoryStore::new());
-        let builder = || Dispatcher::builder().store(Arc::clone(&store)).source(Arc::new(ContainerPrograms));
+        let store: Arc<dyn manifold_dispatcher::Store> =
+            Arc::new(manifold_dispatcher::MemoryStore::new());
+        let builder =
+            || Dispatcher::builder().store(Arc::clone(&store)).source(Arc::new(ContainerPrograms));
         let preparing = builder().build().unwrap();
         let hosts = Hosts { serving: Some(docker.host_image().id()), ..Hosts::default() };
         let std = preparing.read_tree(guests::install(&preparing, hosts).unwrap()).unwrap();
         let modules = vector.modules.values().map(|text| {
             let image = std.get(format!("{text}.serving")).unwrap().id;
-            let NodeShape::Runtime { module, .. } = NodeShape::of(&preparing.read_tree(image).unwrap()).unwrap() else {
+            let NodeShape::Runtime { module, .. } =
+                NodeShape::of(&preparing.read_tree(image).unwrap()).unwrap()
+            else {
                 panic!("{text} is a curry node")
             };
             (preparing.put_blob(text.clone()).unwrap(), module)
@@ -69,11 +74,14 @@ async fn every_request_and_result_of_the_vectors() {
         assert_eq!(store_fixture(&dispatcher, name), vector.root.0);
 
         let fold = vector.images["fold-wasm"].0;
-        let invocation = Invocation::new(fold, vector.args(&dispatcher)).salt(vector.salt.clone()).std(vector.std.0);
+        let invocation = Invocation::new(fold, vector.args(&dispatcher))
+            .salt(vector.salt.clone())
+            .std(vector.std.0);
         let completion = dispatcher.run(invocation).await.unwrap();
         assert_eq!(completion.request, vector.top_request.0, "{name}");
         assert_eq!(completion.outcome, Outcome::blob(vector.result.1.0), "{name}");
-        let issued: BTreeSet<_> = journal.started.lock().unwrap().iter().map(|(request, _)| *request).collect();
+        let issued: BTreeSet<_> =
+            journal.started.lock().unwrap().iter().map(|(request, _)| *request).collect();
         let expected: BTreeSet<_> = vector.runs.iter().map(|run| run.request.0).collect();
         assert_eq!(issued, expected, "{name}");
         for run in &vector.runs {
@@ -87,18 +95,28 @@ async fn every_request_and_result_of_the_vectors() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn counts_and_distinct_runs_of_the_vectors() {
     let Some(engine) = engine().await else { return };
-    for (mode, vectors) in [(Mode::Serving, &VECTORS[..]), (Mode::Parked, &["odd", "wide"]), (Mode::Fresh, &["odd"])] {
+    for (mode, vectors) in
+        [(Mode::Serving, &VECTORS[..]), (Mode::Parked, &["odd", "wide"]), (Mode::Fresh, &["odd"])]
+    {
         for name in vectors {
             let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode));
             let vector = Vector::read(name);
             let root = Outcome::tree(store_fixture(&fixture.dispatcher, name));
             let visitors = [("post", "file-count.docker")];
-            assert_eq!(fixture.fold("fold.docker", root, &visitors).await, vector.result_text, "{mode:?} {name}");
+            assert_eq!(
+                fixture.fold("fold.docker", root, &visitors).await,
+                vector.result_text,
+                "{mode:?} {name}"
+            );
             assert_eq!(fixture.runs(), vector.distinct_runs, "{mode:?} {name}");
             let before = fixture.dispatcher.stats();
             fixture.fold("fold.docker", root, &visitors).await;
             let done = fixture.dispatcher.stats() - before;
-            assert_eq!((done.runs, done.hits, done.joins), (0, 1, 0), "{name}: repeating a fold is one look-up");
+            assert_eq!(
+                (done.runs, done.hits, done.joins),
+                (0, 1, 0),
+                "{name}: repeating a fold is one look-up"
+            );
         }
     }
     engine.close().unwrap();
@@ -127,8 +145,11 @@ async fn a_chain_deeper_than_one_serving_container_takes_several() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_one_visitor_image_all_folds_issue_the_same_requests() {
     let Some(engine) = engine().await else { return };
-    let folds: &[&str] =
-        if cfg!(feature = "v8") { &["fold", "fold.ts", "fold.docker"] } else { &["fold", "fold.docker"] };
+    let folds: &[&str] = if cfg!(feature = "v8") {
+        &["fold", "fold.ts", "fold.docker"]
+    } else {
+        &["fold", "fold.docker"]
+    };
     for name in VECTORS {
         for visitor in ["file-count", "file-count.docker"] {
             let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving));
@@ -142,9 +163,14 @@ async fn over_one_visitor_image_all_folds_issue_the_same_requests() {
                 assert_eq!((answer, wanted), *known, "{name}: {fold} over {visitor}");
             }
             // Each fold has frames of its own, as many as any other, and no visitor was run twice.
-            let frames: Vec<_> = folds.iter().map(|fold| fixture.requests_for(&fixture.image(fold)).len()).collect();
+            let frames: Vec<_> =
+                folds.iter().map(|fold| fixture.requests_for(&fixture.image(fold)).len()).collect();
             assert!(frames.windows(2).all(|pair| pair[0] == pair[1]), "{name}: {frames:?}");
-            assert_eq!(fixture.runs(), frames.iter().sum::<usize>() + fixture.requests_for(&post).len(), "{name}");
+            assert_eq!(
+                fixture.runs(),
+                frames.iter().sum::<usize>() + fixture.requests_for(&post).len(),
+                "{name}"
+            );
         }
     }
     engine.close().unwrap();
@@ -160,7 +186,8 @@ async fn other_visitors_answer_as_in_wasm() {
         let post = format!("{post}.docker");
         assert_eq!(fixture.fold("fold.docker", root, &[("post", &post)]).await, expected, "{post}");
     }
-    let expected = fixture.fold("fold", root, &[("post", "file-count"), ("pre", "dirs-only")]).await;
+    let expected =
+        fixture.fold("fold", root, &[("post", "file-count"), ("pre", "dirs-only")]).await;
     let visitors = [("post", "file-count.docker"), ("pre", "dirs-only.docker")];
     assert_eq!(fixture.fold("fold.docker", root, &visitors).await, expected);
     engine.close().unwrap();
@@ -171,7 +198,8 @@ async fn a_failing_visitor_is_explained_through_every_frame() {
     let Some(engine) = engine().await else { return };
     let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving));
     let root = Outcome::tree(store_chain(&fixture.dispatcher, 12));
-    let error = fixture.try_fold("fold.docker", root, &[("post", "no-such-visitor")]).await.unwrap_err();
+    let error =
+        fixture.try_fold("fold.docker", root, &[("post", "no-such-visitor")]).await.unwrap_err();
     assert!(error.root_cause().to_string().contains("no image of that name"), "{error:?}");
     assert_eq!(error.chain().filter(|error| error.frame().is_some()).count(), 12, "{error:?}");
     let error = fixture.try_fold("fold.docker", root, &[]).await.unwrap_err();

@@ -14,10 +14,12 @@ use fixture::{VECTORS, Vector, store_fixture};
 use manifold_dispatcher::native::argument;
 use manifold_dispatcher::{DirectoryObjects, Invocation};
 use manifold_runtime_api::{
-    EntryMode, Error, HostRef, ImageProblem, Limit, Limits, Module, ObjectKind, Outcome, Reason, Runtime, RuntimeNode,
-    Status,
+    EntryMode, Error, HostRef, ImageProblem, Limit, Limits, Module, ObjectKind, Outcome, Reason,
+    Runtime, RuntimeNode, Status,
 };
-use manifold_runtime_docker::{ContainerEngine, DockerRuntime, EngineOptions, Isolation, Mode, Seccomp};
+use manifold_runtime_docker::{
+    ContainerEngine, DockerRuntime, EngineOptions, Isolation, Mode, Seccomp,
+};
 
 async fn probe(fixture: &Fixture, what: &str, path: &str) -> String {
     let image = fixture.program("strange", &["probe"]);
@@ -25,7 +27,10 @@ async fn probe(fixture: &Fixture, what: &str, path: &str) -> String {
 }
 
 fn line<'a>(text: &'a str, key: &str) -> &'a str {
-    let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_else(|| panic!("{key} in {text}"));
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(key))
+        .unwrap_or_else(|| panic!("{key} in {text}"));
     line.trim_start_matches(':').trim()
 }
 
@@ -47,22 +52,37 @@ async fn a_guest_may_do_little() {
         let limits = probe(&fixture, "limits", "").await;
         assert!(limits.contains("Max open files            1024                 1024"), "{limits}");
 
-        for place in
-            ["/scratch", "/etc/hostname", "/dev/scratch", "/dev/shm/scratch", "/run/scratch", "/run/manifold/scratch"]
-        {
+        for place in [
+            "/scratch",
+            "/etc/hostname",
+            "/dev/scratch",
+            "/dev/shm/scratch",
+            "/run/scratch",
+            "/run/manifold/scratch",
+        ] {
             assert!(probe(&fixture, "write", place).await.starts_with("error"), "{mode:?} {place}");
         }
         let written = probe(&fixture, "write", "/tmp/scratch").await;
         assert_eq!(written == "written", mode != Mode::Serving, "{mode:?}: {written}");
         if mode != Mode::Serving {
-            assert_eq!(probe(&fixture, "exists", "/tmp/scratch").await, "false", "another job's scratch");
+            assert_eq!(
+                probe(&fixture, "exists", "/tmp/scratch").await,
+                "false",
+                "another job's scratch"
+            );
             let filled = probe(&fixture, "fill", "/tmp/scratch").await;
             assert_eq!(filled, "64 MiB");
         }
-        let children: u32 = probe(&fixture, "fork-bomb", "").await.strip_suffix(" children").unwrap().parse().unwrap();
+        let children: u32 = probe(&fixture, "fork-bomb", "")
+            .await
+            .strip_suffix(" children")
+            .unwrap()
+            .parse()
+            .unwrap();
         assert!(children < if mode == Mode::Serving { 512 } else { 128 }, "{mode:?}: {children}");
         let environment = probe(&fixture, "environment", "").await;
-        let mut names: Vec<_> = environment.lines().map(|line| line.split_once('=').unwrap().0).collect();
+        let mut names: Vec<_> =
+            environment.lines().map(|line| line.split_once('=').unwrap().0).collect();
         names.retain(|name| *name != "MANIFOLD_SOCKET");
         names.sort_unstable();
         assert_eq!(names, ["HOME", "HOSTNAME", "PATH"], "{mode:?}");
@@ -88,9 +108,27 @@ async fn each_restriction_can_be_loosened_and_is_part_of_the_host_image() {
             "/scratch",
             "written",
         ),
-        ("user", |isolation| isolation.user = "1000:1000".to_owned(), "status", "", "Uid:\t1000\t1000"),
-        ("seccomp", |isolation| isolation.seccomp = Seccomp::Unconfined, "status", "", "Seccomp:\t0"),
-        ("privileges", |isolation| isolation.gains_privileges = true, "status", "", "NoNewPrivs:\t0"),
+        (
+            "user",
+            |isolation| isolation.user = "1000:1000".to_owned(),
+            "status",
+            "",
+            "Uid:\t1000\t1000",
+        ),
+        (
+            "seccomp",
+            |isolation| isolation.seccomp = Seccomp::Unconfined,
+            "status",
+            "",
+            "Seccomp:\t0",
+        ),
+        (
+            "privileges",
+            |isolation| isolation.gains_privileges = true,
+            "status",
+            "",
+            "NoNewPrivs:\t0",
+        ),
         ("scratch", |isolation| isolation.scratch_bytes = 8 << 20, "fill", "/tmp/x", "8 MiB"),
         (
             "capabilities",
@@ -113,7 +151,9 @@ async fn each_restriction_can_be_loosened_and_is_part_of_the_host_image() {
         let answer = probe(&fixture, what, path).await;
         assert!(answer.contains(expected), "{name}: {answer}");
     }
-    hosts.push(DockerRuntime::builder().mode(Mode::Serving).build(&engine).unwrap().host_image().id());
+    hosts.push(
+        DockerRuntime::builder().mode(Mode::Serving).build(&engine).unwrap().host_image().id(),
+    );
     let distinct: std::collections::BTreeSet<_> = hosts.iter().collect();
     assert_eq!(distinct.len(), hosts.len());
     // Fresh and parked containers are made from the same description.
@@ -126,7 +166,9 @@ async fn each_restriction_can_be_loosened_and_is_part_of_the_host_image() {
     let mut unconfined = Isolation::new();
     unconfined.seccomp = Seccomp::Unconfined;
     for leaky in [writable, as_root, unconfined] {
-        assert!(DockerRuntime::builder().mode(Mode::Serving).isolation(leaky).build(&engine).is_err());
+        assert!(
+            DockerRuntime::builder().mode(Mode::Serving).isolation(leaky).build(&engine).is_err()
+        );
     }
     engine.close().unwrap();
 }
@@ -143,8 +185,12 @@ async fn misbehave(fixture: &Fixture, word: &str, args: &[(&str, &str)]) -> Resu
     limits.compute_time = Duration::from_secs(2);
     limits.guest_request_bytes = 8 << 20;
     limits.memory_bytes = 64 << 20;
-    let completion = fixture.dispatcher.run(Invocation::new(image, args).std(fixture.std).limits(limits)).await?;
-    Ok(String::from_utf8_lossy(&fixture.dispatcher.read(completion.outcome.id)?.content).into_owned())
+    let completion = fixture
+        .dispatcher
+        .run(Invocation::new(image, args).std(fixture.std).limits(limits))
+        .await?;
+    Ok(String::from_utf8_lossy(&fixture.dispatcher.read(completion.outcome.id)?.content)
+        .into_owned())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -155,12 +201,22 @@ async fn misbehaviour_is_a_typed_error_and_the_next_job_is_fine() {
         type Expected = fn(&Reason) -> bool;
         let cases: [(&str, Expected); 9] = [
             ("garbage", |reason| matches!(reason, Reason::AbiViolation { .. })),
-            ("gigabyte", |reason| matches!(reason, Reason::LimitBreached(Limit::GuestRequest { .. }))),
+            ("gigabyte", |reason| {
+                matches!(reason, Reason::LimitBreached(Limit::GuestRequest { .. }))
+            }),
             ("half-line", |reason| matches!(reason, Reason::AbiViolation { .. })),
             ("nothing", |reason| matches!(reason, Reason::NoOutcome)),
-            ("status-3", |reason| matches!(reason, Reason::Trapped { trap } if trap.ends_with("status 3"))),
-            ("killed-by-itself", |reason| matches!(reason, Reason::Trapped { trap } if trap.contains("by signal"))),
-            ("never-ends", |reason| matches!(reason, Reason::LimitBreached(Limit::ComputeTime { .. }))),
+            (
+                "status-3",
+                |reason| matches!(reason, Reason::Trapped { trap } if trap.ends_with("status 3")),
+            ),
+            (
+                "killed-by-itself",
+                |reason| matches!(reason, Reason::Trapped { trap } if trap.contains("by signal")),
+            ),
+            ("never-ends", |reason| {
+                matches!(reason, Reason::LimitBreached(Limit::ComputeTime { .. }))
+            }),
             ("ignores-stdin", |reason| matches!(reason, Reason::LimitBreached(_))),
             ("memory", |reason| matches!(reason, Reason::LimitBreached(Limit::Memory { .. }))),
         ];
@@ -169,17 +225,32 @@ async fn misbehaviour_is_a_typed_error_and_the_next_job_is_fine() {
             let error = misbehave(&fixture, word, &[]).await.unwrap_err();
             assert!(expected(error.reason()), "{mode:?} {word}: {error:?}");
             assert!(error.frame().is_some_and(|frame| frame.runtime == "docker"), "{error:?}");
-            assert!(start.elapsed() < Duration::from_secs(20), "{mode:?} {word}: {:?}", start.elapsed());
+            assert!(
+                start.elapsed() < Duration::from_secs(20),
+                "{mode:?} {word}: {:?}",
+                start.elapsed()
+            );
         }
         for word in ["noise", "out-and-garbage", "out-and-stay"] {
             let start = Instant::now();
-            assert_eq!(misbehave(&fixture, word, &[]).await.unwrap(), "an answer", "{mode:?} {word}");
-            assert!(start.elapsed() < Duration::from_secs(10), "{mode:?} {word}: {:?}", start.elapsed());
+            assert_eq!(
+                misbehave(&fixture, word, &[]).await.unwrap(),
+                "an answer",
+                "{mode:?} {word}"
+            );
+            assert!(
+                start.elapsed() < Duration::from_secs(10),
+                "{mode:?} {word}: {:?}",
+                start.elapsed()
+            );
         }
         let error = misbehave(&fixture, "probe", &[("do", "panic")]).await.unwrap_err();
         assert!(error.to_string().starts_with("the guest panicked: as asked at "), "{error}");
         let error = misbehave(&fixture, "probe", &[("do", "dance")]).await.unwrap_err();
-        assert!(matches!(error.reason(), Reason::GuestFailed { message } if message == "nobody can dance"), "{error}");
+        assert!(
+            matches!(error.reason(), Reason::GuestFailed { message } if message == "nobody can dance"),
+            "{error}"
+        );
     }
     engine.close().unwrap();
     assert_eq!(own_containers_of(&engine).await, Vec::<String>::new());
@@ -196,9 +267,14 @@ async fn misbehaviour_in_a_serving_container_ends_one_job() {
             ask("exit").await.unwrap_err().to_string(),
             "the guest's process ended with status 7, without an outcome"
         );
-        assert!(ask("panic").await.unwrap_err().to_string().starts_with("the guest panicked: as asked"));
+        assert!(
+            ask("panic").await.unwrap_err().to_string().starts_with("the guest panicked: as asked")
+        );
         let spun = ask("spin").await.unwrap_err();
-        assert!(matches!(spun.reason(), Reason::LimitBreached(Limit::ComputeTime { .. })), "{spun:?}");
+        assert!(
+            matches!(spun.reason(), Reason::LimitBreached(Limit::ComputeTime { .. })),
+            "{spun:?}"
+        );
         assert_eq!(ask("log").await.unwrap(), "logged");
     };
     let (slow, ()) = tokio::join!(slow, wrong);
@@ -237,7 +313,11 @@ async fn a_container_killed_from_outside_is_replaced() {
         for container in own_containers_of(&engine).await {
             let _ = docker().remove_container(&container, Some(options.clone())).await;
         }
-        assert_eq!(misbehave(&fixture, "probe", &[("do", "network")]).await.unwrap().lines().count(), 3, "{mode:?}");
+        assert_eq!(
+            misbehave(&fixture, "probe", &[("do", "network")]).await.unwrap().lines().count(),
+            3,
+            "{mode:?}"
+        );
         // Killed again and again, it fails in the end, and says that it may work another time.
         let job = misbehave(&fixture, "probe", &[("do", "sleep"), ("ms", "1900")]);
         let killing = async {
@@ -249,7 +329,8 @@ async fn a_container_killed_from_outside_is_replaced() {
                 }
             }
         };
-        let error = tokio::select! { answer = job => answer.unwrap_err(), () = killing => unreachable!() };
+        let error =
+            tokio::select! { answer = job => answer.unwrap_err(), () = killing => unreachable!() };
         assert_eq!(error.status(), Status::Transient, "{mode:?}: {error:?}");
         assert!(matches!(error.reason(), Reason::RuntimeFailed { .. }), "{mode:?}: {error:?}");
     }
@@ -284,14 +365,21 @@ async fn a_guest_that_ends_before_it_is_answered_is_not_to_blame() {
     let fixture = Fixture::new(&engine, DockerRuntime::builder().parked(1));
     let slow = fixture.program("strange", &["probe"]);
     let blob = |text: &str| fixture.dispatcher.put_blob(text.to_owned()).unwrap();
-    let args = [argument("do", Outcome::blob(blob("sleep"))), argument("ms", Outcome::blob(blob("1500")))];
+    let args =
+        [argument("do", Outcome::blob(blob("sleep"))), argument("ms", Outcome::blob(blob("1500")))];
     let args = argument("args", Outcome::tree(fixture.dispatcher.put_tree(args).unwrap()));
-    let entries =
-        [argument("do", Outcome::blob(blob("nest-and-leave"))), argument("image", Outcome::blob(blob(&slow))), args];
+    let entries = [
+        argument("do", Outcome::blob(blob("nest-and-leave"))),
+        argument("image", Outcome::blob(blob(&slow))),
+        args,
+    ];
     let invocation = Invocation::new(&slow, fixture.dispatcher.put_tree(entries).unwrap());
     // The second container need not wait so long: what it asks for is known by then.
     let completion = fixture.dispatcher.run(invocation).await.unwrap();
-    assert_eq!(fixture.dispatcher.read(completion.outcome.id).unwrap().content, "stayed".as_bytes());
+    assert_eq!(
+        fixture.dispatcher.read(completion.outcome.id).unwrap().content,
+        "stayed".as_bytes()
+    );
     engine.close().unwrap();
 }
 
@@ -346,12 +434,18 @@ async fn an_image_is_a_tree_in_the_store() {
     let Some(engine) = engine().await else { return };
     let fixture = Fixture::new(&engine, DockerRuntime::builder().parked(1));
     let blob = |text: &str| fixture.dispatcher.put_blob(text.to_owned()).unwrap();
-    let node = fixture.dispatcher.read_tree(fixture.program("strange", &[]).parse().unwrap()).unwrap();
+    let node =
+        fixture.dispatcher.read_tree(fixture.program("strange", &[]).parse().unwrap()).unwrap();
     let layers = fixture.dispatcher.read_tree(node.get("module").unwrap().id).unwrap();
     let layer = fixture.dispatcher.read_tree(layers.get("layer00").unwrap().id).unwrap();
     let program = layer.get("guest").unwrap().id;
-    let image =
-        |id| fixture.dispatcher.put_image(fixture.host, Module { kind: ObjectKind::Tree, id }).unwrap().to_string();
+    let image = |id| {
+        fixture
+            .dispatcher
+            .put_image(fixture.host, Module { kind: ObjectKind::Tree, id })
+            .unwrap()
+            .to_string()
+    };
 
     // A root file system, with a link and names that are long or no text.
     let long = "n".repeat(200);
@@ -362,31 +456,57 @@ async fn an_image_is_a_tree_in_the_store() {
         ("etc", EntryMode::Tree, etc),
         ("link", EntryMode::Symlink, blob(&format!("etc/{long}/{long}"))),
     ]);
-    assert_eq!(fixture.run(&image(root), &[("do", "exists"), ("path", "/link")]).await.unwrap(), "true");
+    assert_eq!(
+        fixture.run(&image(root), &[("do", "exists"), ("path", "/link")]).await.unwrap(),
+        "true"
+    );
 
     // Layers, the later ones over the earlier ones; and what takes a file away.
-    let config =
-        blob("{\"config\":{\"Entrypoint\":[\"/bin/guest\"],\"Env\":[\"GREETING=hello\"],\"WorkingDir\":\"/bin\"}}");
+    let config = blob(
+        "{\"config\":{\"Entrypoint\":[\"/bin/guest\"],\"Env\":[\"GREETING=hello\"],\"WorkingDir\":\"/bin\"}}",
+    );
     let bin = fixture.tree(&[("guest", EntryMode::Executable, program)]);
-    let lower = fixture.tree(&[("bin", EntryMode::Tree, bin), ("gone", EntryMode::Blob, blob("x"))]);
-    let upper = fixture.tree(&[(".wh.gone", EntryMode::Blob, blob("")), ("new", EntryMode::Blob, blob("y"))]);
+    let lower =
+        fixture.tree(&[("bin", EntryMode::Tree, bin), ("gone", EntryMode::Blob, blob("x"))]);
+    let upper = fixture
+        .tree(&[(".wh.gone", EntryMode::Blob, blob("")), ("new", EntryMode::Blob, blob("y"))]);
     let layered = image(fixture.tree(&[
         ("config.json", EntryMode::Blob, config),
         ("layer00", EntryMode::Tree, lower),
         ("layer01", EntryMode::Tree, upper),
     ]));
     assert_eq!(fixture.run(&layered, &[("do", "exists"), ("path", "/new")]).await.unwrap(), "true");
-    assert_eq!(fixture.run(&layered, &[("do", "exists"), ("path", "/gone")]).await.unwrap(), "false");
-    assert!(fixture.run(&layered, &[("do", "environment")]).await.unwrap().contains("GREETING=hello"));
+    assert_eq!(
+        fixture.run(&layered, &[("do", "exists"), ("path", "/gone")]).await.unwrap(),
+        "false"
+    );
+    assert!(
+        fixture.run(&layered, &[("do", "environment")]).await.unwrap().contains("GREETING=hello")
+    );
 
     let foreign = blob("{\"architecture\":7,\"config\":{}}");
     for (name, tree, words) in [
-        ("no architecture", fixture.tree(&[("config.json", EntryMode::Blob, foreign)]), "is no text"),
-        ("no object", fixture.tree(&[("config.json", EntryMode::Blob, blob("[]"))]), "is no object"),
-        ("no JSON", fixture.tree(&[("config.json", EntryMode::Blob, blob("{"))]), "config.json: EOF"),
+        (
+            "no architecture",
+            fixture.tree(&[("config.json", EntryMode::Blob, foreign)]),
+            "is no text",
+        ),
+        (
+            "no object",
+            fixture.tree(&[("config.json", EntryMode::Blob, blob("[]"))]),
+            "is no object",
+        ),
+        (
+            "no JSON",
+            fixture.tree(&[("config.json", EntryMode::Blob, blob("{"))]),
+            "config.json: EOF",
+        ),
         (
             "other entries",
-            fixture.tree(&[("config.json", EntryMode::Blob, config), ("layer0", EntryMode::Tree, lower)]),
+            fixture.tree(&[
+                ("config.json", EntryMode::Blob, config),
+                ("layer0", EntryMode::Tree, lower),
+            ]),
             "layer<NN>",
         ),
     ] {
@@ -397,8 +517,15 @@ async fn an_image_is_a_tree_in_the_store() {
         );
     }
     // Nothing there to run.
-    let error = fixture.run(&image(fixture.tree(&[("x", EntryMode::Blob, blob("x"))])), &[]).await.unwrap_err();
-    assert_eq!((error.status(), error.kind().as_str()), (Status::Permanent, "runtime"), "{error:?}");
+    let error = fixture
+        .run(&image(fixture.tree(&[("x", EntryMode::Blob, blob("x"))])), &[])
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.status(), error.kind().as_str()),
+        (Status::Permanent, "runtime"),
+        "{error:?}"
+    );
     engine.close().unwrap();
 }
 
@@ -407,14 +534,18 @@ async fn what_nobody_asks_for_goes_and_what_a_crash_left_too() {
     let Some(engine) = engine().await else { return };
     for mode in [Mode::Parked, Mode::Serving] {
         let idle = Duration::from_millis(400);
-        let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode).parked(2).idle(idle));
+        let fixture =
+            Fixture::new(&engine, DockerRuntime::builder().mode(mode).parked(2).idle(idle));
         assert_eq!(misbehave(&fixture, "probe", &[("do", "log")]).await.unwrap(), "logged");
         let start = Instant::now();
         while !own_containers_of(&engine).await.is_empty() {
             assert!(start.elapsed() < Duration::from_secs(10), "{mode:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        assert!(!misbehave(&fixture, "probe", &[("do", "status")]).await.unwrap().is_empty(), "{mode:?}");
+        assert!(
+            !misbehave(&fixture, "probe", &[("do", "status")]).await.unwrap().is_empty(),
+            "{mode:?}"
+        );
     }
     engine.close().unwrap();
     let error = ContainerEngine::version(&engine).await;
@@ -427,7 +558,10 @@ async fn orphans_are_swept() {
     let Some(first) = engine().await else { return };
     let fixture = Fixture::new(&first, DockerRuntime::builder().parked(1));
     misbehave(&fixture, "probe", &[("do", "log")]).await.unwrap();
-    let node = fixture.dispatcher.read_tree(fixture.program("strange", &["probe"]).parse().unwrap()).unwrap();
+    let node = fixture
+        .dispatcher
+        .read_tree(fixture.program("strange", &["probe"]).parse().unwrap())
+        .unwrap();
     let mut labels = first.labels();
     let owner = labels.get_mut("io.manifold.owner").unwrap();
     let (living, _) = owner.rsplit_once('/').unwrap();
@@ -465,19 +599,31 @@ async fn a_host_in_python_runs_a_fold_visitor() {
     let Some(engine) = engine().await else { return };
     let image = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/guests/python");
     if !std::path::Path::new(image).is_dir() {
-        eprintln!("SKIPPED: there is no image with Python; `cargo xtask test` makes one on Debian.");
+        eprintln!(
+            "SKIPPED: there is no image with Python; `cargo xtask test` makes one on Debian."
+        );
         return;
     }
     let objects = DirectoryObjects::scan(image.as_ref()).unwrap();
     let module = Module { kind: ObjectKind::Tree, id: objects.root().id };
-    let fixture = Fixture::with_sources(&engine, DockerRuntime::builder().mode(Mode::Fresh), vec![Arc::new(objects)]);
+    let fixture = Fixture::with_sources(
+        &engine,
+        DockerRuntime::builder().mode(Mode::Fresh),
+        vec![Arc::new(objects)],
+    );
     // Preparing an image loads it, and then it has a digest.
     let image = fixture.dispatcher.put_image(fixture.host, module).unwrap().to_string();
     fixture.dispatcher.prepare(&image, None).await.unwrap();
-    let host = format!("docker://{}", engine.digest(&format!("manifold-image:{}", module.id)).await.unwrap());
+    let host = format!(
+        "docker://{}",
+        engine.digest(&format!("manifold-image:{}", module.id)).await.unwrap()
+    );
 
     let hosted = |code: &str| {
-        let module = Module { kind: ObjectKind::Blob, id: fixture.dispatcher.put_blob(code.to_owned()).unwrap() };
+        let module = Module {
+            kind: ObjectKind::Blob,
+            id: fixture.dispatcher.put_blob(code.to_owned()).unwrap(),
+        };
         let node = RuntimeNode { host: HostRef::parse(&host).unwrap(), module };
         fixture.dispatcher.put_node(node.encode().unwrap()).unwrap().to_string()
     };
@@ -489,7 +635,8 @@ async fn a_host_in_python_runs_a_fold_visitor() {
         let args = [argument("in", root), argument("post", Outcome::blob(post))];
         let args = fixture.dispatcher.put_tree(args).unwrap();
         let start = Instant::now();
-        let completion = fixture.dispatcher.run(Invocation::new(fixture.image("fold"), args)).await.unwrap();
+        let completion =
+            fixture.dispatcher.run(Invocation::new(fixture.image("fold"), args)).await.unwrap();
         eprintln!("{name} with a visitor in Python: {:?}", start.elapsed());
         let result = fixture.dispatcher.read(completion.outcome.id).unwrap();
         assert_eq!(result.content, vector.result_text.as_bytes(), "{name}");
@@ -505,7 +652,8 @@ async fn a_host_in_python_runs_a_fold_visitor() {
         ("return 'text'", "TypeError: a bytes-like object is required, not 'str'"),
         ("raise Failure('as it is')", "as it is"),
     ] {
-        let error = fixture.run(&hosted(&format!("def run(job):\n    {code}\n")), &[]).await.unwrap_err();
+        let error =
+            fixture.run(&hosted(&format!("def run(job):\n    {code}\n")), &[]).await.unwrap_err();
         assert_eq!(error.to_string(), words);
     }
     // A job that waits for others of the same host does not keep them from running.
@@ -516,6 +664,9 @@ async fn a_host_in_python_runs_a_fold_visitor() {
     let empty = fixture.tree(&[]);
     let args = (0..12).fold(empty, |args, _| fixture.tree(&[("n", EntryMode::Tree, args)]));
     let completion = fixture.dispatcher.run(Invocation::new(&chain, args)).await.unwrap();
-    assert_eq!(fixture.dispatcher.read(completion.outcome.id).unwrap().content, "<<<<<<<<<<<<end".as_bytes());
+    assert_eq!(
+        fixture.dispatcher.read(completion.outcome.id).unwrap().content,
+        "<<<<<<<<<<<<end".as_bytes()
+    );
     engine.close().unwrap();
 }

@@ -17,7 +17,11 @@ const FILES: usize = 4000;
 fn manifold(place: &Path, round: usize, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_manifold"));
     let store = format!("store-{round}");
-    command.args(arguments).args(["--store", &store]).current_dir(place).env_remove("MANIFOLD_STORE");
+    command
+        .args(arguments)
+        .args(["--store", &store])
+        .current_dir(place)
+        .env_remove("MANIFOLD_STORE");
     command
 }
 
@@ -84,7 +88,10 @@ fn a_process_that_is_killed_a_hundred_times_leaves_a_sound_store() {
         let other = other.map(|other| other.wait_with_output().unwrap());
         for output in other.iter().chain(finished.map(|_| &output)) {
             let errors = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "the death of one process is another's, too: {errors}");
+            assert!(
+                output.status.success(),
+                "the death of one process is another's, too: {errors}"
+            );
         }
         in_the_midst += u32::from(finished.is_none());
 

@@ -59,7 +59,11 @@ impl Proxy {
     async fn end(&self) {
         let start = Instant::now();
         while self.faults.lock().unwrap().met == 0 {
-            assert!(start.elapsed() < Duration::from_secs(5), "nothing has met {:?}", self.faults.lock().unwrap());
+            assert!(
+                start.elapsed() < Duration::from_secs(5),
+                "nothing has met {:?}",
+                self.faults.lock().unwrap()
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.faults.lock().unwrap().now = None;
@@ -120,7 +124,8 @@ async fn at_every_step_the_error_says_which_in_bounded_time() {
         let mut number = 0;
         let mut job = async || {
             number += 1;
-            let image = fixture.program("strange", &["probe", mode_word(mode), &number.to_string()]);
+            let image =
+                fixture.program("strange", &["probe", mode_word(mode), &number.to_string()]);
             fixture.run(&image, &[("do", "log")]).await
         };
         assert_eq!(job().await.unwrap(), "logged", "{mode:?}");
@@ -133,7 +138,11 @@ async fn at_every_step_the_error_says_which_in_bounded_time() {
                 let error = job().await.unwrap_err();
                 let took = start.elapsed();
                 assert!(error.to_string().contains(words), "{mode:?} {fault:?} {part}: {error:?}");
-                assert_eq!((error.kind(), error.status()), (ErrorKind::Runtime, Status::Transient), "{error:?}");
+                assert_eq!(
+                    (error.kind(), error.status()),
+                    (ErrorKind::Runtime, Status::Transient),
+                    "{error:?}"
+                );
                 assert!(took < Duration::from_secs(15), "{mode:?} {fault:?} {part}: {took:?}");
                 proxy.end().await;
                 tokio::time::sleep(Duration::from_millis(600)).await;
@@ -141,12 +150,18 @@ async fn at_every_step_the_error_says_which_in_bounded_time() {
             }
         }
         // Waiting and removing come when the answer is there already.
-        let last = [("/wait", Fault::BreaksOff), ("/wait", Fault::Hangs)].into_iter().filter(|_| mode == Mode::Fresh);
+        let last = [("/wait", Fault::BreaksOff), ("/wait", Fault::Hangs)]
+            .into_iter()
+            .filter(|_| mode == Mode::Fresh);
         for (part, fault) in last.chain([(REMOVAL, Fault::BreaksOff), (REMOVAL, Fault::Hangs)]) {
             proxy.begin(part, fault);
             let start = Instant::now();
             assert_eq!(job().await.unwrap(), "logged", "{mode:?} {part}");
-            assert!(start.elapsed() < Duration::from_secs(15), "{mode:?} {fault:?} {part}: {:?}", start.elapsed());
+            assert!(
+                start.elapsed() < Duration::from_secs(15),
+                "{mode:?} {fault:?} {part}: {:?}",
+                start.elapsed()
+            );
             proxy.end().await;
             assert_eq!(job().await.unwrap(), "logged", "{mode:?} after {fault:?} {part}");
         }

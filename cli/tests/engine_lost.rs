@@ -27,7 +27,9 @@ async fn a_fold_fails_in_bounded_time_and_completes_when_the_engine_is_back() {
     let Some(engine) = engine().await else { return };
     for mode in [Mode::Parked, Mode::Serving] {
         let Some(pid) = mortal_engine() else {
-            eprintln!("SKIPPED: this engine is not ours to kill; `cargo xtask test` brings one that is.");
+            eprintln!(
+                "SKIPPED: this engine is not ours to kill; `cargo xtask test` brings one that is."
+            );
             return;
         };
         let vector = Vector::read("bench");
@@ -47,12 +49,21 @@ async fn a_fold_fails_in_bounded_time_and_completes_when_the_engine_is_back() {
         }
         assert!(Command::new("kill").args(["-9", pid.trim()]).status().unwrap().success());
         let killed = Instant::now();
-        let result = tokio::time::timeout(Duration::from_secs(60), fold).await.expect("the fold ends");
+        let result =
+            tokio::time::timeout(Duration::from_secs(60), fold).await.expect("the fold ends");
         let before = fixture.dispatcher.stats();
         match result {
             Err(error) => {
-                assert_eq!((error.kind(), error.status()), (ErrorKind::Runtime, Status::Transient), "{error:?}");
-                eprintln!("{mode:?}: failed {:?} after the kill: {}", killed.elapsed(), error.root_cause());
+                assert_eq!(
+                    (error.kind(), error.status()),
+                    (ErrorKind::Runtime, Status::Transient),
+                    "{error:?}"
+                );
+                eprintln!(
+                    "{mode:?}: failed {:?} after the kill: {}",
+                    killed.elapsed(),
+                    error.root_cause()
+                );
                 assert!(killed.elapsed() < Duration::from_secs(30));
             }
             // Connections to a serving container do not go through the engine.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifold_dispatcher::{Dispatcher, Invocation};
-use manifold_runtime_api::{Error, ErrorKind, Limit, Limits, Module, ObjectId, ObjectKind, Reason, Runtime};
+use manifold_runtime_api::{
+    Error, ErrorKind, Limit, Limits, Module, ObjectId, ObjectKind, Reason, Runtime,
+};
 use manifold_runtime_wasm::WasmRuntime;
 
 struct Arena {
@@ -26,7 +28,8 @@ impl Arena {
         limits.compute_time = compute_time;
         limits.memory_bytes = 16 << 20;
         limits.module_bytes = 1 << 20;
-        let dispatcher = Dispatcher::builder().runtime(Arc::new(runtime)).limits(limits).build().unwrap();
+        let dispatcher =
+            Dispatcher::builder().runtime(Arc::new(runtime)).limits(limits).build().unwrap();
         Self { dispatcher, wasm }
     }
 
@@ -34,11 +37,15 @@ impl Arena {
         let module = Module { kind: ObjectKind::Blob, id: self.dispatcher.put_blob(code).unwrap() };
         let image = self.dispatcher.put_image(self.wasm, module).unwrap();
         let args = self.dispatcher.put_tree([]).unwrap();
-        let completion = self.dispatcher.run(Invocation::new(image, args)).await.map_err(|error| {
-            let frame = error.frame().unwrap_or_else(|| panic!("no frame: {error:?}"));
-            assert_eq!((frame.image.as_str(), frame.runtime.as_str()), (image.to_string().as_str(), "wasmtime"));
-            error
-        })?;
+        let completion =
+            self.dispatcher.run(Invocation::new(image, args)).await.map_err(|error| {
+                let frame = error.frame().unwrap_or_else(|| panic!("no frame: {error:?}"));
+                assert_eq!(
+                    (frame.image.as_str(), frame.runtime.as_str()),
+                    (image.to_string().as_str(), "wasmtime")
+                );
+                error
+            })?;
         Ok(completion.outcome.id.to_string())
     }
 
@@ -69,7 +76,8 @@ fn says(requests: &[&str]) -> String {
     for request in requests {
         let escaped: String = request.bytes().map(|byte| format!("\\{byte:02x}")).collect();
         data += &format!("(data (i32.const {offset}) \"{escaped}\")\n");
-        calls += &format!("(drop (call $call (i32.const {offset}) (i32.const {})))\n", request.len());
+        calls +=
+            &format!("(drop (call $call (i32.const {offset}) (i32.const {})))\n", request.len());
         offset += request.len();
     }
     format!("{data}(func (export \"caos_run\") {calls})")
@@ -87,11 +95,9 @@ const SPINNING: &str = "(func (export \"caos_run\") (loop (br 0)))";
 
 /// A guest that makes a request again and again.
 fn asking(request: &str) -> String {
-    says(&[request]).replacen("(func (export \"caos_run\")", "(func (export \"caos_run\") (loop", 1).replacen(
-        "))\n)",
-        "))\n(br 0)))",
-        1,
-    )
+    says(&[request])
+        .replacen("(func (export \"caos_run\")", "(func (export \"caos_run\") (loop", 1)
+        .replacen("))\n)", "))\n(br 0)))", 1)
 }
 
 /// Guests that never end: in the guest's code, and in what the host does for it.
@@ -109,11 +115,17 @@ async fn a_guest_that_loops_for_ever_is_stopped() {
     let arena = Arena::new();
     for (what, body) in endless() {
         let error = arena.fails(what, &guest(&body)).await;
-        assert!(matches!(error.reason(), Reason::LimitBreached(Limit::ComputeTime { .. })), "{what}: {error:?}");
+        assert!(
+            matches!(error.reason(), Reason::LimitBreached(Limit::ComputeTime { .. })),
+            "{what}: {error:?}"
+        );
     }
     let starting = guest("(func $spin (loop (br 0))) (start $spin) (func (export \"caos_run\"))");
     let error = arena.fails("a loop in the start function", &starting).await;
-    assert!(matches!(error.reason(), Reason::LimitBreached(Limit::ComputeTime { .. })), "{error:?}");
+    assert!(
+        matches!(error.reason(), Reason::LimitBreached(Limit::ComputeTime { .. })),
+        "{error:?}"
+    );
 }
 
 /// On one thread, so that whoever does not yield is noticed.
@@ -121,8 +133,10 @@ async fn a_guest_that_loops_for_ever_is_stopped() {
 async fn others_run_and_finish_while_a_guest_loops() {
     for (what, body) in endless() {
         let arena = Arena::with_compute_time(Duration::from_secs(2));
-        let (looping, healthy) = (wat::parse_str(guest(&body)).unwrap(), wat::parse_str(guest(&answer())).unwrap());
-        let looping = async { arena.run(looping).await.map(|_| ()).map_err(|_| std::time::Instant::now()) };
+        let (looping, healthy) =
+            (wat::parse_str(guest(&body)).unwrap(), wat::parse_str(guest(&answer())).unwrap());
+        let looping =
+            async { arena.run(looping).await.map(|_| ()).map_err(|_| std::time::Instant::now()) };
         let healthy = async {
             while arena.dispatcher.stats().runs == 0 {
                 tokio::task::yield_now().await;
@@ -152,7 +166,11 @@ async fn a_looping_guest_is_cancelled_with_its_last_waiter() {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(arena.dispatcher.stats().failures, 0, "{what}: it was stopped, and did not come to its limit");
+        assert_eq!(
+            arena.dispatcher.stats().failures,
+            0,
+            "{what}: it was stopped, and did not come to its limit"
+        );
     }
 }
 
@@ -169,9 +187,13 @@ async fn no_guest_survives_a_limit() {
 #[tokio::test]
 async fn memory_and_tables_have_limits_that_a_guest_cannot_survive() {
     let arena = Arena::new();
-    let growing = guest("(func (export \"caos_run\") (loop (drop (memory.grow (i32.const 16))) (br 0)))");
+    let growing =
+        guest("(func (export \"caos_run\") (loop (drop (memory.grow (i32.const 16))) (br 0)))");
     let error = arena.fails("growing memory", &growing).await;
-    assert!(matches!(error.reason(), Reason::LimitBreached(Limit::Memory { bytes: 0x100_0000 })), "{error:?}");
+    assert!(
+        matches!(error.reason(), Reason::LimitBreached(Limit::Memory { bytes: 0x100_0000 })),
+        "{error:?}"
+    );
     let large = "(module (memory (export \"memory\") 1000) (func (export \"caos_run\")))";
     let error = arena.fails("a large initial memory", large).await;
     assert!(matches!(error.reason(), Reason::LimitBreached(Limit::Memory { .. })), "{error:?}");
@@ -180,14 +202,20 @@ async fn memory_and_tables_have_limits_that_a_guest_cannot_survive() {
          (func (export \"caos_run\") (loop (drop (table.grow $t (ref.null func) (i32.const 10000))) (br 0)))",
     );
     let error = arena.fails("a growing table", &table).await;
-    assert!(matches!(error.reason(), Reason::LimitBreached(Limit::Table { elements: 100_000 })), "{error:?}");
+    assert!(
+        matches!(error.reason(), Reason::LimitBreached(Limit::Table { elements: 100_000 })),
+        "{error:?}"
+    );
 
     // The sum counts, on the heap too, where there is room for many.
-    let many =
-        format!("(module {} (memory (export \"memory\") 1) (func (export \"caos_run\")))", "(memory 100)".repeat(3));
+    let many = format!(
+        "(module {} (memory (export \"memory\") 1) (func (export \"caos_run\")))",
+        "(memory 100)".repeat(3)
+    );
     let error = arena.fails("many memories", &many).await;
     assert!(matches!(error.reason(), Reason::LimitBreached(Limit::Memory { .. })), "{error:?}");
-    let many = guest(&format!("{} (func (export \"caos_run\"))", "(table 30000 funcref)".repeat(4)));
+    let many =
+        guest(&format!("{} (func (export \"caos_run\"))", "(table 30000 funcref)".repeat(4)));
     let error = arena.fails("many tables", &many).await;
     assert!(matches!(error.reason(), Reason::LimitBreached(Limit::Table { .. })), "{error:?}");
 
@@ -202,18 +230,30 @@ async fn memory_and_tables_have_limits_that_a_guest_cannot_survive() {
 #[tokio::test]
 async fn traps_and_deep_recursion() {
     let arena = Arena::new();
-    let error =
-        arena.fails("unreachable", &guest("(func $boom unreachable) (func (export \"caos_run\") (call $boom))")).await;
+    let error = arena
+        .fails(
+            "unreachable",
+            &guest("(func $boom unreachable) (func (export \"caos_run\") (call $boom))"),
+        )
+        .await;
     assert!(
         matches!(error.reason(), Reason::Trapped { trap } if trap.contains("unreachable") && trap.contains("boom")),
         "{error:?}"
     );
     assert_eq!(error.kind(), ErrorKind::Guest);
     let error = arena
-        .fails("division", &guest("(func (export \"caos_run\") (drop (i32.div_u (i32.const 1) (i32.const 0))))"))
+        .fails(
+            "division",
+            &guest("(func (export \"caos_run\") (drop (i32.div_u (i32.const 1) (i32.const 0))))"),
+        )
         .await;
-    assert!(matches!(error.reason(), Reason::Trapped { trap } if trap.contains("divide by zero")), "{error:?}");
-    let error = arena.fails("recursion", &guest("(func $f (export \"caos_run\") (call $f) (call $f))")).await;
+    assert!(
+        matches!(error.reason(), Reason::Trapped { trap } if trap.contains("divide by zero")),
+        "{error:?}"
+    );
+    let error = arena
+        .fails("recursion", &guest("(func $f (export \"caos_run\") (call $f) (call $f))"))
+        .await;
     assert!(matches!(error.reason(), Reason::LimitBreached(Limit::Stack { .. })), "{error:?}");
 }
 
@@ -240,13 +280,18 @@ async fn objects_that_do_not_exist_or_are_of_another_kind() {
         format!("{{\"op\":\"get\",\"hash\":\"{missing}\"}}"),
         format!("{{\"op\":\"tree\",\"hash\":\"{missing}\"}}"),
         format!("{{\"op\":\"get\",\"hash\":\"{EMPTY_TREE}\"}}"),
-        format!("{{\"op\":\"put_tree\",\"entries\":[{{\"name\":\"x\",\"kind\":\"blob\",\"hash\":\"{missing}\"}}]}}"),
+        format!(
+            "{{\"op\":\"put_tree\",\"entries\":[{{\"name\":\"x\",\"kind\":\"blob\",\"hash\":\"{missing}\"}}]}}"
+        ),
         format!("{{\"op\":\"run\",\"image\":\"{missing}\",\"args\":\"{EMPTY_TREE}\"}}"),
     ] {
         let error = arena.fails(&request, &guest(&says(&[&request]))).await;
         assert!(matches!(error.reason(), Reason::NoOutcome), "{error:?}");
         let cause = error.root_cause().reason();
-        assert!(matches!(cause, Reason::MissingObject { .. } | Reason::WrongKind { .. }), "{request}: {error:?}");
+        assert!(
+            matches!(cause, Reason::MissingObject { .. } | Reason::WrongKind { .. }),
+            "{request}: {error:?}"
+        );
     }
 }
 
@@ -256,11 +301,18 @@ async fn pointers_outside_the_memory() {
     for (what, body) in [
         ("call past the end", "(drop (call $call (i32.const 65530) (i32.const 100)))"),
         ("call that wraps around", "(drop (call $call (i32.const -1) (i32.const -1)))"),
-        ("read past the end", "(drop (call $call (i32.const 0) (i32.const 12))) (call $read (i32.const 65535))"),
-        ("read at -1", "(drop (call $call (i32.const 0) (i32.const 12))) (call $read (i32.const -1))"),
+        (
+            "read past the end",
+            "(drop (call $call (i32.const 0) (i32.const 12))) (call $read (i32.const 65535))",
+        ),
+        (
+            "read at -1",
+            "(drop (call $call (i32.const 0) (i32.const 12))) (call $read (i32.const -1))",
+        ),
     ] {
-        let text =
-            guest(&format!("(data (i32.const 0) \"{{\\22op\\22:\\22job\\22}}\") (func (export \"caos_run\") {body})"));
+        let text = guest(&format!(
+            "(data (i32.const 0) \"{{\\22op\\22:\\22job\\22}}\") (func (export \"caos_run\") {body})"
+        ));
         let error = arena.fails(what, &text).await;
         let expected = matches!(error.reason(), Reason::AbiViolation { problem } if problem.contains("outside"))
             || matches!(error.reason(), Reason::LimitBreached(Limit::GuestRequest { .. }));
@@ -284,9 +336,18 @@ fn binary_guest(body: &str) -> String {
 async fn room_outside_the_memory() {
     let arena = Arena::new();
     for (what, body) in [
-        ("room past the end", "(drop (call $call (i32.const 0) (i32.const 1) (i32.const 65530) (i32.const 100)))"),
-        ("room that wraps around", "(drop (call $call (i32.const 0) (i32.const 1) (i32.const -1) (i32.const -1)))"),
-        ("a request past the end", "(drop (call $call (i32.const 65536) (i32.const 1) (i32.const 0) (i32.const 1)))"),
+        (
+            "room past the end",
+            "(drop (call $call (i32.const 0) (i32.const 1) (i32.const 65530) (i32.const 100)))",
+        ),
+        (
+            "room that wraps around",
+            "(drop (call $call (i32.const 0) (i32.const 1) (i32.const -1) (i32.const -1)))",
+        ),
+        (
+            "a request past the end",
+            "(drop (call $call (i32.const 65536) (i32.const 1) (i32.const 0) (i32.const 1)))",
+        ),
         (
             "read past the end",
             "(drop (call $call (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 0))) (call $read (i32.const 65530))",
@@ -320,8 +381,7 @@ async fn malformed_requests_and_modules() {
     }
     let no_memory = "(module (func (export \"caos_run\")))";
     let two_results = "(module (memory (export \"memory\") 1) (func (export \"caos_run\") (result i32) (i32.const 1)))";
-    let stranger =
-        "(module (import \"env\" \"time\" (func)) (memory (export \"memory\") 1) (func (export \"caos_run\")))";
+    let stranger = "(module (import \"env\" \"time\" (func)) (memory (export \"memory\") 1) (func (export \"caos_run\")))";
     let threads = "(module (memory (export \"memory\") 1 1 shared) (func (export \"caos_run\")))";
     let cases = [
         (no_memory, "memory"),
@@ -331,7 +391,10 @@ async fn malformed_requests_and_modules() {
     ];
     for (text, words) in cases {
         let error = arena.fails(text, text).await;
-        assert!(matches!(error.reason(), Reason::BadModule { problem, .. } if problem.contains(words)), "{error:?}");
+        assert!(
+            matches!(error.reason(), Reason::BadModule { problem, .. } if problem.contains(words)),
+            "{error:?}"
+        );
     }
     for code in [b"".to_vec(), b"not wasm".to_vec(), b"\0asm\x01\0\0\0\xff".to_vec()] {
         let error = arena.run(code).await.unwrap_err();
@@ -344,11 +407,17 @@ async fn malformed_requests_and_modules() {
 #[tokio::test]
 async fn fail_ends_the_guest_at_once() {
     let arena = Arena::new();
-    let body =
-        says(&[&out(), "{\"op\":\"fail\",\"message\":\"enough\"}"]).replacen("(func (export", "(func $said (export", 1);
+    let body = says(&[&out(), "{\"op\":\"fail\",\"message\":\"enough\"}"]).replacen(
+        "(func (export",
+        "(func $said (export",
+        1,
+    );
     let text = guest(&body.replace("))\n)", "))\n(loop (br 0)))"));
     let error = arena.fails("fail and loop", &text).await;
-    assert!(matches!(error.reason(), Reason::GuestFailed { message } if message == "enough"), "{error:?}");
+    assert!(
+        matches!(error.reason(), Reason::GuestFailed { message } if message == "enough"),
+        "{error:?}"
+    );
 }
 
 /// A thousand vectors over the same megabyte are a gigabyte of text.

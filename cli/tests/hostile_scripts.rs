@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use manifold_dispatcher::native::argument;
 use manifold_dispatcher::{Dispatcher, Invocation};
-use manifold_runtime_api::{Error, Limit, Limits, Module, ObjectId, ObjectKind, Outcome, Reason, Result, Runtime};
+use manifold_runtime_api::{
+    Error, Limit, Limits, Module, ObjectId, ObjectKind, Outcome, Reason, Result, Runtime,
+};
 use manifold_runtime_v8::V8Runtime;
 
 const MIB: u64 = 1 << 20;
@@ -27,7 +29,10 @@ impl Script {
 
     /// Runs a guest that nobody has run before.
     async fn run(&self, code: &str) -> Result<String> {
-        let module = Module { kind: ObjectKind::Blob, id: self.dispatcher.put_blob(code.to_owned()).unwrap() };
+        let module = Module {
+            kind: ObjectKind::Blob,
+            id: self.dispatcher.put_blob(code.to_owned()).unwrap(),
+        };
         let image = self.dispatcher.put_image(self.host, module).unwrap();
         let greeting = Outcome::blob(self.dispatcher.put_blob("hello").unwrap());
         let args = self.dispatcher.put_tree([argument("in", greeting)]).unwrap();
@@ -87,15 +92,23 @@ fn check(name: &str, ends: Ends, result: Result<String>) {
     };
     let breached = limit(&error);
     match ends {
-        Ends::Memory => assert!(matches!(breached, Some(Limit::Memory { .. })), "{name}: {error:?}"),
-        Ends::ComputeTime => assert!(matches!(breached, Some(Limit::ComputeTime { .. })), "{name}: {error:?}"),
+        Ends::Memory => {
+            assert!(matches!(breached, Some(Limit::Memory { .. })), "{name}: {error:?}")
+        }
+        Ends::ComputeTime => {
+            assert!(matches!(breached, Some(Limit::ComputeTime { .. })), "{name}: {error:?}")
+        }
         Ends::Stack => assert!(matches!(breached, Some(Limit::Stack { .. })), "{name}: {error:?}"),
         Ends::Words(words) => {
             assert!(matches!(error.reason(), Reason::GuestFailed { .. }), "{name}: {error:?}");
             assert!(error.to_string().contains(words), "{name}: {error}");
         }
-        Ends::Trap => assert!(matches!(error.reason(), Reason::Trapped { .. }), "{name}: {error:?}"),
-        Ends::Module => assert!(matches!(error.reason(), Reason::BadModule { .. }), "{name}: {error:?}"),
+        Ends::Trap => {
+            assert!(matches!(error.reason(), Reason::Trapped { .. }), "{name}: {error:?}")
+        }
+        Ends::Module => {
+            assert!(matches!(error.reason(), Reason::BadModule { .. }), "{name}: {error:?}")
+        }
     }
 }
 
@@ -119,7 +132,11 @@ const HEAVY: &[(&str, Ends, &str)] = &[
 ];
 
 const HOSTILE: &[(&str, Ends, &str)] = &[
-    ("heap of small objects", Ends::Memory, "export default () => { const all = []; for (;;) all.push({}); };"),
+    (
+        "heap of small objects",
+        Ends::Memory,
+        "export default () => { const all = []; for (;;) all.push({}); };",
+    ),
     (
         "heap of large arrays",
         Ends::Memory,
@@ -135,7 +152,11 @@ const HOSTILE: &[(&str, Ends, &str)] = &[
         Ends::Memory,
         "export default () => { let s = 'x'; const all = []; for (;;) { all.push(s = (s + s).slice(1) + s); s.charCodeAt(0); if (s.length > 2 ** 24) s = 'y'; } };",
     ),
-    ("an array that grows", Ends::Memory, "export default () => { const a = []; for (let i = 0; ; i++) a[i] = i; };"),
+    (
+        "an array that grows",
+        Ends::Memory,
+        "export default () => { const a = []; for (let i = 0; ; i++) a[i] = i; };",
+    ),
     (
         "a map that grows",
         Ends::Memory,
@@ -194,9 +215,21 @@ const HOSTILE: &[(&str, Ends, &str)] = &[
         Ends::ComputeTime,
         "export default () => new Promise(() => { const again = () => queueMicrotask(again); again(); });",
     ),
-    ("promises without end", Ends::ComputeTime, "export default async () => { for (;;) await null; };"),
-    ("a regular expression", Ends::ComputeTime, "export default () => `${/^(a+)+$/.test('a'.repeat(64) + '!')}`;"),
-    ("a sort that never ends", Ends::ComputeTime, "export default () => { [3, 2, 1].sort(() => { for (;;); }); };"),
+    (
+        "promises without end",
+        Ends::ComputeTime,
+        "export default async () => { for (;;) await null; };",
+    ),
+    (
+        "a regular expression",
+        Ends::ComputeTime,
+        "export default () => `${/^(a+)+$/.test('a'.repeat(64) + '!')}`;",
+    ),
+    (
+        "a sort that never ends",
+        Ends::ComputeTime,
+        "export default () => { [3, 2, 1].sort(() => { for (;;); }); };",
+    ),
     (
         "operations without end",
         Ends::ComputeTime,
@@ -233,7 +266,11 @@ const HOSTILE: &[(&str, Ends, &str)] = &[
         Ends::Stack,
         "export default () => { try { return `${Math.max(...new Array(1e6).fill(1))}`; } catch { return 'caught'; } };",
     ),
-    ("eval", Ends::Words("Code generation from strings disallowed"), "export default () => eval('1');"),
+    (
+        "eval",
+        Ends::Words("Code generation from strings disallowed"),
+        "export default () => eval('1');",
+    ),
     (
         "new Function",
         Ends::Words("Code generation from strings disallowed"),
@@ -260,22 +297,40 @@ const HOSTILE: &[(&str, Ends, &str)] = &[
         Ends::Words("mine"),
         "Promise.prototype.then = Array.prototype.push = Object.prototype.toString = () => { throw new Error('mine'); }; export default () => { [].push(1); };",
     ),
-    ("an error that is no error", Ends::Words("undefined"), "export default () => { throw undefined; };"),
-    ("an error without words", Ends::Words("no text"), "export default () => { throw Object.create(null); };"),
+    (
+        "an error that is no error",
+        Ends::Words("undefined"),
+        "export default () => { throw undefined; };",
+    ),
+    (
+        "an error without words",
+        Ends::Words("no text"),
+        "export default () => { throw Object.create(null); };",
+    ),
     ("no entry", Ends::Words("no default export"), "export const a = 1;"),
     ("no entry but a number", Ends::Words("no default export"), "export default 1;"),
     ("no outcome of any kind", Ends::Words("the entry has to return"), "export default () => 5;"),
     ("no code", Ends::Module, "export default () => {"),
     ("an import of a package", Ends::Module, "import 'lodash'; export default () => '';"),
-    ("an import of an address", Ends::Module, "import 'https://localhost/x.ts'; export default () => '';"),
-    ("an import of a file that is not there", Ends::Module, "import './other.ts'; export default () => '';"),
+    (
+        "an import of an address",
+        Ends::Module,
+        "import 'https://localhost/x.ts'; export default () => '';",
+    ),
+    (
+        "an import of a file that is not there",
+        Ends::Module,
+        "import './other.ts'; export default () => '';",
+    ),
     ("an import from above", Ends::Module, "import '../other.ts'; export default () => '';"),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_times_each() {
-    let (script, hasty) =
-        (Script::new(limits(Duration::from_secs(30))), Script::new(limits(Duration::from_millis(25))));
+    let (script, hasty) = (
+        Script::new(limits(Duration::from_secs(30))),
+        Script::new(limits(Duration::from_millis(25))),
+    );
     script.is_healthy().await;
     let mut settled = 0;
     for round in 0..100 {
@@ -289,8 +344,17 @@ async fn a_hundred_times_each() {
         }
     }
     let grown = resident().saturating_sub(settled);
-    println!("the process holds {} MiB, {} MiB more than after ten rounds", resident() / MIB, grown / MIB);
-    assert!(grown < 128 * MIB, "the process has grown by {} MiB from {} MiB", grown / MIB, settled / MIB);
+    println!(
+        "the process holds {} MiB, {} MiB more than after ten rounds",
+        resident() / MIB,
+        grown / MIB
+    );
+    assert!(
+        grown < 128 * MIB,
+        "the process has grown by {} MiB from {} MiB",
+        grown / MIB,
+        settled / MIB
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use manifold_dispatcher::{Dispatcher, Event, Invocation, Observer};
-use manifold_runtime_api::{EntryMode, Module, ObjectId, ObjectKind, Outcome, Reason, Runtime, TreeEntry};
+use manifold_runtime_api::{
+    EntryMode, Module, ObjectId, ObjectKind, Outcome, Reason, Runtime, TreeEntry,
+};
 use manifold_runtime_wasm::WasmRuntime;
 
 #[derive(Default)]
@@ -25,7 +27,8 @@ impl Observer for Log {
 fn code() -> Vec<u8> {
     let test = std::env::current_exe().unwrap();
     let paths = test.ancestors().map(|folder| folder.join("guests/wasip1-guest.wasm"));
-    let path: PathBuf = paths.into_iter().find(|path| path.is_file()).expect("run `cargo xtask setup` first");
+    let path: PathBuf =
+        paths.into_iter().find(|path| path.is_file()).expect("run `cargo xtask setup` first");
     std::fs::read(path).unwrap()
 }
 
@@ -39,7 +42,11 @@ fn stage() -> Stage {
     let log = Arc::new(Log::default());
     let runtime = WasmRuntime::new().unwrap();
     let wasm = runtime.host_image().id();
-    let dispatcher = Dispatcher::builder().runtime(Arc::new(runtime)).observer(Arc::clone(&log) as _).build().unwrap();
+    let dispatcher = Dispatcher::builder()
+        .runtime(Arc::new(runtime))
+        .observer(Arc::clone(&log) as _)
+        .build()
+        .unwrap();
     let module = Module { kind: ObjectKind::Blob, id: dispatcher.put_blob(code()).unwrap() };
     let image = dispatcher.put_image(wasm, module).unwrap();
     Stage { dispatcher, log, image }
@@ -62,10 +69,16 @@ async fn its_panic_is_in_the_log_and_its_end_is_typed() {
     let Stage { dispatcher, log, image } = stage();
     let empty = dispatcher.put_tree([]).unwrap();
     let args = dispatcher
-        .put_tree([TreeEntry::new("in", EntryMode::Tree, empty), TreeEntry::new("panic", EntryMode::Tree, empty)])
+        .put_tree([
+            TreeEntry::new("in", EntryMode::Tree, empty),
+            TreeEntry::new("panic", EntryMode::Tree, empty),
+        ])
         .unwrap();
     let error = dispatcher.run(Invocation::new(image, args)).await.unwrap_err();
-    assert!(matches!(error.reason(), Reason::Trapped { .. } | Reason::GuestFailed { .. }), "{error:?}");
+    assert!(
+        matches!(error.reason(), Reason::Trapped { .. } | Reason::GuestFailed { .. }),
+        "{error:?}"
+    );
     let log = log.0.lock().unwrap().join("\n");
     assert!(log.contains("asked to panic"), "{log}");
 }
@@ -74,7 +87,8 @@ async fn its_panic_is_in_the_log_and_its_end_is_typed() {
 #[test]
 fn it_imports_what_the_original_guests_import() {
     let module = wasmtime::Module::from_binary(&wasmtime::Engine::default(), &code()).unwrap();
-    let mut imports: Vec<_> = module.imports().map(|import| format!("{}.{}", import.module(), import.name())).collect();
+    let mut imports: Vec<_> =
+        module.imports().map(|import| format!("{}.{}", import.module(), import.name())).collect();
     imports.sort();
     let expected = [
         "caos_abi_v1.call",
@@ -105,6 +119,11 @@ fn it_finds_itself_among_the_standard_images() {
             .current_dir(place.path())
             .output()
             .unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stdout), "3\n", "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            "3\n",
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }

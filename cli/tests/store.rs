@@ -14,7 +14,9 @@ struct Place(TempDir);
 impl Place {
     fn new() -> Self {
         let place = Self(TempDir::new().unwrap());
-        for (name, content) in [("a", "one\n"), ("b/c", "two\nlines\n"), ("b/d/e", ""), ("b/d/f", "four\n")] {
+        for (name, content) in
+            [("a", "one\n"), ("b/c", "two\nlines\n"), ("b/d/e", ""), ("b/d/f", "four\n")]
+        {
             let path = place.path("tree").join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, content).unwrap();
@@ -29,7 +31,11 @@ impl Place {
     fn manifold(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_manifold"));
         command.args(arguments).current_dir(self.0.path());
-        command.env("XDG_CACHE_HOME", self.path("cache")).env_remove("MANIFOLD_STORE").output().unwrap()
+        command
+            .env("XDG_CACHE_HOME", self.path("cache"))
+            .env_remove("MANIFOLD_STORE")
+            .output()
+            .unwrap()
     }
 
     fn succeeds(&self, arguments: &[&str]) -> String {
@@ -51,7 +57,8 @@ impl Place {
     }
 
     fn git(&self, arguments: &[&str]) -> String {
-        let output = Command::new("git").args(arguments).current_dir(self.path("repo")).output().unwrap();
+        let output =
+            Command::new("git").args(arguments).current_dir(self.path("repo")).output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "git {arguments:?}: {errors}");
         String::from_utf8(output.stdout).unwrap()
@@ -79,7 +86,11 @@ fn the_second_process_computes_nothing() {
 
     // A change costs what depends on it.
     fs::write(place.path("tree/a"), "another\n").unwrap();
-    assert_eq!(runs(&place.json(&fold)), 3, "the file's visit, and the top directory's fold and visit");
+    assert_eq!(
+        runs(&place.json(&fold)),
+        3,
+        "the file's visit, and the top directory's fold and visit"
+    );
     let hash = first["result"]["hash"].as_str().unwrap();
     assert_eq!(place.succeeds(&["cat", hash]), "4\n", "objects of earlier processes can be read");
 }
@@ -100,12 +111,19 @@ fn pins_come_and_go_and_collections_respect_them() {
     let request = counted["request"].as_str().unwrap();
     let pin = place.json(&["pins", "--json"]);
     assert_eq!((&pin["request"], &pin["hash"]), (&counted["request"], &counted["result"]["hash"]));
-    assert_eq!(place.succeeds(&["pins"]), format!("{request} blob {}\n", counted["result"]["hash"].as_str().unwrap()));
+    assert_eq!(
+        place.succeeds(&["pins"]),
+        format!("{request} blob {}\n", counted["result"]["hash"].as_str().unwrap())
+    );
 
     let kept = place.json(&["gc", "--json"]);
     assert_eq!(kept["dropped"]["objects"], 0, "all of it was used lately: {kept}");
     let collected = place.json(&all_but_pins);
-    assert_eq!((&collected["kept"]["pins"], &collected["kept"]["entries"]), (&1.into(), &1.into()), "{collected}");
+    assert_eq!(
+        (&collected["kept"]["pins"], &collected["kept"]["entries"]),
+        (&1.into(), &1.into()),
+        "{collected}"
+    );
     assert!(collected["dropped"]["objects"].as_u64().unwrap() > 5, "{collected}");
     assert_eq!(place.json(&["verify", "--json"])["damages"], Value::Array(Vec::new()));
     assert_eq!(runs(&place.json(&["fold", "tree", "--json"])), 0, "pinned");
@@ -117,7 +135,11 @@ fn pins_come_and_go_and_collections_respect_them() {
     assert_eq!(place.succeeds(&["pins"]), "");
     assert!(place.fails(&["unpin", request]).contains("is not pinned"));
     let collected = place.json(&all_but_pins);
-    assert_eq!((&collected["kept"]["objects"], &collected["kept"]["entries"]), (&0.into(), &0.into()), "{collected}");
+    assert_eq!(
+        (&collected["kept"]["objects"], &collected["kept"]["entries"]),
+        (&0.into(), &0.into()),
+        "{collected}"
+    );
     assert!(place.succeeds(&["gc"]).contains("kept    objects: 0"));
 }
 
@@ -139,7 +161,11 @@ fn exported_outcomes_are_sound_in_git_and_stay() {
     let mut expected = vec![name(&counted), name(&tree)];
     expected.sort();
     for _ in 0..2 {
-        assert_eq!(place.succeeds(&["export", "repo"]).lines().collect::<Vec<_>>(), expected, "again, and all");
+        assert_eq!(
+            place.succeeds(&["export", "repo"]).lines().collect::<Vec<_>>(),
+            expected,
+            "again, and all"
+        );
     }
     place.git(&["fsck", "--strict", "--full"]);
     place.git(&["gc", "--quiet", "--prune=now"]);
@@ -161,9 +187,13 @@ fn a_damaged_store_is_said() {
     place.succeeds(&verify);
 
     fs::write(&file, &sound[..sound.len() / 3]).unwrap();
-    for command in [&["fold", "tree", "--store", "store"][..], &verify, &["gc", "--store", "store"]] {
+    for command in [&["fold", "tree", "--store", "store"][..], &verify, &["gc", "--store", "store"]]
+    {
         let error = place.fails(command);
-        assert!(error.contains("is damaged") && error.contains("delete it"), "{command:?}: {error}");
+        assert!(
+            error.contains("is damaged") && error.contains("delete it"),
+            "{command:?}: {error}"
+        );
     }
 
     // A bit of an object's content, wherever it stands: pages that are not in use any more hold copies. The file is checked whole
@@ -185,7 +215,9 @@ fn a_store_that_is_not_shared_is_an_error_where_it_was_asked_for() {
     let error = |command: &[&str]| place.fails(command);
     fs::create_dir_all(place.path("cache/manifold")).unwrap();
     let alone = redb::Database::create(place.path("cache/manifold/manifold.redb")).unwrap();
-    assert!(error(&["fold", "tree", "--store", "cache/manifold"]).contains("in use by another process"));
+    assert!(
+        error(&["fold", "tree", "--store", "cache/manifold"]).contains("in use by another process")
+    );
     assert!(error(&["verify"]).contains("in use by another process"));
     let output = place.manifold(&["fold", "tree"]);
     let warning = String::from_utf8(output.stderr).unwrap();
@@ -209,7 +241,11 @@ fn a_store_that_cannot_be_made_is_an_error() {
     let error = place.fails(&["fold", "tree", "--store", "tree/a"]);
     assert!(error.contains("cannot be opened") && error.contains("tree/a"), "{error}");
     let mut command = Command::new(env!("CARGO_BIN_EXE_manifold"));
-    command.args(["pins"]).current_dir(place.0.path()).env("MANIFOLD_STORE", "tree/a").env_remove("XDG_CACHE_HOME");
+    command
+        .args(["pins"])
+        .current_dir(place.0.path())
+        .env("MANIFOLD_STORE", "tree/a")
+        .env_remove("XDG_CACHE_HOME");
     assert!(!command.output().unwrap().status.success(), "the variable names a store, too");
 }
 
@@ -223,7 +259,9 @@ fn a_full_disk_is_said_and_spoils_nothing() {
         fs::write(path, format!("{number}\n")).unwrap();
     }
     let fold = |blocks: &str| {
-        let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" fold large --store store --json");
+        let script = format!(
+            "trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" fold large --store store --json"
+        );
         Command::new("sh")
             .args(["-c", &script, env!("CARGO_BIN_EXE_manifold")])
             .current_dir(place.0.path())
@@ -236,7 +274,10 @@ fn a_full_disk_is_said_and_spoils_nothing() {
         assert!(!output.status.success(), "{blocks} blocks are enough");
         assert!(errors.contains("manifold.redb") && errors.contains("File too large"), "{errors}");
         if place.path("store/manifold.redb").exists() {
-            assert_eq!(place.json(&["verify", "--store", "store", "--json"])["damages"], Value::Array(Vec::new()));
+            assert_eq!(
+                place.json(&["verify", "--store", "store", "--json"])["damages"],
+                Value::Array(Vec::new())
+            );
         }
     }
     let output = fold("unlimited");
@@ -252,7 +293,10 @@ fn a_deadline_ends_a_run() {
     let error = place.fails(&["run", "forever.wasm", "--deadline", "100ms", "--no-store"]);
     assert!(error.contains("deadline of 100ms for the whole call"), "{error}");
     assert!(error.contains("in request"), "{error}");
-    assert!(place.fails(&["run", "forever.wasm", "--deadline", "soon"]).contains("invalid value"), "no time");
+    assert!(
+        place.fails(&["run", "forever.wasm", "--deadline", "soon"]).contains("invalid value"),
+        "no time"
+    );
 }
 
 #[test]

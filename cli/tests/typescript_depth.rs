@@ -34,7 +34,11 @@ fn a_chain_of_10_000_levels() {
         let root = Outcome::tree(store_chain(&dispatcher, LEVELS));
         let post = Outcome::blob(dispatcher.put_blob("/cas/std/file-count.ts").unwrap());
         let args = dispatcher.put_tree([argument("in", root), argument("post", post)]).unwrap();
-        let outcome = dispatcher.run(Invocation::new("/cas/std/fold.ts", args).std(std)).await.unwrap().outcome;
+        let outcome = dispatcher
+            .run(Invocation::new("/cas/std/fold.ts", args).std(std))
+            .await
+            .unwrap()
+            .outcome;
         assert_eq!(dispatcher.read(outcome.id).unwrap().content, "1\n");
 
         let bytes = (peak() - before) / LEVELS;

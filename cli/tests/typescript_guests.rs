@@ -16,7 +16,8 @@ use futures_util::future::join_all;
 use manifold_dispatcher::native::argument;
 use manifold_dispatcher::{Dispatcher, Event, Invocation, Observer, Policy};
 use manifold_runtime_api::{
-    EntryMode, Limit, Limits, Module, ObjectId, ObjectKind, Outcome, Reason, Result, Runtime, TreeEntry,
+    EntryMode, Limit, Limits, Module, ObjectId, ObjectKind, Outcome, Reason, Result, Runtime,
+    TreeEntry,
 };
 use manifold_runtime_v8::V8Runtime;
 
@@ -53,8 +54,14 @@ impl Guests {
 
     fn tree(&self, files: &[(&str, &str)]) -> ObjectId {
         let entries = files.iter().map(|(path, text)| match path.split_once('/') {
-            None => TreeEntry::new(*path, EntryMode::Blob, self.dispatcher.put_blob((*text).to_owned()).unwrap()),
-            Some((directory, path)) => TreeEntry::new(directory, EntryMode::Tree, self.tree(&[(path, text)])),
+            None => TreeEntry::new(
+                *path,
+                EntryMode::Blob,
+                self.dispatcher.put_blob((*text).to_owned()).unwrap(),
+            ),
+            Some((directory, path)) => {
+                TreeEntry::new(directory, EntryMode::Tree, self.tree(&[(path, text)]))
+            }
         });
         self.dispatcher.put_tree(entries.collect::<Vec<_>>()).unwrap()
     }
@@ -69,7 +76,8 @@ impl Guests {
 
     /// Runs a guest that is one file.
     async fn run(&self, code: &str) -> Result<String> {
-        let module = Module { kind: ObjectKind::Blob, id: self.dispatcher.put_blob(code.to_owned())? };
+        let module =
+            Module { kind: ObjectKind::Blob, id: self.dispatcher.put_blob(code.to_owned())? };
         Ok(self.text(self.run_module(module, Policy::Reuse).await?))
     }
 
@@ -92,7 +100,10 @@ impl Guests {
 async fn an_entry_answers_text_bytes_entries_an_outcome_or_nothing_after_out() {
     let guests = Guests::new();
     assert_eq!(guests.run("export default () => 'täxt';").await.unwrap(), "täxt");
-    assert_eq!(guests.run("export default async () => new Uint8Array([104, 105]);").await.unwrap(), "hi");
+    assert_eq!(
+        guests.run("export default async () => new Uint8Array([104, 105]);").await.unwrap(),
+        "hi"
+    );
     let subarray = "export default () => new Uint8Array([1, 104, 105, 2]).subarray(1, 3);";
     assert_eq!(guests.run(subarray).await.unwrap(), "hi");
     let outcome = "import { putBlob } from 'manifold:guest';
@@ -109,12 +120,17 @@ async fn an_entry_answers_text_bytes_entries_an_outcome_or_nothing_after_out() {
             { nameBytes, kind: 'blob', hash: await putBlob('') },
             { name: 'a', kind: 'tree', hash: '4b825dc642cb6eb9a060e54bf8d69288fbee4904' },
         ];";
-    let module = Module { kind: ObjectKind::Blob, id: guests.dispatcher.put_blob(entries).unwrap() };
+    let module =
+        Module { kind: ObjectKind::Blob, id: guests.dispatcher.put_blob(entries).unwrap() };
     let outcome = guests.run_module(module, Policy::Reuse).await.unwrap();
     let tree = guests.dispatcher.read_tree(outcome.id).unwrap();
-    let entries: Vec<_> = tree.entries().iter().map(|entry| (entry.name.to_vec(), entry.mode)).collect();
-    let expected =
-        [(b"a".to_vec(), EntryMode::Tree), (b"z".to_vec(), EntryMode::Executable), (vec![0xff], EntryMode::Blob)];
+    let entries: Vec<_> =
+        tree.entries().iter().map(|entry| (entry.name.to_vec(), entry.mode)).collect();
+    let expected = [
+        (b"a".to_vec(), EntryMode::Tree),
+        (b"z".to_vec(), EntryMode::Executable),
+        (vec![0xff], EntryMode::Blob),
+    ];
     assert_eq!(entries, expected);
 
     let twice = "import { out, putBlob } from 'manifold:guest';
@@ -131,13 +147,18 @@ async fn a_guest_is_told_its_job_and_reads_trees_as_they_are() {
     let guests = Guests::new();
     let job = "export default (job) => JSON.stringify(job);";
     let image = guests.dispatcher.put_blob(job).unwrap();
-    let image = guests.dispatcher.put_image(guests.host, Module { kind: ObjectKind::Blob, id: image }).unwrap();
+    let image = guests
+        .dispatcher
+        .put_image(guests.host, Module { kind: ObjectKind::Blob, id: image })
+        .unwrap();
     let told = guests.run(job).await.unwrap();
     assert!(told.contains(&format!(r#""salt":"pinch","image":"{image}""#)), "{told}");
     assert!(told.contains(r#""std":"""#), "{told}");
 
     let names = [&b"plain"[..], "ümlaut".as_bytes(), b"\xff\xfe"];
-    let entries = names.map(|name| TreeEntry::new(name, EntryMode::Symlink, guests.dispatcher.put_blob("to").unwrap()));
+    let entries = names.map(|name| {
+        TreeEntry::new(name, EntryMode::Symlink, guests.dispatcher.put_blob("to").unwrap())
+    });
     let id = guests.dispatcher.put_tree(entries).unwrap();
     let code = format!(
         "import {{ putTree, tree }} from 'manifold:guest';
@@ -148,8 +169,7 @@ async fn a_guest_is_told_its_job_and_reads_trees_as_they_are() {
         }};"
     );
     let seen = guests.run(&code).await.unwrap();
-    let expected =
-        r#"[true,[["plain","blob","120000",null],["ümlaut","blob","120000",null],["\\xFF\\xFE","blob","120000",2]]]"#;
+    let expected = r#"[true,[["plain","blob","120000",null],["ümlaut","blob","120000",null],["\\xFF\\xFE","blob","120000",2]]]"#;
     assert_eq!(seen, expected);
 }
 
@@ -172,7 +192,10 @@ async fn a_module_is_a_tree_whose_files_import_each_other_and_nothing_else() {
     ];
     assert_eq!(guests.run_tree(&files).await.unwrap(), "(a)(a)");
     let javascript = [
-        ("main.js", "import { a } from './a.js'; export default () => a; export const b = 'round';"),
+        (
+            "main.js",
+            "import { a } from './a.js'; export default () => a; export const b = 'round';",
+        ),
         ("a.js", "import { b } from './main.js'; export const a = { toString: () => b } + '';"),
     ];
     let error = guests.run_tree(&javascript).await.unwrap_err().to_string();
@@ -196,13 +219,16 @@ async fn a_module_is_a_tree_whose_files_import_each_other_and_nothing_else() {
     }
     let nothing = guests.run_tree(&[("other.ts", "")]).await.unwrap_err().to_string();
     assert!(nothing.contains("has no file main.ts"), "{nothing}");
-    let wrong = guests.fails("import { nothing } from 'manifold:guest'; export default () => nothing;").await;
+    let wrong = guests
+        .fails("import { nothing } from 'manifold:guest'; export default () => nothing;")
+        .await;
     assert!(wrong.contains("nothing"), "{wrong}");
 
     let mut limits = Limits::default();
     limits.module_bytes = 1000;
     let small = Guests::with(V8Runtime::new().unwrap(), limits);
-    let error = small.run(&format!("export default () => '{}';", "x".repeat(1000))).await.unwrap_err();
+    let error =
+        small.run(&format!("export default () => '{}';", "x".repeat(1000))).await.unwrap_err();
     assert!(matches!(error.breached_limit(), Some(Limit::Module { bytes: 1000, .. })), "{error}");
 }
 
@@ -220,19 +246,27 @@ async fn an_error_shows_the_guests_own_file_line_and_words() {
         ),
     ];
     let error = guests.run_tree(&files).await.unwrap_err().to_string();
-    assert_eq!(error, "RangeError: 3 is too much (lib/check.ts:6:11 in check ← main.ts:8:10 in default)");
+    assert_eq!(
+        error,
+        "RangeError: 3 is too much (lib/check.ts:6:11 in check ← main.ts:8:10 in default)"
+    );
 
     let plain = "export default () => {\n  throw new Error('plain');\n};";
     assert_eq!(guests.fails(plain).await, "plain (main.ts:2:9 in default)");
     assert_eq!(guests.fails("export default () => { throw 'a text'; };").await, "a text");
     let missing = guests.fails("import { get } from 'manifold:guest';\nexport default async () =>\n  await get('0123456789012345678901234567890123456789');").await;
     assert!(
-        missing.contains("0123456789012345678901234567890123456789") && missing.contains("main.ts:3:"),
+        missing.contains("0123456789012345678901234567890123456789")
+            && missing.contains("main.ts:3:"),
         "{missing}"
     );
-    let id = guests.fails("import { tree } from 'manifold:guest'; export default () => tree('me');").await;
+    let id = guests
+        .fails("import { tree } from 'manifold:guest'; export default () => tree('me');")
+        .await;
     assert!(id.contains("operation tree: `hash`"), "{id}");
-    let text = guests.fails("import { run } from 'manifold:guest'; export default () => run(5, 'x');").await;
+    let text = guests
+        .fails("import { run } from 'manifold:guest'; export default () => run(5, 'x');")
+        .await;
     assert!(text.contains("operation run: `image` is number, not text"), "{text}");
 }
 
@@ -247,7 +281,10 @@ async fn an_operations_error_is_one_that_guests_can_read() {
             const wrong = await tree('e69de29bb2d1d6434b8b29ae775ad8c2e48c5391').catch((error) => error);
             return [error, caught, wrong].map((e) => [e instanceof ManifoldError, e.kind, e.chain.length > 0]).join(' ');
         };";
-    assert_eq!(guests.run(code).await.unwrap(), "true,request,true true,request,true true,request,true");
+    assert_eq!(
+        guests.run(code).await.unwrap(),
+        "true,request,true true,request,true true,request,true"
+    );
 }
 
 /// The names in the table of the backend's README.
@@ -261,7 +298,10 @@ fn documented(heading: &str) -> BTreeSet<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_globals_are_those_of_the_documentation() {
     let guests = Guests::new();
-    let globals = guests.run("export default () => Reflect.ownKeys(globalThis).map(String).join(' ');").await.unwrap();
+    let globals = guests
+        .run("export default () => Reflect.ownKeys(globalThis).map(String).join(' ');")
+        .await
+        .unwrap();
     let globals: BTreeSet<_> = globals.split(' ').map(str::to_owned).collect();
     assert_eq!(globals, documented("there"));
     let absent = documented("not there");
@@ -274,10 +314,18 @@ async fn the_globals_are_those_of_the_documentation() {
         guests.run("import * as guest from 'manifold:guest'; export default () => Object.keys(guest).join(' ');").await;
     let declared: BTreeSet<_> = manifold_runtime_v8::DECLARATIONS
         .lines()
-        .filter_map(|line| line.trim().strip_prefix("export function ").or(line.trim().strip_prefix("export class ")))
+        .filter_map(|line| {
+            line.trim()
+                .strip_prefix("export function ")
+                .or(line.trim().strip_prefix("export class "))
+        })
         .filter_map(|rest| rest.split(|c: char| !c.is_alphanumeric()).next())
         .collect();
-    assert_eq!(exports.unwrap().split(' ').collect::<BTreeSet<_>>(), declared, "the declarations tell all");
+    assert_eq!(
+        exports.unwrap().split(' ').collect::<BTreeSet<_>>(),
+        declared,
+        "the declarations tell all"
+    );
 }
 
 /// Shows as much as a guest can of clock, chance, locale, time zone, processor and of what there is.
@@ -308,7 +356,8 @@ const WITNESS: &str = r#"
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_guest_sees_is_a_function_of_the_key() {
     let guests = Guests::new();
-    let module = Module { kind: ObjectKind::Blob, id: guests.dispatcher.put_blob(WITNESS).unwrap() };
+    let module =
+        Module { kind: ObjectKind::Blob, id: guests.dispatcher.put_blob(WITNESS).unwrap() };
     let first = guests.text(guests.run_module(module, Policy::DoNotCache).await.unwrap());
     let seen: serde_json::Value = serde_json::from_str(&first).unwrap();
     assert_eq!(seen[0], 0);
@@ -318,7 +367,12 @@ async fn what_a_guest_sees_is_a_function_of_the_key() {
     assert_eq!(seen[5], "1/1/1970, 12:00:00 AM");
     assert_eq!(seen[8], "Donnerstag, 1. Januar 1970");
     assert!(seen[9].as_str().unwrap().ends_with("UTC"), "{seen}");
-    assert_eq!(seen[11].as_array().unwrap().len(), 1, "the bits of a NaN depend on how often: {}", seen[11]);
+    assert_eq!(
+        seen[11].as_array().unwrap().len(),
+        1,
+        "the bits of a NaN depend on how often: {}",
+        seen[11]
+    );
     for _ in 0..20 {
         // Whatever ran before, in this isolate or another, and whatever is going on beside.
         let (again, _) = tokio::join!(
@@ -332,8 +386,10 @@ async fn what_a_guest_sees_is_a_function_of_the_key() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn globals_that_were_made_ahead_are_those_that_are_made_on_the_spot() {
     let guests = Guests::with(V8Runtime::builder().threads(1).build().unwrap(), Limits::default());
-    let module = Module { kind: ObjectKind::Blob, id: guests.dispatcher.put_blob(WITNESS).unwrap() };
-    let witness = async || guests.text(guests.run_module(module, Policy::DoNotCache).await.unwrap());
+    let module =
+        Module { kind: ObjectKind::Blob, id: guests.dispatcher.put_blob(WITNESS).unwrap() };
+    let witness =
+        async || guests.text(guests.run_module(module, Policy::DoNotCache).await.unwrap());
     // A new thread has made nothing ahead.
     let on_the_spot = witness().await;
     assert!(on_the_spot.contains(".Array.prototype: "), "{on_the_spot}");
@@ -375,7 +431,10 @@ async fn answers_come_in_an_order_that_only_the_guest_decides() {
     let slow = "export default () => { let n = 0; for (let i = 0; i < 2_000_000; i++) n += i; return `slow`; };";
     let fast = "export default () => 'fast';";
     let image = |code: &str| {
-        let module = Module { kind: ObjectKind::Blob, id: guests.dispatcher.put_blob(code.to_owned()).unwrap() };
+        let module = Module {
+            kind: ObjectKind::Blob,
+            id: guests.dispatcher.put_blob(code.to_owned()).unwrap(),
+        };
         guests.dispatcher.put_image(guests.host, module).unwrap()
     };
     let racer = format!(
@@ -416,7 +475,10 @@ async fn a_log_has_a_limit_and_console_writes_to_it() {
         };";
     guests.run(code).await.unwrap();
     let log = guests.log.0.lock().unwrap().clone();
-    assert_eq!(log[..3], ["one".to_owned(), r#"two 2 {"three":[3]} null undefined"#.to_owned(), "x".repeat(30)]);
+    assert_eq!(
+        log[..3],
+        ["one".to_owned(), r#"two 2 {"three":[3]} null undefined"#.to_owned(), "x".repeat(30)]
+    );
     assert!(log.len() < 8 && log.last().unwrap().contains("is dropped"), "{log:?}");
 }
 
@@ -434,9 +496,13 @@ async fn text_is_utf_8_both_ways() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dynamic_code_is_the_hosts_choice_and_part_of_its_image() {
-    let (strict, free) = (V8Runtime::new().unwrap(), V8Runtime::builder().dynamic_code(true).build().unwrap());
+    let (strict, free) =
+        (V8Runtime::new().unwrap(), V8Runtime::builder().dynamic_code(true).build().unwrap());
     assert_ne!(strict.host_image().id(), free.host_image().id());
-    assert_eq!(strict.host_image().id(), V8Runtime::builder().threads(7).build().unwrap().host_image().id());
+    assert_eq!(
+        strict.host_image().id(),
+        V8Runtime::builder().threads(7).build().unwrap().host_image().id()
+    );
     let free = Guests::with(free, Limits::default());
     assert_eq!(free.run("export default () => eval('`${6 * 7}`');").await.unwrap(), "42");
 }
@@ -446,12 +512,16 @@ async fn the_host_image_tells_the_engine_the_flags_and_the_built_in_module() {
     let runtime = V8Runtime::new().unwrap();
     let node = runtime.host_image().node();
     let text = format!("{node:?}");
-    for setting in ["engine", "flags", "prelude", "abi", "transpiler", "locale", "time zone", "dynamic code"] {
+    for setting in
+        ["engine", "flags", "prelude", "abi", "transpiler", "locale", "time zone", "dynamic code"]
+    {
         assert!(text.contains(setting), "{setting}: {text}");
     }
     // The transpiler is named by hand.
-    let lock = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock")).unwrap();
-    let locked = lock.split_once("name = \"deno_ast\"\nversion = \"").unwrap().1.split_once('"').unwrap().0;
+    let lock =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock")).unwrap();
+    let locked =
+        lock.split_once("name = \"deno_ast\"\nversion = \"").unwrap().1.split_once('"').unwrap().0;
     assert!(text.contains(&format!("deno_ast {locked}")), "{text}");
 }
 
@@ -471,14 +541,19 @@ async fn code_that_is_nested_without_end_is_bad_and_no_more() {
         ("`${", "}`"),
     ] {
         for depth in [1_000, 100_000, 1_000_000] {
-            let code =
-                format!("export const a = {}1{}; export default () => 'ok';", open.repeat(depth), close.repeat(depth));
+            let code = format!(
+                "export const a = {}1{}; export default () => 'ok';",
+                open.repeat(depth),
+                close.repeat(depth)
+            );
             match guests.run(&code).await {
                 Ok(answer) => assert_eq!(answer, "ok"),
                 Err(error) => assert!(
                     matches!(
                         error.reason(),
-                        Reason::BadModule { .. } | Reason::GuestFailed { .. } | Reason::LimitBreached(_)
+                        Reason::BadModule { .. }
+                            | Reason::GuestFailed { .. }
+                            | Reason::LimitBreached(_)
                     ),
                     "{open} {depth} {error}"
                 ),
@@ -491,7 +566,10 @@ async fn code_that_is_nested_without_end_is_bad_and_no_more() {
 async fn whether_a_job_fails_does_not_depend_on_which_run_was_faster() {
     let guests = Guests::new();
     let image = |code: &str| {
-        let module = Module { kind: ObjectKind::Blob, id: guests.dispatcher.put_blob(code.to_owned()).unwrap() };
+        let module = Module {
+            kind: ObjectKind::Blob,
+            id: guests.dispatcher.put_blob(code.to_owned()).unwrap(),
+        };
         guests.dispatcher.put_image(guests.host, module).unwrap()
     };
     let slow = "let n = 0; for (let i = 0; i < 500_000; i++) n += i;";
@@ -508,7 +586,8 @@ async fn whether_a_job_fails_does_not_depend_on_which_run_was_faster() {
                 return 'survived';
             }};"
         );
-        let module = Module { kind: ObjectKind::Blob, id: guests.dispatcher.put_blob(code).unwrap() };
+        let module =
+            Module { kind: ObjectKind::Blob, id: guests.dispatcher.put_blob(code).unwrap() };
         for _ in 0..5 {
             let error = guests.run_module(module, Policy::RecomputeAll).await.unwrap_err();
             assert!(error.to_string().contains("bad"), "{error}");
@@ -541,11 +620,13 @@ async fn no_guest_survives_a_limit_of_its_own() {
 async fn what_a_failing_guest_logged_and_said_is_not_lost() {
     let guests = Guests::new();
     assert!(
-        guests.fails("export default () => { console.log('before'); throw new Error('x'); };").await.starts_with('x')
+        guests
+            .fails("export default () => { console.log('before'); throw new Error('x'); };")
+            .await
+            .starts_with('x')
     );
     assert_eq!(*guests.log.0.lock().unwrap(), ["before"]);
-    let fail =
-        "import { fail } from 'manifold:guest'; export default () => { fail('my words'); throw new Error('x'); };";
+    let fail = "import { fail } from 'manifold:guest'; export default () => { fail('my words'); throw new Error('x'); };";
     assert_eq!(guests.fails(fail).await, "my words");
 }
 
@@ -555,7 +636,10 @@ async fn a_guest_that_fills_its_isolate_harms_none_beside_it() {
     limits.memory_bytes = 32 << 20;
     let guests = Guests::with(V8Runtime::builder().threads(1).build().unwrap(), limits);
     let image = |code: &str| {
-        let module = Module { kind: ObjectKind::Blob, id: guests.dispatcher.put_blob(code.to_owned()).unwrap() };
+        let module = Module {
+            kind: ObjectKind::Blob,
+            id: guests.dispatcher.put_blob(code.to_owned()).unwrap(),
+        };
         guests.dispatcher.put_image(guests.host, module).unwrap()
     };
     let hog = image("export default () => { const all = []; for (;;) all.push([]); };");

@@ -7,7 +7,8 @@ use manifold::guests;
 use manifold_dispatcher::native::argument;
 use manifold_dispatcher::{Budget, Dispatcher, Invocation, Policy};
 use manifold_runtime_api::{
-    EntryMode, Error, Limit, Limits, Module, ObjectId, ObjectKind, Outcome, Reason, Runtime, TreeEntry,
+    EntryMode, Error, Limit, Limits, Module, ObjectId, ObjectKind, Outcome, Reason, Runtime,
+    TreeEntry,
 };
 use manifold_runtime_wasm::WasmRuntime;
 
@@ -22,20 +23,27 @@ impl Folder {
         let runtime = WasmRuntime::new().unwrap();
         let wasm = runtime.host_image().id();
         let dispatcher = Dispatcher::builder().runtime(Arc::new(runtime)).build().unwrap();
-        let std = guests::install(&dispatcher, guests::Hosts { wasm: Some(wasm), ..Default::default() }).unwrap();
+        let std =
+            guests::install(&dispatcher, guests::Hosts { wasm: Some(wasm), ..Default::default() })
+                .unwrap();
         Self { dispatcher, wasm, std }
     }
 
     /// The fold of a chain of directories.
     fn fold(&self, levels: usize) -> Invocation {
         let file = self.dispatcher.put_blob("content\n").unwrap();
-        let bottom = self.dispatcher.put_tree([TreeEntry::new("f", EntryMode::Blob, file)]).unwrap();
-        let root = (1..levels)
-            .fold(bottom, |below, _| self.dispatcher.put_tree([TreeEntry::new("d", EntryMode::Tree, below)]).unwrap());
+        let bottom =
+            self.dispatcher.put_tree([TreeEntry::new("f", EntryMode::Blob, file)]).unwrap();
+        let root = (1..levels).fold(bottom, |below, _| {
+            self.dispatcher.put_tree([TreeEntry::new("d", EntryMode::Tree, below)]).unwrap()
+        });
         let std = self.dispatcher.read_tree(self.std).unwrap();
         let image = |name: &str| std.get(name).unwrap().id.to_string();
         let post = Outcome::blob(self.dispatcher.put_blob(image("file-count")).unwrap());
-        let args = self.dispatcher.put_tree([argument("in", Outcome::tree(root)), argument("post", post)]).unwrap();
+        let args = self
+            .dispatcher
+            .put_tree([argument("in", Outcome::tree(root)), argument("post", post)])
+            .unwrap();
         Invocation::new(image("fold"), args).std(self.std).policy(Policy::RecomputeAll)
     }
 
@@ -46,7 +54,10 @@ impl Folder {
                 (func (export "caos_run") {body}))"#
         );
         let code = self.dispatcher.put_blob(wat::parse_str(text).unwrap()).unwrap();
-        let image = self.dispatcher.put_image(self.wasm, Module { kind: ObjectKind::Blob, id: code }).unwrap();
+        let image = self
+            .dispatcher
+            .put_image(self.wasm, Module { kind: ObjectKind::Blob, id: code })
+            .unwrap();
         Invocation::new(image, self.dispatcher.put_tree([]).unwrap())
     }
 
@@ -67,7 +78,8 @@ fn fuel(units: u64) -> Limits {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guest_stops_when_its_fuel_is_used_up() {
     let folder = Folder::new();
-    for body in ["(loop (br 0))", "(loop (drop (call $call (i32.const 0) (i32.const 12))) (br 0))"] {
+    for body in ["(loop (br 0))", "(loop (drop (call $call (i32.const 0) (i32.const 12))) (br 0))"]
+    {
         let limit = folder.breach(folder.guest(body).limits(fuel(100_000))).await;
         assert_eq!(limit, Limit::Fuel { units: 100_000 }, "{body}");
         let limit = folder.breach(folder.guest(body).budget(Budget::new().fuel(100_000))).await;
@@ -83,7 +95,11 @@ async fn a_whole_fold_shares_its_fuel_and_answers_as_it_does_unmetered() {
     let free = folder.dispatcher.run(folder.fold(30)).await.unwrap();
     let enough = Budget::new().fuel(1_000_000_000);
     let metered = folder.dispatcher.run(folder.fold(30).budget(enough)).await.unwrap();
-    assert_eq!((metered.request, metered.outcome), (free.request, free.outcome), "fuel is no part of a key");
+    assert_eq!(
+        (metered.request, metered.outcome),
+        (free.request, free.outcome),
+        "fuel is no part of a key"
+    );
 
     // Enough for a level or two, and the frames add up.
     let (mut low, mut high) = (0, 1_000_000_000);
@@ -92,7 +108,11 @@ async fn a_whole_fold_shares_its_fuel_and_answers_as_it_does_unmetered() {
         match folder.dispatcher.run(folder.fold(30).budget(Budget::new().fuel(middle))).await {
             Ok(_) => high = middle,
             Err(error) => {
-                assert_eq!(error.breached_limit(), Some(Limit::TotalFuel { units: middle }), "{error:?}");
+                assert_eq!(
+                    error.breached_limit(),
+                    Some(Limit::TotalFuel { units: middle }),
+                    "{error:?}"
+                );
                 low = middle;
             }
         }
@@ -114,13 +134,17 @@ async fn suspended_frames_count_for_the_memory_of_a_whole_call() {
         assert!(folder.dispatcher.run(folder.fold(5).budget(budget)).await.is_ok());
     }
     let grows = "(drop (memory.grow (i32.const 1000)))";
-    assert_eq!(folder.breach(folder.guest(grows).budget(budget)).await, Limit::TotalMemory { bytes: 8 << 20 });
+    assert_eq!(
+        folder.breach(folder.guest(grows).budget(budget)).await,
+        Limit::TotalMemory { bytes: 8 << 20 }
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deadline_stops_a_guest_that_computes() {
     let folder = Folder::new();
     let time = Duration::from_millis(100);
-    let limit = folder.breach(folder.guest("(loop (br 0))").budget(Budget::new().deadline(time))).await;
+    let limit =
+        folder.breach(folder.guest("(loop (br 0))").budget(Budget::new().deadline(time))).await;
     assert_eq!(limit, Limit::Deadline { time });
 }

@@ -23,7 +23,9 @@ fn status(field: &str) -> usize {
 /// Stacks with guard regions, which a process may have any number of, came with Linux 6.13.
 fn has_guard_regions() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse::<u32>().unwrap_or(0));
     (numbers.next(), numbers.next()) >= (Some(6), Some(13))
 }
 
@@ -41,15 +43,19 @@ fn a_chain_of_100_000_directories_with_one_permit() {
     let runtime = WasmRuntime::new().unwrap();
     let wasm = runtime.host_image().id();
     let dispatcher = Dispatcher::builder().runtime(Arc::new(runtime)).permits(1).build().unwrap();
-    let std = guests::install(&dispatcher, guests::Hosts { wasm: Some(wasm), ..Default::default() }).unwrap();
+    let std =
+        guests::install(&dispatcher, guests::Hosts { wasm: Some(wasm), ..Default::default() })
+            .unwrap();
     let image = |name: &str| dispatcher.read_tree(std).unwrap().get(name).unwrap().id.to_string();
     let root = Outcome::tree(store_chain(&dispatcher, levels));
     let post = Outcome::blob(dispatcher.put_blob(image("file-count")).unwrap());
     let args = dispatcher.put_tree([argument("in", root), argument("post", post)]).unwrap();
 
-    let executor = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let executor =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let (before, threads) = (status("VmRSS"), status("Threads"));
-    let completion = executor.block_on(dispatcher.run(Invocation::new(image("fold"), args).std(std))).unwrap();
+    let completion =
+        executor.block_on(dispatcher.run(Invocation::new(image("fold"), args).std(std))).unwrap();
     let most = (status("VmHWM") - before) / levels;
     assert_eq!(dispatcher.read(completion.outcome.id).unwrap().content, "1\n");
     assert_eq!(dispatcher.stats().runs, 2 * levels as u64 + 1);

@@ -28,14 +28,16 @@ impl Wasm {
     fn with(runtime: WasmRuntime, host_ref: Option<ObjectId>) -> Self {
         let journal = Arc::new(Journal::default());
         let wasm = runtime.host_image().id();
-        let mut builder = Dispatcher::builder().runtime(Arc::new(runtime)).observer(Arc::clone(&journal) as _);
+        let mut builder =
+            Dispatcher::builder().runtime(Arc::new(runtime)).observer(Arc::clone(&journal) as _);
         if let Some(host) = host_ref {
             let native = NativeRuntime::builder("native", "1").fold_guests().build().unwrap();
             builder = builder.runtime_as(host, Arc::new(native));
         }
         let dispatcher = builder.build().unwrap();
-        let std = guests::install(&dispatcher, guests::Hosts { wasm: Some(wasm), ..Default::default() })
-            .expect("the set-up has built the guests: cargo xtask setup");
+        let std =
+            guests::install(&dispatcher, guests::Hosts { wasm: Some(wasm), ..Default::default() })
+                .expect("the set-up has built the guests: cargo xtask setup");
         Self { dispatcher, journal, std }
     }
 
@@ -54,7 +56,8 @@ impl Wasm {
 
     async fn fold(&self, root: Outcome, visitors: &[(&str, &str)]) -> String {
         let completion = self.dispatcher.run(self.invocation(root, visitors)).await.unwrap();
-        String::from_utf8(self.dispatcher.read(completion.outcome.id).unwrap().content.to_vec()).unwrap()
+        String::from_utf8(self.dispatcher.read(completion.outcome.id).unwrap().content.to_vec())
+            .unwrap()
     }
 
     fn runs(&self) -> usize {
@@ -75,7 +78,11 @@ async fn counts_and_distinct_runs_of_the_vectors() {
         let before = wasm.dispatcher.stats();
         wasm.fold(root, FILE_COUNT).await;
         let done = wasm.dispatcher.stats() - before;
-        assert_eq!((done.runs, done.hits, done.joins), (0, 1, 0), "{name}: repeating a fold is one look-up");
+        assert_eq!(
+            (done.runs, done.hits, done.joins),
+            (0, 1, 0),
+            "{name}: repeating a fold is one look-up"
+        );
     }
 }
 
@@ -94,9 +101,13 @@ async fn with_the_vectors_visitor_the_wasm_fold_issues_exactly_the_vectors_reque
 
         let visitor = vector.images["file-count"].0.to_string();
         let started = wasm.journal.started.lock().unwrap();
-        let issued: BTreeSet<_> =
-            started.iter().filter(|(_, image)| *image == visitor).map(|(request, _)| *request).collect();
-        let posts: BTreeSet<_> = vector.runs.iter().filter(|run| run.role == "post").map(|run| run.request.0).collect();
+        let issued: BTreeSet<_> = started
+            .iter()
+            .filter(|(_, image)| *image == visitor)
+            .map(|(request, _)| *request)
+            .collect();
+        let posts: BTreeSet<_> =
+            vector.runs.iter().filter(|run| run.role == "post").map(|run| run.request.0).collect();
         assert_eq!(issued, posts, "{name}");
         assert_eq!(started.len(), vector.distinct_runs, "{name}");
     }
@@ -114,9 +125,14 @@ async fn the_other_visitors() {
     let dirs_only = [("post", "/cas/std/file-count"), ("pre", "/cas/std/dirs-only")];
     assert_eq!(wasm.fold(root, &dirs_only).await, "0\n", "directories hold no files then");
     let empty = Outcome::blob(wasm.dispatcher.put_blob("").unwrap());
-    for (visitor, expected) in [("file-count", "1\n"), ("line-count", "0\n"), ("total-size", "0\n")] {
+    for (visitor, expected) in [("file-count", "1\n"), ("line-count", "0\n"), ("total-size", "0\n")]
+    {
         let reference = format!("/cas/std/{visitor}");
-        assert_eq!(wasm.fold(empty, &[("post", &reference)]).await, expected, "{visitor} of an empty blob");
+        assert_eq!(
+            wasm.fold(empty, &[("post", &reference)]).await,
+            expected,
+            "{visitor} of an empty blob"
+        );
     }
     assert_eq!(wasm.fold(empty, &dirs_only).await, "1\n");
 }
@@ -126,9 +142,17 @@ fn store_wide(wasm: &Wasm, path: &str, width: usize, levels: usize) -> ObjectId 
     let entries = (0..width).map(|number| {
         let path = format!("{path}/{number}");
         if levels == 0 {
-            return TreeEntry::new(format!("f{number}"), EntryMode::Blob, wasm.dispatcher.put_blob(path).unwrap());
+            return TreeEntry::new(
+                format!("f{number}"),
+                EntryMode::Blob,
+                wasm.dispatcher.put_blob(path).unwrap(),
+            );
         }
-        TreeEntry::new(format!("d{number}"), EntryMode::Tree, store_wide(wasm, &path, width, levels - 1))
+        TreeEntry::new(
+            format!("d{number}"),
+            EntryMode::Tree,
+            store_wide(wasm, &path, width, levels - 1),
+        )
     });
     let entries: Vec<_> = entries.collect();
     wasm.dispatcher.put_tree(entries).unwrap()
@@ -192,7 +216,10 @@ async fn a_failing_visitor_is_explained_through_every_frame() {
     let root = Outcome::tree(store_chain(&wasm.dispatcher, 30));
     let invocation = wasm.invocation(root, &[("post", "/cas/std/no-such-visitor")]);
     let error = wasm.dispatcher.run(invocation).await.unwrap_err();
-    assert!(error.root_cause().to_string().contains("there are: dirs-only, file-count"), "{error:?}");
+    assert!(
+        error.root_cause().to_string().contains("there are: dirs-only, file-count"),
+        "{error:?}"
+    );
     assert_eq!(error.chain().filter(|error| error.frame().is_some()).count(), 30, "{error:?}");
 
     let invocation = wasm.invocation(root, &[]);

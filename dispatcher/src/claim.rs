@@ -67,7 +67,11 @@ impl Claims {
     ///
     /// # Errors
     /// `Cycle` when the waiter would wait for itself. Nothing is claimed then.
-    pub(crate) fn claim(self: &Arc<Self>, request: ObjectId, claimant: &Claimant<'_>) -> Result<Claim> {
+    pub(crate) fn claim(
+        self: &Arc<Self>,
+        request: ObjectId,
+        claimant: &Claimant<'_>,
+    ) -> Result<Claim> {
         let waiter = claimant.waiter;
         let mut table = self.table.lock();
         if waiter.is_some_and(|waiter| !table.nodes.contains_key(&waiter.serial)) {
@@ -75,7 +79,9 @@ impl Claims {
             return Err(Error::new(Reason::Cancelled));
         }
         let last = table.flights.get(&request).and_then(|flights| flights.last());
-        let joinable = last.filter(|flight| !claimant.private && table.nodes[&flight.serial].waiters > 0).cloned();
+        let joinable = last
+            .filter(|flight| !claimant.private && table.nodes[&flight.serial].waiters > 0)
+            .cloned();
         if let Some(flight) = joinable {
             if let Some(waiter) = waiter
                 && table.waits_for_each_other(flight.serial, waiter.serial)
@@ -90,7 +96,12 @@ impl Claims {
         Ok(Claim::Run(Lead { claims: Arc::clone(self), flight }, registration, wait))
     }
 
-    fn wait(self: &Arc<Self>, table: &mut Table, waiter: Option<&Arc<Flight>>, flight: Arc<Flight>) -> Wait {
+    fn wait(
+        self: &Arc<Self>,
+        table: &mut Table,
+        waiter: Option<&Arc<Flight>>,
+        flight: Arc<Flight>,
+    ) -> Wait {
         if let Some(node) = table.nodes.get_mut(&flight.serial) {
             node.waiters += 1;
             node.waiting_frames.extend(waiter.map(|waiter| waiter.serial));
@@ -123,7 +134,9 @@ impl Claims {
         let mut permit = flight.end();
         let mut heir = None;
         let mut table = self.table.lock();
-        for waiter in table.remove(flight.serial).iter().filter_map(|serial| table.nodes.get(serial)) {
+        for waiter in
+            table.remove(flight.serial).iter().filter_map(|serial| table.nodes.get(serial))
+        {
             let Some(left) = permit.take() else { break };
             permit = waiter.flight.offer(left);
             heir = permit.is_none().then(|| Arc::clone(&waiter.flight));
@@ -154,26 +167,38 @@ fn remove_one(serials: &mut Vec<u64>, serial: u64) {
 }
 
 impl Table {
-    fn insert(&mut self, request: ObjectId, claimant: &Claimant<'_>) -> (Arc<Flight>, AbortRegistration) {
+    fn insert(
+        &mut self,
+        request: ObjectId,
+        claimant: &Claimant<'_>,
+    ) -> (Arc<Flight>, AbortRegistration) {
         let serial = self.next_serial;
         self.next_serial += 1;
         let depth = claimant.waiter.map_or(0, |waiter| waiter.depth.saturating_add(1));
-        let (flight, registration) = Flight::new(serial, request, depth, Arc::clone(claimant.clock));
+        let (flight, registration) =
+            Flight::new(serial, request, depth, Arc::clone(claimant.clock));
         let mut after = Vec::new();
         if !claimant.private {
             let flights = self.flights.entry(request).or_default();
             after.extend(flights.iter().cloned());
             flights.push(Arc::clone(&flight));
         }
-        let node =
-            Node { flight: Arc::clone(&flight), waiters: 0, waiting_frames: Vec::new(), waits_for: Vec::new(), after };
+        let node = Node {
+            flight: Arc::clone(&flight),
+            waiters: 0,
+            waiting_frames: Vec::new(),
+            waits_for: Vec::new(),
+            after,
+        };
         self.nodes.insert(serial, node);
         (flight, registration)
     }
 
     /// Takes a flight out, with all edges from and to it. Answers the flights whose frames waited for it.
     fn remove(&mut self, serial: u64) -> Vec<u64> {
-        let Some(Node { waiting_frames, waits_for, .. }) = self.nodes.remove(&serial) else { return Vec::new() };
+        let Some(Node { waiting_frames, waits_for, .. }) = self.nodes.remove(&serial) else {
+            return Vec::new();
+        };
         for below in waits_for {
             if let Some(node) = self.nodes.get_mut(&below) {
                 remove_one(&mut node.waiting_frames, serial);
@@ -290,7 +315,8 @@ impl Lead {
 
     /// Waits until earlier executions of the same request, abandoned but not yet stopped, have stopped.
     pub(crate) async fn turn(&self) {
-        let after = self.claims.table.lock().nodes.get(&self.flight.serial).map(|node| node.after.clone());
+        let after =
+            self.claims.table.lock().nodes.get(&self.flight.serial).map(|node| node.after.clone());
         for earlier in after.unwrap_or_default() {
             earlier.settled.wait().await;
         }
@@ -298,7 +324,12 @@ impl Lead {
 
     /// Whether there are such.
     pub(crate) fn has_to_wait(&self) -> bool {
-        self.claims.table.lock().nodes.get(&self.flight.serial).is_some_and(|node| !node.after.is_empty())
+        self.claims
+            .table
+            .lock()
+            .nodes
+            .get(&self.flight.serial)
+            .is_some_and(|node| !node.after.is_empty())
     }
 
     /// Whether nobody waits for the result any more.
@@ -407,7 +438,9 @@ mod tests {
             let claims = Arc::default();
             let (a, _root1) = lead(&claims, None, "a");
             let (b, _root2) = lead(&claims, None, "b");
-            let Ok(Claim::Join(_a_waits)) = claim(&claims, Some(a.flight()), "b") else { panic!("b is in flight") };
+            let Ok(Claim::Join(_a_waits)) = claim(&claims, Some(a.flight()), "b") else {
+                panic!("b is in flight")
+            };
             let Err(error) = claim(&claims, Some(b.flight()), "a") else { panic!("a cycle") };
             let Reason::Cycle { chain } = error.reason() else { panic!("{error:?}") };
             assert_eq!(chain, &[request("a"), request("b"), request("a")]);
@@ -467,7 +500,8 @@ mod tests {
             let flights: Vec<_> = names.iter().map(|name| lead(&claims, None, name)).collect();
             let mut waits: Vec<(usize, usize, Wait)> = Vec::new();
             for _ in 0..30 {
-                let (waiter, flight) = (thread_rng().gen_range(0..FLIGHTS), thread_rng().gen_range(0..FLIGHTS));
+                let (waiter, flight) =
+                    (thread_rng().gen_range(0..FLIGHTS), thread_rng().gen_range(0..FLIGHTS));
                 if thread_rng().gen_bool(0.2) && !waits.is_empty() {
                     waits.swap_remove(0);
                 }
@@ -475,8 +509,14 @@ mod tests {
                 let mut next = 0;
                 while let Some(from) = reached.get(next).copied() {
                     next += 1;
-                    let further: Vec<_> = waits.iter().filter(|wait| wait.0 == from).map(|wait| wait.1).collect();
-                    reached.extend(further.into_iter().filter(|to| !reached.contains(to)).collect::<HashSet<_>>());
+                    let further: Vec<_> =
+                        waits.iter().filter(|wait| wait.0 == from).map(|wait| wait.1).collect();
+                    reached.extend(
+                        further
+                            .into_iter()
+                            .filter(|to| !reached.contains(to))
+                            .collect::<HashSet<_>>(),
+                    );
                 }
                 match claim(&claims, Some(flights[waiter].0.flight()), &names[flight]) {
                     Ok(Claim::Join(wait)) => {
@@ -492,9 +532,14 @@ mod tests {
                             (request(&names[flight]), request(&names[waiter]))
                         );
                         let known = |from: ObjectId, to: ObjectId| {
-                            waits.iter().any(|wait| (request(&names[wait.0]), request(&names[wait.1])) == (from, to))
+                            waits.iter().any(|wait| {
+                                (request(&names[wait.0]), request(&names[wait.1])) == (from, to)
+                            })
                         };
-                        assert!(chain[..chain.len() - 1].windows(2).all(|pair| known(pair[0], pair[1])), "{chain:?}");
+                        assert!(
+                            chain[..chain.len() - 1].windows(2).all(|pair| known(pair[0], pair[1])),
+                            "{chain:?}"
+                        );
                     }
                 }
             }
@@ -507,7 +552,9 @@ mod tests {
             let claims = Arc::default();
             let (a, _wait) = lead(&claims, None, "a");
             let Err(error) = claim(&claims, Some(a.flight()), "a") else { panic!("a cycle") };
-            assert!(matches!(error.reason(), Reason::Cycle { chain } if chain == &[request("a"), request("a")]));
+            assert!(
+                matches!(error.reason(), Reason::Cycle { chain } if chain == &[request("a"), request("a")])
+            );
         });
     }
 
@@ -528,7 +575,9 @@ mod tests {
             let claims: Arc<Claims> = Arc::default();
             let clock = Clock::start();
             let private = Claimant { waiter: None, clock: &clock, private: true };
-            let Ok(Claim::Run(alone, _, _root)) = claims.claim(request("a"), &private) else { panic!("private") };
+            let Ok(Claim::Run(alone, _, _root)) = claims.claim(request("a"), &private) else {
+                panic!("private")
+            };
             assert!(matches!(claims.claim(request("a"), &private), Ok(Claim::Run(..))));
             let (b, _wait) = lead(&claims, Some(alone.flight()), "b");
             let (a, _wait) = lead(&claims, Some(b.flight()), "a");
@@ -551,7 +600,8 @@ mod tests {
                     let wait = match claim(&claims, None, "a") {
                         Ok(Claim::Join(wait)) => wait,
                         Ok(Claim::Run(lead, registration, wait)) => {
-                            let execution = spawn(Abortable::new(execute(lead, running), registration));
+                            let execution =
+                                spawn(Abortable::new(execute(lead, running), registration));
                             executions.lock().push(execution);
                             wait
                         }
@@ -562,7 +612,10 @@ mod tests {
                         drop(wait);
                         return;
                     }
-                    assert!(wait.settled().await.result.is_ok(), "somebody waits, so nothing is cancelled");
+                    assert!(
+                        wait.settled().await.result.is_ok(),
+                        "somebody waits, so nothing is cancelled"
+                    );
                 })
             });
             block_on(join_all(callers.collect::<Vec<_>>()));
@@ -607,7 +660,9 @@ mod tests {
                 let (claims, permits) = (Arc::clone(&claims), Arc::clone(&permits));
                 spawn(async move {
                     let name = ["a", "b", "a"][root as usize];
-                    let Ok(Claim::Run(parent, _, _wait)) = claim(&claims, None, &format!("parent {root}")) else {
+                    let Ok(Claim::Run(parent, _, _wait)) =
+                        claim(&claims, None, &format!("parent {root}"))
+                    else {
                         panic!("nobody else wants it")
                     };
                     parent.flight().keep_permit(permits.queue(root).permit().await);
@@ -668,7 +723,9 @@ mod tests {
             let waiter = spawn(wait.settled());
             drop(a);
             let settled = block_on(waiter).unwrap();
-            assert!(matches!(settled.result, Err(error) if matches!(error.reason(), Reason::Cancelled)));
+            assert!(
+                matches!(settled.result, Err(error) if matches!(error.reason(), Reason::Cancelled))
+            );
             assert!(claims.is_empty());
         });
     }
@@ -681,7 +738,11 @@ mod tests {
             let Ok(Claim::Join(second)) = claim(&claims, None, "a") else { panic!("in flight") };
             let waiters = [spawn(first.settled()), spawn(second.settled())];
             a.settle(success());
-            assert!(block_on(join_all(waiters)).into_iter().all(|settled| settled.unwrap().result.is_ok()));
+            assert!(
+                block_on(join_all(waiters))
+                    .into_iter()
+                    .all(|settled| settled.unwrap().result.is_ok())
+            );
             assert!(claims.is_empty());
         });
     }

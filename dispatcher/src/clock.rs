@@ -33,7 +33,8 @@ impl Clock {
 
     pub(crate) fn elapsed(&self) -> Duration {
         let state = self.0.lock();
-        let stood = state.stood + state.stands_since.map_or(Duration::ZERO, |since| since.elapsed());
+        let stood =
+            state.stood + state.stands_since.map_or(Duration::ZERO, |since| since.elapsed());
         state.started.elapsed().saturating_sub(stood)
     }
 

@@ -82,7 +82,9 @@ impl Deadlines {
                     self.earlier.wait_until(&mut calls, due);
                 }
                 Some((_, number)) => {
-                    let Some(scope) = calls.remove(number).and_then(|scope| scope.upgrade()) else { continue };
+                    let Some(scope) = calls.remove(number).and_then(|scope| scope.upgrade()) else {
+                        continue;
+                    };
                     let rest = scope.rest();
                     if rest.is_zero() {
                         scope.stop_at_deadline();

@@ -13,7 +13,8 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use manifold_runtime_api::bstr::BString;
 use manifold_runtime_api::{
-    EntryMode, Error, Limit, Object, ObjectId, ObjectKind, Outcome, Reason, Result, Status, Tree, TreeEntry, TreeError,
+    EntryMode, Error, Limit, Object, ObjectId, ObjectKind, Outcome, Reason, Result, Status, Tree,
+    TreeEntry, TreeError,
 };
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -102,7 +103,8 @@ impl ScanOptions {
         if !metadata.is_dir() {
             return Err(DirectoryError::Special { path: path.to_owned() });
         }
-        let stores: Vec<_> = self.stores.iter().filter_map(|store| store.canonicalize().ok()).collect();
+        let stores: Vec<_> =
+            self.stores.iter().filter_map(|store| store.canonicalize().ok()).collect();
         let found = walk(path, &canonical, &stores)?;
         let nested = found.iter().filter(|found| matches!(found.what, What::Nested(_)));
         let nested = nested.map(|found| found.path.clone()).collect();
@@ -207,10 +209,15 @@ impl ObjectSource for DirectoryObjects {
             Some(Stored::File(path, length)) => {
                 if *length > self.largest_read {
                     let (path, bytes) = (path.display(), self.largest_read);
-                    let problem = format!("the file {path} has {length} bytes, and at most {bytes} are read at once");
-                    return Err(Error::from(Limit::Response { bytes }).caused_by(Error::store(problem)));
+                    let problem = format!(
+                        "the file {path} has {length} bytes, and at most {bytes} are read at once"
+                    );
+                    return Err(
+                        Error::from(Limit::Response { bytes }).caused_by(Error::store(problem))
+                    );
                 }
-                let content = files::read(path, *length).map_err(|error| changed(path, &error.to_string()))?;
+                let content = files::read(path, *length)
+                    .map_err(|error| changed(path, &error.to_string()))?;
                 let object = Object::blob(content);
                 if object.id() != id {
                     return Err(changed(path, "it is not what it was"));
@@ -265,7 +272,8 @@ fn walk(path: &Path, canonical: &Path, stores: &[PathBuf]) -> Result<Vec<Found>,
             Err(error) if error.depth() > 0 && is_gone(error.io_error()) => continue,
             Err(error) => {
                 let path = error.path().unwrap_or(path).to_owned();
-                let source = error.into_io_error().unwrap_or_else(|| io::Error::other("a loop of links"));
+                let source =
+                    error.into_io_error().unwrap_or_else(|| io::Error::other("a loop of links"));
                 return Err(DirectoryError::Io { path, source });
             }
         };
@@ -283,7 +291,9 @@ fn walk(path: &Path, canonical: &Path, stores: &[PathBuf]) -> Result<Vec<Found>,
                     entries.skip_current_dir();
                     What::Nested(commit)
                 }
-                Err(problem) => return Err(DirectoryError::Nested { path: entry.into_path(), problem }),
+                Err(problem) => {
+                    return Err(DirectoryError::Nested { path: entry.into_path(), problem });
+                }
             }
         } else if kind.is_symlink() {
             What::Link
@@ -317,14 +327,19 @@ fn walk(path: &Path, canonical: &Path, stores: &[PathBuf]) -> Result<Vec<Found>,
 }
 
 fn is_gone(error: Option<&io::Error>) -> bool {
-    error.is_some_and(|error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
+    error.is_some_and(|error| {
+        matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    })
 }
 
 /// Whether the file at `path` is one of a store in one of these directories.
 fn is_of_a_store(path: &Path, stores: &[PathBuf]) -> bool {
     let name = path.file_name().map(OsStr::as_encoded_bytes).unwrap_or_default();
     name.starts_with(STORE_FILE.as_bytes())
-        && path.parent().and_then(|parent| parent.canonicalize().ok()).is_some_and(|parent| stores.contains(&parent))
+        && path
+            .parent()
+            .and_then(|parent| parent.canonicalize().ok())
+            .is_some_and(|parent| stores.contains(&parent))
 }
 
 struct Hashed {
@@ -345,7 +360,12 @@ fn hash(found: Found, largest: u64) -> Result<Option<Hashed>, DirectoryError> {
             let target = match fs::read_link(&path) {
                 Ok(target) => target,
                 // It is gone, or no link any more.
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::InvalidInput
+                    ) =>
+                {
                     return Ok(None);
                 }
                 Err(error) => return Err(io_error(&path)(error)),
@@ -379,7 +399,8 @@ fn build(
             Some((mode, id)) => (mode, id, stored),
             None => {
                 // What is deeper than this directory is what was in it.
-                let entries = if open.len() > depth { open.pop().unwrap_or_default() } else { Vec::new() };
+                let entries =
+                    if open.len() > depth { open.pop().unwrap_or_default() } else { Vec::new() };
                 if entries.is_empty() {
                     continue;
                 }
@@ -402,7 +423,8 @@ fn build(
 }
 
 fn tree(path: &Path, entries: Vec<TreeEntry>) -> Result<Object, DirectoryError> {
-    let tree = Tree::new(entries).map_err(|source| DirectoryError::Refused { path: path.to_owned(), source })?;
+    let tree = Tree::new(entries)
+        .map_err(|source| DirectoryError::Refused { path: path.to_owned(), source })?;
     Ok(tree.to_object())
 }
 

@@ -3,8 +3,8 @@ use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use manifold_runtime_api::{
-    EncodedNode, Error, HostRef, Limits, Module, Object, ObjectId, Outcome, Result, Runtime, RuntimeNode, Tree,
-    TreeEntry,
+    EncodedNode, Error, HostRef, Limits, Module, Object, ObjectId, Outcome, Result, Runtime,
+    RuntimeNode, Tree, TreeEntry,
 };
 use quick_cache::sync::Cache;
 use tokio::runtime::Handle;
@@ -301,7 +301,9 @@ impl DispatcherBuilder {
     /// `RuntimeFailed` when two runtimes claim one host image hash; what the store answers.
     pub fn build(self) -> Result<Dispatcher> {
         let store = self.store.unwrap_or_else(|| Arc::new(MemoryStore::new()));
-        if let Some(runtime) = self.containers.as_ref().filter(|runtime| !runtime.capabilities().containers) {
+        if let Some(runtime) =
+            self.containers.as_ref().filter(|runtime| !runtime.capabilities().containers)
+        {
             let problem = format!("runtime {} runs no containers", runtime.host_image().name());
             return Err(Error::runtime(problem));
         }
@@ -314,7 +316,8 @@ impl DispatcherBuilder {
             let host = alias.unwrap_or_else(|| image.id());
             if let Some(other) = registry.insert(host, runtime) {
                 let (one, other) = (image.name(), other.host_image().name());
-                let problem = format!("runtimes {one} and {other} are both registered for host image {host}");
+                let problem =
+                    format!("runtimes {one} and {other} are both registered for host image {host}");
                 return Err(Error::runtime(problem));
             }
         }
@@ -325,7 +328,11 @@ impl DispatcherBuilder {
             resolver: Resolver::new(),
             claims: Arc::new(Claims::default()),
             permits: Permits::new(self.permits.unwrap_or_else(cores)),
-            allowance: Allowance { limits: self.limits, budget: self.budget, recomputes_all: false },
+            allowance: Allowance {
+                limits: self.limits,
+                budget: self.budget,
+                recomputes_all: false,
+            },
             executor: self.executor,
             spellings: Cache::new(SPELLINGS),
             width: self.width.unwrap_or(DEFAULT_WIDTH),

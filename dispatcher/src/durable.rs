@@ -110,10 +110,15 @@ impl DurableStore {
             started: Instant::now(),
         });
         let thread = {
-            let (disk, committer, hot) = (Arc::clone(&disk), Arc::clone(&committer), Arc::clone(&hot));
-            let run = move || committer.run(&disk, |id| hot.objects.get(&id).map(|(object, _)| object));
+            let (disk, committer, hot) =
+                (Arc::clone(&disk), Arc::clone(&committer), Arc::clone(&hot));
+            let run =
+                move || committer.run(&disk, |id| hot.objects.get(&id).map(|(object, _)| object));
             let failed = |source| OpenError::Io { path: directory.to_owned(), source };
-            std::thread::Builder::new().name("manifold-store".to_owned()).spawn(run).map_err(failed)?
+            std::thread::Builder::new()
+                .name("manifold-store".to_owned())
+                .spawn(run)
+                .map_err(failed)?
         };
         Ok(Self { disk, committer, thread: Some(thread), hot })
     }
@@ -182,7 +187,10 @@ impl DurableStore {
 
     fn check_writable(&self) -> Result<()> {
         if self.disk.is_read_only() {
-            return Err(Error::store(format!("{} is open for reading alone", self.file().display())));
+            return Err(Error::store(format!(
+                "{} is open for reading alone",
+                self.file().display()
+            )));
         }
         Ok(())
     }
@@ -218,7 +226,9 @@ impl ObjectSource for DurableStore {
         if let Some(object) = self.committer.object(id) {
             return Ok(Some(object));
         }
-        let Some((object, stamp)) = self.disk.read(|tables| tables.object(id))? else { return Ok(None) };
+        let Some((object, stamp)) = self.disk.read(|tables| tables.object(id))? else {
+            return Ok(None);
+        };
         self.hot.objects.insert(id, (object.clone(), stamp));
         Ok(Some(object))
     }
@@ -240,7 +250,9 @@ impl Store for DurableStore {
         self.check_writable()?;
         let length = object.content.len();
         if length > MOST_BYTES {
-            return Err(Error::store(format!("an object has {length} bytes, and this store takes {MOST_BYTES}")));
+            return Err(Error::store(format!(
+                "an object has {length} bytes, and this store takes {MOST_BYTES}"
+            )));
         }
         let id = id_to_store(&object)?;
         self.look_around()?;

@@ -49,7 +49,12 @@ struct Queue {
 }
 
 impl Flight {
-    pub(crate) fn new(serial: u64, request: ObjectId, depth: u32, clock: Arc<Clock>) -> (Arc<Self>, AbortRegistration) {
+    pub(crate) fn new(
+        serial: u64,
+        request: ObjectId,
+        depth: u32,
+        clock: Arc<Clock>,
+    ) -> (Arc<Self>, AbortRegistration) {
         let (abort, registration) = AbortHandle::new_pair();
         let flight = Self {
             serial,
@@ -144,7 +149,8 @@ impl Flight {
 
     /// The flight has its permit.
     pub(crate) fn begins(&self) {
-        let queue = std::mem::replace(&mut *self.queue.lock(), Queue { begun: true, ..Queue::default() });
+        let queue =
+            std::mem::replace(&mut *self.queue.lock(), Queue { begun: true, ..Queue::default() });
         drop(queue);
     }
 }

@@ -10,7 +10,9 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use manifold_runtime_api::{Call, Error, Host, Limit, Object, ObjectId, Outcome, Reason, Result, Tree, async_trait};
+use manifold_runtime_api::{
+    Call, Error, Host, Limit, Object, ObjectId, Outcome, Reason, Result, Tree, async_trait,
+};
 use parking_lot::Mutex;
 
 use crate::by_id::ById;
@@ -74,9 +76,23 @@ enum Nested {
 const TRIES: u32 = 16;
 
 impl FrameHost {
-    pub(crate) fn new(core: Arc<Core>, scope: Arc<Scope>, keyed: &Keyed, want: Want, flight: Arc<Flight>) -> Self {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        scope: Arc<Scope>,
+        keyed: &Keyed,
+        want: Want,
+        flight: Arc<Flight>,
+    ) -> Self {
         let nested = Want { complete: want.complete, ..Want::default() };
-        Self { core, scope, keyed: keyed.clone(), nested, flight, seen: Mutex::default(), waiting: Mutex::default() }
+        Self {
+            core,
+            scope,
+            keyed: keyed.clone(),
+            nested,
+            flight,
+            seen: Mutex::default(),
+            waiting: Mutex::default(),
+        }
     }
 
     pub(crate) fn seen(&self) -> Seen {
@@ -90,7 +106,9 @@ impl FrameHost {
         if let Some(outcome) = self.core.look_up_wanted(keyed.request, self.nested, &self.scope)? {
             return Ok(Nested::Answered(outcome));
         }
-        self.core.demand(&self.scope, keyed.clone(), self.nested, Some(&self.flight)).map(Nested::Pending)
+        self.core
+            .demand(&self.scope, keyed.clone(), self.nested, Some(&self.flight))
+            .map(Nested::Pending)
     }
 
     /// Whether a nested run should be begun again: what ended it is not this call's.
@@ -341,7 +359,9 @@ impl Host for FrameHost {
                             match self.tell(self.begin(&keyed)) {
                                 Err(error) => answer = Err(error),
                                 Ok(Nested::Answered(outcome)) => answer = Ok(outcome),
-                                Ok(Nested::Pending(wait)) => under_way.push(settle(index, keyed, 1, wait)),
+                                Ok(Nested::Pending(wait)) => {
+                                    under_way.push(settle(index, keyed, 1, wait))
+                                }
                             }
                         }
                     },
@@ -351,7 +371,10 @@ impl Host for FrameHost {
             if under_way.is_empty() {
                 break;
             }
-            let Some((index, keyed, tries, settled)) = self.suspended(under_way.next()).await else { continue };
+            let Some((index, keyed, tries, settled)) = self.suspended(under_way.next()).await
+            else {
+                continue;
+            };
             if !self.tries_again(&settled, tries) {
                 answers[index] = self.take(settled);
                 continue;
@@ -377,6 +400,11 @@ impl Host for FrameHost {
 }
 
 /// Waits for the run of the call at `index`, which is the `tries`th.
-async fn settle(index: usize, keyed: Keyed, tries: u32, wait: Wait) -> (usize, Keyed, u32, Settled) {
+async fn settle(
+    index: usize,
+    keyed: Keyed,
+    tries: u32,
+    wait: Wait,
+) -> (usize, Keyed, u32, Settled) {
     (index, keyed, tries, wait.settled().await)
 }

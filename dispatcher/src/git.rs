@@ -53,14 +53,18 @@ impl GitObjects {
     pub fn open_with(directory: impl Into<PathBuf>, more: &[PathBuf]) -> Result<Self> {
         let directory = directory.into();
         let failed = |error: &dyn Display| {
-            Error::store(format!("{} cannot be opened as a git object directory: {error}", directory.display()))
+            Error::store(format!(
+                "{} cannot be opened as a git object directory: {error}",
+                directory.display()
+            ))
         };
         std::fs::read_dir(&directory).map_err(|error| failed(&error))?;
-        let directories = alternates::all(&directory, more).into_iter().map(|path| ObjectDirectory {
-            loose: gix_odb::loose::Store::at(path.clone(), gix_hash::Kind::Sha1),
-            packs: Packs::of(&path),
-            path,
-        });
+        let directories =
+            alternates::all(&directory, more).into_iter().map(|path| ObjectDirectory {
+                loose: gix_odb::loose::Store::at(path.clone(), gix_hash::Kind::Sha1),
+                packs: Packs::of(&path),
+                path,
+            });
         Ok(Self { directories: directories.collect(), bases: Arc::default() })
     }
 
@@ -86,8 +90,12 @@ impl GitObjects {
             let next = match kind {
                 Kind::Blob => return from_gix(&id).map(|id| Some(Outcome::blob(id))),
                 Kind::Tree => return from_gix(&id).map(|id| Some(Outcome::tree(id))),
-                Kind::Commit => gix_object::CommitRefIter::from_bytes(&content, gix_hash::Kind::Sha1).tree_id(),
-                Kind::Tag => gix_object::TagRefIter::from_bytes(&content, gix_hash::Kind::Sha1).target_id(),
+                Kind::Commit => {
+                    gix_object::CommitRefIter::from_bytes(&content, gix_hash::Kind::Sha1).tree_id()
+                }
+                Kind::Tag => {
+                    gix_object::TagRefIter::from_bytes(&content, gix_hash::Kind::Sha1).target_id()
+                }
             };
             id = next.map_err(|error| self.failed(&id, error))?;
         }
@@ -97,7 +105,9 @@ impl GitObjects {
     fn find(&self, id: &gix_hash::oid) -> Result<Option<(Kind, Vec<u8>)>> {
         self.first_sound(id, &|copy| {
             let (kind, content) = match copy {
-                Copy::Packed(packed) => packed.read(&self.bases, &|base| self.elsewhere(base, packed))?,
+                Copy::Packed(packed) => {
+                    packed.read(&self.bases, &|base| self.elsewhere(base, packed))?
+                }
                 Copy::Loose(loose) => {
                     let mut buffer = Vec::new();
                     let Some(found) = loose.try_find(id, &mut buffer)? else { return Ok(None) };
@@ -148,7 +158,9 @@ impl GitObjects {
                         return Ok(Some(found));
                     }
                 }
-                if let Some(found) = attempt(Copy::Loose(&directory.loose), &directory.path.display()) {
+                if let Some(found) =
+                    attempt(Copy::Loose(&directory.loose), &directory.path.display())
+                {
                     return Ok(Some(found));
                 }
             }
@@ -157,7 +169,10 @@ impl GitObjects {
     }
 
     fn failed(&self, id: &gix_hash::oid, error: impl Display) -> Error {
-        Error::store(format!("object {id} cannot be read from {}: {error}", self.directory().display()))
+        Error::store(format!(
+            "object {id} cannot be read from {}: {error}",
+            self.directory().display()
+        ))
     }
 }
 

@@ -62,7 +62,10 @@ impl HeldObjects {
             // Somebody else was faster.
             Entry::Occupied(mut root) => root.get_mut().holders += 1,
             Entry::Vacant(vacant) => {
-                vacant.insert(Root { holders: 1, objects: objects.iter().map(|(id, _)| *id).collect() });
+                vacant.insert(Root {
+                    holders: 1,
+                    objects: objects.iter().map(|(id, _)| *id).collect(),
+                });
                 for (id, object) in objects {
                     state.objects.entry(id).or_insert(Kept { object, roots: 0 }).roots += 1;
                 }
@@ -100,7 +103,10 @@ impl Held {
         let held = &core.objects.held;
         if !held.hold_again(root) {
             let keeps_everything = core.objects.store.keeps_everything();
-            held.hold(root, if keeps_everything { Vec::new() } else { core.objects.only_in_the_store(root)? });
+            held.hold(
+                root,
+                if keeps_everything { Vec::new() } else { core.objects.only_in_the_store(root)? },
+            );
         }
         Ok(Self { core: Arc::clone(core), root })
     }

@@ -139,12 +139,20 @@ pub(crate) struct OwnedSpelling {
 
 impl Spelling<'_> {
     pub(crate) fn to_owned(&self) -> OwnedSpelling {
-        OwnedSpelling { image: self.image.into(), args: self.args, salt: self.salt.into(), std: self.std }
+        OwnedSpelling {
+            image: self.image.into(),
+            args: self.args,
+            salt: self.salt.into(),
+            std: self.std,
+        }
     }
 }
 
 impl Equivalent<OwnedSpelling> for Spelling<'_> {
     fn equivalent(&self, key: &OwnedSpelling) -> bool {
-        *self.image == *key.image && self.args == key.args && *self.salt == *key.salt && self.std == key.std
+        *self.image == *key.image
+            && self.args == key.args
+            && *self.salt == *key.salt
+            && self.std == key.std
     }
 }

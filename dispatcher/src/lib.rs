@@ -1,5 +1,8 @@
 #![doc = include_str!("../README.md")]
-#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout))]
+#![cfg_attr(
+    not(test),
+    warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)
+)]
 
 mod announcement;
 mod budget;
@@ -45,7 +48,9 @@ pub use budget::Budget;
 pub use directory::{DirectoryError, DirectoryObjects, ScanOptions};
 pub use dispatcher::{Dispatcher, DispatcherBuilder};
 #[cfg(feature = "durable")]
-pub use durable::{Collected, Damage, DurableStore, Keep, OpenError, StoreOptions, StoreWait, Verified};
+pub use durable::{
+    Collected, Damage, DurableStore, Keep, OpenError, StoreOptions, StoreWait, Verified,
+};
 #[cfg(feature = "git")]
 pub use git::GitObjects;
 pub use held::Held;

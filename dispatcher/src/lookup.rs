@@ -15,7 +15,12 @@ impl Core {
     }
 
     /// The remembered outcome of `request`, if it is what `want` asks for.
-    pub(crate) fn look_up_wanted(&self, request: ObjectId, want: Want, scope: &Scope) -> Result<Option<Outcome>> {
+    pub(crate) fn look_up_wanted(
+        &self,
+        request: ObjectId,
+        want: Want,
+        scope: &Scope,
+    ) -> Result<Option<Outcome>> {
         if want.fresh || want.private || scope.is_stale(request) {
             return Ok(None);
         }

@@ -28,7 +28,11 @@ impl MemoryStore {
 
     /// The ids of the objects, in no order.
     pub fn object_ids(&self) -> Vec<ObjectId> {
-        self.objects.0.iter().flat_map(|shard| shard.read().keys().copied().collect::<Vec<_>>()).collect()
+        self.objects
+            .0
+            .iter()
+            .flat_map(|shard| shard.read().keys().copied().collect::<Vec<_>>())
+            .collect()
     }
 
     /// How many bytes the contents of the objects take.
@@ -44,7 +48,10 @@ impl MemoryStore {
     /// Drops an object, as an eviction would. Memo entries that name it stay, and count as misses from then on.
     pub fn evict(&self, id: ObjectId) -> bool {
         let evicted = self.objects.shard(id).write().remove(&id);
-        self.bytes.fetch_sub(evicted.as_ref().map_or(0, |object| object.content.len()), Ordering::Relaxed);
+        self.bytes.fetch_sub(
+            evicted.as_ref().map_or(0, |object| object.content.len()),
+            Ordering::Relaxed,
+        );
         evicted.is_some()
     }
 }
@@ -98,7 +105,10 @@ impl Store for MemoryStore {
     fn pins(&self) -> Result<Vec<Pin>> {
         let shards = self.pins.0.iter().map(RwLock::read);
         let list = |shard: parking_lot::RwLockReadGuard<'_, ById<Outcome>>| {
-            shard.iter().map(|(request, outcome)| Pin { request: *request, outcome: *outcome }).collect::<Vec<_>>()
+            shard
+                .iter()
+                .map(|(request, outcome)| Pin { request: *request, outcome: *outcome })
+                .collect::<Vec<_>>()
         };
         Ok(shards.flat_map(list).collect())
     }

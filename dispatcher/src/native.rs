@@ -10,8 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use manifold_runtime_api::bstr::ByteSlice;
 use manifold_runtime_api::{
-    Call, Capabilities, EntryMode, Error, Host, HostImage, Job, ObjectId, ObjectKind, Outcome, Reason, Result, Runtime,
-    Tree, TreeEntry, TreeError, async_trait,
+    Call, Capabilities, EntryMode, Error, Host, HostImage, Job, ObjectId, ObjectKind, Outcome,
+    Reason, Result, Runtime, Tree, TreeEntry, TreeError, async_trait,
 };
 
 type GuestFuture = Pin<Box<dyn Future<Output = Result<Outcome>> + Send>>;
@@ -58,7 +58,10 @@ impl NativeRuntimeBuilder {
     /// # Errors
     /// None in practice: the host image's settings have names that a tree takes.
     pub fn build(self) -> Result<NativeRuntime, TreeError> {
-        let host_image = HostImage::new(self.name).with("kind", "native").with("version", self.version).seal()?;
+        let host_image = HostImage::new(self.name)
+            .with("kind", "native")
+            .with("version", self.version)
+            .seal()?;
         Ok(NativeRuntime { host_image, guests: self.guests })
     }
 }
@@ -126,7 +129,9 @@ impl NativeGuest {
     /// # Errors
     /// `GuestFailed` when it is missing.
     pub async fn required(&self, name: &str) -> Result<TreeEntry> {
-        self.arg(name).await?.ok_or_else(|| Error::guest_failed(format!("the argument `{name}` is missing")))
+        self.arg(name)
+            .await?
+            .ok_or_else(|| Error::guest_failed(format!("the argument `{name}` is missing")))
     }
 
     /// The content of the argument `name`, which has to be a blob.
@@ -143,7 +148,10 @@ impl NativeGuest {
     /// As [`NativeGuest::bytes`], and `GuestFailed` when it is not UTF-8.
     pub async fn text(&self, name: &str) -> Result<String> {
         let bytes = self.bytes(name).await?;
-        bytes.to_str().map(str::to_owned).map_err(|_| Error::guest_failed(format!("the argument `{name}` is no text")))
+        bytes
+            .to_str()
+            .map(str::to_owned)
+            .map_err(|_| Error::guest_failed(format!("the argument `{name}` is no text")))
     }
 
     /// Stores `content` and answers it as the outcome.
@@ -158,7 +166,10 @@ impl NativeGuest {
     ///
     /// # Errors
     /// What [`Host::put_tree`] answers.
-    pub async fn put_tree(&self, entries: impl IntoIterator<Item = TreeEntry> + Send) -> Result<ObjectId> {
+    pub async fn put_tree(
+        &self,
+        entries: impl IntoIterator<Item = TreeEntry> + Send,
+    ) -> Result<ObjectId> {
         let tree = Tree::new(entries)?;
         self.host.put_tree(tree).await
     }

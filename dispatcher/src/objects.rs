@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use manifold_runtime_api::{EncodedNode, Error, Object, ObjectId, ObjectKind, Reason, Result, Tree};
+use manifold_runtime_api::{
+    EncodedNode, Error, Object, ObjectId, ObjectKind, Reason, Result, Tree,
+};
 
 use crate::held::HeldObjects;
 use crate::store::{ObjectSource, Store};
@@ -18,7 +20,8 @@ impl Objects {
     pub(crate) fn find(&self, id: ObjectId) -> Result<Option<Object>> {
         let found = self.first(|layer| layer.read(id))?.or_else(|| self.held.get(id));
         // Git, too, knows the empty tree without having it.
-        Ok(found.or_else(|| (id == ObjectId::empty_tree()).then(|| Object::encoded_tree(Bytes::new()))))
+        Ok(found
+            .or_else(|| (id == ObjectId::empty_tree()).then(|| Object::encoded_tree(Bytes::new()))))
     }
 
     pub(crate) fn kind(&self, id: ObjectId) -> Result<Option<ObjectKind>> {
@@ -50,7 +53,8 @@ impl Objects {
     }
 
     pub(crate) fn tree(&self, id: ObjectId) -> Result<Tree> {
-        Tree::decode_as_git_reads(&self.of_kind(id, ObjectKind::Tree)?).map_err(|problem| Error::bad_tree(id, problem))
+        Tree::decode_as_git_reads(&self.of_kind(id, ObjectKind::Tree)?)
+            .map_err(|problem| Error::bad_tree(id, problem))
     }
 
     /// Fails unless `id` is there and is of `expected` kind.

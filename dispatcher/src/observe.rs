@@ -67,13 +67,22 @@ impl Event<'_> {
     #[inline(never)]
     pub(crate) fn trace(&self) {
         match self {
-            Self::Hit { .. } | Self::Joined { .. } | Self::Diverged { .. } | Self::Logged { .. } => {}
-            Self::Started { request, image, runtime } => tracing::debug!(%request, image, runtime, "begins to run"),
+            Self::Hit { .. }
+            | Self::Joined { .. }
+            | Self::Diverged { .. }
+            | Self::Logged { .. } => {}
+            Self::Started { request, image, runtime } => {
+                tracing::debug!(%request, image, runtime, "begins to run")
+            }
             Self::Settled { request, result: Ok(outcome), memoized } => {
                 tracing::debug!(%request, kind = outcome.kind.as_str(), outcome = %outcome.id, memoized, "has run");
             }
-            Self::Settled { request, result: Err(error), .. } => tracing::debug!(%request, "has failed: {error}"),
-            Self::Rewound { request, lost } => tracing::info!(%request, %lost, "runs again, for an object was lost"),
+            Self::Settled { request, result: Err(error), .. } => {
+                tracing::debug!(%request, "has failed: {error}")
+            }
+            Self::Rewound { request, lost } => {
+                tracing::info!(%request, %lost, "runs again, for an object was lost")
+            }
         }
     }
 }

@@ -177,7 +177,8 @@ mod tests {
             || {
                 let permits = Permits::new(1);
                 let mut held = permits.queue(1).permit().now_or_never();
-                let mut queue: Vec<_> = [1, 1, 2].map(|root| Some(waiting(permits.queue(root)))).into_iter().collect();
+                let mut queue: Vec<_> =
+                    [1, 1, 2].map(|root| Some(waiting(permits.queue(root)))).into_iter().collect();
                 let mut order = Vec::new();
                 while queue.iter().any(Option::is_some) {
                     drop(held.take());

@@ -24,14 +24,20 @@ impl Objects {
         })
     }
 
-    fn walk(&self, root: ObjectId, mut visit: impl FnMut(ObjectId) -> Result<()>) -> Result<Option<ObjectId>> {
+    fn walk(
+        &self,
+        root: ObjectId,
+        mut visit: impl FnMut(ObjectId) -> Result<()>,
+    ) -> Result<Option<ObjectId>> {
         let mut met = HashSet::new();
         let mut open = vec![root];
         while let Some(id) = open.pop() {
             let Some(kind) = self.kind(id)? else { return Ok(Some(id)) };
             visit(id)?;
             if kind == ObjectKind::Tree {
-                open.extend(self.tree(id)?.objects().map(|held| held.id).filter(|id| met.insert(*id)));
+                open.extend(
+                    self.tree(id)?.objects().map(|held| held.id).filter(|id| met.insert(*id)),
+                );
             }
         }
         Ok(None)

@@ -16,13 +16,19 @@ impl Registry {
     }
 
     /// Adds `runtime` under `host`; answers the one that had that place.
-    pub(crate) fn insert(&mut self, host: ObjectId, runtime: Arc<dyn Runtime>) -> Option<Arc<dyn Runtime>> {
+    pub(crate) fn insert(
+        &mut self,
+        host: ObjectId,
+        runtime: Arc<dyn Runtime>,
+    ) -> Option<Arc<dyn Runtime>> {
         self.runtimes.insert(host, runtime)
     }
 
     /// The runtime whose host image is `host`.
     pub(crate) fn find(&self, host: ObjectId) -> Result<&Arc<dyn Runtime>, ImageProblem> {
-        let known = |(id, runtime): (&ObjectId, &Arc<dyn Runtime>)| format!("{id} ({})", runtime.host_image().name());
+        let known = |(id, runtime): (&ObjectId, &Arc<dyn Runtime>)| {
+            format!("{id} ({})", runtime.host_image().name())
+        };
         self.runtimes.get(&host).ok_or_else(|| ImageProblem::UnknownHost {
             host: host.to_string(),
             known: self.runtimes.iter().map(known).collect(),
@@ -30,7 +36,10 @@ impl Registry {
     }
 
     /// The runtime for `container`, as a guest or as a host.
-    pub(crate) fn for_container(&self, container: &DockerReference) -> Result<&Arc<dyn Runtime>, ImageProblem> {
+    pub(crate) fn for_container(
+        &self,
+        container: &DockerReference,
+    ) -> Result<&Arc<dyn Runtime>, ImageProblem> {
         if !container.is_by_digest() {
             return Err(ImageProblem::MovingTag);
         }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use manifold_runtime_api::bstr::ByteSlice;
 use manifold_runtime_api::{
-    Code, Error, HostRef, ImageProblem, ImageRef, MAX_IMAGE_DEPTH, Module, NodeShape, ObjectId, ObjectKind, Reason,
-    Result, Runtime, Tree,
+    Code, Error, HostRef, ImageProblem, ImageRef, MAX_IMAGE_DEPTH, Module, NodeShape, ObjectId,
+    ObjectKind, Reason, Result, Runtime, Tree,
 };
 use quick_cache::sync::Cache;
 
@@ -51,15 +51,23 @@ impl Resolver {
         objects: &Objects,
         registry: &Registry,
     ) -> Result<Arc<ResolvedImage>> {
-        let bad = |problem| Error::new(Reason::BadImage { reference: reference.chars().take(200).collect(), problem });
+        let bad = |problem| {
+            Error::new(Reason::BadImage {
+                reference: reference.chars().take(200).collect(),
+                problem,
+            })
+        };
         let key = (ImageRef::parse(reference).map_err(bad)?, std);
         if let Some(resolved) = self.resolved.get(&key) {
             return Ok(resolved);
         }
-        let resolved = Arc::new(Walk { objects, registry, std }.follow(key.0.clone()).map_err(|stop| match stop {
-            Stop::Problem(problem) => bad(problem),
-            Stop::Error(error) => error,
-        })?);
+        let resolved =
+            Arc::new(Walk { objects, registry, std }.follow(key.0.clone()).map_err(|stop| {
+                match stop {
+                    Stop::Problem(problem) => bad(problem),
+                    Stop::Error(error) => error,
+                }
+            })?);
         self.resolved.insert(key, Arc::clone(&resolved));
         Ok(resolved)
     }
@@ -136,16 +144,29 @@ impl Walk<'_> {
                 },
                 ImageRef::Docker(container) => {
                     let runtime = Arc::clone(self.registry.for_container(container)?);
-                    return Ok(end(reference.to_string(), Code::Container(container.clone()), runtime, bound));
+                    return Ok(end(
+                        reference.to_string(),
+                        Code::Container(container.clone()),
+                        runtime,
+                        bound,
+                    ));
                 }
             };
         }
     }
 
-    fn runtime(&self, node: ObjectId, marker: ObjectId, module: Module) -> Result<(Arc<dyn Runtime>, Code), Stop> {
+    fn runtime(
+        &self,
+        node: ObjectId,
+        marker: ObjectId,
+        module: Module,
+    ) -> Result<(Arc<dyn Runtime>, Code), Stop> {
         let marker = self.text(marker)?;
         let host = HostRef::parse(&marker).map_err(|problem| {
-            not_an_image(node, &format!("its marker {:?}: {problem}", marker.chars().take(80).collect::<String>()))
+            not_an_image(
+                node,
+                &format!("its marker {:?}: {problem}", marker.chars().take(80).collect::<String>()),
+            )
         })?;
         let id = match host {
             HostRef::HostImage(id) => id,
@@ -157,7 +178,10 @@ impl Walk<'_> {
         let runtime = self.registry.find(id)?;
         if !runtime.capabilities().accepts(module.kind) {
             let name = runtime.host_image().name();
-            return Err(not_an_image(node, &format!("runtime {name} takes no module that is a {}", module.kind)));
+            return Err(not_an_image(
+                node,
+                &format!("runtime {name} takes no module that is a {}", module.kind),
+            ));
         }
         Ok((Arc::clone(runtime), Code::Module(module)))
     }
@@ -190,7 +214,14 @@ impl Walk<'_> {
 
 fn end(text: String, code: Code, runtime: Arc<dyn Runtime>, bound: Vec<ObjectId>) -> ResolvedImage {
     let text_blob = ObjectId::of(ObjectKind::Blob, text.as_bytes());
-    ResolvedImage { text: text.into(), text_blob, code, runtime, prepared: Default::default(), bound }
+    ResolvedImage {
+        text: text.into(),
+        text_blob,
+        code,
+        runtime,
+        prepared: Default::default(),
+        bound,
+    }
 }
 
 fn parse(blob: ObjectId, text: &str) -> Result<ImageRef, Stop> {

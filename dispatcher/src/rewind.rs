@@ -32,12 +32,15 @@ impl Rewinds {
         result: &Result<Outcome>,
         seen: Seen,
     ) -> Option<ObjectId> {
-        let lost = seen.lost.or_else(|| result.as_ref().err().and_then(|error| error.missing_object()))?;
+        let lost =
+            seen.lost.or_else(|| result.as_ref().err().and_then(|error| error.missing_object()))?;
         // If it is back already, another frame has mended it for this one, too.
         if matches!(core.objects.kind(lost), Ok(None)) {
             let times = self.by_object.entry(lost).or_default();
             *times += 1;
-            if *times > REWINDS_PER_OBJECT || !scope.allows_rewind(lost, REWINDS_PER_OBJECT_AND_CALL) {
+            if *times > REWINDS_PER_OBJECT
+                || !scope.allows_rewind(lost, REWINDS_PER_OBJECT_AND_CALL)
+            {
                 return None;
             }
         }

@@ -37,8 +37,10 @@ impl RootCall {
         let spelling = invocation.spelling().to_owned();
         let Invocation { image, args, salt, std, policy, pin, budget, limits } = invocation;
         let allowance = Allowance {
-            limits: limits.map_or(core.allowance.limits, |limits| limits.within(core.allowance.limits)),
-            budget: budget.map_or(core.allowance.budget, |budget| budget.within(core.allowance.budget)),
+            limits: limits
+                .map_or(core.allowance.limits, |limits| limits.within(core.allowance.limits)),
+            budget: budget
+                .map_or(core.allowance.budget, |budget| budget.within(core.allowance.budget)),
             recomputes_all: policy == Policy::RecomputeAll,
         };
         let root = dispatcher.roots.fetch_add(1, Ordering::Relaxed);
@@ -47,7 +49,15 @@ impl RootCall {
         let private = policy == Policy::DoNotCache;
         let fresh = matches!(policy, Policy::Recompute | Policy::RecomputeAll);
         let want = Want { fresh, private, complete: false };
-        Ok(Self { core, scope: Arc::new(scope), spelling, keyed, want, pin: pin && !private, held: Vec::new() })
+        Ok(Self {
+            core,
+            scope: Arc::new(scope),
+            spelling,
+            keyed,
+            want,
+            pin: pin && !private,
+            held: Vec::new(),
+        })
     }
 
     pub(crate) fn request(&self) -> ObjectId {
@@ -59,19 +69,21 @@ impl RootCall {
         self.store_request()?;
         let mut tries = 1;
         loop {
-            let (outcome, remembered, lasts) = match self.core.look_up_wanted(request, self.want, &self.scope)? {
-                Some(outcome) => (outcome, true, true),
-                None => {
-                    self.hold()?;
-                    let settled = self.settled().await?;
-                    let joined_a_hit = self.want.fresh && !settled.ran;
-                    if tries < TRIES && (joined_a_hit || settled.may_differ_for(&self.scope, 0)) {
-                        tries += 1;
-                        continue;
+            let (outcome, remembered, lasts) =
+                match self.core.look_up_wanted(request, self.want, &self.scope)? {
+                    Some(outcome) => (outcome, true, true),
+                    None => {
+                        self.hold()?;
+                        let settled = self.settled().await?;
+                        let joined_a_hit = self.want.fresh && !settled.ran;
+                        if tries < TRIES && (joined_a_hit || settled.may_differ_for(&self.scope, 0))
+                        {
+                            tries += 1;
+                            continue;
+                        }
+                        (settled.result?, !settled.ran, settled.pure)
                     }
-                    (settled.result?, !settled.ran, settled.pure)
-                }
-            };
+                };
             let completion = Completion { request, outcome, remembered };
             // What a breach decided, or a clock, is not what the request stands for.
             if !lasts {

@@ -34,7 +34,8 @@ impl Core {
     ) -> Result<Wait> {
         let executor = match &self.executor {
             Some(executor) => executor.clone(),
-            None => Handle::try_current().map_err(|_| Error::runtime("a dispatcher runs inside a tokio runtime"))?,
+            None => Handle::try_current()
+                .map_err(|_| Error::runtime("a dispatcher runs inside a tokio runtime"))?,
         };
         let levels = scope.allowance.budget.depth;
         if waiter.is_some_and(|waiter| waiter.depth >= levels) {
@@ -43,7 +44,8 @@ impl Core {
         let measures = keyed.image.runtime.capabilities().fuel;
         if !measures && scope.allowance.fuel_bound().is_some() {
             let name = keyed.image.runtime.host_image().name();
-            let problem = format!("runtime {name} measures no fuel, and the call has a bound on it");
+            let problem =
+                format!("runtime {name} measures no fuel, and the call has a bound on it");
             return Err(Error::runtime(problem).in_frame(self.frame(&keyed)));
         }
         let claimant = Claimant { waiter, clock: &scope.clock, private: want.private };
@@ -101,9 +103,11 @@ impl Core {
                         want,
                         Arc::clone(&flight),
                     ));
-                    let result = host.watched(self.execute(&scope, &keyed, Arc::clone(&host))).await;
                     let result =
-                        result.and_then(|outcome| self.objects.check(outcome.id, outcome.kind).map(|()| outcome));
+                        host.watched(self.execute(&scope, &keyed, Arc::clone(&host))).await;
+                    let result = result.and_then(|outcome| {
+                        self.objects.check(outcome.id, outcome.kind).map(|()| outcome)
+                    });
                     let seen = host.seen();
                     let Some(lost) = rewinds.mendable(&self, &scope, &keyed, &result, seen) else {
                         break self.settle(&scope, &keyed, want, result, seen, &lead);
@@ -132,7 +136,8 @@ impl Core {
     pub(crate) async fn prepare(&self, image: &ResolvedImage, allowance: &Allowance) -> Result<()> {
         let mut limits = allowance.limits;
         limits.fuel = allowance.fuel_bound();
-        let prepared = image.runtime.prepare(&image.code, &limits, &ReadOnlyHost(&self.objects)).await;
+        let prepared =
+            image.runtime.prepare(&image.code, &limits, &ReadOnlyHost(&self.objects)).await;
         image.prepared[usize::from(limits.fuel.is_some())].store(true, Ordering::Relaxed);
         prepared
     }
@@ -156,9 +161,8 @@ impl Core {
             meter: Arc::clone(&scope.meter),
         };
         let run = image.runtime.run(job, host as Arc<dyn Host>);
-        AssertUnwindSafe(run)
-            .catch_unwind()
-            .await
-            .unwrap_or_else(|panic| Err(Error::new(Reason::Panicked { message: panic_message(&*panic) })))
+        AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|panic| {
+            Err(Error::new(Reason::Panicked { message: panic_message(&*panic) }))
+        })
     }
 }

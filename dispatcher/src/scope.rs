@@ -50,7 +50,12 @@ impl Allowance {
 }
 
 impl Scope {
-    pub(crate) fn new(root: RootId, salt: Arc<str>, std: Option<ObjectId>, allowance: Allowance) -> Self {
+    pub(crate) fn new(
+        root: RootId,
+        salt: Arc<str>,
+        std: Option<ObjectId>,
+        allowance: Allowance,
+    ) -> Self {
         let Budget { fuel, memory_bytes, .. } = allowance.budget;
         Self {
             root,

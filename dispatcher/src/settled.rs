@@ -51,8 +51,10 @@ impl Settled {
     /// Whether a run for the call of `scope`, nested `depth` levels below it, may end otherwise: this one met a limit that is
     /// another call's or of another depth, or is not as new as the call wants it.
     pub(crate) fn may_differ_for(&self, scope: &Scope, depth: u32) -> bool {
-        let is_too_old = scope.recomputes_all() && self.root != Some(scope.root) && self.result.is_ok();
-        is_too_old || self.limited.as_deref().is_some_and(|limited| limited.may_not_bind(scope, depth))
+        let is_too_old =
+            scope.recomputes_all() && self.root != Some(scope.root) && self.result.is_ok();
+        is_too_old
+            || self.limited.as_deref().is_some_and(|limited| limited.may_not_bind(scope, depth))
     }
 
     /// What the memo has.

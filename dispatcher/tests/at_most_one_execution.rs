@@ -57,7 +57,11 @@ async fn failures_are_shared_and_not_remembered() {
                 let first = runs.fetch_add(1, Ordering::Relaxed) == 0;
                 async move {
                     tokio::task::yield_now().await;
-                    if first { Err(Error::guest_failed("not today")) } else { guest.blob("better").await }
+                    if first {
+                        Err(Error::guest_failed("not today"))
+                    } else {
+                        guest.blob("better").await
+                    }
                 }
             }
         })
@@ -65,8 +69,10 @@ async fn failures_are_shared_and_not_remembered() {
         .unwrap();
     let fixture = Fixture::new(runtime);
     let invocation = Invocation::new(fixture.image("fail-once"), fixture.args(&[]));
-    let (one, two) =
-        tokio::join!(fixture.dispatcher.run(invocation.clone()), fixture.dispatcher.run(invocation.clone()));
+    let (one, two) = tokio::join!(
+        fixture.dispatcher.run(invocation.clone()),
+        fixture.dispatcher.run(invocation.clone())
+    );
     assert_eq!(one.unwrap_err().to_string(), "not today");
     assert_eq!(two.unwrap_err().to_string(), "not today");
     assert_eq!(fixture.runs(), 1);
@@ -81,7 +87,8 @@ async fn a_cancelled_execution_stops_before_the_next_one_starts() {
     let (running, attempts) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let runtime = NativeRuntime::builder("slow", "1")
         .guest("slow", move |guest| {
-            let (started, running, attempts) = (started.clone(), Arc::clone(&running), Arc::clone(&attempts));
+            let (started, running, attempts) =
+                (started.clone(), Arc::clone(&running), Arc::clone(&attempts));
             async move {
                 struct Running(Arc<AtomicUsize>);
                 impl Drop for Running {

@@ -45,7 +45,8 @@ fn fixture(budget: Budget) -> Fixture {
 }
 
 async fn count_down(guest: NativeGuest) -> Result<Outcome, Error> {
-    let number: u32 = guest.text("number").await?.parse().map_err(|_| Error::guest_failed("no number"))?;
+    let number: u32 =
+        guest.text("number").await?.parse().map_err(|_| Error::guest_failed("no number"))?;
     if number == 0 {
         return guest.blob("bottom").await;
     }
@@ -64,7 +65,11 @@ async fn breach(fixture: &Fixture, invocation: Invocation) -> (Limit, Error) {
     let frame = error.root_cause().frame().unwrap();
     assert_eq!((frame.runtime.as_str(), frame.image.len()), ("guests", 40), "the frame is named");
     if !matches!(limit, Limit::Deadline { .. }) {
-        assert_ne!(frame.request, error.frame().unwrap().request, "the frame that met the limit, and not the call's");
+        assert_ne!(
+            frame.request,
+            error.frame().unwrap().request,
+            "the frame that met the limit, and not the call's"
+        );
     }
     assert_eq!(error.breached_limit(), Some(*limit));
     assert!(!error.is_function_of_request());
@@ -96,7 +101,10 @@ async fn the_depth() {
 async fn a_guest_that_survives_a_breach_below_is_not_remembered() {
     let fixture = fixture(Budget::new().depth(5));
     let count_down = fixture.image("count-down");
-    let invocation = Invocation::new(fixture.image("try"), fixture.args(&[("image", &count_down), ("number", "9")]));
+    let invocation = Invocation::new(
+        fixture.image("try"),
+        fixture.args(&[("image", &count_down), ("number", "9")]),
+    );
     let completion = fixture.dispatcher.run(invocation.clone()).await.unwrap();
     assert!(fixture.text(completion.outcome).contains("nesting of 5 levels"));
     assert_eq!(fixture.dispatcher.look_up(completion.request).unwrap(), None);
@@ -108,8 +116,15 @@ async fn the_bytes_that_are_stored() {
     let (limit, _) = breach(&fixture, counting_down(&fixture, 5000)).await;
     assert_eq!(limit, Limit::WrittenBytes { bytes: 1000 });
     let count_down = fixture.image("count-down");
-    let surviving = Invocation::new(fixture.image("try"), fixture.args(&[("image", &count_down), ("number", "5000")]));
-    assert_eq!(breach(&fixture, surviving).await.0, Limit::WrittenBytes { bytes: 1000 }, "the whole call ends");
+    let surviving = Invocation::new(
+        fixture.image("try"),
+        fixture.args(&[("image", &count_down), ("number", "5000")]),
+    );
+    assert_eq!(
+        breach(&fixture, surviving).await.0,
+        Limit::WrittenBytes { bytes: 1000 },
+        "the whole call ends"
+    );
 }
 
 #[tokio::test]
@@ -127,7 +142,8 @@ fn the_deadline_in_a_runtime_without_timers() {
     threads.block_on(async {
         let fixture = fixture(Budget::new().deadline(Duration::from_millis(50)));
         let start = Instant::now();
-        let (limit, error) = breach(&fixture, Invocation::new(fixture.image("hang"), fixture.args(&[]))).await;
+        let (limit, error) =
+            breach(&fixture, Invocation::new(fixture.image("hang"), fixture.args(&[]))).await;
         assert_eq!(limit, Limit::Deadline { time: Duration::from_millis(50) });
         assert_eq!(error.status(), Status::Transient);
         assert!(start.elapsed() >= Duration::from_millis(50));
@@ -138,8 +154,12 @@ fn the_deadline_in_a_runtime_without_timers() {
 async fn a_nested_run_has_no_more_time_than_is_left() {
     let fixture = fixture(Budget::new().deadline(Duration::from_millis(50)));
     let hang = fixture.image("hang");
-    let invocation = Invocation::new(fixture.image("try"), fixture.args(&[("image", &hang), ("number", "1")]));
-    assert_eq!(breach(&fixture, invocation).await.0, Limit::Deadline { time: Duration::from_millis(50) });
+    let invocation =
+        Invocation::new(fixture.image("try"), fixture.args(&[("image", &hang), ("number", "1")]));
+    assert_eq!(
+        breach(&fixture, invocation).await.0,
+        Limit::Deadline { time: Duration::from_millis(50) }
+    );
 }
 
 #[tokio::test]
@@ -155,7 +175,8 @@ async fn the_deadline_does_not_cover_queueing() {
     while fixture.runs() == 0 {
         tokio::task::yield_now().await;
     }
-    let queued = counting_down(&fixture, 2).budget(Budget::new().deadline(Duration::from_millis(100)));
+    let queued =
+        counting_down(&fixture, 2).budget(Budget::new().deadline(Duration::from_millis(100)));
     let queued = tokio::spawn({
         let dispatcher = fixture.dispatcher.clone();
         async move { dispatcher.run(queued).await }
@@ -208,12 +229,18 @@ async fn a_frame_that_may_use_more_runs_again_what_another_calls_limit_ended() {
     let fixture = fixture_with(Budget::new(), Arc::clone(&gate));
     let poor = counting_down(&fixture, 20).budget(Budget::new().runs(5));
     let count_down = fixture.image("count-down");
-    let rich = Invocation::new(fixture.image("try"), fixture.args(&[("image", &count_down), ("number", "20")]));
+    let rich = Invocation::new(
+        fixture.image("try"),
+        fixture.args(&[("image", &count_down), ("number", "20")]),
+    );
     let (poor, rich) = meet(&fixture, &gate, poor, rich).await;
     assert!(poor.is_err());
     let completion = rich.unwrap();
     assert_eq!(fixture.text(completion.outcome), "bottom");
-    assert!(fixture.dispatcher.look_up(completion.request).unwrap().is_some(), "and owes nothing to the breach");
+    assert!(
+        fixture.dispatcher.look_up(completion.request).unwrap().is_some(),
+        "and owes nothing to the breach"
+    );
     assert!(fixture.dispatcher.stats().joins > 0, "they have met");
 }
 
@@ -221,7 +248,10 @@ async fn a_frame_that_may_use_more_runs_again_what_another_calls_limit_ended() {
 async fn an_outcome_that_a_breach_had_a_part_in_is_not_pinned() {
     let fixture = fixture(Budget::new());
     let count_down = fixture.image("count-down");
-    let invocation = Invocation::new(fixture.image("try"), fixture.args(&[("image", &count_down), ("number", "9")]));
+    let invocation = Invocation::new(
+        fixture.image("try"),
+        fixture.args(&[("image", &count_down), ("number", "9")]),
+    );
     let good = fixture.dispatcher.run(invocation.clone()).await.unwrap();
     let again = invocation.policy(Policy::RecomputeAll).budget(Budget::new().depth(5));
     let spoilt = fixture.dispatcher.run(again).await.unwrap();
@@ -247,10 +277,15 @@ async fn a_bound_on_fuel_is_the_callers_own_affair() {
 #[tokio::test]
 async fn a_runtime_that_measures_no_fuel_refuses_a_bound_on_it() {
     let fixture = fixture(Budget::new());
-    let error = fixture.dispatcher.run(counting_down(&fixture, 1).budget(Budget::new().fuel(1000))).await.unwrap_err();
+    let error = fixture
+        .dispatcher
+        .run(counting_down(&fixture, 1).budget(Budget::new().fuel(1000)))
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("measures no fuel"), "{error}");
     let mut limits = Limits::default();
     limits.fuel = Some(1000);
-    let error = fixture.dispatcher.run(counting_down(&fixture, 1).limits(limits)).await.unwrap_err();
+    let error =
+        fixture.dispatcher.run(counting_down(&fixture, 1).limits(limits)).await.unwrap_err();
     assert!(error.to_string().contains("measures no fuel"), "{error}");
 }

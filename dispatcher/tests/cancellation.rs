@@ -48,7 +48,10 @@ async fn the_last_waiter_takes_the_whole_chain_with_it() {
         .build()
         .unwrap();
     let fixture = Fixture::new(runtime);
-    let invocation = Invocation::new(fixture.image("parent"), fixture.args(&[("child", &fixture.image("child"))]));
+    let invocation = Invocation::new(
+        fixture.image("parent"),
+        fixture.args(&[("child", &fixture.image("child"))]),
+    );
     let callers = [(); 2].map(|()| {
         let (dispatcher, invocation) = (fixture.dispatcher.clone(), invocation.clone());
         tokio::spawn(async move { dispatcher.run(invocation).await })
@@ -147,7 +150,9 @@ async fn a_panic_wakes_the_others_and_the_next_caller_runs_afresh() {
     for caller in callers {
         let error = caller.await.unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
-        assert!(matches!(error.reason(), Reason::Panicked { message } if message.contains("the first run panics")));
+        assert!(
+            matches!(error.reason(), Reason::Panicked { message } if message.contains("the first run panics"))
+        );
     }
     gate.add_permits(1);
     let completion = fixture.dispatcher.run(invocation).await.unwrap();

@@ -32,7 +32,10 @@ async fn a_request_that_wants_itself() {
         .unwrap();
     let fixture = Fixture::new(runtime);
     let invocation = Invocation::new(fixture.image("again"), fixture.args(&[]));
-    let error = tokio::time::timeout(PATIENCE, fixture.dispatcher.run(invocation)).await.unwrap().unwrap_err();
+    let error = tokio::time::timeout(PATIENCE, fixture.dispatcher.run(invocation))
+        .await
+        .unwrap()
+        .unwrap_err();
     let Reason::Cycle { chain } = error.root_cause().reason() else { panic!("{error:?}") };
     let request = error.frame().unwrap().request;
     assert_eq!(chain, &[request, request]);
@@ -53,7 +56,10 @@ async fn a_chain_that_comes_back_lists_every_request() {
         .unwrap();
     let fixture = Fixture::new(runtime);
     let invocation = Invocation::new(fixture.image("next"), fixture.args(&[("me", "0")]));
-    let error = tokio::time::timeout(PATIENCE, fixture.dispatcher.run(invocation)).await.unwrap().unwrap_err();
+    let error = tokio::time::timeout(PATIENCE, fixture.dispatcher.run(invocation))
+        .await
+        .unwrap()
+        .unwrap_err();
     let Reason::Cycle { chain } = error.root_cause().reason() else { panic!("{error:?}") };
     assert_eq!(chain.len(), LENGTH + 1);
     assert_eq!(chain.first(), chain.last());
@@ -77,12 +83,17 @@ async fn two_chains_that_wait_for_each_other() {
         .build()
         .unwrap();
     let fixture = Fixture::with(runtime, |builder| builder.permits(2));
-    let invoke = |me| fixture.dispatcher.run(Invocation::new(fixture.image("other"), fixture.args(&[("me", me)])));
+    let invoke = |me| {
+        fixture.dispatcher.run(Invocation::new(fixture.image("other"), fixture.args(&[("me", me)])))
+    };
     let (a, b) = tokio::time::timeout(PATIENCE, async { tokio::join!(invoke("a"), invoke("b")) })
         .await
         .expect("an error and no hang");
     for error in [a.unwrap_err(), b.unwrap_err()] {
-        assert!(matches!(error.root_cause().reason(), Reason::Cycle { chain } if chain.len() == 3), "{error:?}");
+        assert!(
+            matches!(error.root_cause().reason(), Reason::Cycle { chain } if chain.len() == 3),
+            "{error:?}"
+        );
     }
     assert_eq!(fixture.runs(), 2);
 }

@@ -8,13 +8,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use manifold_dispatcher::api::{Error, Limit, ObjectId, ObjectKind, Outcome, Reason, Status};
-use manifold_dispatcher::{DirectoryError, DirectoryObjects, DurableStore, GitObjects, ObjectSource};
+use manifold_dispatcher::{
+    DirectoryError, DirectoryObjects, DurableStore, GitObjects, ObjectSource,
+};
 use tempfile::TempDir;
 
 fn git(directory: &Path, arguments: &[&str]) -> String {
-    let settings = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "protocol.file.allow=always"];
-    let output = Command::new("git").args(settings).args(arguments).current_dir(directory).output().unwrap();
-    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let settings = [
+        "-c",
+        "user.name=test",
+        "-c",
+        "user.email=test@localhost",
+        "-c",
+        "protocol.file.allow=always",
+    ];
+    let output =
+        Command::new("git").args(settings).args(arguments).current_dir(directory).output().unwrap();
+    assert!(
+        output.status.success(),
+        "git {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
@@ -59,12 +73,14 @@ fn files_that_grow_shrink_and_vanish_meanwhile_are_no_error() {
                 log.write_all(&[b'g'; 100_000]).unwrap();
                 if log.metadata().unwrap().len() > 20 << 20 {
                     log.set_len(0).unwrap();
-                    log = File::options().append(true).open(directory.path().join("grows")).unwrap();
+                    log =
+                        File::options().append(true).open(directory.path().join("grows")).unwrap();
                 }
             }
         });
         scope.spawn(|| {
-            let (file, inner) = (directory.path().join("comes-and-goes"), directory.path().join("inner"));
+            let (file, inner) =
+                (directory.path().join("comes-and-goes"), directory.path().join("inner"));
             while !done.load(Ordering::Relaxed) {
                 fs::create_dir_all(&inner).unwrap();
                 fs::write(&file, "here").unwrap();
@@ -77,7 +93,9 @@ fn files_that_grow_shrink_and_vanish_meanwhile_are_no_error() {
             match DirectoryObjects::scan(directory.path()) {
                 Ok(objects) => assert!(objects.read(blob(b"quiet\n")).unwrap().is_some()),
                 // Cut short again and again while it is hashed.
-                Err(DirectoryError::Changing { path }) => assert!(path.ends_with("grows"), "{path:?}"),
+                Err(DirectoryError::Changing { path }) => {
+                    assert!(path.ends_with("grows"), "{path:?}")
+                }
                 Err(error) => panic!("{error:?}"),
             }
         }
@@ -136,14 +154,20 @@ fn a_file_over_a_bound_is_named_with_its_size_and_the_bound() {
     let large = directory.path().join("large");
     File::create(&large).unwrap().set_len(1 << 40).unwrap();
     let error = DirectoryObjects::scan(directory.path()).err().unwrap();
-    assert!(matches!(&error, DirectoryError::TooLarge { length: 0x100_0000_0000, .. }), "{error:?}");
+    assert!(
+        matches!(&error, DirectoryError::TooLarge { length: 0x100_0000_0000, .. }),
+        "{error:?}"
+    );
     assert!(error.to_string().contains("large has 1099511627776 bytes"), "{error}");
 
     // One that is hashed and too large to be read is an error when it is read, and takes no memory.
     File::create(&large).unwrap().set_len(8 << 20).unwrap();
     let objects = DirectoryObjects::options().largest_read(1 << 20).scan(directory.path()).unwrap();
     let error = objects.read(blob(&vec![0; 8 << 20])).unwrap_err();
-    assert!(matches!(error.reason(), Reason::LimitBreached(Limit::Response { bytes: 0x10_0000 })), "{error:?}");
+    assert!(
+        matches!(error.reason(), Reason::LimitBreached(Limit::Response { bytes: 0x10_0000 })),
+        "{error:?}"
+    );
     let cause = error.cause().unwrap().to_string();
     assert!(cause.contains("large has 8388608 bytes") && cause.contains("1048576"), "{cause}");
 }
@@ -153,9 +177,14 @@ fn a_store_inside_is_no_part_of_the_directory() {
     let directory = TempDir::new().unwrap();
     fs::write(directory.path().join("a"), "a\n").unwrap();
     let before = root_of(directory.path());
-    for place in [directory.path().join(".store"), directory.path().join("deep/er"), directory.path().to_owned()] {
+    for place in [
+        directory.path().join(".store"),
+        directory.path().join("deep/er"),
+        directory.path().to_owned(),
+    ] {
         let store = DurableStore::open(&place).unwrap();
-        let scan = DirectoryObjects::options().without_store(&place).scan(directory.path()).unwrap();
+        let scan =
+            DirectoryObjects::options().without_store(&place).scan(directory.path()).unwrap();
         assert_eq!(scan.root(), before, "{place:?}");
         assert_ne!(root_of(directory.path()), before);
         drop(store);
@@ -163,8 +192,10 @@ fn a_store_inside_is_no_part_of_the_directory() {
     }
     // What only has such a name, and is elsewhere, stays.
     fs::write(directory.path().join("manifold.redb"), "mine").unwrap();
-    let scan =
-        DirectoryObjects::options().without_store(directory.path().join(".store")).scan(directory.path()).unwrap();
+    let scan = DirectoryObjects::options()
+        .without_store(directory.path().join(".store"))
+        .scan(directory.path())
+        .unwrap();
     assert!(scan.read(blob(b"mine")).unwrap().is_some());
 }
 
@@ -188,7 +219,8 @@ fn a_checkout_is_the_tree_of_its_revision() {
     git(&inner, &["worktree", "add", "--quiet", &outer.join("tree").display().to_string()]);
     git(&outer, &["add", "--all"]);
     git(&outer, &["commit", "--quiet", "--message", "with others inside"]);
-    let revision = |place: &Path, name: &str| Outcome::tree(git(place, &["rev-parse", name]).parse().unwrap());
+    let revision =
+        |place: &Path, name: &str| Outcome::tree(git(place, &["rev-parse", name]).parse().unwrap());
     assert_eq!(root_of(&outer), revision(&outer, "HEAD^{tree}"));
     assert_eq!(root_of(&outer.join("nested")), revision(&outer, "HEAD:nested"));
     let scan = DirectoryObjects::scan(&outer).unwrap();
@@ -218,7 +250,10 @@ fn a_repository_inside_without_a_commit_is_an_error_that_names_it() {
     git(&directory.path().join("new"), &["init", "--quiet", "--initial-branch=main", "."]);
     fs::write(directory.path().join("new/f"), "f").unwrap();
     let error = DirectoryObjects::scan(directory.path()).err().unwrap();
-    assert!(matches!(&error, DirectoryError::Nested { path, .. } if path.ends_with("new")), "{error:?}");
+    assert!(
+        matches!(&error, DirectoryError::Nested { path, .. } if path.ends_with("new")),
+        "{error:?}"
+    );
     // A `.git` that is no repository is left out, as git leaves it out.
     fs::remove_dir_all(directory.path().join("new/.git/refs")).unwrap();
     let scan = DirectoryObjects::scan(directory.path()).unwrap();
@@ -231,7 +266,10 @@ fn a_repository_inside_with_refs_in_tables_is_its_commit() {
     let directory = TempDir::new().unwrap();
     let inner = directory.path().join("inner");
     fs::create_dir(&inner).unwrap();
-    let made = Command::new("git").args(["init", "--quiet", "--ref-format=reftable", "."]).current_dir(&inner).status();
+    let made = Command::new("git")
+        .args(["init", "--quiet", "--ref-format=reftable", "."])
+        .current_dir(&inner)
+        .status();
     if !made.unwrap().success() {
         eprintln!("SKIPPED: this git knows no reftable; git 2.45 and later do");
         return;

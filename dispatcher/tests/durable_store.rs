@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use manifold_dispatcher::api::{EntryMode, Object, ObjectId, ObjectKind, Outcome, Tree, TreeEntry};
 use manifold_dispatcher::layers::Overlaid;
-use manifold_dispatcher::{Damage, DurableStore, Keep, MemoryStore, ObjectSource, OpenError, Store};
+use manifold_dispatcher::{
+    Damage, DurableStore, Keep, MemoryStore, ObjectSource, OpenError, Store,
+};
 use proptest::prelude::*;
 use redb::ReadableTable;
 
@@ -61,7 +63,8 @@ fn what_was_written_is_there_after_a_restart() {
 #[test]
 fn what_is_not_committed_yet_is_found_all_the_same() {
     let directory = tempfile::tempdir().unwrap();
-    let store = DurableStore::options().group_time(Duration::from_secs(3600)).hot_bytes(0).hot_entries(0);
+    let store =
+        DurableStore::options().group_time(Duration::from_secs(3600)).hot_bytes(0).hot_entries(0);
     let store = store.open(directory.path()).unwrap();
     let id = store.write(blob("fresh")).unwrap();
     store.remember(request("a"), Outcome::blob(id)).unwrap();
@@ -110,7 +113,10 @@ fn what_another_opener_collects_does_not_leave_a_pin_dangling() {
     one.pin(request("b"), Outcome::tree(outcome)).unwrap();
     one.flush().unwrap();
     let verified = DurableStore::open(directory.path()).unwrap().verify(|_| ()).unwrap();
-    assert_eq!((verified.damages, verified.pins, verified.entries_without_object), (Vec::new(), 1, 0));
+    assert_eq!(
+        (verified.damages, verified.pins, verified.entries_without_object),
+        (Vec::new(), 1, 0)
+    );
 
     std::thread::sleep(NOTICED);
     assert_eq!(one.recall(request("a")).unwrap(), None, "it has noticed by now");
@@ -160,7 +166,12 @@ fn many_may_make_a_store_at_once() {
 #[test]
 fn a_verification_beside_a_writer_finds_nothing_wrong() {
     let directory = tempfile::tempdir().unwrap();
-    let store = Arc::new(DurableStore::options().group_time(Duration::from_millis(1)).open(directory.path()).unwrap());
+    let store = Arc::new(
+        DurableStore::options()
+            .group_time(Duration::from_millis(1))
+            .open(directory.path())
+            .unwrap(),
+    );
     let writer = {
         let store = Arc::clone(&store);
         std::thread::spawn(move || {
@@ -194,7 +205,10 @@ fn an_object_that_is_too_large_for_the_store_spoils_nothing_else() {
 #[test]
 fn writers_from_many_threads_lose_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let options = DurableStore::options().group_time(Duration::from_millis(1)).group_bytes(2000).pending_bytes(4000);
+    let options = DurableStore::options()
+        .group_time(Duration::from_millis(1))
+        .group_bytes(2000)
+        .pending_bytes(4000);
     let store = Arc::new(options.hot_bytes(10_000).open(directory.path()).unwrap());
     let threads = (0..4).map(|thread| {
         let store = Arc::clone(&store);
@@ -211,7 +225,10 @@ fn writers_from_many_threads_lose_nothing() {
     threads.collect::<Vec<_>>().into_iter().for_each(|thread| thread.join().unwrap());
     drop(store);
     let verified = DurableStore::open(directory.path()).unwrap().verify(|_| ()).unwrap();
-    assert_eq!((verified.objects, verified.entries, verified.entries_without_object), (2000, 2000, 0));
+    assert_eq!(
+        (verified.objects, verified.entries, verified.entries_without_object),
+        (2000, 2000, 0)
+    );
     assert_eq!(verified.damages, []);
 }
 
@@ -246,7 +263,10 @@ fn another_format_is_refused() {
     assert!(matches!(error, OpenError::InUse { .. }), "{error:?}");
     drop(database);
     let error = DurableStore::open(directory.path()).err().unwrap();
-    assert!(matches!(&error, OpenError::Format { found, .. } if found == "manifold-store-99"), "{error:?}");
+    assert!(
+        matches!(&error, OpenError::Format { found, .. } if found == "manifold-store-99"),
+        "{error:?}"
+    );
 }
 
 /// Changes a value of the table `table` behind the store's back.
@@ -318,7 +338,9 @@ fn a_damaged_value_is_said_and_never_served_and_can_be_dropped() {
 }
 
 fn tree(entries: &[(&str, EntryMode, ObjectId)]) -> Object {
-    Tree::new(entries.iter().map(|(name, mode, id)| TreeEntry::new(*name, *mode, *id))).unwrap().to_object()
+    Tree::new(entries.iter().map(|(name, mode, id)| TreeEntry::new(*name, *mode, *id)))
+        .unwrap()
+        .to_object()
 }
 
 #[test]
@@ -425,7 +447,9 @@ fn sample() -> Sample {
 fn never_wrong(bytes: &[u8], objects: &[(ObjectId, Object)], check_up_to: u64) {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("manifold.redb"), bytes).unwrap();
-    let Ok(store) = DurableStore::options().check_up_to(check_up_to).open(directory.path()) else { return };
+    let Ok(store) = DurableStore::options().check_up_to(check_up_to).open(directory.path()) else {
+        return;
+    };
     let mut lost = false;
     for (request, object) in objects {
         match store.recall(*request) {
@@ -473,7 +497,9 @@ const IN_2060: [u8; 4] = (90 * 365 * 24 * 60_u32).to_le_bytes();
 
 fn stamp_of_object(directory: &Path, id: ObjectId) -> u32 {
     let mut stamp = 0;
-    tamper(directory, "objects", id, |value| stamp = u32::from_le_bytes(value[2..6].try_into().unwrap()));
+    tamper(directory, "objects", id, |value| {
+        stamp = u32::from_le_bytes(value[2..6].try_into().unwrap())
+    });
     stamp
 }
 
@@ -498,7 +524,9 @@ fn what_a_wrong_clock_has_dated_is_dated_anew_when_it_is_used_and_kept_by_nothin
     store.pin(request("pinned"), Outcome::blob(pinned.id())).unwrap();
     drop(store);
     for (name, object) in [("used", &used), ("unused", &unused), ("pinned", &pinned)] {
-        tamper(directory.path(), "objects", object.id(), |value| value[2..6].copy_from_slice(&IN_2060));
+        tamper(directory.path(), "objects", object.id(), |value| {
+            value[2..6].copy_from_slice(&IN_2060)
+        });
         misdate(directory.path(), "memo", request(name));
     }
     misdate(directory.path(), "pins", request("pinned"));
@@ -538,7 +566,8 @@ fn who_waits_for_another_process_says_which() {
     let path = directory.path().to_owned();
     let waiting = std::thread::spawn(move || {
         let told = std::sync::Mutex::new(told);
-        let options = DurableStore::options().on_wait(move |waits| told.lock().unwrap().send(waits.clone()).unwrap());
+        let options = DurableStore::options()
+            .on_wait(move |waits| told.lock().unwrap().send(waits.clone()).unwrap());
         options.open(path).map(drop)
     });
     let waits = waits.recv_timeout(Duration::from_secs(30)).unwrap();

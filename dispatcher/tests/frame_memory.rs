@@ -46,9 +46,11 @@ fn bytes_per_frame(levels: usize) -> (usize, usize) {
     let runtime = NativeRuntime::builder("native", "1").fold_guests().build().unwrap();
     let fixture = Fixture::with(runtime, |builder| {
         let most_threads = std::sync::Arc::clone(&most_threads);
-        builder.permits(1).observer(std::sync::Arc::new(move |_: &manifold_dispatcher::Event<'_>| {
-            most_threads.fetch_max(threads(), Ordering::Relaxed);
-        }))
+        builder.permits(1).observer(std::sync::Arc::new(
+            move |_: &manifold_dispatcher::Event<'_>| {
+                most_threads.fetch_max(threads(), Ordering::Relaxed);
+            },
+        ))
     });
     let root = store_chain(&fixture.dispatcher, levels);
     let post = fixture.dispatcher.put_blob(fixture.image("file-count")).unwrap();

@@ -43,7 +43,8 @@ async fn a_guest_sees_the_same_wherever_and_however_it_is_run() {
             }
             let mut limits = Limits::default();
             limits.memory_bytes /= 1 + depth as u64;
-            let invocation = Invocation::new(image, args).salt("a salt").policy(policy).limits(limits);
+            let invocation =
+                Invocation::new(image, args).salt("a salt").policy(policy).limits(limits);
             let budget = Budget::new().runs(10 + depth as u64).depth(20);
             let completion = fixture.dispatcher.run(invocation.budget(budget)).await.unwrap();
             seen.push(fixture.text(completion.outcome));

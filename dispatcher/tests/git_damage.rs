@@ -9,7 +9,8 @@ use manifold_dispatcher::{GitObjects, ObjectSource};
 use tempfile::TempDir;
 
 fn git_with_input(directory: &Path, arguments: &[&str], input: &[u8]) -> String {
-    let identity = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"];
+    let identity =
+        ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"];
     let mut child = Command::new("git")
         .args(identity)
         .args(arguments)
@@ -22,7 +23,11 @@ fn git_with_input(directory: &Path, arguments: &[&str], input: &[u8]) -> String 
         .expect("git is installed");
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), input).unwrap();
     let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "git {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
@@ -66,7 +71,10 @@ fn assert_all_is_read(root: &Path, source: &GitObjects) {
     for line in listed.lines() {
         let kind = git(root, &["cat-file", "-t", line]);
         if kind == "blob" || kind == "tree" {
-            let object = source.read(id(line)).unwrap().unwrap_or_else(|| panic!("{kind} {line} is missing"));
+            let object = source
+                .read(id(line))
+                .unwrap()
+                .unwrap_or_else(|| panic!("{kind} {line} is missing"));
             assert_eq!((object.id(), object.kind.as_str()), (id(line), kind.as_str()));
             assert_eq!(source.kind(id(line)).unwrap(), Some(object.kind));
             count += 1;
@@ -76,7 +84,8 @@ fn assert_all_is_read(root: &Path, source: &GitObjects) {
 }
 
 fn packs(root: &Path) -> Vec<PathBuf> {
-    let files = fs::read_dir(objects(root).join("pack")).unwrap().map(|entry| entry.unwrap().path());
+    let files =
+        fs::read_dir(objects(root).join("pack")).unwrap().map(|entry| entry.unwrap().path());
     files.filter(|path| path.extension().is_some_and(|extension| extension == "pack")).collect()
 }
 
@@ -98,18 +107,26 @@ fn a_multi_pack_index_that_names_packs_that_are_gone_does_no_harm() {
 fn a_broken_pack_does_no_harm_beside_sound_copies() {
     let sound = repository(&[("a", b"a\n"), ("d/b", b"b\n"), ("c", &[b'c'; 5000])]);
     let root = TempDir::new().unwrap();
-    git(root.path(), &["clone", "--quiet", "--no-hardlinks", &sound.path().display().to_string(), "."]);
+    git(
+        root.path(),
+        &["clone", "--quiet", "--no-hardlinks", &sound.path().display().to_string(), "."],
+    );
     git(root.path(), &["gc", "--quiet"]);
     let pack = packs(root.path()).pop().unwrap();
     let whole = fs::read(&pack).unwrap();
     fs::set_permissions(&pack, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
-    for broken in
-        [&whole[..whole.len() - 60], &whole[..40], &[whole[..50].to_vec(), vec![0xff; whole.len() - 50]].concat()]
-    {
+    for broken in [
+        &whole[..whole.len() - 60],
+        &whole[..40],
+        &[whole[..50].to_vec(), vec![0xff; whole.len() - 50]].concat(),
+    ] {
         // Alone, it is an error that names object and place.
         fs::write(&pack, broken).unwrap();
         let source = GitObjects::open(objects(root.path())).unwrap();
-        let error = source.read(blob_id(&[b'c'; 5000])).map(|_| ()).and(source.read(blob_id(b"a\n")).map(|_| ()));
+        let error = source
+            .read(blob_id(&[b'c'; 5000]))
+            .map(|_| ())
+            .and(source.read(blob_id(b"a\n")).map(|_| ()));
         if let Err(error) = error {
             assert!(error.to_string().contains(&root.path().display().to_string()), "{error}");
         }
@@ -129,12 +146,15 @@ fn a_delta_whose_base_is_broken_takes_the_base_from_elsewhere() {
     commit(root.path(), &[("f", &changed)]);
     git(root.path(), &["gc", "--quiet", "--aggressive", "--prune=now"]);
     let pack = packs(root.path()).pop().unwrap();
-    let listed = git(root.path(), &["verify-pack", "-v", &pack.with_extension("idx").display().to_string()]);
-    let columns: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
+    let listed =
+        git(root.path(), &["verify-pack", "-v", &pack.with_extension("idx").display().to_string()]);
+    let columns: Vec<Vec<&str>> =
+        listed.lines().map(|line| line.split_whitespace().collect()).collect();
     let delta = columns.iter().find(|columns| columns.len() == 7).expect("a delta");
     let base = columns.iter().find(|columns| columns[0] == delta[6]).unwrap();
     let offset: usize = base[4].parse().unwrap();
-    let content = GitObjects::open(objects(root.path())).unwrap().read(id(base[0])).unwrap().unwrap().content;
+    let content =
+        GitObjects::open(objects(root.path())).unwrap().read(id(base[0])).unwrap().unwrap().content;
     let mut bytes = fs::read(&pack).unwrap();
     bytes[offset + 4..offset + 12].fill(0xff);
     fs::set_permissions(&pack, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
@@ -145,7 +165,10 @@ fn a_delta_whose_base_is_broken_takes_the_base_from_elsewhere() {
     assert!(source.read(id(delta[0])).is_err());
     let loose = TempDir::new().unwrap();
     git(loose.path(), &["init", "--quiet", "."]);
-    assert_eq!(id(&git_with_input(loose.path(), &["hash-object", "-w", "--stdin"], &content)), id(base[0]));
+    assert_eq!(
+        id(&git_with_input(loose.path(), &["hash-object", "-w", "--stdin"], &content)),
+        id(base[0])
+    );
     let source = GitObjects::open_with(objects(root.path()), &[objects(loose.path())]).unwrap();
     assert_eq!(source.read(id(delta[0])).unwrap().unwrap().id(), id(delta[0]));
 }
@@ -159,7 +182,10 @@ fn alternates_that_repeat_themselves_are_read_once() {
     };
     let (first, second) = (objects(one.path()), objects(two.path()));
     // A circle, itself, one twice, and one that is gone.
-    alternates(one.path(), &format!("{0}\n{0}\n{1}\n/nowhere/objects\n", second.display(), first.display()));
+    alternates(
+        one.path(),
+        &format!("{0}\n{0}\n{1}\n/nowhere/objects\n", second.display(), first.display()),
+    );
     alternates(two.path(), &format!("{}\n# a comment\n", first.display()));
     for root in [one.path(), two.path()] {
         let source = GitObjects::open(objects(root)).unwrap();
@@ -180,8 +206,16 @@ fn relative_alternates_of_alternates_are_where_git_finds_them() {
         git(&parent.path().join(name), &["init", "--quiet", "--initial-branch=main", "."]);
     }
     let place = |name: &str| parent.path().join(name);
-    fs::write(objects(&place("first")).join("info/alternates"), "../../../far/second/.git/objects\n").unwrap();
-    fs::write(objects(&place("far/second")).join("info/alternates"), "../../../third/.git/objects\n").unwrap();
+    fs::write(
+        objects(&place("first")).join("info/alternates"),
+        "../../../far/second/.git/objects\n",
+    )
+    .unwrap();
+    fs::write(
+        objects(&place("far/second")).join("info/alternates"),
+        "../../../third/.git/objects\n",
+    )
+    .unwrap();
     let deep = id(&git_with_input(&place("far/third"), &["hash-object", "-w", "--stdin"], b"deep"));
     git(&place("first"), &["cat-file", "-e", &deep.to_string()]);
     assert!(GitObjects::open(objects(&place("first"))).unwrap().read(deep).unwrap().is_some());
@@ -209,8 +243,10 @@ fn what_comes_later_is_found_and_what_was_repacked_stays() {
 fn long_chains_of_deltas_are_read() {
     let root = TempDir::new().unwrap();
     git(root.path(), &["init", "--quiet", "--initial-branch=main", "."]);
-    let mut import = String::from("commit refs/heads/main\ncommitter t <t@localhost> 0 +0000\ndata 1\nx\n");
-    let mut text: Vec<String> = (0..100).map(|line| format!("line {line} of a file that changes a little\n")).collect();
+    let mut import =
+        String::from("commit refs/heads/main\ncommitter t <t@localhost> 0 +0000\ndata 1\nx\n");
+    let mut text: Vec<String> =
+        (0..100).map(|line| format!("line {line} of a file that changes a little\n")).collect();
     let mut ids = Vec::new();
     for version in 0..1500 {
         text[version % 100] = format!("changed for the {version}th time\n");
@@ -222,11 +258,13 @@ fn long_chains_of_deltas_are_read() {
     git_with_input(root.path(), &depth, import.as_bytes());
     let pack = packs(root.path()).pop().unwrap().with_extension("idx");
     let listed = git(root.path(), &["verify-pack", "-v", &pack.display().to_string()]);
-    let deepest = listed.lines().filter_map(|line| line.split_whitespace().nth(5)?.parse::<u32>().ok()).max();
+    let deepest =
+        listed.lines().filter_map(|line| line.split_whitespace().nth(5)?.parse::<u32>().ok()).max();
     assert!(deepest > Some(1000), "{deepest:?}");
 
     let scattered = (0..1500).map(|number| (number * 7) % 1500);
-    for order in [(0..1500).collect::<Vec<usize>>(), (0..1500).rev().collect(), scattered.collect()] {
+    for order in [(0..1500).collect::<Vec<usize>>(), (0..1500).rev().collect(), scattered.collect()]
+    {
         let source = GitObjects::open(objects(root.path())).unwrap();
         for number in order {
             assert_eq!(source.kind(ids[number]).unwrap(), Some(ObjectKind::Blob));
@@ -243,7 +281,11 @@ fn commits_and_tags_are_peeled_and_a_partial_clone_is_told() {
     let source = GitObjects::open(objects(root.path())).unwrap();
     let tree = Outcome::tree(id(&git(root.path(), &["rev-parse", "HEAD^{tree}"])));
     for name in ["HEAD", "v1", "v2", "HEAD^{tree}"] {
-        assert_eq!(source.peel(id(&git(root.path(), &["rev-parse", name]))).unwrap(), Some(tree), "{name}");
+        assert_eq!(
+            source.peel(id(&git(root.path(), &["rev-parse", name]))).unwrap(),
+            Some(tree),
+            "{name}"
+        );
     }
     assert_eq!(source.peel(blob_id(b"b\n")).unwrap(), Some(Outcome::blob(blob_id(b"b\n"))));
     assert_eq!(source.peel(blob_id(b"nowhere")).unwrap(), None);
@@ -264,10 +306,17 @@ fn a_tree_with_modes_of_old_times_keeps_its_id() {
     let root = repository(&[("a", b"a\n")]);
     let mut old = b"100664 a\0".to_vec();
     old.extend_from_slice(blob_id(b"a\n").as_bytes());
-    let written = git_with_input(root.path(), &["hash-object", "-w", "--literally", "-t", "tree", "--stdin"], &old);
+    let written = git_with_input(
+        root.path(),
+        &["hash-object", "-w", "--literally", "-t", "tree", "--stdin"],
+        &old,
+    );
     let source = GitObjects::open(objects(root.path())).unwrap();
     let object = source.read(id(&written)).unwrap().unwrap();
     assert_eq!(object.content, old);
     assert!(Tree::decode(&object.content).is_err());
-    assert_eq!(Tree::decode_as_git_reads(&object.content).unwrap().entries()[0].id, blob_id(b"a\n"));
+    assert_eq!(
+        Tree::decode_as_git_reads(&object.content).unwrap().entries()[0].id,
+        blob_id(b"a\n")
+    );
 }

@@ -11,11 +11,14 @@ use std::sync::Arc;
 use fixture::Fixture;
 use manifold_dispatcher::api::{Error, ObjectId, ObjectKind, Outcome, Reason, Status};
 use manifold_dispatcher::native::{NativeRuntime, argument};
-use manifold_dispatcher::{DirectoryError, DirectoryObjects, GitObjects, Invocation, MemoryStore, ObjectSource};
+use manifold_dispatcher::{
+    DirectoryError, DirectoryObjects, GitObjects, Invocation, MemoryStore, ObjectSource,
+};
 use tempfile::TempDir;
 
 fn git(directory: &Path, arguments: &[&str]) -> String {
-    let identity = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"];
+    let identity =
+        ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"];
     let output = Command::new("git")
         .args(identity)
         .args(["-c", "core.autocrlf=false", "-c", "core.symlinks=true", "-c", "core.fileMode=true"])
@@ -61,8 +64,15 @@ fn write_zoo(root: &Path) {
 
 /// The objects below `root`, by git's count.
 fn all_objects(directory: &Path) -> Vec<(ObjectId, String)> {
-    let listed = git(directory, &["cat-file", "--batch-all-objects", "--batch-check=%(objectname) %(objecttype)"]);
-    listed.lines().map(|line| line.split_once(' ').unwrap()).map(|(id_, kind)| (id(id_), kind.to_owned())).collect()
+    let listed = git(
+        directory,
+        &["cat-file", "--batch-all-objects", "--batch-check=%(objectname) %(objecttype)"],
+    );
+    listed
+        .lines()
+        .map(|line| line.split_once(' ').unwrap())
+        .map(|(id_, kind)| (id(id_), kind.to_owned()))
+        .collect()
 }
 
 #[test]
@@ -82,7 +92,8 @@ fn a_directory_is_what_git_would_store() {
     let git_objects = GitObjects::open(directory.path().join(".git/objects")).unwrap();
     for (id, kind) in listed {
         for source in [&git_objects as &dyn ObjectSource, &after] {
-            let object = source.read(id).unwrap().unwrap_or_else(|| panic!("{kind} {id} is missing"));
+            let object =
+                source.read(id).unwrap().unwrap_or_else(|| panic!("{kind} {id} is missing"));
             assert_eq!((object.id(), object.kind.as_str()), (id, kind.as_str()));
             assert_eq!(source.kind(id).unwrap(), Some(object.kind));
         }
@@ -98,7 +109,8 @@ fn a_single_file_is_a_blob_and_a_linked_directory_is_followed() {
     assert_eq!(file.root(), Outcome::blob(ObjectId::of(ObjectKind::Blob, b"a\n")));
     let link = directory.path().join("to-deep");
     symlink("deep", &link).unwrap();
-    let (linked, direct) = (DirectoryObjects::scan(&link), DirectoryObjects::scan(&directory.path().join("deep")));
+    let (linked, direct) =
+        (DirectoryObjects::scan(&link), DirectoryObjects::scan(&directory.path().join("deep")));
     assert_eq!(linked.unwrap().root(), direct.unwrap().root());
     let empty = DirectoryObjects::scan(&directory.path().join("empty")).unwrap();
     assert_eq!(empty.root(), Outcome::tree(ObjectId::empty_tree()));
@@ -129,7 +141,10 @@ fn what_cannot_be_read_or_stored_is_named() {
     fs::create_dir(directory.path().join("inner")).unwrap();
     fs::write(directory.path().join("inner/git~1"), "").unwrap();
     let refused = DirectoryObjects::scan(directory.path()).err().unwrap();
-    assert!(matches!(&refused, DirectoryError::Refused { path, .. } if path.ends_with("inner")), "{refused}");
+    assert!(
+        matches!(&refused, DirectoryError::Refused { path, .. } if path.ends_with("inner")),
+        "{refused}"
+    );
     let device = DirectoryObjects::scan(Path::new("/dev/null")).err().unwrap();
     assert!(matches!(device, DirectoryError::Special { .. }), "{device}");
 }
@@ -143,7 +158,10 @@ async fn a_fold_of_head_reads_loose_and_packed_objects_and_imports_nothing() {
     git(directory.path(), &["commit", "--quiet", "--message", "zoo"]);
     // A submodule, whose commit no one here has.
     let commit = git(directory.path(), &["rev-parse", "HEAD"]);
-    git(directory.path(), &["update-index", "--add", "--cacheinfo", &format!("160000,{},sub", "12".repeat(20))]);
+    git(
+        directory.path(),
+        &["update-index", "--add", "--cacheinfo", &format!("160000,{},sub", "12".repeat(20))],
+    );
     git(directory.path(), &["commit", "--quiet", "--message", "with a submodule"]);
     let head = id(&git(directory.path(), &["rev-parse", "HEAD^{tree}"]));
 
@@ -156,18 +174,23 @@ async fn a_fold_of_head_reads_loose_and_packed_objects_and_imports_nothing() {
         let source = Arc::new(GitObjects::open(directory.path().join(".git/objects")).unwrap());
         let store = Arc::new(MemoryStore::new());
         let runtime = NativeRuntime::builder("native", "1").fold_guests().build().unwrap();
-        let fixture =
-            Fixture::with(runtime, |builder| builder.store(Arc::clone(&store) as _).source(Arc::clone(&source) as _));
+        let fixture = Fixture::with(runtime, |builder| {
+            builder.store(Arc::clone(&store) as _).source(Arc::clone(&source) as _)
+        });
         let dispatcher = &fixture.dispatcher;
         let post = dispatcher.put_blob(fixture.image("file-count")).unwrap();
-        let args = dispatcher.put_tree([argument("in", Outcome::tree(head)), argument("post", Outcome::blob(post))]);
+        let args = dispatcher
+            .put_tree([argument("in", Outcome::tree(head)), argument("post", Outcome::blob(post))]);
         let invocation = Invocation::new(fixture.image("fold"), args.unwrap());
         let completion = dispatcher.run(invocation).await.unwrap();
         counts.push(fixture.text(completion.outcome));
 
         let large = ObjectId::of(ObjectKind::Blob, &vec![b'l'; 5 << 20]);
         assert!(source.read(large).unwrap().is_some());
-        assert!(store.read(large).unwrap().is_none() && store.read(head).unwrap().is_none(), "nothing is imported");
+        assert!(
+            store.read(large).unwrap().is_none() && store.read(head).unwrap().is_none(),
+            "nothing is imported"
+        );
 
         let error = source.read(id(&commit)).unwrap_err();
         assert!(matches!(error.reason(), Reason::WrongKind { found: "commit", .. }), "{error}");

@@ -13,7 +13,8 @@ use manifold_dispatcher::{Dispatcher, Invocation};
 async fn fold(name: &str) {
     let vector = Vector::read(name);
     let journal = Arc::new(Journal::default());
-    let runtime: Arc<dyn Runtime> = Arc::new(NativeRuntime::builder("native", "1").fold_guests().build().unwrap());
+    let runtime: Arc<dyn Runtime> =
+        Arc::new(NativeRuntime::builder("native", "1").fold_guests().build().unwrap());
     let dispatcher = Dispatcher::builder()
         .runtime_as(vector.host_ref.0, runtime)
         .observer(Arc::clone(&journal) as _)
@@ -30,8 +31,11 @@ async fn fold(name: &str) {
     assert_eq!(completion.outcome, Outcome::blob(vector.result.1.0));
     assert_eq!(dispatcher.read(completion.outcome.id).unwrap().content, vector.result_text);
 
-    let expected: BTreeMap<_, _> =
-        vector.runs.iter().map(|run| (run.request.0, Some(Outcome::blob(run.result.1.0)))).collect();
+    let expected: BTreeMap<_, _> = vector
+        .runs
+        .iter()
+        .map(|run| (run.request.0, Some(Outcome::blob(run.result.1.0))))
+        .collect();
     assert_eq!(*journal.settled.lock().unwrap(), expected, "{name}: requests and results");
     assert_eq!(journal.started.lock().unwrap().len(), vector.distinct_runs, "{name}: each once");
     assert_eq!(dispatcher.stats().runs, vector.distinct_runs as u64);

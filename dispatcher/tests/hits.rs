@@ -50,7 +50,8 @@ async fn hits(store: Arc<dyn Store>, what: &str) {
         .unwrap();
     let fixture = Fixture::with(runtime, |builder| builder.store(store));
     let dispatcher = &fixture.dispatcher;
-    let invocation = Invocation::new(fixture.image("greet"), fixture.args(&[("salt", "and pepper")]));
+    let invocation =
+        Invocation::new(fixture.image("greet"), fixture.args(&[("salt", "and pepper")]));
     let first = dispatcher.run(invocation.clone()).await.unwrap();
     dispatcher.flush().unwrap();
 
@@ -60,7 +61,8 @@ async fn hits(store: Arc<dyn Store>, what: &str) {
     let run = allocations(|| {
         for call in calls {
             let mut run = std::pin::pin!(dispatcher.run(call));
-            let Poll::Ready(answer) = run.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+            let Poll::Ready(answer) = run.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+            else {
                 panic!("a hit does not wait")
             };
             assert!(answer.unwrap().remembered);

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use fixture::Fixture;
 use manifold_dispatcher::api::{
-    Capabilities, Host, HostImage, Job, Module, Object, ObjectId, ObjectKind, Outcome, Result, Runtime, Status,
-    async_trait,
+    Capabilities, Host, HostImage, Job, Module, Object, ObjectId, ObjectKind, Outcome, Result,
+    Runtime, Status, async_trait,
 };
 use manifold_dispatcher::layers::{Delayed, Faults, Faulty, Measured, Verified};
 use manifold_dispatcher::native::NativeRuntime;
@@ -46,7 +46,8 @@ fn a_verified_source_does_not_pass_on_what_is_damaged() {
 async fn a_measured_store_and_runtime_count_what_they_do() {
     let store = Arc::new(Measured::new(MemoryStore::new()));
     let runtime = Arc::new(Measured::new(greeting()));
-    let dispatcher = Dispatcher::builder().store(Arc::clone(&store) as _).runtime(Arc::clone(&runtime) as _);
+    let dispatcher =
+        Dispatcher::builder().store(Arc::clone(&store) as _).runtime(Arc::clone(&runtime) as _);
     let dispatcher = dispatcher.build().unwrap();
     let module = Module { kind: ObjectKind::Blob, id: dispatcher.put_blob("greet").unwrap() };
     let image = dispatcher.put_image(runtime.host_image().id(), module).unwrap();
@@ -101,7 +102,11 @@ fn history(faults: Faults) -> Vec<(bool, Vec<Option<bool>>)> {
 #[test]
 fn faults_follow_from_the_seed_and_from_nothing_else() {
     let mut faults = Faults::seeded(7);
-    assert!(history(faults).iter().all(|(written, reads)| *written && reads.iter().all(|read| *read == Some(true))));
+    assert!(
+        history(faults)
+            .iter()
+            .all(|(written, reads)| *written && reads.iter().all(|read| *read == Some(true)))
+    );
 
     (faults.loss, faults.failure, faults.partial_write) = (0.3, 0.1, 0.1);
     let seen = history(faults);
@@ -137,7 +142,9 @@ fn a_half_done_write_arrives_although_it_fails() {
     let error = store.write(object.clone()).unwrap_err();
     assert_eq!(error.status(), Status::Transient);
     let outcome = Outcome::of(&object);
-    assert!(store.remember(object.id(), outcome).is_err() && store.pin(object.id(), outcome).is_err());
+    assert!(
+        store.remember(object.id(), outcome).is_err() && store.pin(object.id(), outcome).is_err()
+    );
     assert_eq!(store.inner().read(object.id()).unwrap(), Some(object.clone()));
     assert_eq!(store.recall(object.id()).unwrap(), Some(outcome));
     assert_eq!(store.pinned(object.id()).unwrap(), Some(outcome));
@@ -154,7 +161,8 @@ async fn a_faulty_runtime_fails_and_the_next_call_runs_afresh() {
     let image = dispatcher.put_image(host, module).unwrap();
     let mut failures = 0;
     for number in 0..20 {
-        let invocation = Invocation::new(image, dispatcher.put_tree([]).unwrap()).salt(number.to_string());
+        let invocation =
+            Invocation::new(image, dispatcher.put_tree([]).unwrap()).salt(number.to_string());
         while let Err(error) = dispatcher.run(invocation.clone()).await {
             assert_eq!(error.status(), Status::Transient, "{error:?}");
             failures += 1;
@@ -185,11 +193,13 @@ impl Runtime for Plain {
 fn layers_nest_and_are_who_they_wrap() {
     let plain = Plain(HostImage::new("plain").with("version", 1).seal().unwrap());
     let id = plain.host_image().id();
-    let runtime = Measured::new(Delayed::new(Faulty::new(plain, Faults::seeded(0)), Duration::ZERO));
+    let runtime =
+        Measured::new(Delayed::new(Faulty::new(plain, Faults::seeded(0)), Duration::ZERO));
     assert_eq!(runtime.host_image().id(), id);
     assert!(runtime.capabilities().tree_modules && runtime.capabilities().fuel);
 
-    let store = Measured::new(Verified::new(Delayed::new(Arc::new(MemoryStore::new()), Duration::ZERO)));
+    let store =
+        Measured::new(Verified::new(Delayed::new(Arc::new(MemoryStore::new()), Duration::ZERO)));
     let fixture = Fixture::with(greeting(), |builder| builder.store(Arc::new(store)));
     let invocation = Invocation::new(fixture.image("greet"), fixture.args(&[]));
     let executor = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -5,7 +5,9 @@ mod fixture;
 use std::sync::Arc;
 
 use fixture::{Fixture, VECTORS, Vector, store_fixture};
-use manifold_dispatcher::api::{EntryMode, Error, ObjectId, ObjectKind, Outcome, Runtime, Status, TreeEntry};
+use manifold_dispatcher::api::{
+    EntryMode, Error, ObjectId, ObjectKind, Outcome, Runtime, Status, TreeEntry,
+};
 use manifold_dispatcher::layers::{Faults, Faulty, Overlaid};
 use manifold_dispatcher::native::{NativeRuntime, argument};
 use manifold_dispatcher::{Dispatcher, Invocation, MemoryStore, Store};
@@ -26,7 +28,8 @@ fn nested() -> (Fixture, Arc<MemoryStore>) {
         .guest("read", |guest| async move {
             let outer = guest.run(&guest.text("outer").await?, guest.job().args).await?;
             let tree = guest.host().tree(outer.id).await?.get("tree").map(|entry| entry.id);
-            let tree = guest.host().tree(tree.ok_or_else(|| Error::guest_failed("no tree"))?).await?;
+            let tree =
+                guest.host().tree(tree.ok_or_else(|| Error::guest_failed("no tree"))?).await?;
             let leaf = tree.get("leaf").ok_or_else(|| Error::guest_failed("no leaf"))?.id;
             // An error is forgiven, so that a wrong answer would show.
             match guest.host().get(leaf).await {
@@ -41,7 +44,8 @@ fn nested() -> (Fixture, Arc<MemoryStore>) {
 }
 
 fn names(fixture: &Fixture) -> ObjectId {
-    let images: Vec<_> = ["leaf", "tree", "outer"].iter().map(|name| (*name, fixture.image(name))).collect();
+    let images: Vec<_> =
+        ["leaf", "tree", "outer"].iter().map(|name| (*name, fixture.image(name))).collect();
     fixture.args(&images.iter().map(|(name, image)| (*name, image.as_str())).collect::<Vec<_>>())
 }
 
@@ -72,7 +76,10 @@ async fn what_a_remembered_outcome_reaches_is_computed_again_by_whoever_made_it(
     assert_eq!(fixture.text(read.outcome), "at the bottom");
     let done = fixture.dispatcher.stats() - before;
     assert_eq!((done.runs, done.rewinds), (5, 1), "read twice, and each of the others once");
-    assert!(fixture.dispatcher.look_up(read.request).unwrap().is_some(), "the second answer owes nothing to the loss");
+    assert!(
+        fixture.dispatcher.look_up(read.request).unwrap().is_some(),
+        "the second answer owes nothing to the loss"
+    );
 }
 
 #[tokio::test]
@@ -131,11 +138,16 @@ async fn an_id_that_a_guest_made_up_is_looked_for_a_bounded_number_of_times() {
 async fn a_guest_that_always_misses_something_new_is_run_a_bounded_number_of_times() {
     let runtime = NativeRuntime::builder("missing", "1")
         .guest("miss", |guest| async move {
-            let number: u64 = guest.text("number").await?.parse().map_err(|_| Error::guest_failed("no number"))?;
+            let number: u64 = guest
+                .text("number")
+                .await?
+                .parse()
+                .map_err(|_| Error::guest_failed("no number"))?;
             let made_up = |attempt: u64| format!("{number} {attempt}");
             for attempt in 0.. {
                 let text = made_up(attempt);
-                if guest.host().get(ObjectId::of(ObjectKind::Blob, text.as_bytes())).await.is_err() {
+                if guest.host().get(ObjectId::of(ObjectKind::Blob, text.as_bytes())).await.is_err()
+                {
                     guest.host().put_blob(text.into()).await?;
                     break;
                 }
@@ -143,7 +155,8 @@ async fn a_guest_that_always_misses_something_new_is_run_a_bounded_number_of_tim
             if number == 0 {
                 return guest.blob("bottom").await;
             }
-            let below = Outcome::blob(guest.host().put_blob((number - 1).to_string().into()).await?);
+            let below =
+                Outcome::blob(guest.host().put_blob((number - 1).to_string().into()).await?);
             guest.run(&guest.job().image, guest.put_tree([argument("number", below)]).await?).await
         })
         .build()
@@ -153,13 +166,18 @@ async fn a_guest_that_always_misses_something_new_is_run_a_bounded_number_of_tim
     let completion = fixture.dispatcher.run(invocation).await.unwrap();
     assert_eq!(fixture.text(completion.outcome), "bottom");
     // Every level adds 17 runs to those of the level above: it does not multiply them.
-    assert!(fixture.runs() <= 17 * (1 + 2 + 3 + 4 + 5 + 6), "{} runs for six frames", fixture.runs());
+    assert!(
+        fixture.runs() <= 17 * (1 + 2 + 3 + 4 + 5 + 6),
+        "{} runs for six frames",
+        fixture.runs()
+    );
 }
 
 /// Folds the fixture `name` over a store that loses objects, until it succeeds, and compares with the golden vector.
 async fn fold_with(name: &str, faults: Faults) -> u64 {
     let vector = Vector::read(name);
-    let runtime: Arc<dyn Runtime> = Arc::new(NativeRuntime::builder("native", "1").fold_guests().build().unwrap());
+    let runtime: Arc<dyn Runtime> =
+        Arc::new(NativeRuntime::builder("native", "1").fold_guests().build().unwrap());
     let given = Arc::new(MemoryStore::new());
     let giver = Dispatcher::builder().store(Arc::clone(&given) as _).build().unwrap();
     vector.store_images(&giver);
@@ -168,23 +186,33 @@ async fn fold_with(name: &str, faults: Faults) -> u64 {
 
     let store = Arc::new(Faulty::new(MemoryStore::new(), faults));
     let dispatcher = loop {
-        let builder = Dispatcher::builder().store(Arc::clone(&store) as _).source(Arc::clone(&given) as _);
+        let builder =
+            Dispatcher::builder().store(Arc::clone(&store) as _).source(Arc::clone(&given) as _);
         match builder.runtime_as(vector.host_ref.0, Arc::clone(&runtime)).build() {
             Ok(dispatcher) => break dispatcher,
             Err(error) => assert_eq!(error.status(), Status::Transient, "{error:?}"),
         }
     };
-    let invocation = Invocation::new(vector.images["fold-wasm"].0, args).salt(vector.salt.clone()).std(vector.std.0);
+    let invocation = Invocation::new(vector.images["fold-wasm"].0, args)
+        .salt(vector.salt.clone())
+        .std(vector.std.0);
     for _ in 0..500 {
         match dispatcher.run(invocation.clone()).await {
             Ok(completion) => {
                 assert_eq!(completion.request, vector.top_request.0);
-                assert_eq!(completion.outcome, Outcome::blob(vector.result.1.0), "{name} {faults:?}");
+                assert_eq!(
+                    completion.outcome,
+                    Outcome::blob(vector.result.1.0),
+                    "{name} {faults:?}"
+                );
                 return store.losses();
             }
             // A loss is mended on the spot; an injected failure is told, and the caller tries again.
             Err(error) => {
-                assert!(faults.failure + faults.partial_write > 0.0, "{name} {faults:?}: {error:?}");
+                assert!(
+                    faults.failure + faults.partial_write > 0.0,
+                    "{name} {faults:?}: {error:?}"
+                );
                 assert_eq!(error.status(), Status::Transient, "{error:?}");
             }
         }
@@ -221,9 +249,12 @@ async fn folds_whose_store_fails_and_writes_half_end_right_or_with_a_transient_e
 async fn a_tree_in_the_middle_of_an_outcome_is_computed_again() {
     let (fixture, store) = nested();
     let args = names(&fixture);
-    let first = fixture.dispatcher.run(Invocation::new(fixture.image("outer"), args)).await.unwrap();
+    let first =
+        fixture.dispatcher.run(Invocation::new(fixture.image("outer"), args)).await.unwrap();
     let outer = fixture.dispatcher.read_tree(first.outcome.id).unwrap();
-    let [TreeEntry { id, mode: EntryMode::Tree, .. }] = outer.entries() else { panic!("{outer:?}") };
+    let [TreeEntry { id, mode: EntryMode::Tree, .. }] = outer.entries() else {
+        panic!("{outer:?}")
+    };
     assert!(store.evict(*id));
     let read = fixture.dispatcher.run(Invocation::new(fixture.image("read"), args)).await.unwrap();
     assert_eq!(fixture.text(read.outcome), "at the bottom");
@@ -238,7 +269,8 @@ fn losing(store: &Arc<MemoryStore>) -> Arc<dyn Store> {
 /// A call's arguments, its image and its named images are nobody's to make again.
 #[tokio::test]
 async fn a_call_keeps_what_it_was_given_while_it_runs() {
-    let (store, begun, lost) = (Arc::new(MemoryStore::new()), Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (store, begun, lost) =
+        (Arc::new(MemoryStore::new()), Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (begins, loses) = (Arc::clone(&begun), Arc::clone(&lost));
     let runtime = NativeRuntime::builder("patient", "1")
         .guest("patient", move |guest| {
@@ -264,7 +296,8 @@ async fn a_call_keeps_what_it_was_given_while_it_runs() {
         .unwrap();
     let fixture = Fixture::with(runtime, |builder| builder.store(losing(&store)));
     let other: ObjectId = fixture.image("other").parse().unwrap();
-    let std = fixture.dispatcher.put_tree([TreeEntry::new("other", EntryMode::Tree, other)]).unwrap();
+    let std =
+        fixture.dispatcher.put_tree([TreeEntry::new("other", EntryMode::Tree, other)]).unwrap();
     let args = fixture.args(&[("helper", &fixture.image("helper")), ("plain", "given")]);
     let invocation = Invocation::new(fixture.image("patient"), args).std(std);
     let everything = store.object_ids();
@@ -288,7 +321,8 @@ async fn what_is_held_is_found_until_it_is_let_go() {
     let runtime = NativeRuntime::builder("idle", "1").build().unwrap();
     let fixture = Fixture::with(runtime, |builder| builder.store(losing(&store)));
     let args = fixture.args(&[("text", "kept")]);
-    let (held, again) = (fixture.dispatcher.hold(args).unwrap(), fixture.dispatcher.hold(args).unwrap());
+    let (held, again) =
+        (fixture.dispatcher.hold(args).unwrap(), fixture.dispatcher.hold(args).unwrap());
     let text = ObjectId::of(ObjectKind::Blob, b"kept");
     for id in [args, text] {
         assert!(store.evict(id));

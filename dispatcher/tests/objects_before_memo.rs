@@ -8,7 +8,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use fixture::{VECTORS, Vector, store_fixture};
-use manifold_dispatcher::api::{EntryMode, Object, ObjectId, ObjectKind, Outcome, Result, Runtime, Tree, TreeEntry};
+use manifold_dispatcher::api::{
+    EntryMode, Object, ObjectId, ObjectKind, Outcome, Result, Runtime, Tree, TreeEntry,
+};
 use manifold_dispatcher::native::{NativeRuntime, argument};
 use manifold_dispatcher::{Dispatcher, Invocation, MemoryStore, ObjectSource, Pin, Store};
 
@@ -26,11 +28,15 @@ impl Ordered {
         let written = self.written.lock().unwrap();
         let mut open = vec![root];
         while let Some(id) = open.pop() {
-            let object = written.get(&id).unwrap_or_else(|| panic!("{id} comes after what names it"));
+            let object =
+                written.get(&id).unwrap_or_else(|| panic!("{id} comes after what names it"));
             if object.kind == ObjectKind::Tree {
                 let tree = Tree::decode(&object.content).unwrap();
                 open.extend(
-                    tree.entries().iter().filter(|entry| entry.mode != EntryMode::Commit).map(|entry| entry.id),
+                    tree.entries()
+                        .iter()
+                        .filter(|entry| entry.mode != EntryMode::Commit)
+                        .map(|entry| entry.id),
                 );
             }
         }
@@ -83,13 +89,15 @@ impl Store for Ordered {
 async fn whole_folds_write_in_order_and_are_pinned_when_they_return() {
     for name in VECTORS {
         let vector = Vector::read(name);
-        let runtime: Arc<dyn Runtime> = Arc::new(NativeRuntime::builder("native", "1").fold_guests().build().unwrap());
+        let runtime: Arc<dyn Runtime> =
+            Arc::new(NativeRuntime::builder("native", "1").fold_guests().build().unwrap());
         let store = Arc::new(Ordered::default());
         let builder = Dispatcher::builder().store(Arc::clone(&store) as _);
         let dispatcher = builder.runtime_as(vector.host_ref.0, runtime).build().unwrap();
         vector.store_images(&dispatcher);
         store_fixture(&dispatcher, name);
-        let invocation = Invocation::new(vector.images["fold-wasm"].0, vector.args(&dispatcher)).std(vector.std.0);
+        let invocation = Invocation::new(vector.images["fold-wasm"].0, vector.args(&dispatcher))
+            .std(vector.std.0);
         let completion = dispatcher.run(invocation.salt(vector.salt.clone())).await.unwrap();
         let pins = dispatcher.pins().unwrap();
         assert_eq!(pins, [Pin { request: completion.request, outcome: completion.outcome }]);
@@ -104,11 +112,18 @@ async fn whole_folds_write_in_order_and_are_pinned_when_they_return() {
 async fn what_a_pinned_outcome_reaches_is_copied_from_the_sources() {
     let source = Arc::new(MemoryStore::new());
     let leaf = source.write(Object::blob("in the source")).unwrap();
-    let submodule = TreeEntry::new("sub", EntryMode::Commit, ObjectId::of(ObjectKind::Blob, b"a commit elsewhere"));
-    let inner = Tree::new([TreeEntry::new("leaf", EntryMode::Executable, leaf), submodule]).unwrap();
+    let submodule = TreeEntry::new(
+        "sub",
+        EntryMode::Commit,
+        ObjectId::of(ObjectKind::Blob, b"a commit elsewhere"),
+    );
+    let inner =
+        Tree::new([TreeEntry::new("leaf", EntryMode::Executable, leaf), submodule]).unwrap();
     let inner = source.write(inner.to_object()).unwrap();
     let runtime = NativeRuntime::builder("native", "1")
-        .guest("wrap", |guest| async move { guest.put_tree([guest.required("in").await?]).await.map(Outcome::tree) })
+        .guest("wrap", |guest| async move {
+            guest.put_tree([guest.required("in").await?]).await.map(Outcome::tree)
+        })
         .build()
         .unwrap();
     let store = Arc::new(Ordered::default());

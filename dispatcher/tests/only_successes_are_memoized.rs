@@ -13,15 +13,23 @@ use manifold_dispatcher::{Invocation, MemoryStore, ObjectSource};
 #[tokio::test]
 async fn an_outcome_that_is_not_in_the_store_or_of_another_kind_is_an_error() {
     let runtime = NativeRuntime::builder("liar", "1")
-        .guest("nothing", |_| async { Ok(Outcome::blob(ObjectId::of(ObjectKind::Blob, b"never stored"))) })
-        .guest("blob-as-tree", |guest| async move { Ok(Outcome::tree(guest.blob("a blob").await?.id)) })
+        .guest("nothing", |_| async {
+            Ok(Outcome::blob(ObjectId::of(ObjectKind::Blob, b"never stored")))
+        })
+        .guest(
+            "blob-as-tree",
+            |guest| async move { Ok(Outcome::tree(guest.blob("a blob").await?.id)) },
+        )
         .build()
         .unwrap();
     let fixture = Fixture::new(runtime);
     for guest in ["nothing", "blob-as-tree"] {
         let invocation = Invocation::new(fixture.image(guest), fixture.args(&[]));
         let error = fixture.dispatcher.run(invocation).await.unwrap_err();
-        assert!(matches!(error.reason(), Reason::MissingObject { .. } | Reason::WrongKind { .. }), "{error:?}");
+        assert!(
+            matches!(error.reason(), Reason::MissingObject { .. } | Reason::WrongKind { .. }),
+            "{error:?}"
+        );
         assert_eq!(error.frame().unwrap().runtime, "liar");
     }
     assert_eq!(fixture.journal.memoized.lock().unwrap().len(), 0);
@@ -30,8 +38,9 @@ async fn an_outcome_that_is_not_in_the_store_or_of_another_kind_is_an_error() {
 #[tokio::test]
 async fn a_hit_whose_object_is_gone_is_computed_again() {
     let store = Arc::new(MemoryStore::new());
-    let runtime =
-        NativeRuntime::builder("native", "1").guest("hello", |guest| async move { guest.blob("hello").await }).build();
+    let runtime = NativeRuntime::builder("native", "1")
+        .guest("hello", |guest| async move { guest.blob("hello").await })
+        .build();
     let fixture = Fixture::with(runtime.unwrap(), |builder| builder.store(Arc::clone(&store) as _));
     let invocation = Invocation::new(fixture.image("hello"), fixture.args(&[]));
     let first = fixture.dispatcher.run(invocation.clone()).await.unwrap();
@@ -69,7 +78,9 @@ async fn what_a_clock_or_a_lost_object_decided_is_forgotten_all_the_way_up() {
                 let first = late.fetch_add(1, Ordering::Relaxed) == 0;
                 async move {
                     if first {
-                        return Err(Limit::ComputeTime { time: std::time::Duration::from_secs(1) }.into());
+                        return Err(
+                            Limit::ComputeTime { time: std::time::Duration::from_secs(1) }.into()
+                        );
                     }
                     guest.blob("in time").await
                 }

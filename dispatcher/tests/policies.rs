@@ -26,7 +26,8 @@ fn counting() -> Fixture {
         })
         .guest("twice", |guest| async move {
             let (image, args) = (guest.text("image").await?, guest.put_tree([]).await?);
-            let calls = vec![Call { image: image.clone(), args }, Call { image: image.clone(), args }];
+            let calls =
+                vec![Call { image: image.clone(), args }, Call { image: image.clone(), args }];
             let mut text = String::new();
             for result in guest.host().run_many(calls).await {
                 text += &String::from_utf8_lossy(&guest.host().get(result?.id).await?);
@@ -80,8 +81,16 @@ async fn recomputing_leaves_what_is_below_to_the_memo_unless_all_is_wanted() {
     let invocation = Invocation::new(fixture.image("twice"), fixture.args(&[("image", &count)]));
     assert_eq!(run(&fixture, &invocation, Policy::Reuse).await, "111");
     assert_eq!(run(&fixture, &invocation, Policy::Recompute).await, "111");
-    assert_eq!(run(&fixture, &invocation, Policy::RecomputeAll).await, "222", "run once, however often it is wanted");
-    assert_eq!(run(&fixture, &invocation, Policy::DoNotCache).await, "222", "what is below is shared as ever");
+    assert_eq!(
+        run(&fixture, &invocation, Policy::RecomputeAll).await,
+        "222",
+        "run once, however often it is wanted"
+    );
+    assert_eq!(
+        run(&fixture, &invocation, Policy::DoNotCache).await,
+        "222",
+        "what is below is shared as ever"
+    );
     assert_eq!(run(&fixture, &invocation, Policy::Reuse).await, "222");
 }
 
@@ -112,7 +121,10 @@ async fn a_guest_that_is_no_function_is_found_out_by_recomputing() {
     }
     let told = told.lock().unwrap();
     let [(_, remembered, recomputed)] = told[..] else { panic!("{told:?}") };
-    assert_eq!((fixture.text(remembered), fixture.text(recomputed)), ("0".to_owned(), "1".to_owned()));
+    assert_eq!(
+        (fixture.text(remembered), fixture.text(recomputed)),
+        ("0".to_owned(), "1".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -126,7 +138,8 @@ async fn a_private_run_that_reaches_itself_is_a_cycle() {
         .build()
         .unwrap();
     let fixture = Fixture::new(runtime);
-    let invocation = Invocation::new(fixture.image("again"), fixture.args(&[])).policy(Policy::DoNotCache);
+    let invocation =
+        Invocation::new(fixture.image("again"), fixture.args(&[])).policy(Policy::DoNotCache);
     let error = fixture.dispatcher.run(invocation).await.unwrap_err();
     assert!(format!("{error:?}").contains("a cycle of requests"), "{error:?}");
 }
@@ -142,7 +155,8 @@ fn gated(gate: &Arc<Semaphore>) -> Fixture {
         .guest("above", move |guest| {
             let gate = Arc::clone(&gate);
             async move {
-                let counted = guest.run(&guest.text("image").await?, guest.put_tree([]).await?).await?;
+                let counted =
+                    guest.run(&guest.text("image").await?, guest.put_tree([]).await?).await?;
                 gate.acquire().await.map_err(|_| Error::guest_failed("closed"))?.forget();
                 Ok(counted)
             }

@@ -65,7 +65,8 @@ fn oracle(graph: &Graph, index: usize, known: &mut HashMap<usize, Option<u64>>) 
 }
 
 async fn node(guest: NativeGuest, graph: Graph) -> Result<Outcome> {
-    let index: usize = guest.text("node").await?.parse().map_err(|_| Error::guest_failed("no number"))?;
+    let index: usize =
+        guest.text("node").await?.parse().map_err(|_| Error::guest_failed("no number"))?;
     let node = &graph[index];
     let mut calls = Vec::new();
     for child in &node.children {
@@ -137,11 +138,13 @@ async fn node(guest: NativeGuest, graph: Graph) -> Result<Outcome> {
                     None => None,
                 }
             };
-            let (results, _) = futures_util::future::join(guest.host().run_many(calls), beside).await;
+            let (results, _) =
+                futures_util::future::join(guest.host().run_many(calls), beside).await;
             results
         }
         Style::Lazy => {
-            let mut begun: Vec<_> = calls.into_iter().map(|call| Some(guest.host().run(call))).collect();
+            let mut begun: Vec<_> =
+                calls.into_iter().map(|call| Some(guest.host().run(call))).collect();
             let mut results = Vec::new();
             for run in begun.iter_mut().flatten() {
                 if let std::task::Poll::Ready(result) = futures_util::poll!(&mut *run) {
@@ -166,7 +169,9 @@ async fn node(guest: NativeGuest, graph: Graph) -> Result<Outcome> {
             (Err(_), Style::Forgive) => 1000,
             (result, _) => {
                 let text = guest.host().get(result?.id).await?;
-                String::from_utf8_lossy(&text).parse::<u64>().map_err(|_| Error::guest_failed("no number"))?
+                String::from_utf8_lossy(&text)
+                    .parse::<u64>()
+                    .map_err(|_| Error::guest_failed("no number"))?
             }
         };
     }
@@ -180,8 +185,8 @@ async fn node(guest: NativeGuest, graph: Graph) -> Result<Outcome> {
 fn reach_cycles(graph: &Graph) -> Vec<bool> {
     // Leaves fall away, then what had only leaves below, and so on; what stays reaches a cycle.
     let mut stays = vec![true; graph.len()];
-    while let Some(index) =
-        (0..graph.len()).find(|index| stays[*index] && graph[*index].children.iter().all(|child| !stays[*child]))
+    while let Some(index) = (0..graph.len())
+        .find(|index| stays[*index] && graph[*index].children.iter().all(|child| !stays[*child]))
     {
         stays[index] = false;
     }
@@ -206,8 +211,11 @@ fn graphs(cyclic: bool) -> impl Strategy<Value = Graph> {
         let count = nodes.len();
         let below = |(index, (style, children)): (usize, (Style, Vec<prop::sample::Index>))| {
             let below = if cyclic { count } else { index };
-            let children =
-                if below == 0 { Vec::new() } else { children.iter().map(|child| child.index(below)).collect() };
+            let children = if below == 0 {
+                Vec::new()
+            } else {
+                children.iter().map(|child| child.index(below)).collect()
+            };
             Node { style, children }
         };
         Arc::new(nodes.into_iter().enumerate().map(below).collect())
@@ -224,7 +232,10 @@ fn callers() -> impl Strategy<Value = Vec<Caller>> {
         1 => Just(Policy::Recompute),
         1 => Just(Policy::RecomputeAll),
     ];
-    prop::collection::vec((any::<prop::sample::Index>(), prop::option::weighted(0.3, 0u8..40), policy), 1..8)
+    prop::collection::vec(
+        (any::<prop::sample::Index>(), prop::option::weighted(0.3, 0u8..40), policy),
+        1..8,
+    )
 }
 
 async fn agree(graph: Graph, permits: usize, width: usize, callers: Vec<Caller>) {
@@ -237,12 +248,15 @@ async fn agree(graph: Graph, permits: usize, width: usize, callers: Vec<Caller>)
         .unwrap();
     let fixture = Fixture::with(runtime, |builder| builder.permits(permits).width(width));
     let image = fixture.image("node");
-    let invocation = |index: usize| Invocation::new(&image, fixture.args(&[("node", &index.to_string())])).unpinned();
+    let invocation = |index: usize| {
+        Invocation::new(&image, fixture.args(&[("node", &index.to_string())])).unpinned()
+    };
     let runs: Vec<_> = callers
         .iter()
         .map(|(node, gives_up, policy)| {
             let index = node.index(graph.len());
-            let (dispatcher, invocation) = (fixture.dispatcher.clone(), invocation(index).policy(*policy));
+            let (dispatcher, invocation) =
+                (fixture.dispatcher.clone(), invocation(index).policy(*policy));
             let run = tokio::spawn(async move { dispatcher.run(invocation).await });
             if let Some(turns) = *gives_up {
                 let run = run.abort_handle();
@@ -258,7 +272,9 @@ async fn agree(graph: Graph, permits: usize, width: usize, callers: Vec<Caller>)
         .collect();
     let cyclic = reach_cycles(&graph);
     let mut known = HashMap::new();
-    for (index, run) in tokio::time::timeout(Duration::from_secs(30), join_all(runs)).await.expect("no hang") {
+    for (index, run) in
+        tokio::time::timeout(Duration::from_secs(30), join_all(runs)).await.expect("no hang")
+    {
         match run {
             Ok(answer) => check(&fixture, &graph, &cyclic, index, answer, &mut known),
             Err(error) => assert!(error.is_cancelled(), "{error}"),
@@ -285,7 +301,8 @@ fn check(
     known: &mut HashMap<usize, Option<u64>>,
 ) {
     if !cyclic[index] {
-        let answer = answer.ok().map(|completion| fixture.text(completion.outcome).parse().unwrap());
+        let answer =
+            answer.ok().map(|completion| fixture.text(completion.outcome).parse().unwrap());
         assert_eq!(answer, oracle(graph, index, known), "node {index}");
     } else if matches!(graph[index].style, Style::Forgive) {
         assert!(answer.is_ok(), "node {index} forgives: {answer:?}");

@@ -4,8 +4,8 @@ mod fixture;
 
 use fixture::Fixture;
 use manifold_dispatcher::api::{
-    CurryNode, EntryMode, Error, ErrorKind, HostRef, ImageProblem, Module, ObjectId, ObjectKind, Reason, Runtime,
-    RuntimeNode, TreeEntry,
+    CurryNode, EntryMode, Error, ErrorKind, HostRef, ImageProblem, Module, ObjectId, ObjectKind,
+    Reason, Runtime, RuntimeNode, TreeEntry,
 };
 use manifold_dispatcher::native::NativeRuntime;
 use manifold_dispatcher::{Completion, Invocation};
@@ -22,7 +22,8 @@ fn fixture() -> Fixture {
             guest.blob(shown.join(" ")).await
         })
         .guest("careless", |guest| async move {
-            let args = guest.text("args").await?.parse().map_err(|_| Error::guest_failed("no id"))?;
+            let args =
+                guest.text("args").await?.parse().map_err(|_| Error::guest_failed("no id"))?;
             guest.run(&guest.text("image").await?, args).await
         })
         .build()
@@ -39,7 +40,11 @@ fn curry(fixture: &Fixture, base: &str, texts: &[(&str, &str)]) -> String {
 fn std(fixture: &Fixture, images: &[(&str, &str)]) -> ObjectId {
     let entry = |(name, reference): &(&str, &str)| match ObjectId::from_hex(reference) {
         Ok(node) => TreeEntry::new(*name, EntryMode::Tree, node),
-        Err(_) => TreeEntry::new(*name, EntryMode::Blob, fixture.dispatcher.put_blob((*reference).to_owned()).unwrap()),
+        Err(_) => TreeEntry::new(
+            *name,
+            EntryMode::Blob,
+            fixture.dispatcher.put_blob((*reference).to_owned()).unwrap(),
+        ),
     };
     fixture.dispatcher.put_tree(images.iter().map(entry)).unwrap()
 }
@@ -75,7 +80,10 @@ async fn bound_arguments_come_under_the_calls_own_and_nodes_nest() {
 
     let same = [("a", "inner"), ("b", "outer"), ("c", "own"), ("d", "own")];
     let direct = run(&fixture, &show, &same, None).await.unwrap();
-    assert_eq!(direct.request, completion.request, "a curried call is the request that it comes down to");
+    assert_eq!(
+        direct.request, completion.request,
+        "a curried call is the request that it comes down to"
+    );
     assert!(direct.remembered);
 }
 
@@ -85,7 +93,11 @@ async fn the_key_never_depends_on_a_name() {
     let show = fixture.image("show");
     let std = std(
         &fixture,
-        &[("show", &show), ("alias", "/cas/std/show\n"), ("bound", &curry(&fixture, " /cas/std/show\r\n", &[]))],
+        &[
+            ("show", &show),
+            ("alias", "/cas/std/show\n"),
+            ("bound", &curry(&fixture, " /cas/std/show\r\n", &[])),
+        ],
     );
     let by_id = run(&fixture, &show, &[("x", "1")], Some(std)).await.unwrap();
     for name in ["/cas/std/show", "/cas/std/alias", "/cas/std/bound"] {
@@ -103,10 +115,19 @@ async fn salt_and_std_change_the_key() {
     let (show, args) = (fixture.image("show"), fixture.args(&[]));
     let plain = fixture.dispatcher.run(Invocation::new(&show, args)).await.unwrap();
     let salted = fixture.dispatcher.run(Invocation::new(&show, args).salt("s")).await.unwrap();
-    let named = fixture.dispatcher.run(Invocation::new(&show, args).std(std(&fixture, &[]))).await.unwrap();
+    let named =
+        fixture.dispatcher.run(Invocation::new(&show, args).std(std(&fixture, &[]))).await.unwrap();
     assert_eq!(fixture.runs(), 3);
-    assert!(plain.request != salted.request && salted.request != named.request && plain.request != named.request);
-    assert_eq!(fixture.dispatcher.read_tree(salted.request).unwrap().len(), 4, "the request itself is in the store");
+    assert!(
+        plain.request != salted.request
+            && salted.request != named.request
+            && plain.request != named.request
+    );
+    assert_eq!(
+        fixture.dispatcher.read_tree(salted.request).unwrap().len(),
+        4,
+        "the request itself is in the store"
+    );
 }
 
 #[tokio::test]
@@ -118,17 +139,20 @@ async fn a_reference_that_reaches_itself_is_an_error() {
         let problem = problem(run(&fixture, name, &[], Some(std)).await);
         assert!(matches!(problem, ImageProblem::ReachesItself { .. }), "{name}: {problem:?}");
     }
-    let long = (0..1000).fold(fixture.image("show"), |base, _| curry(&fixture, &base, &[("n", &base)]));
+    let long =
+        (0..1000).fold(fixture.image("show"), |base, _| curry(&fixture, &base, &[("n", &base)]));
     assert!(matches!(problem(run(&fixture, &long, &[], None).await), ImageProblem::TooDeep));
 }
 
 #[tokio::test]
 async fn an_unknown_host_is_an_error_that_lists_the_known_ones() {
     let fixture = fixture();
-    let module = Module { kind: ObjectKind::Blob, id: fixture.dispatcher.put_blob("show").unwrap() };
+    let module =
+        Module { kind: ObjectKind::Blob, id: fixture.dispatcher.put_blob("show").unwrap() };
     let stranger = ObjectId::of(ObjectKind::Blob, b"another host");
     let image = fixture.dispatcher.put_image(stranger, module).unwrap().to_string();
-    let ImageProblem::UnknownHost { host, known } = problem(run(&fixture, &image, &[], None).await) else {
+    let ImageProblem::UnknownHost { host, known } = problem(run(&fixture, &image, &[], None).await)
+    else {
         panic!("another problem")
     };
     assert_eq!(host, stranger.to_string());
@@ -144,7 +168,11 @@ async fn an_unknown_host_is_an_error_that_lists_the_known_ones() {
             let problem = problem(run(&fixture, image, &[], None).await);
             let is_tag = reference != digest;
             assert_eq!(matches!(problem, ImageProblem::MovingTag), is_tag, "{image}: {problem}");
-            assert_eq!(matches!(problem, ImageProblem::NoContainers), !is_tag, "{image}: {problem}");
+            assert_eq!(
+                matches!(problem, ImageProblem::NoContainers),
+                !is_tag,
+                "{image}: {problem}"
+            );
         }
     }
 }
@@ -165,12 +193,20 @@ async fn what_is_no_image_is_an_error_that_says_why() {
         (tree(&[(".caos-runtime", file, blob)]), "no entry `module`"),
         (tree(&[(".caos-runtime", folder, empty), ("module", file, blob)]), "is a tree"),
         (tree(&[(".caos-runtime", file, blob), ("module", file, blob)]), "its marker \"a blob\""),
-        (tree(&[(".caos-runtime", file, blob), ("module", file, blob), ("x", file, blob)]), "3 entries"),
+        (
+            tree(&[(".caos-runtime", file, blob), ("module", file, blob), ("x", file, blob)]),
+            "3 entries",
+        ),
         (tree(&[(".caos-curry", file, blob), ("base", file, blob)]), "no entry `args`"),
-        (tree(&[(".caos-curry", file, blob), ("base", file, blob), ("args", folder, empty)]), "hex digits"),
+        (
+            tree(&[(".caos-curry", file, blob), ("base", file, blob), ("args", folder, empty)]),
+            "hex digits",
+        ),
     ];
     for (image, words) in cases {
-        let ImageProblem::NotAnImage { problem, .. } = problem(run(&fixture, &image, &[], None).await) else {
+        let ImageProblem::NotAnImage { problem, .. } =
+            problem(run(&fixture, &image, &[], None).await)
+        else {
             panic!("{words}: another problem")
         };
         assert!(problem.contains(words), "{problem:?} does not contain {words:?}");
@@ -205,14 +241,22 @@ async fn the_arguments_have_to_be_a_tree_that_is_there() {
     // A nested run's arguments, too, though its image may never look at them.
     let nested = fixture.image("careless");
     for (args, kind) in [(blob, "blob"), (gone, "gone")] {
-        let invocation = Invocation::new(&nested, fixture.args(&[("image", &show), ("args", &args.to_string())]));
+        let invocation = Invocation::new(
+            &nested,
+            fixture.args(&[("image", &show), ("args", &args.to_string())]),
+        );
         let error = fixture.dispatcher.run(invocation).await.unwrap_err();
-        assert!(matches!(error.reason(), Reason::MissingObject { .. } | Reason::WrongKind { .. }), "{kind}: {error:?}");
+        assert!(
+            matches!(error.reason(), Reason::MissingObject { .. } | Reason::WrongKind { .. }),
+            "{kind}: {error:?}"
+        );
     }
 
-    let dangling = fixture.dispatcher.put_tree([TreeEntry::new("x", EntryMode::Blob, gone)]).unwrap_err();
+    let dangling =
+        fixture.dispatcher.put_tree([TreeEntry::new("x", EntryMode::Blob, gone)]).unwrap_err();
     assert!(matches!(dangling.reason(), Reason::MissingObject { .. }));
-    let mislabelled = fixture.dispatcher.put_tree([TreeEntry::new("x", EntryMode::Tree, blob)]).unwrap_err();
+    let mislabelled =
+        fixture.dispatcher.put_tree([TreeEntry::new("x", EntryMode::Tree, blob)]).unwrap_err();
     assert!(matches!(mislabelled.reason(), Reason::WrongKind { .. }));
 }
 
@@ -222,13 +266,16 @@ fn outside_of_tokio_a_run_is_an_error_and_no_panic() {
     let invocation = Invocation::new(fixture.image("show"), fixture.args(&[]));
     let run = std::pin::pin!(fixture.dispatcher.run(invocation));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    let std::task::Poll::Ready(result) = run.poll(&mut context) else { panic!("nothing to wait for") };
+    let std::task::Poll::Ready(result) = run.poll(&mut context) else {
+        panic!("nothing to wait for")
+    };
     assert_eq!(result.unwrap_err().kind(), ErrorKind::Runtime);
 }
 
 #[test]
 fn two_runtimes_of_one_host_image_are_refused() {
     let runtime = || std::sync::Arc::new(NativeRuntime::builder("twin", "1").build().unwrap());
-    let built = manifold_dispatcher::Dispatcher::builder().runtime(runtime()).runtime(runtime()).build();
+    let built =
+        manifold_dispatcher::Dispatcher::builder().runtime(runtime()).runtime(runtime()).build();
     assert!(built.err().is_some_and(|error| error.to_string().contains("twin")));
 }

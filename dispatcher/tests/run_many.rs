@@ -29,7 +29,9 @@ async fn order_duplicates_failures_and_width() {
             let mut told = Vec::new();
             for result in guest.host().run_many(calls).await {
                 told.push(match result {
-                    Ok(outcome) => String::from_utf8_lossy(&guest.host().get(outcome.id).await?).into_owned(),
+                    Ok(outcome) => {
+                        String::from_utf8_lossy(&guest.host().get(outcome.id).await?).into_owned()
+                    }
                     Err(error) => format!("!{error}"),
                 });
             }
@@ -58,13 +60,15 @@ async fn order_duplicates_failures_and_width() {
         .unwrap();
     let fixture = Fixture::with(runtime, |builder| builder.permits(1000));
     let args = fixture.args(&[("leaf", &fixture.image("leaf"))]);
-    let completion = fixture.dispatcher.run(Invocation::new(fixture.image("many"), args)).await.unwrap();
+    let completion =
+        fixture.dispatcher.run(Invocation::new(fixture.image("many"), args)).await.unwrap();
     let text = fixture.text(completion.outcome);
     let told: Vec<&str> = text.split('\n').collect();
     assert_eq!(told.len(), CALLS + 1);
     for (index, told) in told[..CALLS].iter().enumerate() {
         let number = index % 50;
-        let expected = if number % 7 == 3 { format!("!{number} is unlucky") } else { number.to_string() };
+        let expected =
+            if number % 7 == 3 { format!("!{number} is unlucky") } else { number.to_string() };
         assert_eq!(*told, expected, "call {index}");
     }
     assert!(told[CALLS].starts_with("!image \"nonsense\""), "{}", told[CALLS]);
@@ -83,6 +87,10 @@ async fn no_calls_at_all() {
         .build()
         .unwrap();
     let fixture = Fixture::new(runtime);
-    let completion = fixture.dispatcher.run(Invocation::new(fixture.image("none"), fixture.args(&[]))).await.unwrap();
+    let completion = fixture
+        .dispatcher
+        .run(Invocation::new(fixture.image("none"), fixture.args(&[])))
+        .await
+        .unwrap();
     assert_eq!(fixture.text(completion.outcome), "0");
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use fixture::{Fixture, store_chain};
 use manifold_dispatcher::api::{
-    Call, Capabilities, Code, EntryMode, Host, HostImage, Job, Limits, Module, ObjectKind, Outcome, Result, Runtime,
-    TreeEntry, async_trait,
+    Call, Capabilities, Code, EntryMode, Host, HostImage, Job, Limits, Module, ObjectKind, Outcome,
+    Result, Runtime, TreeEntry, async_trait,
 };
 use manifold_dispatcher::native::{NativeRuntime, argument};
 use manifold_dispatcher::{Budget, Dispatcher, Invocation};
@@ -24,7 +24,8 @@ fn fold_fixture() -> Fixture {
 async fn fold(fixture: &Fixture, root: Outcome) -> String {
     let dispatcher: &Dispatcher = &fixture.dispatcher;
     let post = dispatcher.put_blob(fixture.image("file-count")).unwrap();
-    let args = dispatcher.put_tree([argument("in", root), argument("post", Outcome::blob(post))]).unwrap();
+    let args =
+        dispatcher.put_tree([argument("in", root), argument("post", Outcome::blob(post))]).unwrap();
     let completion = dispatcher.run(Invocation::new(fixture.image("fold"), args)).await.unwrap();
     fixture.text(completion.outcome)
 }
@@ -71,8 +72,10 @@ async fn frames_under_way_stay_near_depth_times_width() {
                     if path.len() < LEVELS {
                         let mut calls = Vec::new();
                         for child in 0..FANOUT {
-                            let path = guest.host().put_blob(format!("{path}{child}").into()).await?;
-                            let args = guest.put_tree([argument("path", Outcome::blob(path))]).await?;
+                            let path =
+                                guest.host().put_blob(format!("{path}{child}").into()).await?;
+                            let args =
+                                guest.put_tree([argument("path", Outcome::blob(path))]).await?;
                             calls.push(Call { image: guest.job().image.to_string(), args });
                         }
                         for result in guest.host().run_many(calls).await {
@@ -113,9 +116,14 @@ async fn a_result_that_nobody_looks_at_yet_holds_no_permit() {
                 });
             }
             // The first two are begun, and looked at only after the third is done.
-            let [mut x, mut y, z] =
-                calls.try_into().map(|calls: [Call; 3]| calls.map(|call| guest.host().run(call))).unwrap();
-            assert!(futures_util::poll!(&mut x).is_pending() && futures_util::poll!(&mut y).is_pending());
+            let [mut x, mut y, z] = calls
+                .try_into()
+                .map(|calls: [Call; 3]| calls.map(|call| guest.host().run(call)))
+                .unwrap();
+            assert!(
+                futures_util::poll!(&mut x).is_pending()
+                    && futures_util::poll!(&mut y).is_pending()
+            );
             let z = z.await?;
             x.await?;
             y.await?;
@@ -125,10 +133,14 @@ async fn a_result_that_nobody_looks_at_yet_holds_no_permit() {
         .unwrap();
     let fixture = Fixture::with(runtime, |builder| builder.permits(1));
     let echo = fixture.image("echo");
-    let run = |name: &str| fixture.dispatcher.run(Invocation::new(&echo, fixture.args(&[("name", name)])));
+    let run = |name: &str| {
+        fixture.dispatcher.run(Invocation::new(&echo, fixture.args(&[("name", name)])))
+    };
     let finish = async {
         let (mut a, mut b) = (Box::pin(run("a")), Box::pin(run("b")));
-        assert!(futures_util::poll!(&mut a).is_pending() && futures_util::poll!(&mut b).is_pending());
+        assert!(
+            futures_util::poll!(&mut a).is_pending() && futures_util::poll!(&mut b).is_pending()
+        );
         run("c").await.unwrap();
         a.await.unwrap();
         b.await.unwrap();
@@ -165,16 +177,24 @@ impl Runtime for SlowToPrepare {
 #[tokio::test]
 async fn preparing_a_module_holds_no_permit() {
     let gate = Arc::new(Semaphore::new(0));
-    let hello =
-        |name| NativeRuntime::builder(name, "1").guest("hello", |guest| async move { guest.blob("hello").await });
+    let hello = |name| {
+        NativeRuntime::builder(name, "1")
+            .guest("hello", |guest| async move { guest.blob("hello").await })
+    };
     let slow = SlowToPrepare(hello("slow").build().unwrap(), Arc::clone(&gate));
     let slow_host = slow.host_image().id();
-    let fixture = Fixture::with(hello("quick").build().unwrap(), |builder| builder.permits(1).runtime(Arc::new(slow)));
-    let module = Module { kind: ObjectKind::Blob, id: fixture.dispatcher.put_blob("hello").unwrap() };
+    let fixture = Fixture::with(hello("quick").build().unwrap(), |builder| {
+        builder.permits(1).runtime(Arc::new(slow))
+    });
+    let module =
+        Module { kind: ObjectKind::Blob, id: fixture.dispatcher.put_blob("hello").unwrap() };
     let slow_image = fixture.dispatcher.put_image(slow_host, module).unwrap();
     let slow_run = fixture.dispatcher.run(Invocation::new(slow_image, fixture.args(&[])));
     let quick_run = async {
-        let completion = fixture.dispatcher.run(Invocation::new(fixture.image("hello"), fixture.args(&[]))).await;
+        let completion = fixture
+            .dispatcher
+            .run(Invocation::new(fixture.image("hello"), fixture.args(&[])))
+            .await;
         gate.add_permits(1);
         completion
     };
@@ -223,7 +243,10 @@ async fn a_root_that_joins_has_its_turns_too() {
             let mut calls = Vec::new();
             for number in 0..CHILDREN {
                 let number = Outcome::blob(guest.host().put_blob(number.to_string().into()).await?);
-                calls.push(Call { image: image.clone(), args: guest.put_tree([argument("number", number)]).await? });
+                calls.push(Call {
+                    image: image.clone(),
+                    args: guest.put_tree([argument("number", number)]).await?,
+                });
             }
             for result in guest.host().run_many(calls).await {
                 result?;
@@ -243,8 +266,8 @@ async fn a_root_that_joins_has_its_turns_too() {
         tokio::task::yield_now().await;
     }
     // The first of its children runs. The second one has waited longest, and is last.
-    let first =
-        Invocation::new(&leaf, fixture.args(&[("number", "1")])).budget(Budget::new().deadline(Duration::from_secs(5)));
+    let first = Invocation::new(&leaf, fixture.args(&[("number", "1")]))
+        .budget(Budget::new().deadline(Duration::from_secs(5)));
     fixture.dispatcher.run(first).await.unwrap();
     assert_eq!(fixture.dispatcher.stats().joins, 1, "it was under way");
     assert!(fixture.runs() < 20, "{} runs came before", fixture.runs());

@@ -9,13 +9,17 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use manifold_runtime_api::{
-    Call, Code, EntryMode, Error, ErrorKind, Host, Limits, Module, Object, ObjectId, ObjectKind, Outcome, Result,
-    Runtime, Tree, TreeEntry,
+    Call, Code, EntryMode, Error, ErrorKind, Host, Limits, Module, Object, ObjectId, ObjectKind,
+    Outcome, Result, Runtime, Tree, TreeEntry,
 };
 use manifold_runtime_v8::V8Runtime;
 
-static EXECUTOR: LazyLock<tokio::runtime::Runtime> =
-    LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("there are threads"));
+static EXECUTOR: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .build()
+        .expect("there are threads")
+});
 static RUNTIME: LazyLock<V8Runtime> = LazyLock::new(|| V8Runtime::new().expect("V8 starts"));
 
 /// A host that has one file in one tree.
@@ -61,7 +65,8 @@ fuzz_target!(|input: &[u8]| {
     let module = Module { kind: ObjectKind::Tree, id: tree.id() };
     let mut limits = Limits::default();
     limits.compute_time = Duration::from_secs(20);
-    let prepared = EXECUTOR.block_on(RUNTIME.prepare(&Code::Module(module), &limits, &OneFile { file, tree }));
+    let prepared =
+        EXECUTOR.block_on(RUNTIME.prepare(&Code::Module(module), &limits, &OneFile { file, tree }));
     if let Err(error) = prepared {
         assert!(matches!(error.kind(), ErrorKind::Guest | ErrorKind::Limit), "{error:?}");
     }

@@ -41,7 +41,8 @@ const AS_FSCK: component::Options =
     component::Options { protect_windows: false, protect_hfs: true, protect_ntfs: true };
 
 /// Only Windows takes a backslash for a separator, so only its look-alikes count in the parts of such a name.
-const BETWEEN_BACKSLASHES: component::Options = component::Options { protect_hfs: false, ..AS_FSCK };
+const BETWEEN_BACKSLASHES: component::Options =
+    component::Options { protect_hfs: false, ..AS_FSCK };
 
 /// Checks one entry's name, given the entry's mode.
 pub(crate) fn check(name: &BStr, mode: EntryMode) -> Result<(), NameProblem> {
@@ -55,14 +56,18 @@ pub(crate) fn check(name: &BStr, mode: EntryMode) -> Result<(), NameProblem> {
         return Err(NameProblem::TooLong);
     }
     check_component(name, mode, AS_FSCK)?;
-    if matches!(mode, EntryMode::Tree | EntryMode::Commit) && git_attributes_name::is_look_alike(name) {
+    if matches!(mode, EntryMode::Tree | EntryMode::Commit)
+        && git_attributes_name::is_look_alike(name)
+    {
         return Err(NameProblem::GitFile);
     }
     let mut parts = name.split_str(b"\\").peekable();
     while let Some(part) = parts.next() {
         match check_component(part.as_bstr(), mode, BETWEEN_BACKSLASHES) {
             Err(NameProblem::DotGit) => return Err(NameProblem::DotGit),
-            Err(NameProblem::GitFile) if parts.peek().is_none() => return Err(NameProblem::GitFile),
+            Err(NameProblem::GitFile) if parts.peek().is_none() => {
+                return Err(NameProblem::GitFile);
+            }
             _ => {}
         }
     }
@@ -78,7 +83,11 @@ fn is_plain(name: &BStr) -> bool {
         && name.iter().all(|byte| matches!(byte, 1..0x80) && !matches!(byte, b'/' | b'\\' | b'~'))
 }
 
-fn check_component(name: &BStr, mode: EntryMode, options: component::Options) -> Result<(), NameProblem> {
+fn check_component(
+    name: &BStr,
+    mode: EntryMode,
+    options: component::Options,
+) -> Result<(), NameProblem> {
     // Git wants `.gitmodules` to be a regular file. The library asks that of symbolic links, so other modes go by that name.
     let regular = matches!(mode, EntryMode::Blob | EntryMode::Executable);
     let as_link = (!regular).then_some(component::Mode::Symlink);

@@ -162,8 +162,8 @@ impl Error {
     }
 
     fn assemble(reason: Reason, frame: Option<Frame>, cause: Option<Self>) -> Self {
-        let function_of_request =
-            reason.is_function_of_request() && cause.as_ref().is_none_or(Self::is_function_of_request);
+        let function_of_request = reason.is_function_of_request()
+            && cause.as_ref().is_none_or(Self::is_function_of_request);
         let breached = match &reason {
             Reason::LimitBreached(limit) => Some(*limit),
             _ => cause.as_ref().and_then(Self::breached_limit),

@@ -23,7 +23,9 @@ fn is_for_hfs(name: &BStr) -> bool {
 
 /// NTFS ignores case, trailing dots and spaces, and a stream's name after a colon, and has short names.
 fn is_for_ntfs(name: &BStr) -> bool {
-    let starts_with = |prefix: &[u8]| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    let starts_with = |prefix: &[u8]| {
+        name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
     if starts_with(NAME.as_bytes()) {
         return is_ignored_end(&name[NAME.len()..]);
     }

@@ -71,7 +71,8 @@ impl HostImageBuilder {
     pub fn seal(self) -> Result<HostImage, TreeError> {
         let mut settings = self.settings;
         settings.insert("name".to_owned(), self.name.clone());
-        let node = EncodedNode::new(settings.into_iter().map(|(name, value)| (name, value.into())), [])?;
+        let node =
+            EncodedNode::new(settings.into_iter().map(|(name, value)| (name, value.into())), [])?;
         Ok(HostImage { name: self.name, id: node.id(), node })
     }
 }

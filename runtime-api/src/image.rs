@@ -70,7 +70,9 @@ pub enum ImageProblem {
     #[error("no runtime for containers is registered")]
     NoContainers,
     /// The container engine does not have the image.
-    #[error("the container engine has no such image: {problem}; load it with `docker load` or `docker pull`")]
+    #[error(
+        "the container engine has no such image: {problem}; load it with `docker load` or `docker pull`"
+    )]
     NotInEngine {
         /// The engine's own words.
         problem: String,
@@ -80,7 +82,13 @@ pub enum ImageProblem {
 impl ImageProblem {
     /// Whether every dispatcher finds the same problem in the same reference.
     pub(crate) fn is_function_of_reference(&self) -> bool {
-        !matches!(self, Self::UnknownHost { .. } | Self::MovingTag | Self::NoContainers | Self::NotInEngine { .. })
+        !matches!(
+            self,
+            Self::UnknownHost { .. }
+                | Self::MovingTag
+                | Self::NoContainers
+                | Self::NotInEngine { .. }
+        )
     }
 }
 
@@ -226,7 +234,9 @@ impl Code {
         match self {
             Self::Module(module) => Ok(*module),
             Self::Container(container) | Self::Hosted { host: container, .. } => {
-                Err(crate::Error::runtime(format!("this runtime runs no containers, and was given {container}")))
+                Err(crate::Error::runtime(format!(
+                    "this runtime runs no containers, and was given {container}"
+                )))
             }
         }
     }
@@ -312,8 +322,10 @@ impl CurryNode {
     /// [`TreeError::NullId`] when the arguments have the null id.
     pub fn encode(&self) -> Result<EncodedNode, TreeError> {
         let args = TreeEntry::new("args", EntryMode::Tree, self.args);
-        let texts =
-            [(CURRY_MARKER.to_owned(), Bytes::from_static(b"1")), ("base".to_owned(), self.base.clone().into())];
+        let texts = [
+            (CURRY_MARKER.to_owned(), Bytes::from_static(b"1")),
+            ("base".to_owned(), self.base.clone().into()),
+        ];
         EncodedNode::new(texts, [args])
     }
 }
@@ -351,7 +363,13 @@ impl NodeShape {
         };
         let (shape, size) = if tree.get(RUNTIME_MARKER).is_some() {
             let marker = entry(RUNTIME_MARKER, &[ObjectKind::Blob])?.id;
-            (Self::Runtime { marker, module: entry("module", &[ObjectKind::Blob, ObjectKind::Tree])? }, 2)
+            (
+                Self::Runtime {
+                    marker,
+                    module: entry("module", &[ObjectKind::Blob, ObjectKind::Tree])?,
+                },
+                2,
+            )
         } else if tree.get(CURRY_MARKER).is_some() {
             entry(CURRY_MARKER, &[ObjectKind::Blob])?;
             let base = entry("base", &[ObjectKind::Blob])?.id;
@@ -359,6 +377,10 @@ impl NodeShape {
         } else {
             return Err(format!("it has neither `{RUNTIME_MARKER}` nor `{CURRY_MARKER}`"));
         };
-        if tree.len() == size { Ok(shape) } else { Err(format!("it has {} entries instead of {size}", tree.len())) }
+        if tree.len() == size {
+            Ok(shape)
+        } else {
+            Err(format!("it has {} entries instead of {size}", tree.len()))
+        }
     }
 }

@@ -1,5 +1,8 @@
 #![doc = include_str!("../README.md")]
-#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout))]
+#![cfg_attr(
+    not(test),
+    warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)
+)]
 
 pub mod abi;
 mod entry_name;
@@ -21,8 +24,8 @@ pub use error::{Error, ErrorKind, Frame, Result, Status};
 pub use host::{Call, Host};
 pub use host_image::{HostImage, HostImageBuilder};
 pub use image::{
-    CURRY_MARKER, Code, CurryNode, DockerReference, EncodedNode, HostRef, ImageProblem, ImageRef, MAX_IMAGE_DEPTH,
-    Module, NodeShape, RUNTIME_MARKER, RuntimeNode,
+    CURRY_MARKER, Code, CurryNode, DockerReference, EncodedNode, HostRef, ImageProblem, ImageRef,
+    MAX_IMAGE_DEPTH, Module, NodeShape, RUNTIME_MARKER, RuntimeNode,
 };
 pub use limits::Limits;
 pub use meter::{MemoryReservation, Meter};

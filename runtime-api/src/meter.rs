@@ -69,8 +69,10 @@ impl Pool {
         if self.size == u64::MAX {
             return true;
         }
-        let taken =
-            self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(amount)).is_ok();
+        let taken = self
+            .left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(amount))
+            .is_ok();
         if !taken {
             self.breached.store(true, Ordering::Relaxed);
         }

@@ -60,7 +60,9 @@ impl ObjectId {
     /// # Errors
     /// [`IdError::Length`] when no object format has ids of that length.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, IdError> {
-        gix_hash::ObjectId::try_from(bytes).map(Self).map_err(|_| IdError::Length { length: bytes.len() })
+        gix_hash::ObjectId::try_from(bytes)
+            .map(Self)
+            .map_err(|_| IdError::Length { length: bytes.len() })
     }
 
     /// The raw bytes, as they stand in a tree object.

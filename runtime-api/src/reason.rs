@@ -260,9 +260,10 @@ impl Reason {
             | Self::AbiViolation { .. }
             | Self::BadModule { .. }
             | Self::NestedRunFailed => ErrorKind::Guest,
-            Self::BadImage { .. } | Self::BadTree { .. } | Self::WrongKind { .. } | Self::Cycle { .. } => {
-                ErrorKind::Request
-            }
+            Self::BadImage { .. }
+            | Self::BadTree { .. }
+            | Self::WrongKind { .. }
+            | Self::Cycle { .. } => ErrorKind::Request,
             Self::LimitBreached(_) => ErrorKind::Limit,
             Self::RuntimeFailed { .. } => ErrorKind::Runtime,
             Self::MissingObject { .. } | Self::StoreFailed { .. } => ErrorKind::Store,

@@ -29,7 +29,8 @@ pub enum EntryMode {
 
 impl EntryMode {
     /// Every mode there is.
-    pub const ALL: [Self; 5] = [Self::Tree, Self::Blob, Self::Executable, Self::Symlink, Self::Commit];
+    pub const ALL: [Self; 5] =
+        [Self::Tree, Self::Blob, Self::Executable, Self::Symlink, Self::Commit];
 
     /// The mode as git writes it: octal digits without a leading zero.
     pub const fn as_str(self) -> &'static str {
@@ -58,7 +59,9 @@ impl EntryMode {
     fn parse_as_git_reads(spelling: &[u8]) -> Option<Self> {
         const TYPE: u32 = 0o170_000;
         const OWNER_EXECUTES: u32 = 0o100;
-        let mode = std::str::from_utf8(spelling).ok().and_then(|text| u32::from_str_radix(text, 8).ok())?;
+        let mode = std::str::from_utf8(spelling)
+            .ok()
+            .and_then(|text| u32::from_str_radix(text, 8).ok())?;
         match mode & TYPE {
             _ if mode > TYPE | 0o7777 => None,
             0o040_000 => Some(Self::Tree),
@@ -226,20 +229,27 @@ impl Tree {
         })
     }
 
-    fn decode_with(bytes: &[u8], parse: impl Fn(&[u8]) -> Option<EntryMode>) -> Result<Self, TreeError> {
+    fn decode_with(
+        bytes: &[u8],
+        parse: impl Fn(&[u8]) -> Option<EntryMode>,
+    ) -> Result<Self, TreeError> {
         let mut entries = Vec::with_capacity(bytes.len() / 48);
         let mut start = 0;
         for entry in gix_object::TreeRefIter::from_bytes(bytes, gix_hash::Kind::Sha1) {
-            let entry = entry
-                .map_err(|_| TreeError::Malformed { problem: "an entry is cut short, or its mode is not octal" })?;
+            let entry = entry.map_err(|_| TreeError::Malformed {
+                problem: "an entry is cut short, or its mode is not octal",
+            })?;
             // The library reads the mode as a number. Git wants it spelled in one way.
             let spelling = bytes[start..].split(|byte| *byte == b' ').next().unwrap_or_default();
-            let mode = parse(spelling)
-                .ok_or_else(|| TreeError::Mode { name: entry.filename.to_owned(), mode: BString::from(spelling) })?;
+            let mode = parse(spelling).ok_or_else(|| TreeError::Mode {
+                name: entry.filename.to_owned(),
+                mode: BString::from(spelling),
+            })?;
             start += spelling.len() + entry.filename.len() + 2 + entry.oid.as_bytes().len();
             entries.push(TreeEntry::new(entry.filename, mode, ObjectId::from_gix(entry.oid)));
         }
-        if let Some(pair) = entries.windows(2).find(|pair| in_git_order(&pair[0], &pair[1]).is_gt()) {
+        if let Some(pair) = entries.windows(2).find(|pair| in_git_order(&pair[0], &pair[1]).is_gt())
+        {
             return Err(TreeError::Order { name: pair[1].name.clone() });
         }
         let tree = Self { entries };
@@ -248,7 +258,10 @@ impl Tree {
     }
 
     /// Git's encoding of the tree, without the object header.
-    #[expect(clippy::expect_used, reason = "writing to a Vec cannot fail, and no valid name holds a NUL byte")]
+    #[expect(
+        clippy::expect_used,
+        reason = "writing to a Vec cannot fail, and no valid name holds a NUL byte"
+    )]
     pub fn encode(&self) -> Vec<u8> {
         let entries = self.entries.iter().map(|entry| gix_object::tree::EntryRef {
             mode: entry.mode.as_gix().into(),
@@ -278,7 +291,9 @@ impl Tree {
 
     /// The blobs and trees that it holds; submodules are another repository's.
     pub fn objects(&self) -> impl Iterator<Item = Outcome> {
-        self.entries.iter().filter_map(|entry| Some(Outcome { kind: entry.mode.object_kind()?, id: entry.id }))
+        self.entries
+            .iter()
+            .filter_map(|entry| Some(Outcome { kind: entry.mode.object_kind()?, id: entry.id }))
     }
 
     /// The entry called `name`, if there is one.
@@ -286,7 +301,12 @@ impl Tree {
         let name = BStr::new(name.as_ref());
         let position = |is_tree| {
             self.entries.binary_search_by(|entry| {
-                gix_object::tree::name_order(&entry.name, entry.mode == EntryMode::Tree, name, is_tree)
+                gix_object::tree::name_order(
+                    &entry.name,
+                    entry.mode == EntryMode::Tree,
+                    name,
+                    is_tree,
+                )
             })
         };
         position(false).or_else(|_| position(true)).ok().map(|index| &self.entries[index])
@@ -324,7 +344,12 @@ impl Tree {
             let file = self
                 .entries
                 .binary_search_by(|other| {
-                    gix_object::tree::name_order(&other.name, other.mode == EntryMode::Tree, &entry.name, false)
+                    gix_object::tree::name_order(
+                        &other.name,
+                        other.mode == EntryMode::Tree,
+                        &entry.name,
+                        false,
+                    )
                 })
                 .ok();
             if file.is_some() {
@@ -336,5 +361,10 @@ impl Tree {
 }
 
 fn in_git_order(a: &TreeEntry, b: &TreeEntry) -> std::cmp::Ordering {
-    gix_object::tree::name_order(&a.name, a.mode == EntryMode::Tree, &b.name, b.mode == EntryMode::Tree)
+    gix_object::tree::name_order(
+        &a.name,
+        a.mode == EntryMode::Tree,
+        &b.name,
+        b.mode == EntryMode::Tree,
+    )
 }

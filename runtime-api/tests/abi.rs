@@ -43,9 +43,18 @@ async fn every_operation_answers_as_the_table_says() {
     let talk = Talk::begin();
     let job = json!({"args": EMPTY_TREE, "std": "", "salt": "some \"salt\"", "image": "the image", "stack": ""});
     assert_eq!(talk.ask(json!({"op": "job"})).await, job);
-    assert_eq!(talk.ask(json!({"op": "put_blob", "bytes_b64": "aGVsbG8="})).await, json!({"hash": HELLO}));
-    assert_eq!(talk.ask(json!({"op": "put_blob", "bytes_b64": "aGVsbG8"})).await, json!({"hash": HELLO}));
-    assert_eq!(talk.ask(json!({"op": "get", "hash": HELLO})).await, json!({"bytes_b64": "aGVsbG8="}));
+    assert_eq!(
+        talk.ask(json!({"op": "put_blob", "bytes_b64": "aGVsbG8="})).await,
+        json!({"hash": HELLO})
+    );
+    assert_eq!(
+        talk.ask(json!({"op": "put_blob", "bytes_b64": "aGVsbG8"})).await,
+        json!({"hash": HELLO})
+    );
+    assert_eq!(
+        talk.ask(json!({"op": "get", "hash": HELLO})).await,
+        json!({"bytes_b64": "aGVsbG8="})
+    );
     assert_eq!(talk.ask(json!({"op": "tree", "hash": EMPTY_TREE})).await, json!({"entries": []}));
     let outcome = json!({"kind": "tree", "hash": EMPTY_TREE});
     assert_eq!(talk.ask(json!({"op": "run", "image": "same", "args": EMPTY_TREE})).await, outcome);
@@ -103,7 +112,10 @@ async fn a_guest_that_stops_without_a_word_is_quoted_from_its_log() {
     let chain: Vec<_> = error.chain().map(ToString::to_string).collect();
     assert_eq!(chain.len(), 3, "{error:?}");
     assert!(chain[0].contains("unreachable"), "{chain:?}");
-    assert!(chain[1].starts_with("it logged last: x") && chain[1].ends_with("x\npanicked at the end"), "{chain:?}");
+    assert!(
+        chain[1].starts_with("it logged last: x") && chain[1].ends_with("x\npanicked at the end"),
+        "{chain:?}"
+    );
     assert!(chain[1].len() < 1100, "{chain:?}");
     assert!(chain[2].contains("not in the store"), "{chain:?}");
 
@@ -123,16 +135,26 @@ async fn a_failed_operation_is_answered_and_the_guest_goes_on() {
         (json!({"op": "get", "hash": "zz"}), "not an object id"),
         (json!({"op": "get", "hash": HELLO}), "not in the store"),
         (json!({"op": "put_blob", "bytes_b64": "=="}), "not base64"),
-        (json!({"op": "put_tree", "entries": [{"name": "a", "hash": HELLO}]}), "neither `mode` nor `kind`"),
-        (json!({"op": "put_tree", "entries": [{"name": "a", "mode": "100664", "hash": HELLO}]}), "none of git's"),
-        (json!({"op": "put_tree", "entries": [{"name": "a/b", "kind": "blob", "hash": HELLO}]}), "slash"),
+        (
+            json!({"op": "put_tree", "entries": [{"name": "a", "hash": HELLO}]}),
+            "neither `mode` nor `kind`",
+        ),
+        (
+            json!({"op": "put_tree", "entries": [{"name": "a", "mode": "100664", "hash": HELLO}]}),
+            "none of git's",
+        ),
+        (
+            json!({"op": "put_tree", "entries": [{"name": "a/b", "kind": "blob", "hash": HELLO}]}),
+            "slash",
+        ),
         (json!({"op": "run", "image": "same"}), "`args` is missing"),
         (json!({"op": "out", "kind": "twig", "hash": HELLO}), "not \"blob\" or \"tree\""),
     ];
     for (request, words) in wrong {
         let talk = Talk::begin();
         let answer = talk.ask(request.clone()).await;
-        let error = answer["error"].as_str().unwrap_or_else(|| panic!("{request} answers {answer}"));
+        let error =
+            answer["error"].as_str().unwrap_or_else(|| panic!("{request} answers {answer}"));
         assert!(error.contains(words), "{request} answers {error:?}");
         assert!(!talk.session.has_ended());
         talk.ask(json!({"op": "out", "kind": "tree", "hash": EMPTY_TREE})).await;
@@ -142,7 +164,16 @@ async fn a_failed_operation_is_answered_and_the_guest_goes_on() {
 
 #[tokio::test]
 async fn what_is_no_json_object_ends_the_job() {
-    for request in ["", "x", "{", "[]", "{}", "{\"op\":1}", "{\"op\":\"job\"}x", "{\"op\":\"job\",\"op\":\"job\"}"] {
+    for request in [
+        "",
+        "x",
+        "{",
+        "[]",
+        "{}",
+        "{\"op\":1}",
+        "{\"op\":\"job\"}x",
+        "{\"op\":\"job\",\"op\":\"job\"}",
+    ] {
         let talk = Talk::begin();
         assert!(talk.say(request).await["error"].is_string(), "{request}");
         assert!(talk.session.has_ended());
@@ -161,7 +192,10 @@ async fn out_is_called_exactly_once() {
 
     let talk = Talk::begin();
     talk.ask(json!({"op": "out", "kind": "tree", "hash": EMPTY_TREE})).await;
-    assert!(talk.ask(json!({"op": "out", "kind": "tree", "hash": EMPTY_TREE})).await["error"].is_string());
+    assert!(
+        talk.ask(json!({"op": "out", "kind": "tree", "hash": EMPTY_TREE})).await["error"]
+            .is_string()
+    );
     assert!(talk.session.has_ended());
     assert!(matches!(talk.finish().unwrap_err().reason(), Reason::OutcomeTwice));
 }
@@ -173,7 +207,9 @@ async fn fail_ends_the_job_in_the_guests_words_even_after_out() {
     assert_eq!(talk.ask(json!({"op": "fail", "message": "on second thought"})).await, json!({}));
     assert!(talk.session.has_ended());
     let error = talk.finish().unwrap_err();
-    assert!(matches!(error.reason(), Reason::GuestFailed { message } if message == "on second thought"));
+    assert!(
+        matches!(error.reason(), Reason::GuestFailed { message } if message == "on second thought")
+    );
 }
 
 #[tokio::test]
@@ -194,7 +230,8 @@ async fn a_nested_failure_is_told_with_its_kind_and_chain_and_explains_a_later_t
 #[tokio::test]
 async fn run_many_keeps_failures_in_their_places() {
     let talk = Talk::begin();
-    let reqs = json!([{"image": "same", "args": EMPTY_TREE}, {"image": "other", "args": EMPTY_TREE}]);
+    let reqs =
+        json!([{"image": "same", "args": EMPTY_TREE}, {"image": "other", "args": EMPTY_TREE}]);
     let answer = talk.ask(json!({"op": "run_many", "reqs": reqs})).await;
     assert_eq!(answer["results"][0], json!({"kind": "tree", "hash": EMPTY_TREE}));
     assert_eq!(answer["results"][1]["error"], "no \"luck\" today");
@@ -220,7 +257,10 @@ async fn requests_responses_and_logs_have_limits() {
     assert!(talk.session.has_ended(), "no guest survives a limit");
     let error = talk.finish().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Limit, "{error:?}");
-    assert!(matches!(error.root_cause().reason(), Reason::LimitBreached(Limit::Response { bytes: 300 })));
+    assert!(matches!(
+        error.root_cause().reason(),
+        Reason::LimitBreached(Limit::Response { bytes: 300 })
+    ));
 
     let host = Arc::new(MapHost::default());
     let mut job = map_host::job(&host);

@@ -80,7 +80,10 @@ async fn every_operation_answers_as_the_table_says() {
     let talk = Talk::begin();
     assert_eq!(talk.say(b"\x0athe end").await, [0]);
     let error = talk.finish().unwrap_err();
-    assert!(matches!(error.reason(), Reason::GuestFailed { message } if message == "the end"), "{error:?}");
+    assert!(
+        matches!(error.reason(), Reason::GuestFailed { message } if message == "the end"),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
@@ -89,7 +92,8 @@ async fn errors_are_told_in_the_words_that_json_has() {
     let unknown = Object::blob("nobody has this").id();
     let json = talk.say_json(serde_json::json!({"op": "get", "hash": unknown.to_string()})).await;
     let word = |field: &str| text(json[field].as_str().unwrap());
-    let chain: Vec<_> = json["chain"].as_array().unwrap().iter().map(|line| text(line.as_str().unwrap())).collect();
+    let chain: Vec<_> =
+        json["chain"].as_array().unwrap().iter().map(|line| text(line.as_str().unwrap())).collect();
     let failure = [
         vec![1],
         word("error"),
@@ -102,7 +106,9 @@ async fn errors_are_told_in_the_words_that_json_has() {
 
     // Among many runs each answer has its place.
     let tree = empty_tree();
-    let calls = [vec![7], 2u32.to_le_bytes().to_vec(), id(tree), text("ill"), id(tree), text("same")].concat();
+    let calls =
+        [vec![7], 2u32.to_le_bytes().to_vec(), id(tree), text("ill"), id(tree), text("same")]
+            .concat();
     let answer = talk.say(calls).await;
     assert_eq!(answer[..6], [0, 2, 0, 0, 0, 1]);
     assert!(answer.ends_with(&[vec![0, 1], id(tree)].concat()));
@@ -118,7 +124,10 @@ async fn what_makes_no_sense_is_answered_and_what_has_no_form_ends_the_job() {
         ("no such mode", [vec![5], one.clone(), vec![5], id(tree), text("name")].concat()),
         ("an id of no format", vec![3, 2, 1, 1]),
         ("no UTF-8", b"\x09\xff".to_vec()),
-        ("a name that git refuses", [vec![5], one.clone(), vec![0], id(tree), text("a/b")].concat()),
+        (
+            "a name that git refuses",
+            [vec![5], one.clone(), vec![0], id(tree), text("a/b")].concat(),
+        ),
     ] {
         let talk = Talk::begin();
         assert_eq!(talk.say(request).await[0], 1, "{what}");
@@ -129,8 +138,14 @@ async fn what_makes_no_sense_is_answered_and_what_has_no_form_ends_the_job() {
         ("half an id", vec![3, 20, 1, 2]),
         ("more than a request", vec![1, 0]),
         ("fewer entries than announced", [vec![5], u32::MAX.to_le_bytes().to_vec()].concat()),
-        ("fewer calls than announced", [vec![7], u32::MAX.to_le_bytes().to_vec(), id(tree), text("same")].concat()),
-        ("a shorter text than announced", [vec![6], id(tree), u32::MAX.to_le_bytes().to_vec()].concat()),
+        (
+            "fewer calls than announced",
+            [vec![7], u32::MAX.to_le_bytes().to_vec(), id(tree), text("same")].concat(),
+        ),
+        (
+            "a shorter text than announced",
+            [vec![6], id(tree), u32::MAX.to_le_bytes().to_vec()].concat(),
+        ),
     ] {
         let talk = Talk::begin();
         assert_eq!(talk.say(request).await[0], 1, "{what}");

@@ -33,20 +33,31 @@ impl Git {
 
     fn version(&self) -> (u32, u32) {
         let version = self.run(&["version"], b"").unwrap();
-        let mut numbers = version.trim_start_matches("git version ").split('.').map(|part| part.parse().unwrap_or(0));
+        let mut numbers = version
+            .trim_start_matches("git version ")
+            .split('.')
+            .map(|part| part.parse().unwrap_or(0));
         (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
     }
 
     /// The id that git gives to an object without judging it.
     fn id(&self, encoded: &[u8]) -> ObjectId {
-        self.run(&["hash-object", "--literally", "-t", "tree", "--stdin"], encoded).unwrap().trim().parse().unwrap()
+        self.run(&["hash-object", "--literally", "-t", "tree", "--stdin"], encoded)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap()
     }
 
     /// Whether git's strictest check lets an object through that it stored without looking.
     fn fsck(&self, encoded: &[u8]) -> Result<(), String> {
-        let id = self.run(&["hash-object", "-w", "--literally", "-t", "tree", "--stdin"], encoded)?;
+        let id =
+            self.run(&["hash-object", "-w", "--literally", "-t", "tree", "--stdin"], encoded)?;
         let checked = self.run(&["fsck", "--strict", "--no-dangling", id.trim()], b"");
-        std::fs::remove_file(self.0.path().join(".git/objects").join(&id[..2]).join(id[2..].trim())).unwrap();
+        std::fs::remove_file(
+            self.0.path().join(".git/objects").join(&id[..2]).join(id[2..].trim()),
+        )
+        .unwrap();
         checked.map(drop)
     }
 }
@@ -283,7 +294,8 @@ fn every_tricky_name_in_every_mode_is_judged_as_git_judges_it() {
 
 #[test]
 fn malformed_trees_are_refused_as_git_refuses_them() {
-    let (blob, tree, null) = (empty_blob(), ObjectId::empty_tree(), ObjectId::from_bytes(&[0; 20]).unwrap());
+    let (blob, tree, null) =
+        (empty_blob(), ObjectId::empty_tree(), ObjectId::from_bytes(&[0; 20]).unwrap());
     let long = [b'x'; 4097];
     let cases: &[(&str, Vec<u8>)] = &[
         ("null id", encode(&[("100644", b"a", null)])),
@@ -314,7 +326,10 @@ fn malformed_trees_are_refused_as_git_refuses_them() {
     if git.version() >= (2, 45) {
         assert!(git.fsck(&long).is_err());
     } else {
-        eprintln!("skipped: git {:?} has no opinion on long names; git 2.45 and later do", git.version());
+        eprintln!(
+            "skipped: git {:?} has no opinion on long names; git 2.45 and later do",
+            git.version()
+        );
     }
     // Git keeps reading old trees with such a mode; nothing new is to have one. The last two are 100644 in 16 bits.
     for mode in ["100664", "100600", "644", "40755", "120777", "10644", "1100644", "700644"] {
@@ -340,9 +355,12 @@ fn modes_of_old_times_are_read_as_git_reads_them() {
     ] {
         let encoded = encode(&[(mode, b"a", id)]);
         let read = Tree::decode_as_git_reads(&encoded).unwrap();
-        let written = git.run(&["hash-object", "-w", "--literally", "-t", "tree", "--stdin"], &encoded).unwrap();
+        let written = git
+            .run(&["hash-object", "-w", "--literally", "-t", "tree", "--stdin"], &encoded)
+            .unwrap();
         let shown = git.run(&["ls-tree", written.trim()], b"").unwrap();
-        let expected = format!("{:0>6} {} {id}\ta", read.entries()[0].mode, read.entries()[0].mode.kind_str());
+        let expected =
+            format!("{:0>6} {} {id}\ta", read.entries()[0].mode, read.entries()[0].mode.kind_str());
         assert_eq!(shown.trim(), expected, "{mode}");
     }
     for mode in ["", "644", "10644", "060644", "10064x", "1100644"] {
@@ -357,7 +375,18 @@ fn modes_of_old_times_are_read_as_git_reads_them() {
 #[test]
 fn what_a_tree_holds_passes_fsck_with_everything_that_git_allows() {
     let git = Git::new();
-    let names = ["a", "a.b", "a0", " sp ace\t", "\u{e9}", "con", "a:b", "x\\y", ".gitignore", ".gitattributes"];
+    let names = [
+        "a",
+        "a.b",
+        "a0",
+        " sp ace\t",
+        "\u{e9}",
+        "con",
+        "a:b",
+        "x\\y",
+        ".gitignore",
+        ".gitattributes",
+    ];
     let entries = names.iter().map(|name| entry(*name, EntryMode::Blob)).chain([
         entry("run.sh", EntryMode::Executable),
         entry("up", EntryMode::Symlink),
@@ -380,6 +409,8 @@ fn blobs_have_gits_ids_whole_or_piece_by_piece() {
         let length = content.len() as u64;
         assert_eq!(ObjectId::of_blob_from(&mut &content[..], length).unwrap(), id);
         assert!(ObjectId::of_blob_from(&mut &content[..], length + 1).is_err());
-        assert!(content.is_empty() || ObjectId::of_blob_from(&mut &content[..], length - 1).is_err());
+        assert!(
+            content.is_empty() || ObjectId::of_blob_from(&mut &content[..], length - 1).is_err()
+        );
     }
 }

@@ -6,8 +6,11 @@ use manifold_runtime_api::{CurryNode, HostRef, ImageProblem, ImageRef, NodeShape
 fn cases() -> Vec<(String, String)> {
     let lines = include_str!("references.txt").lines().filter(|line| line.starts_with('"'));
     let text = |quoted: &str| {
-        let json =
-            quoted.trim().replace("\\u{a0}", "\\u00a0").replace("\\u{b}", "\\u000b").replace("\\u{c}", "\\u000c");
+        let json = quoted
+            .trim()
+            .replace("\\u{a0}", "\\u00a0")
+            .replace("\\u{b}", "\\u000b")
+            .replace("\\u{c}", "\\u000c");
         serde_json::from_str::<String>(&json).unwrap()
     };
     let cases: Vec<_> = lines
@@ -42,7 +45,9 @@ fn white_space_around_a_marker_is_trimmed() {
 
 #[test]
 fn the_marker_of_a_curry_node_holds_1() {
-    let node = CurryNode { base: "/cas/std/fold".to_owned(), args: ObjectId::empty_tree() }.encode().unwrap();
+    let node = CurryNode { base: "/cas/std/fold".to_owned(), args: ObjectId::empty_tree() }
+        .encode()
+        .unwrap();
     assert!(node.blobs.iter().any(|blob| blob.content == "1"));
     assert!(matches!(NodeShape::of(&node.tree), Ok(NodeShape::Curry { .. })));
 }

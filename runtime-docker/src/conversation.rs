@@ -32,7 +32,9 @@ pub(crate) async fn converse(wire: &mut Wire, session: &Session, memory: &mut Bu
     let end = loop {
         let line = match clock.wait(wire.line(bound, &mut diagnostics)).await {
             Some(Received::Line(line)) => line,
-            Some(Received::TooLong) => break End::Stopped(Limit::GuestRequest { bytes: bound }.into()),
+            Some(Received::TooLong) => {
+                break End::Stopped(Limit::GuestRequest { bytes: bound }.into());
+            }
             Some(Received::End { rest }) => break End::Silence { half: rest > 0, unanswered },
             None => break too_long(),
         };
@@ -50,7 +52,8 @@ pub(crate) async fn converse(wire: &mut Wire, session: &Session, memory: &mut Bu
         reply.push(b'\n');
         if session.has_outcome() {
             // Nothing depends on whether the guest hears it.
-            let _ = tokio::time::timeout(FAREWELL, wire.send(&reply, bound, &mut diagnostics)).await;
+            let _ =
+                tokio::time::timeout(FAREWELL, wire.send(&reply, bound, &mut diagnostics)).await;
             break End::Settled;
         }
         // A guest that cannot be told anything may have left words to read.

@@ -106,11 +106,16 @@ impl ContainerEngine {
     /// # Errors
     /// When the system gives no threads.
     pub fn new(options: EngineOptions) -> std::io::Result<Self> {
-        let start =
-            || Builder::new_multi_thread().worker_threads(1).thread_name("manifold-docker").enable_all().build();
+        let start = || {
+            Builder::new_multi_thread()
+                .worker_threads(1)
+                .thread_name("manifold-docker")
+                .enable_all()
+                .build()
+        };
         // Tokio panics where the system gives no threads.
-        let runtime =
-            std::panic::catch_unwind(start).map_err(|_| std::io::Error::other("there are no more threads"))??;
+        let runtime = std::panic::catch_unwind(start)
+            .map_err(|_| std::io::Error::other("there are no more threads"))??;
         let at_once = options.at_once.max(1);
         let shared = Shared {
             options,
@@ -141,7 +146,8 @@ impl ContainerEngine {
                 let docker = shared.docker().await?;
                 let version = shared.call(Step::Connect, docker.version()).await?;
                 shared.lost.forget();
-                let name = version.platform.map_or_else(|| "engine".to_owned(), |platform| platform.name);
+                let name =
+                    version.platform.map_or_else(|| "engine".to_owned(), |platform| platform.name);
                 Ok(format!("{name} {}", version.version.unwrap_or_default()).trim().to_owned())
             })
             .await
@@ -250,16 +256,18 @@ impl Shared {
         }
         self.lost.check()?;
         let endpoint = &self.options.endpoint;
-        let docker =
-            Docker::connect_with_host(endpoint).map_err(|error| EngineError::new(endpoint, Step::Connect, error))?;
+        let docker = Docker::connect_with_host(endpoint)
+            .map_err(|error| EngineError::new(endpoint, Step::Connect, error))?;
         // Uploads and waits have deadlines of their own.
         let docker = docker.with_timeout(self.options.deadline * 30);
         let docker = self.call(Step::Connect, docker.negotiate_version()).await?;
         let version = self.call(Step::Connect, docker.version()).await?;
-        let is_podman = version.components.iter().flatten().any(|component| component.name.contains("Podman"));
+        let is_podman =
+            version.components.iter().flatten().any(|component| component.name.contains("Podman"));
         self.is_podman.store(is_podman, Ordering::Relaxed);
-        if let Err(error) =
-            self.sweep(&docker, |labels| labels.get(OWNER).is_some_and(|owner| Owner::is_orphan(owner))).await
+        if let Err(error) = self
+            .sweep(&docker, |labels| labels.get(OWNER).is_some_and(|owner| Owner::is_orphan(owner)))
+            .await
         {
             tracing::warn!("orphaned containers may be left: {error}");
         }
@@ -268,7 +276,10 @@ impl Shared {
     }
 
     fn labels(&self) -> HashMap<String, String> {
-        HashMap::from([(OWNER.to_owned(), self.owner.label()), (CONNECTION.to_owned(), self.connection.to_string())])
+        HashMap::from([
+            (OWNER.to_owned(), self.owner.label()),
+            (CONNECTION.to_owned(), self.connection.to_string()),
+        ])
     }
 
     /// Creates a container, attaches to it, and starts it; again if that may help.
@@ -296,17 +307,30 @@ impl Shared {
             shared.lost.check()?;
             let container = shared.name_container()?;
             let options = CreateContainerOptionsBuilder::new().name(&container.name).build();
-            if let Err(error) = shared.call(Step::Create, Box::pin(docker.create_container(Some(options), *body))).await
+            if let Err(error) = shared
+                .call(Step::Create, Box::pin(docker.create_container(Some(options), *body)))
+                .await
             {
                 if matches!(error, EngineError::TimedOut { .. }) {
                     shared.remove_later(container.name.clone());
                 }
                 return Err(error);
             }
-            let options =
-                AttachContainerOptionsBuilder::new().stream(true).stdin(true).stdout(true).stderr(true).build();
-            let attached = shared.call(Step::Attach, docker.attach_container(&container.name, Some(options))).await?;
-            shared.call(Step::Start, docker.start_container(&container.name, None::<StartContainerOptions>)).await?;
+            let options = AttachContainerOptionsBuilder::new()
+                .stream(true)
+                .stdin(true)
+                .stdout(true)
+                .stderr(true)
+                .build();
+            let attached = shared
+                .call(Step::Attach, docker.attach_container(&container.name, Some(options)))
+                .await?;
+            shared
+                .call(
+                    Step::Start,
+                    docker.start_container(&container.name, None::<StartContainerOptions>),
+                )
+                .await?;
             Ok((container, Wire::attached(attached)))
         })
         .await
@@ -322,7 +346,11 @@ impl Shared {
             return Err(EngineError::TooMany { count: containers.alive });
         }
         containers.alive += 1;
-        let name = format!("manifold-{}-{}", self.owner.name(), CONTAINERS.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "manifold-{}-{}",
+            self.owner.name(),
+            CONTAINERS.fetch_add(1, Ordering::Relaxed)
+        );
         Ok(Container { shared: Arc::clone(self), name, is_leaving: false })
     }
 
@@ -398,9 +426,14 @@ impl Shared {
             filters.insert("status", vec!["created", "running", "paused", "exited"]);
         }
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        let containers = self.call(Step::List, docker.list_containers(Some(options))).await?.into_iter();
+        let containers =
+            self.call(Step::List, docker.list_containers(Some(options))).await?.into_iter();
         let ids = containers.filter_map(|container| {
-            container.labels.is_some_and(|labels| unwanted(&labels)).then_some(container.id).flatten()
+            container
+                .labels
+                .is_some_and(|labels| unwanted(&labels))
+                .then_some(container.id)
+                .flatten()
         });
         let mut removals = stream::iter(ids.map(async |id| self.force_removal(docker, &id).await))
             .buffer_unordered(self.options.at_once.max(1));
@@ -419,7 +452,10 @@ impl Shared {
     async fn remove_own(&self) -> Result<(), EngineError> {
         let Some(docker) = self.docker.lock().await.clone() else { return Ok(()) };
         let own = self.labels();
-        self.sweep(&docker, |labels| own.iter().all(|(name, value)| labels.get(name) == Some(value))).await
+        self.sweep(&docker, |labels| {
+            own.iter().all(|(name, value)| labels.get(name) == Some(value))
+        })
+        .await
     }
 
     /// Blocks until nothing is being started or removed any more, or until `patience` is over.
@@ -450,7 +486,8 @@ async fn remove_some_time(shared: Weak<Shared>, name: String) {
 
 /// Podman raises each limit that it is not told to what the machine allows, for which it may not have the right.
 fn adapt_to_podman(body: &mut ContainerCreateBody) {
-    let processes_of_user = ResourcesUlimits { name: Some("nproc".to_owned()), soft: Some(4096), hard: Some(4096) };
+    let processes_of_user =
+        ResourcesUlimits { name: Some("nproc".to_owned()), soft: Some(4096), hard: Some(4096) };
     if let Some(limits) = body.host_config.as_mut().and_then(|config| config.ulimits.as_mut()) {
         limits.push(processes_of_user);
     }
@@ -521,8 +558,10 @@ impl Container {
             .spawn(async move {
                 let docker = shared.docker().await?;
                 wait_for_end(&docker, &name, patience).await;
-                let container = shared.call(Step::Inspect, docker.inspect_container(&name, None)).await?;
-                let ContainerState { running, oom_killed, exit_code, .. } = container.state.unwrap_or_default();
+                let container =
+                    shared.call(Step::Inspect, docker.inspect_container(&name, None)).await?;
+                let ContainerState { running, oom_killed, exit_code, .. } =
+                    container.state.unwrap_or_default();
                 Ok((running != Some(true)).then(|| Death {
                     out_of_memory: oom_killed == Some(true),
                     exit_code: exit_code.unwrap_or_default(),

@@ -53,7 +53,9 @@ impl fmt::Display for Step {
 #[non_exhaustive]
 pub enum EngineError {
     /// There is no engine to talk to, or it went away.
-    #[error("the container engine at {endpoint} cannot be reached to {step}: {problem}; is it running?")]
+    #[error(
+        "the container engine at {endpoint} cannot be reached to {step}: {problem}; is it running?"
+    )]
     Unreachable {
         /// Where it was looked for.
         endpoint: String,
@@ -99,7 +101,9 @@ pub enum EngineError {
         status: Status,
     },
     /// A container that was to serve jobs goes on, and does not ask for any.
-    #[error("the container of {image} did not connect to its socket within {patience:?}; is it made for many jobs?")]
+    #[error(
+        "the container of {image} did not connect to its socket within {patience:?}; is it made for many jobs?"
+    )]
     NotConnecting {
         /// The image.
         image: String,
@@ -118,11 +122,19 @@ impl EngineError {
             Bollard::DockerResponseServerError { status_code, message } => {
                 Self::Refused { step, code: status_code, message }
             }
-            Bollard::DockerStreamError { error } => Self::Refused { step, code: 500, message: error },
-            Bollard::JsonDataError { message, .. } => {
-                Self::Refused { step, code: 200, message: format!("its answer is not understood: {message}") }
+            Bollard::DockerStreamError { error } => {
+                Self::Refused { step, code: 500, message: error }
             }
-            error => Self::Unreachable { endpoint: endpoint.to_owned(), step, problem: with_causes(&error) },
+            Bollard::JsonDataError { message, .. } => Self::Refused {
+                step,
+                code: 200,
+                message: format!("its answer is not understood: {message}"),
+            },
+            error => Self::Unreachable {
+                endpoint: endpoint.to_owned(),
+                step,
+                problem: with_causes(&error),
+            },
         }
     }
 
@@ -165,9 +177,12 @@ impl EngineError {
 /// Engines answer 400, 404 or 500 when an image's program is not there or cannot be run, in the words of their runtimes.
 fn is_about_the_image(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
-    let about_a_program = ["executable file", "exec: \"", "exec format"].iter().any(|words| message.contains(words));
+    let about_a_program =
+        ["executable file", "exec: \"", "exec format"].iter().any(|words| message.contains(words));
     about_a_program
-        && ["no such file", "not found", "permission denied", "exec format"].iter().any(|words| message.contains(words))
+        && ["no such file", "not found", "permission denied", "exec format"]
+            .iter()
+            .any(|words| message.contains(words))
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {

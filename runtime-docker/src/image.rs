@@ -16,7 +16,9 @@ use std::time::Duration;
 use bollard::query_parameters::ImportImageOptionsBuilder;
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
-use manifold_runtime_api::{EntryMode, Error, Host, Limit, ObjectId, ObjectKind, Reason, Result, Status, Tree};
+use manifold_runtime_api::{
+    EntryMode, Error, Host, Limit, ObjectId, ObjectKind, Reason, Result, Status, Tree,
+};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
@@ -61,7 +63,12 @@ pub(crate) async fn check(engine: &Arc<Shared>, name: &str) -> Result<()> {
 }
 
 /// Makes sure that the engine has the image that is kept in `tree`, and answers its name there.
-pub(crate) async fn load(engine: &Arc<Shared>, tree: ObjectId, host: &dyn Host, bound: u64) -> Result<Arc<str>> {
+pub(crate) async fn load(
+    engine: &Arc<Shared>,
+    tree: ObjectId,
+    host: &dyn Host,
+    bound: u64,
+) -> Result<Arc<str>> {
     let name: Arc<str> = format!("manifold-image:{tree}").into();
     match inspect(engine, &name).await {
         Ok(known) if known.tree.as_deref() == Some(tree.to_string().as_str()) => return Ok(name),
@@ -120,12 +127,16 @@ impl Archive<'_> {
         for layer in self.layers(&tree)? {
             layers.push(self.layer(layer).await?);
         }
-        let digests: Vec<String> = layers.iter().map(|layer| format!("sha256:{}", layer.digest)).collect();
+        let digests: Vec<String> =
+            layers.iter().map(|layer| format!("sha256:{}", layer.digest)).collect();
         config.insert("rootfs".to_owned(), json!({ "type": "layers", "diff_ids": digests }));
         let config = Value::Object(config).to_string();
         let config_name = format!("{}.json", hex(&Sha256::digest(&config)));
-        let layer_names: Vec<String> = layers.iter().map(|layer| format!("{}/layer.tar", layer.digest)).collect();
-        let manifest = json!([{ "Config": config_name, "RepoTags": [name], "Layers": layer_names }]).to_string();
+        let layer_names: Vec<String> =
+            layers.iter().map(|layer| format!("{}/layer.tar", layer.digest)).collect();
+        let manifest =
+            json!([{ "Config": config_name, "RepoTags": [name], "Layers": layer_names }])
+                .to_string();
 
         let mut archive = tar::Builder::new(tempfile::tempfile().map_err(no_room)?);
         for (name, content) in [(&config_name, &config), (&"manifest.json".to_owned(), &manifest)] {
@@ -164,8 +175,11 @@ impl Archive<'_> {
         // What only this program decides about.
         run.retain(|key, _| ["Entrypoint", "Cmd", "Env", "WorkingDir"].contains(&key.as_str()));
         for (key, value) in &run {
-            let is_text_list = || value.as_array().is_some_and(|items| items.iter().all(Value::is_string));
-            if value.is_null() || (key == "WorkingDir" && value.is_string()) || (key != "WorkingDir" && is_text_list())
+            let is_text_list =
+                || value.as_array().is_some_and(|items| items.iter().all(Value::is_string));
+            if value.is_null()
+                || (key == "WorkingDir" && value.is_string())
+                || (key != "WorkingDir" && is_text_list())
             {
                 continue;
             }
@@ -194,20 +208,22 @@ impl Archive<'_> {
     fn layers(&self, tree: &Tree) -> Result<Vec<ObjectId>> {
         if tree.get("config.json").is_none() {
             // In a layer it takes something away, and in a root file system it would be lost.
-            if let Some(entry) = tree.entries().iter().find(|entry| entry.name.starts_with(b".wh.")) {
-                return Err(self.bad(&format!("{} is no name for a file of a root file system", entry.name)));
+            if let Some(entry) = tree.entries().iter().find(|entry| entry.name.starts_with(b".wh."))
+            {
+                return Err(self
+                    .bad(&format!("{} is no name for a file of a root file system", entry.name)));
             }
             return Ok(vec![self.module]);
         }
         let mut layers = Vec::new();
         for entry in tree.entries().iter().filter(|entry| entry.name != "config.json") {
             let is_layer = entry.mode == EntryMode::Tree
-                && entry
-                    .name
-                    .strip_prefix(b"layer")
-                    .is_some_and(|number| number.len() == 2 && number.iter().all(u8::is_ascii_digit));
+                && entry.name.strip_prefix(b"layer").is_some_and(|number| {
+                    number.len() == 2 && number.iter().all(u8::is_ascii_digit)
+                });
             if !is_layer {
-                return Err(self.bad(&format!("{} is neither config.json nor a tree layer<NN>", entry.name)));
+                return Err(self
+                    .bad(&format!("{} is neither config.json nor a tree layer<NN>", entry.name)));
             }
             layers.push(entry.id);
         }
@@ -230,7 +246,9 @@ impl Archive<'_> {
                         let path = path.join(OsStr::from_bytes(&entry.name));
                         let bytes = path.as_os_str().len();
                         if bytes > MAX_PATH {
-                            return Err(self.bad(&format!("a path in it has more than {MAX_PATH} bytes")));
+                            return Err(
+                                self.bad(&format!("a path in it has more than {MAX_PATH} bytes"))
+                            );
                         }
                         // Here, and as names of the archive.
                         self.charge(HEADER + 4 * bytes as u64)?;
@@ -247,15 +265,25 @@ impl Archive<'_> {
                     let target = self.get(id).await?;
                     let mut header = header(EntryType::Symlink, 0o777, 0);
                     if target.is_empty() || target.len() > MAX_PATH || target.contains(&0) {
-                        return Err(self.bad(&format!("the link {} leads to no path", path.display())));
+                        return Err(
+                            self.bad(&format!("the link {} leads to no path", path.display()))
+                        );
                     }
-                    builder.append_link(&mut header, &path, Path::new(OsStr::from_bytes(&target))).map_err(no_room)?;
+                    builder
+                        .append_link(&mut header, &path, Path::new(OsStr::from_bytes(&target)))
+                        .map_err(no_room)?;
                 }
-                EntryMode::Commit => return Err(self.bad(&format!("{} is a submodule", path.display()))),
+                EntryMode::Commit => {
+                    return Err(self.bad(&format!("{} is a submodule", path.display())));
+                }
             }
         }
         let hashing = builder.into_inner().map_err(no_room)?;
-        Ok(Layer { digest: hex(&hashing.digest.finalize()), bytes: hashing.bytes, file: hashing.file })
+        Ok(Layer {
+            digest: hex(&hashing.digest.finalize()),
+            bytes: hashing.bytes,
+            file: hashing.file,
+        })
     }
 
     async fn get(&mut self, id: ObjectId) -> Result<Bytes> {
@@ -266,7 +294,8 @@ impl Archive<'_> {
 
     fn charge(&mut self, bytes: u64) -> Result<()> {
         let found = self.bound.saturating_sub(self.left).saturating_add(bytes);
-        self.left = self.left.checked_sub(bytes).ok_or(Limit::Module { bytes: self.bound, found })?;
+        self.left =
+            self.left.checked_sub(bytes).ok_or(Limit::Module { bytes: self.bound, found })?;
         Ok(())
     }
 

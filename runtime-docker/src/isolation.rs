@@ -138,10 +138,12 @@ impl Isolation {
     /// What the engine is told. `served_from` is the directory with the socket of a container that serves many jobs.
     pub(crate) fn host_config(&self, memory_bytes: u64, served_from: Option<&str>) -> HostConfig {
         let serving = served_from.is_some();
-        let memory = if serving { memory_bytes.saturating_mul(SERVING_SHARE.into()) } else { memory_bytes };
+        let memory =
+            if serving { memory_bytes.saturating_mul(SERVING_SHARE.into()) } else { memory_bytes };
         let memory = i64::try_from(memory).unwrap_or(i64::MAX);
         let processes = if serving { self.serving_processes() } else { self.processes };
-        let millicores = if serving { self.millicores.saturating_mul(SERVING_SHARE) } else { self.millicores };
+        let millicores =
+            if serving { self.millicores.saturating_mul(SERVING_SHARE) } else { self.millicores };
         let mut security = Vec::new();
         if !self.gains_privileges {
             security.push("no-new-privileges".to_owned());
@@ -165,7 +167,11 @@ impl Isolation {
             cpu_period: Some(CPU_PERIOD),
             cpu_quota: Some(i64::from(millicores) * CPU_PERIOD / 1000),
             pids_limit: Some(processes.into()),
-            ulimits: Some(vec![ulimit("nofile", self.open_files), ulimit("core", 0), ulimit("msgqueue", 0)]),
+            ulimits: Some(vec![
+                ulimit("nofile", self.open_files),
+                ulimit("core", 0),
+                ulimit("msgqueue", 0),
+            ]),
             // What one job leaves there would be there for the next.
             sysctls: serving.then(|| {
                 [("kernel.shmmni", "0"), ("kernel.msgmni", "0"), ("kernel.sem", "0 0 0 0")]

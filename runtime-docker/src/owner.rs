@@ -34,7 +34,9 @@ impl Owner {
     /// Whether a label names a process of this machine that is no more. What cannot be told is none.
     pub(crate) fn is_orphan(label: &str) -> bool {
         let mut parts = label.rsplitn(3, '/');
-        let (Some(owner_began), Some(pid), Some(owner_place)) = (parts.next(), parts.next(), parts.next()) else {
+        let (Some(owner_began), Some(pid), Some(owner_place)) =
+            (parts.next(), parts.next(), parts.next())
+        else {
             return false;
         };
         let Ok(pid) = pid.parse() else { return false };
@@ -51,8 +53,14 @@ impl Owner {
 
 fn place() -> String {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let space = fs::read_link("/proc/self/ns/pid").map(|link| link.to_string_lossy().into_owned()).unwrap_or_default();
-    if boot.is_empty() || space.is_empty() { String::new() } else { format!("{} {space}", boot.trim()) }
+    let space = fs::read_link("/proc/self/ns/pid")
+        .map(|link| link.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    if boot.is_empty() || space.is_empty() {
+        String::new()
+    } else {
+        format!("{} {space}", boot.trim())
+    }
 }
 
 /// When a process began, if it is there: field 22 of its `stat`, counted after the name, which may hold anything.
@@ -77,7 +85,9 @@ mod tests {
         assert!(!Owner::is_orphan(&me.label()));
         assert!(Owner::is_orphan(&Owner { began: "1".to_owned(), ..me.clone() }.label()));
         assert!(Owner::is_orphan(&Owner { pid: u32::MAX, ..me.clone() }.label()));
-        assert!(!Owner::is_orphan(&Owner { place: "another machine".to_owned(), pid: u32::MAX, ..me }.label()));
+        assert!(!Owner::is_orphan(
+            &Owner { place: "another machine".to_owned(), pid: u32::MAX, ..me }.label()
+        ));
         assert!(!Owner::is_orphan("no label of ours") && !Owner::is_orphan(""));
     }
 }

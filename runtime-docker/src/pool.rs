@@ -117,11 +117,15 @@ impl Pool {
             }
         }
         match started {
-            Ok(started) if state.parked.len() < self.target && !state.is_closed => state.parked.push_back(started),
+            Ok(started) if state.parked.len() < self.target && !state.is_closed => {
+                state.parked.push_back(started)
+            }
             // Whoever it was for has gone.
             Ok(_) => {}
             // Nobody asked for this one; the next who asks has it tried again.
-            Err(error) => tracing::debug!("a container of {} was not started ahead: {error}", self.spec.image),
+            Err(error) => {
+                tracing::debug!("a container of {} was not started ahead: {error}", self.spec.image)
+            }
         }
     }
 
@@ -140,7 +144,8 @@ impl Pool {
     /// Lets the containers go if nobody has asked for one for so long. Answers whether that is so.
     pub(crate) fn is_idle(&self, time: Duration) -> bool {
         let mut state = self.state.lock();
-        let idle = state.waiting.is_empty() && state.starting == 0 && state.last_used.elapsed() >= time;
+        let idle =
+            state.waiting.is_empty() && state.starting == 0 && state.last_used.elapsed() >= time;
         if idle {
             state.parked.clear();
         }

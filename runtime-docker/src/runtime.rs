@@ -6,8 +6,8 @@ use std::time::Duration;
 use manifold_runtime_api::abi::Session;
 use manifold_runtime_api::bstr::ByteSlice;
 use manifold_runtime_api::{
-    Capabilities, Code, Error, Host, HostImage, ImageRef, Job, Limit, Limits, MemoryReservation, ObjectId, ObjectKind,
-    Outcome, Reason, Result, Runtime, Status, TreeError, abi, async_trait,
+    Capabilities, Code, Error, Host, HostImage, ImageRef, Job, Limit, Limits, MemoryReservation,
+    ObjectId, ObjectKind, Outcome, Reason, Result, Runtime, Status, TreeError, abi, async_trait,
 };
 use parking_lot::Mutex;
 
@@ -138,8 +138,9 @@ impl DockerRuntimeBuilder {
     /// can be written, as root, or with all system calls.
     pub fn build(self, engine: &ContainerEngine) -> Result<DockerRuntime> {
         if let (Mode::Serving, Some(leak)) = (self.mode, self.isolation.leak_between_jobs()) {
-            let problem =
-                format!("with {leak} one job of a container that serves many could leave something for the next");
+            let problem = format!(
+                "with {leak} one job of a container that serves many could leave something for the next"
+            );
             return Err(Error::runtime(problem));
         }
         let host_image = self.host_image()?;
@@ -163,7 +164,9 @@ impl DockerRuntimeBuilder {
             Mode::Serving => "forked for each job",
         };
         let name = if self.mode == Mode::Serving { "docker-serving" } else { "docker" };
-        self.isolation.describe(HostImage::new(name).with("abi", abi::NAME).with("process", process)).seal()
+        self.isolation
+            .describe(HostImage::new(name).with("abi", abi::NAME).with("process", process))
+            .seal()
     }
 }
 
@@ -199,7 +202,8 @@ impl Runtime for DockerRuntime {
     fn capabilities(&self) -> Capabilities {
         let capabilities = Capabilities::blob_modules().and_tree_modules();
         // The key of a request for `docker://…` says nothing of how it is run, so there is one way only.
-        let plain = self.state.mode != Mode::Serving && *self.state.isolation == Isolation::default();
+        let plain =
+            self.state.mode != Mode::Serving && *self.state.isolation == Isolation::default();
         if plain { capabilities.and_containers() } else { capabilities }
     }
 
@@ -222,11 +226,15 @@ impl Runtime for DockerRuntime {
             let session = Session::new(job.clone(), Arc::clone(&host));
             let came_of_it = match &plan {
                 Plan::OneJob(spec) => self.state.attempt_alone(spec, &session, &mut memory).await,
-                Plan::ManyJobs(spec) => self.state.attempt_served(spec, &session, &mut memory).await,
+                Plan::ManyJobs(spec) => {
+                    self.state.attempt_served(spec, &session, &mut memory).await
+                }
             };
             match came_of_it {
                 Attempt::Done(result) => return result,
-                Attempt::Lost(error) if attempt == ATTEMPTS || self.state.engine.lost.check().is_err() => {
+                Attempt::Lost(error)
+                    if attempt == ATTEMPTS || self.state.engine.lost.check().is_err() =>
+                {
                     return Err(error);
                 }
                 Attempt::Lost(error) => tracing::debug!("attempt {attempt}: {error}"),
@@ -241,7 +249,9 @@ impl State {
     async fn plan(&self, code: &Code, limits: &Limits, host: &dyn Host) -> Result<Plan> {
         let source = match code {
             Code::Module(module) if module.kind == ObjectKind::Tree => Source::Tree(module.id),
-            Code::Module(module) => Source::Engine(reference(module.id, &host.get(module.id).await?)?),
+            Code::Module(module) => {
+                Source::Engine(reference(module.id, &host.get(module.id).await?)?)
+            }
             Code::Container(container) | Code::Hosted { host: container, .. } => {
                 Source::Engine(container.as_str().to_owned())
             }
@@ -263,8 +273,12 @@ impl State {
         let found = image.name.get_or_try_init(|| async {
             image.setback.check()?;
             let found = match &source {
-                Source::Tree(tree) => image::load(&self.engine, *tree, host, self.image_bytes).await,
-                Source::Engine(name) => image::check(&self.engine, name).await.map(|()| name.as_str().into()),
+                Source::Tree(tree) => {
+                    image::load(&self.engine, *tree, host, self.image_bytes).await
+                }
+                Source::Engine(name) => {
+                    image::check(&self.engine, name).await.map(|()| name.as_str().into())
+                }
             };
             if let Err(error) = &found
                 && error.status() == Status::Transient
@@ -282,7 +296,9 @@ impl State {
     }
 
     fn pool(&self, spec: Spec) -> Arc<Pool> {
-        get_or_insert(&self.pools, spec, |spec| Pool::new(Arc::clone(&self.engine), spec, self.parked))
+        get_or_insert(&self.pools, spec, |spec| {
+            Pool::new(Arc::clone(&self.engine), spec, self.parked)
+        })
     }
 
     fn servers(&self, spec: Spec) -> Arc<Servers> {
@@ -319,7 +335,9 @@ impl State {
         let came_of_it = match end {
             End::Settled => Attempt::Done(session.finish(Ok(()))),
             End::Stopped(error) => Attempt::Done(session.finish(Err(error))),
-            End::Silence { half, unanswered } => self.silence(spec, session, &container, half, unanswered).await,
+            End::Silence { half, unanswered } => {
+                self.silence(spec, session, &container, half, unanswered).await
+            }
         };
         drop(wire);
         let gone = container.remove(patience);
@@ -342,12 +360,18 @@ impl State {
             Ok(Some(death)) => death,
             // The guest has closed it, or the engine has lost it: not for certain the guest's fault.
             Ok(None) => return lost("the container's output ended, and the container goes on"),
-            Err(EngineError::Refused { code: 404, .. }) => return lost("the container was removed by somebody else"),
+            Err(EngineError::Refused { code: 404, .. }) => {
+                return lost("the container was removed by somebody else");
+            }
             Err(error) => return Attempt::Lost(error.into()),
         };
         match death.exit_code {
-            _ if death.out_of_memory => done(session, Limit::Memory { bytes: spec.memory_bytes }.into()),
-            _ if !death.is_of_its_own() => lost("the container was killed from outside, or the engine has lost it"),
+            _ if death.out_of_memory => {
+                done(session, Limit::Memory { bytes: spec.memory_bytes }.into())
+            }
+            _ if !death.is_of_its_own() => {
+                lost("the container was killed from outside, or the engine has lost it")
+            }
             // Its input may have been ended, by an engine that was started again in the meantime.
             _ if unanswered => lost("the container ended before it was answered"),
             _ if half => done(session, Error::abi_violation("it ended in the middle of a line")),
@@ -363,7 +387,12 @@ impl State {
     }
 
     /// Runs a job in a container that serves many.
-    async fn attempt_served(&self, spec: &Spec, session: &Session, memory: &mut Buffers) -> Attempt {
+    async fn attempt_served(
+        &self,
+        spec: &Spec,
+        session: &Session,
+        memory: &mut Buffers,
+    ) -> Attempt {
         let mut place = match self.servers(spec.clone()).take().await {
             Ok(place) => place,
             Err(error) => return self.without_container(spec, error),
@@ -377,7 +406,9 @@ impl State {
             End::Stopped(error) => done(session, error),
             // A guest that ends by itself is told of by whoever forked it. This one was killed, perhaps for memory, or all of the
             // container was.
-            End::Silence { .. } => lost("the process that had the job was killed, or its container was"),
+            End::Silence { .. } => {
+                lost("the process that had the job was killed, or its container was")
+            }
         }
     }
 }
@@ -387,7 +418,10 @@ fn done(session: &Session, error: Error) -> Attempt {
 }
 
 fn lost(problem: &str) -> Attempt {
-    Attempt::Lost(Error::new(Reason::RuntimeFailed { problem: problem.to_owned(), status: Status::Transient }))
+    Attempt::Lost(Error::new(Reason::RuntimeFailed {
+        problem: problem.to_owned(),
+        status: Status::Transient,
+    }))
 }
 
 /// The container that a module's text names.
@@ -395,7 +429,9 @@ fn reference(module: ObjectId, text: &[u8]) -> Result<String> {
     let bad = |problem: String| Error::new(Reason::BadModule { module, problem });
     let text = text.to_str().map_err(|_| bad("it is no text".to_owned()))?;
     match ImageRef::parse(text) {
-        Ok(ImageRef::Docker(container)) if container.is_by_digest() => Ok(container.as_str().to_owned()),
+        Ok(ImageRef::Docker(container)) if container.is_by_digest() => {
+            Ok(container.as_str().to_owned())
+        }
         _ => Err(bad("a module that is a blob is the text docker://<digest>".to_owned())),
     }
 }

@@ -62,8 +62,16 @@ const BUSY: Duration = Duration::from_secs(3);
 impl Servers {
     pub(crate) fn new(engine: Arc<Shared>, spec: Spec) -> Self {
         // Some processes wait for jobs, one waits for them, and needs file descriptors for each.
-        let jobs = (spec.isolation.serving_processes() / 2).min(spec.isolation.open_files / 4).max(1) as usize;
-        Self { engine, spec, jobs, servers: tokio::sync::Mutex::default(), last_used: Mutex::new(Instant::now()) }
+        let jobs = (spec.isolation.serving_processes() / 2)
+            .min(spec.isolation.open_files / 4)
+            .max(1) as usize;
+        Self {
+            engine,
+            spec,
+            jobs,
+            servers: tokio::sync::Mutex::default(),
+            last_used: Mutex::new(Instant::now()),
+        }
     }
 
     /// A connection to a container that has room for a job. Starts one if there is none.
@@ -94,7 +102,10 @@ impl Servers {
             }
             Err(_) => {
                 place.server.retire();
-                return Err(EngineError::NotConnecting { image: self.spec.image.to_string(), patience });
+                return Err(EngineError::NotConnecting {
+                    image: self.spec.image.to_string(),
+                    patience,
+                });
             }
         };
         place.server.retire();
@@ -123,10 +134,15 @@ impl Servers {
                 };
                 let (directory, listener) = listen().map_err(unusable)?;
                 let inside = directory.path().join(INSIDE);
-                let (container, output) = engine.launch(spec.for_many_jobs(&inside.to_string_lossy())).await?;
+                let (container, output) =
+                    engine.launch(spec.for_many_jobs(&inside.to_string_lossy())).await?;
                 let (connections, arrivals) = mpsc::channel(WAITING);
                 let last_words = Arc::<Mutex<String>>::default();
-                let log = ServerLog { image: Arc::clone(&spec.image), left: LOG.into(), last: Arc::clone(&last_words) };
+                let log = ServerLog {
+                    image: Arc::clone(&spec.image),
+                    left: LOG.into(),
+                    last: Arc::clone(&last_words),
+                };
                 let accepting = tokio::spawn(accept(listener, connections, output, log));
                 Ok(Server {
                     container,
@@ -160,7 +176,8 @@ const INSIDE: &str = "container";
 
 fn listen() -> std::io::Result<(TempDir, UnixListener)> {
     let mode = std::fs::Permissions::from_mode;
-    let directory = tempfile::Builder::new().prefix("manifold-").permissions(mode(0o700)).tempdir()?;
+    let directory =
+        tempfile::Builder::new().prefix("manifold-").permissions(mode(0o700)).tempdir()?;
     let inside = directory.path().join(INSIDE);
     std::fs::create_dir(&inside)?;
     std::fs::set_permissions(&inside, mode(0o755))?;
@@ -192,7 +209,12 @@ impl ServerLog {
 }
 
 /// Takes connections, and what the container says beside them, until it ends.
-async fn accept(listener: UnixListener, connections: mpsc::Sender<Wire>, mut output: Wire, log: ServerLog) {
+async fn accept(
+    listener: UnixListener,
+    connections: mpsc::Sender<Wire>,
+    mut output: Wire,
+    log: ServerLog,
+) {
     let take = |line: &str| log.take(line);
     let mut diagnostics = Diagnostics::new(&take);
     loop {
@@ -242,7 +264,10 @@ impl Server {
             }
             Ok(Some(death)) if death.is_of_its_own() => {
                 let status = death.exit_code;
-                (format!("ended with status {status} before it waited for jobs{said}"), Status::Permanent)
+                (
+                    format!("ended with status {status} before it waited for jobs{said}"),
+                    Status::Permanent,
+                )
             }
             Ok(_) => (format!("was ended before it waited for jobs{said}"), Status::Transient),
             Err(error) => (format!("was lost: {error}"), Status::Transient),

@@ -26,7 +26,8 @@ impl Isolation {
     #[doc(hidden)]
     pub fn job_container(&self, image: &str) -> ContainerCreateBody {
         let memory_bytes = self.memory_bytes;
-        Spec { image: image.into(), memory_bytes, isolation: Arc::new(self.clone()), hosted: None }.body(None)
+        Spec { image: image.into(), memory_bytes, isolation: Arc::new(self.clone()), hosted: None }
+            .body(None)
     }
 }
 
@@ -56,7 +57,10 @@ impl Spec {
             stdin_once: Some(true),
             tty: Some(false),
             // The engine would run further processes, by the clock.
-            healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
+            healthcheck: Some(HealthConfig {
+                test: Some(vec!["NONE".to_owned()]),
+                ..HealthConfig::default()
+            }),
             host_config: Some(self.isolation.host_config(self.memory_bytes, served_from)),
             ..ContainerCreateBody::default()
         }

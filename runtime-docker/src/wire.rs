@@ -42,9 +42,11 @@ impl Wire {
     pub(crate) fn attached(attached: AttachContainerResults) -> Self {
         let pieces = attached.output.map(|piece| match piece {
             Ok(LogOutput::StdErr { message }) => Ok(Piece::Diagnostics(message)),
-            Ok(LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message }) => {
-                Ok(Piece::Output(message))
-            }
+            Ok(
+                LogOutput::StdOut { message }
+                | LogOutput::Console { message }
+                | LogOutput::StdIn { message },
+            ) => Ok(Piece::Output(message)),
             Err(error) => Err(io::Error::other(error)),
         });
         Self::new(Box::pin(pieces), attached.input)
@@ -52,7 +54,10 @@ impl Wire {
 
     pub(crate) fn socket(connection: UnixStream) -> Self {
         let (output, input) = connection.into_split();
-        Self::new(Box::pin(ReaderStream::new(output).map(|piece| piece.map(Piece::Output))), Box::pin(input))
+        Self::new(
+            Box::pin(ReaderStream::new(output).map(|piece| piece.map(Piece::Output))),
+            Box::pin(input),
+        )
     }
 
     fn new(
@@ -90,7 +95,12 @@ impl Wire {
 
     /// Sends `text`, and meanwhile takes what comes, for a process may have to write before it reads. Gives up when that is more
     /// than `bound`.
-    pub(crate) async fn send(&mut self, text: &[u8], bound: u64, diagnostics: &mut Diagnostics<'_>) -> io::Result<()> {
+    pub(crate) async fn send(
+        &mut self,
+        text: &[u8],
+        bound: u64,
+        diagnostics: &mut Diagnostics<'_>,
+    ) -> io::Result<()> {
         let Self { pieces, input, output, has_ended, .. } = self;
         let mut sending = std::pin::pin!(async {
             input.write_all(text).await?;
@@ -183,7 +193,10 @@ mod tests {
     use super::*;
 
     fn wire(pieces: Vec<Piece>) -> Wire {
-        Wire::new(Box::pin(futures_util::stream::iter(pieces.into_iter().map(Ok))), Box::pin(tokio::io::sink()))
+        Wire::new(
+            Box::pin(futures_util::stream::iter(pieces.into_iter().map(Ok))),
+            Box::pin(tokio::io::sink()),
+        )
     }
 
     fn output(text: &'static str) -> Piece {
@@ -192,7 +205,8 @@ mod tests {
 
     #[tokio::test]
     async fn lines_are_found_wherever_the_pieces_end() {
-        let mut wire = wire(vec![output("{\"a"), output("\":1}\n{}"), output("\n\nhal"), output("f")]);
+        let mut wire =
+            wire(vec![output("{\"a"), output("\":1}\n{}"), output("\n\nhal"), output("f")]);
         let mut diagnostics = Diagnostics::default();
         for line in ["{\"a\":1}", "{}", ""] {
             assert_eq!(wire.line(100, &mut diagnostics).await, Received::Line(line.into()));
@@ -210,7 +224,9 @@ mod tests {
         let mut wire = wire(vec![error, output("0123456789"), more, output("0123456789\n")]);
         let mut diagnostics = Diagnostics::new(&log);
         assert_eq!(wire.line(9, &mut diagnostics).await, Received::TooLong);
-        assert!(matches!(wire.line(100, &mut diagnostics).await, Received::Line(line) if line.len() == 20));
+        assert!(
+            matches!(wire.line(100, &mut diagnostics).await, Received::Line(line) if line.len() == 20)
+        );
         diagnostics.flush();
         assert_eq!(*logged.lock().unwrap(), ["one", "two", "three"]);
     }

@@ -139,8 +139,12 @@ impl Header {
 
 const _: () = assert!(size_of::<Header>() <= Header::SIZE && align_of::<Header>() <= Header::SIZE);
 
-static VTABLE: v8::RustAllocatorVtable<Buffers> =
-    v8::RustAllocatorVtable { allocate: zeroed, allocate_uninitialized: uninitialized, free, drop: release };
+static VTABLE: v8::RustAllocatorVtable<Buffers> = v8::RustAllocatorVtable {
+    allocate: zeroed,
+    allocate_uninitialized: uninitialized,
+    free,
+    drop: release,
+};
 
 unsafe extern "C" fn zeroed(buffers: &Buffers, bytes: usize) -> *mut c_void {
     buffers.allocate(bytes, true)
@@ -151,7 +155,10 @@ unsafe extern "C" fn uninitialized(buffers: &Buffers, bytes: usize) -> *mut c_vo
 }
 
 unsafe extern "C" fn free(_: &Buffers, data: *mut c_void, bytes: usize) {
-    let (Some(data), Some(layout)) = (NonNull::new(data.cast::<u8>()), Header::layout(bytes)) else { return };
+    let (Some(data), Some(layout)) = (NonNull::new(data.cast::<u8>()), Header::layout(bytes))
+    else {
+        return;
+    };
     // SAFETY: V8 frees what `allocate` answered, with the same size: a header stands before it, and the block has the layout.
     unsafe {
         let block = data.sub(Header::SIZE);

@@ -50,7 +50,8 @@ fn check_address_space() -> Result<(), String> {
     // SAFETY: it asks for addresses of no memory, wherever there are some, and gives exactly those back.
     let is_there = unsafe {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        let reserved = libc::mmap(std::ptr::null_mut(), ADDRESS_SPACE, libc::PROT_NONE, flags, -1, 0);
+        let reserved =
+            libc::mmap(std::ptr::null_mut(), ADDRESS_SPACE, libc::PROT_NONE, flags, -1, 0);
         reserved != libc::MAP_FAILED && libc::munmap(reserved, ADDRESS_SPACE) == 0
     };
     if is_there {
@@ -81,5 +82,9 @@ fn start_once() -> Result<(), String> {
     // SAFETY: `zone` is a string of UTF-16 that ends with a zero, and both outlive the call.
     unsafe { ucal_setDefaultTimeZone_77(zone.as_ptr(), &raw mut status) };
     // ICU's warnings are negative and its errors positive.
-    if status > 0 { Err(format!("ICU does not know the time zone {TIME_ZONE} (status {status})")) } else { Ok(()) }
+    if status > 0 {
+        Err(format!("ICU does not know the time zone {TIME_ZONE} (status {status})"))
+    } else {
+        Ok(())
+    }
 }

@@ -48,9 +48,15 @@ impl SyntaxProblem {
     }
 }
 
-fn place_of(scope: &v8::PinScope<'_, '_>, message: v8::Local<'_, v8::Message>) -> Option<(u32, u32)> {
+fn place_of(
+    scope: &v8::PinScope<'_, '_>,
+    message: v8::Local<'_, v8::Message>,
+) -> Option<(u32, u32)> {
     // What has no place has line 0.
-    let line = message.get_line_number(scope).and_then(|line| u32::try_from(line).ok()).filter(|line| *line > 0)?;
+    let line = message
+        .get_line_number(scope)
+        .and_then(|line| u32::try_from(line).ok())
+        .filter(|line| *line > 0)?;
     let column = u32::try_from(message.get_start_column()).ok()?;
     Some((line, column + 1))
 }
@@ -59,7 +65,11 @@ fn place_of(scope: &v8::PinScope<'_, '_>, message: v8::Local<'_, v8::Message>) -
 /// then the fields that it has besides, the errors of an `AggregateError`, and the cause, each in the same way.
 ///
 /// Reading an exception may call into the guest; what goes wrong then is left out.
-pub(crate) fn render(scope: &mut v8::PinScope<'_, '_>, thrown: v8::Local<'_, v8::Value>, program: &Program) -> String {
+pub(crate) fn render(
+    scope: &mut v8::PinScope<'_, '_>,
+    thrown: v8::Local<'_, v8::Value>,
+    program: &Program,
+) -> String {
     let mut told = Told { text: String::new(), program, met: Vec::new() };
     if thrown.is_null_or_undefined() {
         told.text.push_str("the guest threw ");
@@ -79,7 +89,12 @@ struct Told<'a> {
 /// Fields of an error that are told in another way.
 const OF_ERRORS: [&str; 4] = ["cause", "errors", "error", "suppressed"];
 
-fn tell(scope: &mut v8::PinScope<'_, '_>, thrown: v8::Local<'_, v8::Value>, depth: usize, told: &mut Told<'_>) {
+fn tell(
+    scope: &mut v8::PinScope<'_, '_>,
+    thrown: v8::Local<'_, v8::Value>,
+    depth: usize,
+    told: &mut Told<'_>,
+) {
     let Told { text, program, met } = told;
     if thrown.is_object() {
         if met.iter().any(|met| *met == thrown) {
@@ -120,9 +135,14 @@ fn tell(scope: &mut v8::PinScope<'_, '_>, thrown: v8::Local<'_, v8::Value>, dept
 }
 
 /// The errors that an error has in it.
-fn tell_others(scope: &mut v8::PinScope<'_, '_>, object: v8::Local<'_, v8::Object>, depth: usize, told: &mut Told<'_>) {
-    if let Some(errors) =
-        own_value(scope, object, "errors").and_then(|errors| v8::Local::<v8::Array>::try_from(errors).ok())
+fn tell_others(
+    scope: &mut v8::PinScope<'_, '_>,
+    object: v8::Local<'_, v8::Object>,
+    depth: usize,
+    told: &mut Told<'_>,
+) {
+    if let Some(errors) = own_value(scope, object, "errors")
+        .and_then(|errors| v8::Local::<v8::Array>::try_from(errors).ok())
     {
         told.text.push_str(": [");
         for index in 0..errors.length() {
@@ -179,7 +199,10 @@ fn own_value<'s>(
     let descriptor = object.get_own_property_descriptor(scope, key.into())?;
     let descriptor = v8::Local::<v8::Object>::try_from(descriptor).ok()?;
     let value = v8::String::new(scope, "value")?;
-    descriptor.has_own_property(scope, value.into())?.then(|| descriptor.get(scope, value.into())).flatten()
+    descriptor
+        .has_own_property(scope, value.into())?
+        .then(|| descriptor.get(scope, value.into()))
+        .flatten()
 }
 
 fn element<'s>(
@@ -203,7 +226,11 @@ fn json(scope: &mut v8::PinScope<'_, '_>, object: v8::Local<'_, v8::Object>) -> 
 }
 
 /// The enumerable fields of the object itself that have values, but those called as in `but`; nothing when there are none.
-fn fields(scope: &mut v8::PinScope<'_, '_>, object: v8::Local<'_, v8::Object>, but: &[&str]) -> Option<String> {
+fn fields(
+    scope: &mut v8::PinScope<'_, '_>,
+    object: v8::Local<'_, v8::Object>,
+    but: &[&str],
+) -> Option<String> {
     v8::tc_scope!(let scope, scope);
     if object.is_proxy() || object.is_function() {
         return None;
@@ -215,7 +242,9 @@ fn fields(scope: &mut v8::PinScope<'_, '_>, object: v8::Local<'_, v8::Object>, b
         if but.contains(&&*name) {
             continue;
         }
-        let Some(value) = own_value(scope, object, &name).and_then(|value| value.to_detail_string(scope)) else {
+        let Some(value) =
+            own_value(scope, object, &name).and_then(|value| value.to_detail_string(scope))
+        else {
             continue;
         };
         let gap = if fields.is_empty() { "" } else { ", " };
@@ -248,7 +277,9 @@ fn place(line: &str, program: &Program) -> Option<String> {
     let file = program.files.iter().find(|file| file.path == path)?;
     let (row, column) = file.script.place(row.parse().ok()?, column.parse().ok()?);
     let mut text = format!("{path}:{row}:{column}");
-    if let Some(function) = function.map(|function| function.strip_prefix("async ").unwrap_or(function)) {
+    if let Some(function) =
+        function.map(|function| function.strip_prefix("async ").unwrap_or(function))
+    {
         // Writing to a String cannot fail.
         let _ = write!(text, " in {}", function.chars().take(100).collect::<String>());
     }

@@ -31,7 +31,9 @@ pub(crate) fn install() {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = aborting as extern "C" fn(c_int) as usize;
             let mut before: libc::sigaction = std::mem::zeroed();
-            if libc::sigaction(libc::SIGABRT, std::ptr::null(), &raw mut before) == 0 && BEFORE.set(before).is_ok() {
+            if libc::sigaction(libc::SIGABRT, std::ptr::null(), &raw mut before) == 0
+                && BEFORE.set(before).is_ok()
+            {
                 libc::sigaction(libc::SIGABRT, &raw const action, std::ptr::null_mut());
             }
         }
@@ -67,7 +69,8 @@ fn fatal(_: &str, _: i32, _: &str) {
 
 /// On a V8 thread, never comes back.
 fn sleep_for_ever() {
-    let worker = WORKER.try_with(|worker| worker.try_borrow().ok().and_then(|worker| worker.clone()));
+    let worker =
+        WORKER.try_with(|worker| worker.try_borrow().ok().and_then(|worker| worker.clone()));
     if let Ok(Some(worker)) = worker {
         worker.die();
         loop {

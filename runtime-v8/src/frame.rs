@@ -152,14 +152,24 @@ pub(crate) struct Conversation {
 
 impl Conversation {
     /// Takes a question for which the host keeps so many bytes.
-    pub(crate) fn ask(&mut self, operation: Operation, bytes: u64, resolver: v8::Global<v8::PromiseResolver>) {
+    pub(crate) fn ask(
+        &mut self,
+        operation: Operation,
+        bytes: u64,
+        resolver: v8::Global<v8::PromiseResolver>,
+    ) {
         let is_run = matches!(operation, Operation::Run(_) | Operation::RunMany(_));
         let id = self.enqueue(resolver, bytes, is_run);
         self.asked.push((id, operation));
     }
 
     /// A question that could not be understood is answered in its turn, too.
-    pub(crate) fn refuse(&mut self, error: Error, bytes: u64, resolver: v8::Global<v8::PromiseResolver>) {
+    pub(crate) fn refuse(
+        &mut self,
+        error: Error,
+        bytes: u64,
+        resolver: v8::Global<v8::PromiseResolver>,
+    ) {
         let id = self.enqueue(resolver, bytes, false);
         self.answers.insert(id, Err(error));
     }
@@ -168,7 +178,12 @@ impl Conversation {
         self.asked.push((self.next, Operation::Log(message)));
     }
 
-    fn enqueue(&mut self, resolver: v8::Global<v8::PromiseResolver>, bytes: u64, is_run: bool) -> OperationId {
+    fn enqueue(
+        &mut self,
+        resolver: v8::Global<v8::PromiseResolver>,
+        bytes: u64,
+        is_run: bool,
+    ) -> OperationId {
         let id = self.next;
         self.next += 1;
         self.open.insert(id, Question { resolver, bytes });
@@ -182,7 +197,9 @@ impl Conversation {
     }
 
     /// The next answer that the guest may learn, if it is here.
-    pub(crate) fn next_answer(&mut self) -> Option<(v8::Global<v8::PromiseResolver>, Result<Answer>)> {
+    pub(crate) fn next_answer(
+        &mut self,
+    ) -> Option<(v8::Global<v8::PromiseResolver>, Result<Answer>)> {
         let queue = if self.objects.is_empty() { &mut self.runs } else { &mut self.objects };
         let answer = self.answers.remove(queue.front()?)?;
         let id = queue.pop_front()?;

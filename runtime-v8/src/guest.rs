@@ -41,7 +41,8 @@ impl Globals {
         let microtasks = Microtasks::new(isolate)?;
         let queue = microtasks.as_ptr().as_ptr();
         v8::scope!(let scope, isolate);
-        let options = v8::ContextOptions { microtask_queue: Some(queue), ..v8::ContextOptions::default() };
+        let options =
+            v8::ContextOptions { microtask_queue: Some(queue), ..v8::ContextOptions::default() };
         let context = v8::Context::new(scope, options);
         context.set_allow_generation_from_strings(dynamic_code);
         let scope = &mut v8::ContextScope::new(scope, context);
@@ -81,7 +82,9 @@ pub(crate) fn begin(isolate: &mut v8::Isolate, current: &Current, globals: Globa
 
 /// Delivers the answers that have come for the guest that has the turn.
 pub(crate) fn go_on(isolate: &mut v8::Isolate, current: &Current) -> State {
-    let Some(context) = with(current, |resident| resident.context.clone()).flatten() else { return State::Stopped };
+    let Some(context) = with(current, |resident| resident.context.clone()).flatten() else {
+        return State::Stopped;
+    };
     v8::scope!(let scope, isolate);
     let context = v8::Local::new(scope, &context);
     let scope = &mut v8::ContextScope::new(scope, context);
@@ -110,7 +113,8 @@ fn proceed(scope: &mut Catching<'_, '_, '_, '_>, current: &Current) -> State {
 
 /// Settles the promise of the next answer. Answers whether there was one.
 fn deliver_next(scope: &mut v8::PinScope<'_, '_>, current: &Current) -> Made<bool> {
-    let Some((resolver, answer)) = with(current, |resident| resident.conversation.next_answer())? else {
+    let Some((resolver, answer)) = with(current, |resident| resident.conversation.next_answer())?
+    else {
         return Some(false);
     };
     v8::scope!(let scope, scope);
@@ -124,21 +128,27 @@ fn deliver_next(scope: &mut v8::PinScope<'_, '_>, current: &Current) -> Made<boo
 }
 
 fn run_microtasks(scope: &mut v8::PinScope<'_, '_>, current: &Current) {
-    if let Some(queue) = with(current, |resident| resident.microtasks.as_ref().map(Microtasks::as_ptr)).flatten() {
+    if let Some(queue) =
+        with(current, |resident| resident.microtasks.as_ref().map(Microtasks::as_ptr)).flatten()
+    {
         // SAFETY: the queue belongs to the frame, which is not dropped while it has the turn.
         unsafe { queue.as_ref() }.perform_checkpoint(scope);
     }
 }
 
 fn examine(scope: &mut v8::PinScope<'_, '_>, current: &Current) -> State {
-    let Some(main) = with(current, |resident| resident.main.clone()).flatten() else { return State::Stopped };
+    let Some(main) = with(current, |resident| resident.main.clone()).flatten() else {
+        return State::Stopped;
+    };
     let main = v8::Local::new(scope, main);
     if main.state() == v8::PromiseState::Rejected {
         let reason = main.result(scope);
         return threw_this(scope, current, reason);
     }
     // What nobody looks at would be lost otherwise.
-    if let Some((_, reason)) = with(current, |resident| resident.unhandled.first().cloned()).flatten() {
+    if let Some((_, reason)) =
+        with(current, |resident| resident.unhandled.first().cloned()).flatten()
+    {
         let reason = v8::Local::new(scope, reason);
         return threw_this(scope, current, reason);
     }
@@ -164,8 +174,14 @@ fn threw(scope: &mut Catching<'_, '_, '_, '_>, current: &Current) -> State {
     }
 }
 
-fn threw_this(scope: &mut v8::PinScope<'_, '_>, current: &Current, thrown: v8::Local<'_, v8::Value>) -> State {
-    let Some(program) = with(current, |resident| resident.frame.program.clone()) else { return State::Stopped };
+fn threw_this(
+    scope: &mut v8::PinScope<'_, '_>,
+    current: &Current,
+    thrown: v8::Local<'_, v8::Value>,
+) -> State {
+    let Some(program) = with(current, |resident| resident.frame.program.clone()) else {
+        return State::Stopped;
+    };
     let words = exception::render(scope, thrown, &program);
     // Rendering may call into the guest.
     if scope.is_execution_terminating() { State::Stopped } else { State::Threw(words) }
@@ -181,7 +197,8 @@ fn call_entry<'s>(
     start: v8::Local<'s, v8::Function>,
     exports: v8::Local<'s, v8::Object>,
 ) -> Made<v8::Local<'s, v8::Promise>> {
-    let (frame, program) = with(current, |resident| (resident.frame.clone(), resident.frame.program.clone()))?;
+    let (frame, program) =
+        with(current, |resident| (resident.frame.clone(), resident.frame.program.clone()))?;
     for file in &program.files {
         let module = compile(scope, file)?;
         let module = v8::Global::new(scope, module);
@@ -215,7 +232,11 @@ fn call_entry<'s>(
 }
 
 /// What the module imports, in its own words: V8 parses the code, and runs nothing of it.
-pub(crate) fn read_module(isolate: &mut v8::Isolate, path: &str, code: &str) -> Result<Vec<String>, SyntaxProblem> {
+pub(crate) fn read_module(
+    isolate: &mut v8::Isolate,
+    path: &str,
+    code: &str,
+) -> Result<Vec<String>, SyntaxProblem> {
     v8::scope!(let scope, isolate);
     let context = v8::Context::new(scope, v8::ContextOptions::default());
     let scope = &mut v8::ContextScope::new(scope, context);
@@ -237,13 +258,20 @@ pub(crate) fn read_module(isolate: &mut v8::Isolate, path: &str, code: &str) -> 
     Ok(specifiers.collect())
 }
 
-fn compile_text<'s>(scope: &mut v8::PinScope<'s, '_>, path: &str, code: &str) -> Made<v8::Local<'s, v8::Module>> {
+fn compile_text<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    path: &str,
+    code: &str,
+) -> Made<v8::Local<'s, v8::Module>> {
     let code = v8::String::new(scope, code)?;
     let name = text(scope, path)?;
     script_compiler::compile_module(scope, &mut Source::new(code, Some(&origin(scope, name))))
 }
 
-fn origin<'s>(scope: &v8::PinScope<'s, '_>, name: v8::Local<'s, v8::Value>) -> v8::ScriptOrigin<'s> {
+fn origin<'s>(
+    scope: &v8::PinScope<'s, '_>,
+    name: v8::Local<'s, v8::Value>,
+) -> v8::ScriptOrigin<'s> {
     v8::ScriptOrigin::new(scope, name, 0, 0, false, 0, None, false, false, true, None)
 }
 
@@ -262,7 +290,8 @@ fn compile<'s>(scope: &mut v8::PinScope<'s, '_>, file: &File) -> Made<v8::Local<
     let origin = origin(scope, name);
     match file.compiled.get() {
         Some(compiled) => {
-            let mut source = Source::new_with_cached_data(code, Some(&origin), CachedData::new(compiled));
+            let mut source =
+                Source::new_with_cached_data(code, Some(&origin), CachedData::new(compiled));
             script_compiler::compile_module2(
                 scope,
                 &mut source,
@@ -279,7 +308,9 @@ fn keep_compiled(scope: &mut v8::PinScope<'_, '_>, current: &Current, file: &Fil
     if file.compiled.get().is_some() {
         return;
     }
-    let Some(module) = with(current, |resident| resident.modules.get(at).cloned()).flatten() else { return };
+    let Some(module) = with(current, |resident| resident.modules.get(at).cloned()).flatten() else {
+        return;
+    };
     let script = v8::Local::new(scope, module).get_unbound_module_script(scope);
     if let Some(compiled) = script.create_code_cache() {
         // Another isolate may have been faster; one is as good as the other.
@@ -378,7 +409,9 @@ pub(crate) unsafe extern "C" fn promise_rejected(message: v8::PromiseRejectMessa
             with(&current, |resident| resident.unhandled.push((promise, reason)));
         }
         v8::PromiseRejectEvent::PromiseHandlerAddedAfterReject => {
-            with(&current, |resident| resident.unhandled.retain(|(rejected, _)| *rejected != promise));
+            with(&current, |resident| {
+                resident.unhandled.retain(|(rejected, _)| *rejected != promise)
+            });
         }
         _ => {}
     }

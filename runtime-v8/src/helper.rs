@@ -94,7 +94,11 @@ impl Helper {
     /// What the operating system answers.
     pub(crate) fn start() -> io::Result<Self> {
         // On Linux this finds the program even after its file was replaced or deleted.
-        let program = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { std::env::current_exe()? };
+        let program = if cfg!(target_os = "linux") {
+            "/proc/self/exe".into()
+        } else {
+            std::env::current_exe()?
+        };
         let mut child = Command::new(program)
             .env(ROLE, TRANSPILER)
             // An interrupt at the terminal is for the program. The helper ends when that is gone.
@@ -122,7 +126,8 @@ impl Helper {
     ) -> Result<(String, String), Failure> {
         // A time that no clock reaches is none.
         let deadline = Instant::now().checked_add(time);
-        let sent = send(&mut self.requests, &time.as_secs().saturating_add(1).to_le_bytes(), [path, text]);
+        let sent =
+            send(&mut self.requests, &time.as_secs().saturating_add(1).to_le_bytes(), [path, text]);
         let response = sent.and_then(|()| {
             let mut responses = Patient { responses: &mut self.responses, deadline, abandoned };
             let mut answer = [0];
@@ -182,7 +187,9 @@ impl Read for Patient<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         const LOOK: Duration = Duration::from_millis(50);
         loop {
-            let left = self.deadline.map_or(LOOK, |deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = self
+                .deadline
+                .map_or(LOOK, |deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_zero() || self.abandoned.load(Ordering::Relaxed) {
                 return Err(io::ErrorKind::TimedOut.into());
             }
@@ -271,7 +278,9 @@ fn serve() -> ! {
         busy &= ended.try_recv().is_err();
         match is_asked {
             Ok(true) => {}
-            Ok(false) if busy && memory("VmRSS:").is_some_and(|bytes| bytes > MEMORY) => exit(TOO_MUCH),
+            Ok(false) if busy && memory("VmRSS:").is_some_and(|bytes| bytes > MEMORY) => {
+                exit(TOO_MUCH)
+            }
             Ok(false) if busy => continue,
             _ => exit(0),
         }
@@ -301,7 +310,8 @@ fn set_limits() {
 /// What Linux says of this process's memory, in bytes (`proc_pid_status(5)`).
 fn memory(what: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kib = status.lines().find_map(|line| line.strip_prefix(what))?.trim().strip_suffix(" kB")?;
+    let kib =
+        status.lines().find_map(|line| line.strip_prefix(what))?.trim().strip_suffix(" kB")?;
     kib.parse::<u64>().ok()?.checked_mul(1024)
 }
 
@@ -323,7 +333,10 @@ fn lower(resource: Resource, bound: u64) {
     let limit = getrlimit(resource);
     let lower = |old: Option<u64>| Some(old.map_or(bound, |old| old.min(bound)));
     // A bound that cannot be set leaves those that there are.
-    let _ = setrlimit(resource, Rlimit { current: lower(limit.current), maximum: lower(limit.maximum) });
+    let _ = setrlimit(
+        resource,
+        Rlimit { current: lower(limit.current), maximum: lower(limit.maximum) },
+    );
 }
 
 /// Ends the process at once: what the rest of the program would do at its end is not this process's.

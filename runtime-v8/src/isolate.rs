@@ -58,7 +58,8 @@ struct HeapWatch {
 /// What V8 is told of an isolate whose guests may have so many bytes each. It is more than that, because just below its own limit V8
 /// does nothing but look for garbage.
 fn v8_heap_bytes(memory_bytes: u64) -> usize {
-    usize::try_from(memory_bytes.saturating_add(BASE_BYTES).saturating_add(memory_bytes / 2)).unwrap_or(usize::MAX / 2)
+    usize::try_from(memory_bytes.saturating_add(BASE_BYTES).saturating_add(memory_bytes / 2))
+        .unwrap_or(usize::MAX / 2)
 }
 
 pub(crate) struct Warm {
@@ -86,7 +87,12 @@ pub(crate) struct Warm {
 
 impl Warm {
     /// A new isolate on this thread, whose guests may use `memory_bytes` each.
-    pub(crate) fn new(memory_bytes: u64, alone: bool, stack: &Stack, turns: &Arc<Turns>) -> Result<Self> {
+    pub(crate) fn new(
+        memory_bytes: u64,
+        alone: bool,
+        stack: &Stack,
+        turns: &Arc<Turns>,
+    ) -> Result<Self> {
         let buffers = Buffers::new();
         let heap = v8_heap_bytes(memory_bytes);
         let parameters = v8::CreateParams::default()
@@ -103,7 +109,10 @@ impl Warm {
         isolate.set_promise_reject_callback(guest::promise_rejected);
         isolate.set_host_import_module_dynamically_callback(guest::refuse_dynamic_import);
         isolate.set_oom_error_handler(fatal::out_of_memory);
-        let watch = Box::new(HeapWatch { turns: Arc::clone(turns), limit: memory_bytes.saturating_add(BASE_BYTES) });
+        let watch = Box::new(HeapWatch {
+            turns: Arc::clone(turns),
+            limit: memory_bytes.saturating_add(BASE_BYTES),
+        });
         let watching = std::ptr::from_ref(&*watch).cast_mut().cast();
         isolate.add_near_heap_limit_callback(near_heap_limit, watching);
         isolate.add_gc_epilogue_callback(collected, watching, v8::GCType::kGCTypeMarkSweepCompact);
@@ -161,7 +170,9 @@ impl Warm {
     /// Whether globals for its next guest are worth making ahead: there is none that has them already, and making them is not what
     /// takes the heap to its limit.
     pub(crate) fn wants_spare(&self) -> bool {
-        self.has_room() && self.spare.is_none() && self.heap_used + BASE_BYTES / 2 < self.watch.limit
+        self.has_room()
+            && self.spare.is_none()
+            && self.heap_used + BASE_BYTES / 2 < self.watch.limit
     }
 
     /// Whether there is more than one guest in it.
@@ -212,7 +223,8 @@ impl Entered<'_> {
 
     /// Makes the next guest's globals ahead.
     pub(crate) fn make_spare(&mut self, dynamic_code: bool) {
-        let (globals, growth) = self.growing(|entered| Globals::new(&mut entered.0.isolate, dynamic_code));
+        let (globals, growth) =
+            self.growing(|entered| Globals::new(&mut entered.0.isolate, dynamic_code));
         self.0.spare = globals.map(|globals| (globals, growth));
     }
 
@@ -228,7 +240,8 @@ impl Entered<'_> {
     fn count_heap(&mut self) {
         // The statistics of the whole heap count its contexts one by one.
         let isolate = &mut self.0.isolate;
-        let spaces = (0..isolate.number_of_heap_spaces()).filter_map(|space| isolate.get_heap_space_statistics(space));
+        let spaces = (0..isolate.number_of_heap_spaces())
+            .filter_map(|space| isolate.get_heap_space_statistics(space));
         self.0.heap_used = spaces.map(|space| space.space_used_size() as u64).sum();
     }
 
@@ -281,7 +294,8 @@ unsafe extern "C" fn collected(
     watch: *mut c_void,
 ) {
     // SAFETY: as above, and V8 calls with the isolate that it has collected.
-    let (watch, mut isolate) = unsafe { (&*watch.cast::<HeapWatch>(), v8::Isolate::from_raw_isolate_ptr(isolate)) };
+    let (watch, mut isolate) =
+        unsafe { (&*watch.cast::<HeapWatch>(), v8::Isolate::from_raw_isolate_ptr(isolate)) };
     if isolate.get_heap_statistics().used_heap_size() as u64 > watch.limit {
         watch.turns.stop_current(Stop::Heap);
     }

@@ -1,6 +1,12 @@
 #![doc = include_str!("../README.md")]
-#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout))]
-#![allow(unsafe_code, reason = "V8's bindings leave isolates, the allocator and the stack to their user")]
+#![cfg_attr(
+    not(test),
+    warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)
+)]
+#![allow(
+    unsafe_code,
+    reason = "V8's bindings leave isolates, the allocator and the stack to their user"
+)]
 
 mod buffers;
 mod engine;

@@ -16,7 +16,8 @@ pub(crate) struct Microtasks(NonNull<v8::MicrotaskQueue>);
 impl Microtasks {
     /// A queue that is worked on only when V8 is told to.
     pub(crate) fn new(isolate: &mut v8::Isolate) -> Option<Self> {
-        NonNull::new(v8::MicrotaskQueue::new(isolate, v8::MicrotasksPolicy::Explicit).into_raw()).map(Self)
+        NonNull::new(v8::MicrotaskQueue::new(isolate, v8::MicrotasksPolicy::Explicit).into_raw())
+            .map(Self)
     }
 
     /// For V8, which wants it as long as there are globals with it.

@@ -7,7 +7,9 @@ use std::str::FromStr;
 use deno_core::v8;
 use manifold_runtime_api::abi::{Answer, Failure, Operation};
 use manifold_runtime_api::bstr::ByteSlice;
-use manifold_runtime_api::{Call, EntryMode, Error, Limit, ObjectId, ObjectKind, Outcome, Result, TreeEntry};
+use manifold_runtime_api::{
+    Call, EntryMode, Error, Limit, ObjectId, ObjectKind, Outcome, Result, TreeEntry,
+};
 use v8::MapFnTo;
 
 use crate::frame::Resident;
@@ -20,7 +22,12 @@ pub(crate) type Made<T> = Option<T>;
 
 /// Under which names the prelude finds the functions.
 fn functions() -> [(&'static str, v8::FunctionCallback); 4] {
-    [("op", ask.map_fn_to()), ("log", log.map_fn_to()), ("encode", encode.map_fn_to()), ("decode", decode.map_fn_to())]
+    [
+        ("op", ask.map_fn_to()),
+        ("log", log.map_fn_to()),
+        ("encode", encode.map_fn_to()),
+        ("decode", decode.map_fn_to()),
+    ]
 }
 
 /// What a snapshot cannot hold itself.
@@ -29,7 +36,9 @@ pub(crate) fn external_references() -> Vec<v8::ExternalReference> {
 }
 
 /// The functions, as the object that the prelude expects.
-pub(crate) fn native_functions<'s>(scope: &v8::PinScope<'s, '_>) -> Made<v8::Local<'s, v8::Object>> {
+pub(crate) fn native_functions<'s>(
+    scope: &v8::PinScope<'s, '_>,
+) -> Made<v8::Local<'s, v8::Object>> {
     let native = v8::Object::new(scope);
     for (name, function) in functions() {
         let template = v8::FunctionTemplate::new_raw(scope, function);
@@ -41,7 +50,10 @@ pub(crate) fn native_functions<'s>(scope: &v8::PinScope<'s, '_>) -> Made<v8::Loc
     Some(native)
 }
 
-fn with_current<T>(scope: &v8::PinScope<'_, '_>, with: impl FnOnce(&mut Resident) -> T) -> Option<T> {
+fn with_current<T>(
+    scope: &v8::PinScope<'_, '_>,
+    with: impl FnOnce(&mut Resident) -> T,
+) -> Option<T> {
     let current = scope.get_slot::<Current>()?.clone();
     let mut current = current.borrow_mut();
     current.as_deref_mut().map(with)
@@ -55,7 +67,8 @@ fn ask<'s>(
 ) {
     let Some(resolver) = v8::PromiseResolver::new(scope) else { return };
     let promise = resolver.get_promise(scope);
-    let limit = with_current(scope, |current| current.frame.job.limits.guest_request_bytes).unwrap_or(0);
+    let limit =
+        with_current(scope, |current| current.frame.job.limits.guest_request_bytes).unwrap_or(0);
     let (operation, bytes) = match read_operation(scope, &arguments, limit) {
         Some(Ok(operation)) => operation,
         // A limit is none of the guest's business: the job ends.
@@ -66,7 +79,9 @@ fn ask<'s>(
         }
         Some(Err(error)) => {
             let resolver = v8::Global::new(scope, resolver);
-            with_current(scope, |current| current.conversation.refuse(error, QUESTION_BYTES, resolver));
+            with_current(scope, |current| {
+                current.conversation.refuse(error, QUESTION_BYTES, resolver)
+            });
             answer.set(promise.into());
             return;
         }
@@ -118,7 +133,11 @@ struct Reader {
 impl Reader {
     fn count(&mut self, bytes: usize) -> Result<()> {
         self.bytes = self.bytes.saturating_add(bytes as u64);
-        if self.bytes > self.limit { Err(Limit::GuestRequest { bytes: self.limit }.into()) } else { Ok(()) }
+        if self.bytes > self.limit {
+            Err(Limit::GuestRequest { bytes: self.limit }.into())
+        } else {
+            Ok(())
+        }
     }
 
     fn text(
@@ -129,7 +148,10 @@ impl Reader {
         value: v8::Local<'_, v8::Value>,
     ) -> Result<String> {
         let Ok(text) = v8::Local::<v8::String>::try_from(value) else {
-            return Err(wrong(operation, format!("`{field}` is {}, not text", type_name(scope, value))));
+            return Err(wrong(
+                operation,
+                format!("`{field}` is {}, not text", type_name(scope, value)),
+            ));
         };
         self.count(text.utf8_length(scope))?;
         Ok(text.to_rust_string_lossy(scope))
@@ -146,7 +168,11 @@ impl Reader {
         ObjectId::from_str(&text).map_err(|error| wrong(operation, format!("`{field}`: {error}")))
     }
 
-    fn content(&mut self, scope: &v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> Result<Vec<u8>> {
+    fn content(
+        &mut self,
+        scope: &v8::PinScope<'_, '_>,
+        value: v8::Local<'_, v8::Value>,
+    ) -> Result<Vec<u8>> {
         match self.bytes(value) {
             Some(bytes) => bytes,
             None => self.text(scope, "putBlob", "content", value).map(String::into_bytes),
@@ -205,7 +231,8 @@ impl Reader {
             }
         } else {
             let mode = self.text(scope, OPERATION, "mode", mode)?;
-            EntryMode::parse(&mode).ok_or_else(|| wrong(OPERATION, format!("{mode:?} is none of git's modes")))?
+            EntryMode::parse(&mode)
+                .ok_or_else(|| wrong(OPERATION, format!("{mode:?} is none of git's modes")))?
         };
         Ok(TreeEntry { name: name.into(), mode, id: self.id(scope, OPERATION, "hash", hash)? })
     }
@@ -267,7 +294,11 @@ fn type_name(scope: &v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> S
 }
 
 /// The beginning of a text, as UTF-8 of so many bytes at most.
-pub(crate) fn text_up_to(scope: &v8::PinScope<'_, '_>, text: v8::Local<'_, v8::String>, bytes: usize) -> String {
+pub(crate) fn text_up_to(
+    scope: &v8::PinScope<'_, '_>,
+    text: v8::Local<'_, v8::String>,
+    bytes: usize,
+) -> String {
     let mut buffer = vec![0; bytes.min(text.length().saturating_mul(3))];
     let written = text.write_utf8_v2(scope, &mut buffer, v8::WriteFlags::kReplaceInvalidUtf8, None);
     buffer.truncate(written);
@@ -360,14 +391,19 @@ fn make_room(scope: &mut v8::PinScope<'_, '_>, bytes: usize) -> bool {
 }
 
 /// A new `Uint8Array`. When there is no room for it, the guest is stopped.
-pub(crate) fn new_bytes<'s>(scope: &mut v8::PinScope<'s, '_>, bytes: &[u8]) -> Made<v8::Local<'s, v8::Uint8Array>> {
+pub(crate) fn new_bytes<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    bytes: &[u8],
+) -> Made<v8::Local<'s, v8::Uint8Array>> {
     if !make_room(scope, bytes.len()) {
         return None;
     }
     let buffer = v8::ArrayBuffer::new(scope, bytes.len());
     if let Some(data) = buffer.data() {
         // SAFETY: the buffer was just made, has as many bytes, and no one else knows of it yet.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), data.cast::<u8>().as_ptr(), bytes.len()) };
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), data.cast::<u8>().as_ptr(), bytes.len())
+        };
     }
     v8::Uint8Array::new(scope, buffer, 0, bytes.len())
 }
@@ -387,11 +423,15 @@ pub(crate) fn write_answer<'s>(
             for entry in tree.entries() {
                 let (name, bytes) = match entry.name.to_str() {
                     Ok(name) => (text(scope, name)?, v8::undefined(scope).into()),
-                    Err(_) => {
-                        (text(scope, &entry.name.escape_bytes().to_string())?, new_bytes(scope, &entry.name)?.into())
-                    }
+                    Err(_) => (
+                        text(scope, &entry.name.escape_bytes().to_string())?,
+                        new_bytes(scope, &entry.name)?.into(),
+                    ),
                 };
-                let (kind, mode) = (constant(scope, entry.mode.kind_str())?, constant(scope, entry.mode.as_str())?);
+                let (kind, mode) = (
+                    constant(scope, entry.mode.kind_str())?,
+                    constant(scope, entry.mode.as_str())?,
+                );
                 flat.extend([name, bytes, kind, id(scope, entry.id)?, mode]);
             }
             v8::Array::new_with_elements(scope, &flat).into()
@@ -418,7 +458,10 @@ pub(crate) fn write_answer<'s>(
 }
 
 /// `[message, kind, chain]`.
-fn write_failure<'s>(scope: &mut v8::PinScope<'s, '_>, error: &Error) -> Made<v8::Local<'s, v8::Value>> {
+fn write_failure<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    error: &Error,
+) -> Made<v8::Local<'s, v8::Value>> {
     let failure = Failure::from(error);
     let mut chain = Vec::with_capacity(failure.chain.len());
     for line in &failure.chain {
@@ -430,7 +473,10 @@ fn write_failure<'s>(scope: &mut v8::PinScope<'s, '_>, error: &Error) -> Made<v8
 }
 
 /// `[kind, hash]`.
-fn write_outcome<'s>(scope: &mut v8::PinScope<'s, '_>, outcome: Outcome) -> Made<v8::Local<'s, v8::Value>> {
+fn write_outcome<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    outcome: Outcome,
+) -> Made<v8::Local<'s, v8::Value>> {
     let (kind, hash) = (constant(scope, outcome.kind.as_str())?, id(scope, outcome.id)?);
     Some(v8::Array::new_with_elements(scope, &[kind, hash]).into())
 }
@@ -446,5 +492,8 @@ fn id<'s>(scope: &v8::PinScope<'s, '_>, id: ObjectId) -> Made<v8::Local<'s, v8::
 
 /// A text of which there are few, and each once.
 fn constant<'s>(scope: &v8::PinScope<'s, '_>, text: &str) -> Made<v8::Local<'s, v8::Value>> {
-    Some(v8::String::new_from_one_byte(scope, text.as_bytes(), v8::NewStringType::Internalized)?.into())
+    Some(
+        v8::String::new_from_one_byte(scope, text.as_bytes(), v8::NewStringType::Internalized)?
+            .into(),
+    )
 }

@@ -43,7 +43,8 @@ pub(crate) struct Awake<'a>(&'a Pool);
 impl Pool {
     pub(crate) fn start(threads: usize, dynamic_code: bool) -> Result<Self> {
         fatal::install();
-        let workers = (0..threads).map(|_| Worker::start(dynamic_code)).collect::<Result<Vec<_>>>()?;
+        let workers =
+            (0..threads).map(|_| Worker::start(dynamic_code)).collect::<Result<Vec<_>>>()?;
         let shared = Arc::new(Shared {
             workers: Mutex::new(workers),
             reader: Mutex::default(),
@@ -56,7 +57,9 @@ impl Pool {
         let watcher = thread::Builder::new()
             .name("manifold-v8-watch".to_owned())
             .spawn(move || of_thread.watch())
-            .map_err(|error| Error::runtime(format!("the thread that watches V8 cannot start: {error}")))?;
+            .map_err(|error| {
+                Error::runtime(format!("the thread that watches V8 cannot start: {error}"))
+            })?;
         Ok(Self { shared, watcher: watcher.thread().clone() })
     }
 
@@ -83,7 +86,9 @@ impl Pool {
             };
             reader.insert(there).read(path.clone(), script)
         };
-        answered.await.map_err(|_| Error::runtime(format!("V8 ran out of memory while it read {path}")))
+        answered
+            .await
+            .map_err(|_| Error::runtime(format!("V8 ran out of memory while it read {path}")))
     }
 
     /// Gives the guest to the thread that has the least to do.

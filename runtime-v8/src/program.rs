@@ -49,8 +49,10 @@ impl Script {
     /// Where in the guest's own text stands what V8 finds at this place. Lines and columns begin at 1.
     pub(crate) fn place(&self, line: u32, column: u32) -> (u32, u32) {
         // Source maps count from 0.
-        let token =
-            self.map.as_ref().and_then(|map| map.lookup_token(line.saturating_sub(1), column.saturating_sub(1)));
+        let token = self
+            .map
+            .as_ref()
+            .and_then(|map| map.lookup_token(line.saturating_sub(1), column.saturating_sub(1)));
         token.map_or((line, column), |token| (token.get_src_line() + 1, token.get_src_col() + 1))
     }
 }
@@ -73,7 +75,13 @@ impl Programs {
         Self { programs: Arc::new(Cache::new(KEPT)), transpiler: Arc::new(Transpiler::new()) }
     }
 
-    pub(crate) async fn get(&self, module: Module, limits: &Limits, host: &dyn Host, pool: &Arc<Pool>) -> ProgramOrNot {
+    pub(crate) async fn get(
+        &self,
+        module: Module,
+        limits: &Limits,
+        host: &dyn Host,
+        pool: &Arc<Pool>,
+    ) -> ProgramOrNot {
         if let Some(program) = self.programs.get(&module.id) {
             return program;
         }
@@ -93,7 +101,9 @@ impl Programs {
             }
             program
         });
-        let lost = |error| Error::runtime(format!("the preparation of module {} was lost: {error}", module.id));
+        let lost = |error| {
+            Error::runtime(format!("the preparation of module {} was lost: {error}", module.id))
+        };
         task.await.map_err(lost)?
     }
 }
@@ -128,7 +138,8 @@ impl Sources {
                         trees.push_back((path + "/", entry.id));
                     }
                     EntryMode::Blob | EntryMode::Executable if transpile::is_code(name) => {
-                        let text = read_text(entry.id, &path, module.id, &mut left, limits, host).await?;
+                        let text =
+                            read_text(entry.id, &path, module.id, &mut left, limits, host).await?;
                         sources.files.insert(path, text);
                     }
                     _ => {}
@@ -136,9 +147,18 @@ impl Sources {
             }
         }
         let mains = std::iter::once(MAIN).chain(OTHER_MAINS);
-        sources.main =
-            mains.into_iter().find(|main| sources.files.contains_key(*main)).map(str::to_owned).ok_or_else(|| {
-                bad(module.id, format!("the module's tree has no file {MAIN} (nor {})", OTHER_MAINS.join(", ")))
+        sources.main = mains
+            .into_iter()
+            .find(|main| sources.files.contains_key(*main))
+            .map(str::to_owned)
+            .ok_or_else(|| {
+                bad(
+                    module.id,
+                    format!(
+                        "the module's tree has no file {MAIN} (nor {})",
+                        OTHER_MAINS.join(", ")
+                    ),
+                )
             })?;
         Ok(sources)
     }
@@ -164,13 +184,15 @@ impl Sources {
             let script = if transpile::has_types(&path) {
                 typescript += text.len();
                 if typescript > Self::TYPESCRIPT_BYTES {
-                    let problem = "it has more than 4 MiB of TypeScript; compile it to JavaScript first";
+                    let problem =
+                        "it has more than 4 MiB of TypeScript; compile it to JavaScript first";
                     return Err(bad(module, problem.to_owned()));
                 }
                 let (code, map) = transpiler.transpile(module, path.clone(), text, time).await?;
                 let map = SourceMap::from_slice(map.as_bytes());
-                let map =
-                    map.map_err(|error| Error::runtime(format!("the source map of {path} is broken: {error}")))?;
+                let map = map.map_err(|error| {
+                    Error::runtime(format!("the source map of {path} is broken: {error}"))
+                })?;
                 Script { code, map: Some(map) }
             } else {
                 Script { code: text, map: None }
@@ -186,8 +208,9 @@ impl Sources {
                     continue;
                 }
                 let target = resolve(&path, &specifier).and_then(|target| self.find(target));
-                let target =
-                    target.map_err(|problem| bad(module, format!("{path} imports {specifier:?}: {problem}")))?;
+                let target = target.map_err(|problem| {
+                    bad(module, format!("{path} imports {specifier:?}: {problem}"))
+                })?;
                 if seen.insert(target.clone()) {
                     order.push(target.clone());
                 }
@@ -197,8 +220,9 @@ impl Sources {
         }
         let places: HashMap<String, usize> = order.into_iter().zip(0..).collect();
         let files = linked.into_iter().map(|(path, script, targets)| {
-            let targets =
-                targets.into_iter().filter_map(|(specifier, target)| Some((specifier, *places.get(&target)?)));
+            let targets = targets
+                .into_iter()
+                .filter_map(|(specifier, target)| Some((specifier, *places.get(&target)?)));
             let imports = targets.chain([(BUILT_IN.to_owned(), places.len())]).collect();
             File { path, script, imports, compiled: OnceLock::new() }
         });
@@ -212,7 +236,8 @@ impl Sources {
         Err(if transpile::is_code(&path) {
             format!("the module has no file {path}")
         } else {
-            "only files that end in .ts, .mts, .js or .mjs can be imported, by their whole name".to_owned()
+            "only files that end in .ts, .mts, .js or .mjs can be imported, by their whole name"
+                .to_owned()
         })
     }
 }
@@ -241,14 +266,18 @@ fn charge(bytes: usize, left: &mut u64, limits: &Limits) -> Result<()> {
 /// The path that `specifier` means in the file at `path`.
 fn resolve(path: &str, specifier: &str) -> Result<String, String> {
     if !specifier.starts_with("./") && !specifier.starts_with("../") {
-        return Err(format!("a guest imports {BUILT_IN:?}, and files of its own module by a relative path"));
+        return Err(format!(
+            "a guest imports {BUILT_IN:?}, and files of its own module by a relative path"
+        ));
     }
     let mut parts: Vec<&str> = path.split('/').collect();
     parts.pop();
     for part in specifier.split('/') {
         match part {
             "." => {}
-            ".." if parts.pop().is_none() => return Err("that is outside the module's tree".to_owned()),
+            ".." if parts.pop().is_none() => {
+                return Err("that is outside the module's tree".to_owned());
+            }
             ".." => {}
             part => parts.push(part),
         }

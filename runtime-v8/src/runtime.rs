@@ -7,8 +7,8 @@ use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use manifold_runtime_api::abi::{self, Session};
 use manifold_runtime_api::{
-    Capabilities, Code, Error, Host, HostImage, Job, Limit, Limits, ObjectId, ObjectKind, Outcome, Reason, Result,
-    Runtime, async_trait,
+    Capabilities, Code, Error, Host, HostImage, Job, Limit, Limits, ObjectId, ObjectKind, Outcome,
+    Reason, Result, Runtime, async_trait,
 };
 use tokio::sync::mpsc;
 
@@ -58,7 +58,11 @@ impl V8Runtime {
 
     /// V8's threads. If they could not be started once, they are not tried again.
     fn pool(&self) -> Result<&Arc<Pool>> {
-        let start = || snapshot::blob().and_then(|_| Pool::start(self.threads, self.dynamic_code)).map(Arc::new);
+        let start = || {
+            snapshot::blob()
+                .and_then(|_| Pool::start(self.threads, self.dynamic_code))
+                .map(Arc::new)
+        };
         self.pool.get_or_init(start).as_ref().map_err(Clone::clone)
     }
 
@@ -73,7 +77,8 @@ impl V8Runtime {
         let (events, inbox) = mpsc::unbounded_channel();
         let id = self.next_frame.fetch_add(1, Ordering::Relaxed);
         let session = Arc::new(Session::new(job.clone(), Arc::clone(host)));
-        let frame = Arc::new(Frame::new(id, Arc::clone(&session), Arc::clone(program), alone, events));
+        let frame =
+            Arc::new(Frame::new(id, Arc::clone(&session), Arc::clone(program), alone, events));
         let worker = match pool.admit(&frame) {
             Ok(worker) => worker,
             Err(error) => return Attempt::Ended(Err(error)),
@@ -155,7 +160,8 @@ impl Runtime for V8Runtime {
             }
         }
         Err(Error::new(Reason::RuntimeFailed {
-            problem: "V8 ran out of memory, again and again, though not through this guest".to_owned(),
+            problem: "V8 ran out of memory, again and again, though not through this guest"
+                .to_owned(),
             status: manifold_runtime_api::Status::Transient,
         }))
     }

@@ -22,9 +22,11 @@ pub(crate) fn blob() -> Result<&'static [u8]> {
     static BLOB: OnceLock<Result<Vec<u8>, String>> = OnceLock::new();
     engine::start()?;
     // V8 wants a stack of the usual size, and callers may have less.
-    let make = || std::thread::spawn(make).join().unwrap_or_else(|_| Err("making it panicked".to_owned()));
+    let make =
+        || std::thread::spawn(make).join().unwrap_or_else(|_| Err("making it panicked".to_owned()));
     let blob = BLOB.get_or_init(make);
-    blob.as_deref().map_err(|problem| Error::runtime(format!("V8's snapshot cannot be made: {problem}")))
+    blob.as_deref()
+        .map_err(|problem| Error::runtime(format!("V8's snapshot cannot be made: {problem}")))
 }
 
 fn make() -> Result<Vec<u8>, String> {

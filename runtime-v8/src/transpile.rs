@@ -10,8 +10,9 @@ use deno_ast::swc::codegen::{Emitter, Node};
 use deno_ast::swc::common::Span;
 use deno_ast::swc::ecma_visit::{Visit, VisitWith};
 use deno_ast::{
-    DecoratorsTranspileOption, MediaType, ModuleSpecifier, ParseDiagnostic, ParseParams, ParsedSource, SourceMap,
-    SourceMapConfig, SourceRangedForSpanned, TranspileOptions, fold_program, parse_module, swc_codegen_config,
+    DecoratorsTranspileOption, MediaType, ModuleSpecifier, ParseDiagnostic, ParseParams,
+    ParsedSource, SourceMap, SourceMapConfig, SourceRangedForSpanned, TranspileOptions,
+    fold_program, parse_module, swc_codegen_config,
 };
 
 /// The transpiler, as far as answers may depend on it. Part of the host image; a test compares it with the lock file.
@@ -91,14 +92,28 @@ fn decorators(program: &Program) -> DecoratorsTranspileOption {
 }
 
 /// What `deno_ast` does to transpile, but for the indentation: written out, code of many levels would be as many times as long.
-fn strip_types(parsed: &ParsedSource, specifier: ModuleSpecifier, text: &str) -> Result<(String, String), String> {
+fn strip_types(
+    parsed: &ParsedSource,
+    specifier: ModuleSpecifier,
+    text: &str,
+) -> Result<(String, String), String> {
     let sources = SourceMap::single(specifier, text.to_owned());
     let comments = parsed.comments().as_single_threaded();
-    let options =
-        TranspileOptions { jsx: None, decorators: decorators(&parsed.program()), ..TranspileOptions::default() };
+    let options = TranspileOptions {
+        jsx: None,
+        decorators: decorators(&parsed.program()),
+        ..TranspileOptions::default()
+    };
     let program = parsed.globals().with(|marks| {
         let program = Program::clone(&parsed.program());
-        fold_program(program, &options, &sources, &comments, marks, Box::new(parsed.diagnostics().iter()))
+        fold_program(
+            program,
+            &options,
+            &sources,
+            &comments,
+            marks,
+            Box::new(parsed.diagnostics().iter()),
+        )
     });
     let program = program.map_err(|problem| problem.to_string())?;
 
@@ -113,8 +128,11 @@ fn strip_types(parsed: &ParsedSource, specifier: ModuleSpecifier, text: &str) ->
     };
     program.emit_with(&mut emitter).map_err(|problem| problem.to_string())?;
     drop(emitter);
-    let map =
-        sources.inner().build_source_map(&places, None, SourceMapConfig { inline_sources: false, maybe_base: None });
+    let map = sources.inner().build_source_map(
+        &places,
+        None,
+        SourceMapConfig { inline_sources: false, maybe_base: None },
+    );
     let mut written = Vec::new();
     map.to_writer(&mut written).map_err(|problem| problem.to_string())?;
     let text = |bytes| String::from_utf8(bytes).map_err(|problem| problem.to_string());
@@ -123,14 +141,20 @@ fn strip_types(parsed: &ParsedSource, specifier: ModuleSpecifier, text: &str) ->
 
 /// Paths of git trees may hold any character; what a URL cannot hold is escaped, and shown to nobody.
 fn specifier(path: &str) -> Result<ModuleSpecifier, String> {
-    let mut specifier = ModuleSpecifier::parse("file:///").map_err(|problem| problem.to_string())?;
+    let mut specifier =
+        ModuleSpecifier::parse("file:///").map_err(|problem| problem.to_string())?;
     specifier.set_path(path);
     Ok(specifier)
 }
 
 fn explain(path: &str, problem: &ParseDiagnostic) -> String {
     let place = problem.display_position();
-    format!("{path}:{}:{}: SyntaxError: {}", place.line_number, place.column_number, problem.message())
+    format!(
+        "{path}:{}:{}: SyntaxError: {}",
+        place.line_number,
+        place.column_number,
+        problem.message()
+    )
 }
 
 /// `import a = require("b")` and `export = a` are for modules of another kind, which V8 has not.
@@ -143,7 +167,8 @@ fn refuse_other_modules(path: &str, parsed: &ParsedSource) -> Result<(), String>
     for item in &module.body {
         match item {
             ModuleItem::ModuleDecl(ModuleDecl::TsImportEquals(import))
-                if !import.is_type_only && matches!(import.module_ref, TsModuleRef::TsExternalModuleRef(_)) =>
+                if !import.is_type_only
+                    && matches!(import.module_ref, TsModuleRef::TsExternalModuleRef(_)) =>
             {
                 let place = place(import.span);
                 return Err(format!(
@@ -152,7 +177,9 @@ fn refuse_other_modules(path: &str, parsed: &ParsedSource) -> Result<(), String>
             }
             ModuleItem::ModuleDecl(ModuleDecl::TsExportAssignment(export)) => {
                 let place = place(export.span);
-                return Err(format!("{place}: SyntaxError: `export =` is for CommonJS; use `export default`"));
+                return Err(format!(
+                    "{place}: SyntaxError: `export =` is for CommonJS; use `export default`"
+                ));
             }
             _ => {}
         }

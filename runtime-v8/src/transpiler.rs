@@ -39,11 +39,13 @@ impl Transpiler {
         // It is never closed.
         let _permit = self.permits.acquire().await;
         let abandoned = Abandoned::default();
-        let (helpers, given_up, of_file) = (Arc::clone(self), Arc::clone(&abandoned.0), path.clone());
+        let (helpers, given_up, of_file) =
+            (Arc::clone(self), Arc::clone(&abandoned.0), path.clone());
         let work = move || helpers.transpile_now(&of_file, &text, time, &given_up);
         let done = tokio::task::spawn_blocking(work).await;
-        let done =
-            done.map_err(|error| Error::runtime(format!("the transpilation of module {module} was lost: {error}")))?;
+        let done = done.map_err(|error| {
+            Error::runtime(format!("the transpilation of module {module} was lost: {error}"))
+        })?;
         done.map_err(|failure| explain(module, &path, failure, time))
     }
 
@@ -95,10 +97,14 @@ fn explain(module: ObjectId, path: &str, failure: Failure, time: Duration) -> Er
                 status: Status::Transient,
             });
         }
-        Failure::Stack => {
-            ("its code is nested too deep for the transpiler", Limit::TranspilerStack { bytes: helper::STACK })
-        }
-        Failure::Memory => ("transpiling it takes too much memory", Limit::TranspilerMemory { bytes: helper::MEMORY }),
+        Failure::Stack => (
+            "its code is nested too deep for the transpiler",
+            Limit::TranspilerStack { bytes: helper::STACK },
+        ),
+        Failure::Memory => (
+            "transpiling it takes too much memory",
+            Limit::TranspilerMemory { bytes: helper::MEMORY },
+        ),
         Failure::Time => ("transpiling it takes too long", Limit::TranspilerTime { time }),
     };
     bad(format!("{path}: {problem}; JavaScript needs no transpiler")).caused_by(limit.into())

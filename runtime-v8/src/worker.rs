@@ -160,10 +160,11 @@ impl Worker {
     /// On the thread itself, when V8 ran out of memory and cannot go on.
     pub(crate) fn die(&self) {
         let alone = self.load.load(Ordering::Relaxed) == 1;
-        let culprit = self.turns.take_stuck(Stop::Heap).map(|stuck| match alone || stuck.frame.alone {
-            true => (stuck.frame.id, Event::Ended(Err(stuck.error()))),
-            false => (stuck.frame.id, Event::Displaced { suspect: true }),
-        });
+        let culprit =
+            self.turns.take_stuck(Stop::Heap).map(|stuck| match alone || stuck.frame.alone {
+                true => (stuck.frame.id, Event::Ended(Err(stuck.error()))),
+                false => (stuck.frame.id, Event::Displaced { suspect: true }),
+            });
         self.give_up(culprit);
     }
 
@@ -236,7 +237,9 @@ impl Thread {
             match message {
                 Message::Start(frame) => self.start(frame),
                 Message::Answers(frame, answers) => {
-                    let Some((isolate, mut resident)) = self.residents.remove(&frame) else { continue };
+                    let Some((isolate, mut resident)) = self.residents.remove(&frame) else {
+                        continue;
+                    };
                     for (operation, answer) in answers {
                         resident.conversation.answer(operation, answer);
                     }
@@ -249,7 +252,9 @@ impl Thread {
                 }
                 Message::Read(id, path, script) => {
                     let imports = self.read(&path, &script);
-                    if let (Some(reader), Ok(imports)) = (self.worker.readers.lock().remove(&id), imports) {
+                    if let (Some(reader), Ok(imports)) =
+                        (self.worker.readers.lock().remove(&id), imports)
+                    {
                         // Who has left hears nothing.
                         let _ = reader.send(imports);
                     }
@@ -269,7 +274,9 @@ impl Thread {
             if let Some(message) = self.worker.next_here() {
                 return Some(message);
             }
-            if let Some(warm) = self.isolates.get_mut(&self.latest_isolate).filter(|warm| warm.wants_spare()) {
+            if let Some(warm) =
+                self.isolates.get_mut(&self.latest_isolate).filter(|warm| warm.wants_spare())
+            {
                 warm.enter().make_spare(self.dynamic_code);
             }
         }
@@ -281,7 +288,8 @@ impl Thread {
             self.worker.forget(frame.id);
             return;
         }
-        let admitted = Resident::new(Arc::clone(&frame)).and_then(|resident| Ok((self.isolate_for(&frame)?, resident)));
+        let admitted = Resident::new(Arc::clone(&frame))
+            .and_then(|resident| Ok((self.isolate_for(&frame)?, resident)));
         let (isolate, resident) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
@@ -318,7 +326,8 @@ impl Thread {
             None => Warm::new(READING, true, &self.stack, &self.worker.turns)?,
         };
         let mut entered = warm.enter();
-        let (imports, _) = entered.growing(|entered| guest::read_module(entered.isolate(), path, &script.code));
+        let (imports, _) =
+            entered.growing(|entered| guest::read_module(entered.isolate(), path, &script.code));
         drop(entered);
         self.reader = Some(warm).filter(|warm| !warm.is_bloated());
         Ok(imports)
@@ -369,7 +378,8 @@ impl Thread {
     ) -> Option<(Box<Resident>, Option<Event>)> {
         let warm = self.isolates.get_mut(&isolate)?;
         let frame = Arc::clone(&resident.frame);
-        let (current, buffers, handle) = (warm.current.clone(), Arc::clone(&warm.buffers), warm.handle());
+        let (current, buffers, handle) =
+            (warm.current.clone(), Arc::clone(&warm.buffers), warm.handle());
         let shared_with_others = warm.is_shared();
 
         buffers.charge(Some(Arc::clone(&frame.buffers)));
@@ -379,7 +389,9 @@ impl Thread {
             self.worker.turns.begin(Arc::clone(&frame), handle);
             let (state, growth_before) = if begins {
                 match entered.globals(self.dynamic_code) {
-                    Some((globals, growth)) => (guest::begin(entered.isolate(), &current, globals), growth),
+                    Some((globals, growth)) => {
+                        (guest::begin(entered.isolate(), &current, globals), growth)
+                    }
                     None => (State::Stopped, 0),
                 }
             } else {
@@ -446,7 +458,9 @@ fn end_of_turn(
     if let Some(verdict) = resident.verdict.take() {
         return Some(Event::Ended(Err(verdict)));
     }
-    if resident.frame.buffers.is_breached() || resident.conversation.open_bytes() > limits.memory_bytes {
+    if resident.frame.buffers.is_breached()
+        || resident.conversation.open_bytes() > limits.memory_bytes
+    {
         return Some(Event::Ended(Err(Limit::Memory { bytes: limits.memory_bytes }.into())));
     }
     Some(Event::Ended(match state {
@@ -456,9 +470,9 @@ fn end_of_turn(
         },
         State::Done => Ok(()),
         State::Threw(words) => Err(Error::guest_failed(words)),
-        State::Stalled => {
-            Err(Error::new(Reason::Trapped { trap: "it awaits a promise that nothing will settle".to_owned() }))
-        }
+        State::Stalled => Err(Error::new(Reason::Trapped {
+            trap: "it awaits a promise that nothing will settle".to_owned(),
+        })),
         State::Stopped => Err(Error::runtime("V8 stopped a guest and did not say why")),
     }))
 }
@@ -518,7 +532,11 @@ fn serve_at_once(resident: &mut Resident) -> Served {
                 served = Served::Something;
             }
             Ok(Poll::Pending) => rest.push((id, service)),
-            Err(_) => return Served::Last(Err(Error::runtime("the host panicked at an operation of a guest"))),
+            Err(_) => {
+                return Served::Last(Err(Error::runtime(
+                    "the host panicked at an operation of a guest",
+                )));
+            }
         }
         if frame.session.has_ended() {
             return Served::Last(Ok(()));
@@ -543,7 +561,8 @@ fn serve_last(resident: &mut Resident) {
             Operation::Log(message) => log(&frame, &message),
             operation @ (Operation::Out(_) | Operation::Fail(_)) => {
                 // These are done at once.
-                let _ = frame.serve(operation).as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                let _ =
+                    frame.serve(operation).as_mut().poll(&mut Context::from_waker(Waker::noop()));
             }
             _ => {}
         }

@@ -4,7 +4,9 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use manifold_runtime_api::{Error, Result};
-use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmFeatures};
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmFeatures,
+};
 
 /// A guest's call stack, in bytes.
 pub(crate) const WASM_STACK: usize = 256 << 10;
@@ -59,7 +61,9 @@ impl Engines {
     /// The engine for `target`; `None` where there is no pool.
     pub(crate) fn get(&self, target: Target) -> Result<Option<&Engine>> {
         let pair = if target.metered {
-            let metered = self.metered.get_or_init(|| Pair::new(self.pool_size, self.max_table_elements, true));
+            let metered = self
+                .metered
+                .get_or_init(|| Pair::new(self.pool_size, self.max_table_elements, true));
             metered.as_ref().map_err(Error::clone)?
         } else {
             &self.plain
@@ -122,7 +126,9 @@ impl Pair {
             // A pool is address space for all of its slots: terabytes, which `ulimit -v`, small address spaces and some sandboxes
             // do not give.
             Err(error) => {
-                tracing::warn!("{error}; wasm guests run without a pool, which takes each some 20 µs more");
+                tracing::warn!(
+                    "{error}; wasm guests run without a pool, which takes each some 20 µs more"
+                );
                 None
             }
         };
@@ -148,5 +154,9 @@ fn deterministic() -> Config {
 }
 
 /// The settings that decide results, for the host image.
-pub(crate) const DETERMINISM: [(&str, &str); 4] =
-    [("nan", "canonical"), ("relaxed-simd", "deterministic"), ("threads", "off"), ("wasi", "deterministic-stubs-2")];
+pub(crate) const DETERMINISM: [(&str, &str); 4] = [
+    ("nan", "canonical"),
+    ("relaxed-simd", "deterministic"),
+    ("threads", "off"),
+    ("wasi", "deterministic-stubs-2"),
+];

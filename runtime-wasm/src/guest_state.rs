@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use manifold_runtime_api::{Error, Limit, Limits, MemoryReservation, Meter, Reason, Result, Status};
+use manifold_runtime_api::{
+    Error, Limit, Limits, MemoryReservation, Meter, Reason, Result, Status,
+};
 use wasmtime::{AsContextMut, Memory, ResourceLimiter, Store, UpdateDeadline};
 
 use crate::mailbox::Mailbox;
@@ -72,7 +74,11 @@ impl GuestState {
 /// Fails if the guest has computed for longer than it may by `now`.
 pub(crate) fn check_computing_time(mailbox: &Mailbox, limits: &Limits, now: Instant) -> Result<()> {
     let time = limits.compute_time;
-    if mailbox.computing_time(now) > time { Err(Limit::ComputeTime { time }.into()) } else { Ok(()) }
+    if mailbox.computing_time(now) > time {
+        Err(Limit::ComputeTime { time }.into())
+    } else {
+        Ok(())
+    }
 }
 
 /// Applies the limits to everything that runs in `store` from now on.
@@ -82,7 +88,8 @@ pub(crate) fn limit(store: &mut Store<GuestState>) -> wasmtime::Result<()> {
     store.epoch_deadline_callback(|mut context| {
         charge_fuel(&mut context)?;
         let state = context.data();
-        check_computing_time(&state.mailbox, &state.limits, Instant::now()).map_err(wasmtime::Error::new)?;
+        check_computing_time(&state.mailbox, &state.limits, Instant::now())
+            .map_err(wasmtime::Error::new)?;
         Ok(UpdateDeadline::Yield(1))
     });
     // An engine that counts no fuel takes none.
@@ -96,7 +103,9 @@ pub(crate) fn limit(store: &mut Store<GuestState>) -> wasmtime::Result<()> {
 }
 
 /// Charges the call's meter with the fuel that was used since it was charged last.
-pub(crate) fn charge_fuel(mut context: impl AsContextMut<Data = GuestState>) -> wasmtime::Result<()> {
+pub(crate) fn charge_fuel(
+    mut context: impl AsContextMut<Data = GuestState>,
+) -> wasmtime::Result<()> {
     let mut context = context.as_context_mut();
     let Some(before) = context.data().fuel else { return Ok(()) };
     let left = context.get_fuel()?;
@@ -118,18 +127,42 @@ fn breach(limit: Limit) -> wasmtime::Error {
 }
 
 impl ResourceLimiter for GuestState {
-    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         let bytes = self.limits.memory_bytes;
-        let grows = grow(&mut self.memory_bytes, current, desired, maximum, bytes, Limit::Memory { bytes })?;
+        let grows = grow(
+            &mut self.memory_bytes,
+            current,
+            desired,
+            maximum,
+            bytes,
+            Limit::Memory { bytes },
+        )?;
         if grows {
             self.reservation.grow(desired.saturating_sub(current) as u64).map_err(breach)?;
         }
         Ok(grows)
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         let elements = self.limits.table_elements;
-        grow(&mut self.table_elements, current, desired, maximum, elements, Limit::Table { elements })
+        grow(
+            &mut self.table_elements,
+            current,
+            desired,
+            maximum,
+            elements,
+            Limit::Table { elements },
+        )
     }
 
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {

@@ -13,8 +13,9 @@ pub(crate) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     linker.func_wrap_async(abi::NAME, "call", |mut caller, (pointer, length): (u32, u32)| {
         Box::new(async move { call(&mut caller, Encoding::Json, pointer, length).await })
     })?;
-    linker
-        .func_wrap(abi::NAME, "read", |mut caller: Caller<'_, GuestState>, pointer: u32| read(&mut caller, pointer))?;
+    linker.func_wrap(abi::NAME, "read", |mut caller: Caller<'_, GuestState>, pointer: u32| {
+        read(&mut caller, pointer)
+    })?;
     linker.func_wrap_async(
         abi::BINARY_NAME,
         "call",
@@ -22,9 +23,11 @@ pub(crate) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
             Box::new(call_into(caller, pointer, length, room, capacity))
         },
     )?;
-    linker.func_wrap(abi::BINARY_NAME, "read", |mut caller: Caller<'_, GuestState>, pointer: u32| {
-        read(&mut caller, pointer)
-    })?;
+    linker.func_wrap(
+        abi::BINARY_NAME,
+        "read",
+        |mut caller: Caller<'_, GuestState>, pointer: u32| read(&mut caller, pointer),
+    )?;
     Ok(())
 }
 
@@ -95,10 +98,10 @@ fn memory(caller: &mut Caller<'_, GuestState>) -> wasmtime::Result<Memory> {
     if let Some(memory) = caller.data().memory {
         return Ok(memory);
     }
-    let memory = caller
-        .get_export("memory")
-        .and_then(wasmtime::Extern::into_memory)
-        .ok_or_else(|| wasmtime::Error::new(Error::abi_violation("the guest exports no `memory`")))?;
+    let memory =
+        caller.get_export("memory").and_then(wasmtime::Extern::into_memory).ok_or_else(|| {
+            wasmtime::Error::new(Error::abi_violation("the guest exports no `memory`"))
+        })?;
     caller.data_mut().memory = Some(memory);
     Ok(memory)
 }

@@ -25,7 +25,11 @@ pub(crate) enum Attempt {
 /// Instantiates `compiled`, runs its guest, and serves what it asks for.
 pub(crate) async fn run(compiled: &Compiled, session: &Session) -> Attempt {
     let mailbox = Arc::new(Mailbox::default());
-    let state = GuestState::new(Arc::clone(&mailbox), session.job().limits, Arc::clone(&session.job().meter));
+    let state = GuestState::new(
+        Arc::clone(&mailbox),
+        session.job().limits,
+        Arc::clone(&session.job().meter),
+    );
     let guest = Box::pin(guest(compiled, state));
     mailbox.clocked(serve(guest, session, &mailbox)).await
 }
@@ -44,7 +48,9 @@ async fn serve(
         }
         let request = match step {
             Step::Request(request) => request,
-            Step::Done(Err(error)) if error.is::<PoolConcurrencyLimitError>() => return Attempt::PoolFull,
+            Step::Done(Err(error)) if error.is::<PoolConcurrencyLimitError>() => {
+                return Attempt::PoolFull;
+            }
             Step::Done(end) => return Attempt::Ran(trap::explain(end)),
         };
         let reply = session.call(request.encoding, &request.body).await;
@@ -83,7 +89,8 @@ async fn run_exports(compiled: &Compiled, store: &mut Store<GuestState>) -> wasm
     let instance = compiled.instance.instantiate_async(&mut *store).await?;
     for entry in compiled.initialize.iter().chain([&compiled.entry]) {
         let function = instance.get_module_export(&mut *store, entry).and_then(Extern::into_func);
-        let function = function.ok_or_else(|| wasmtime::Error::msg("an entry of the guest is gone"))?;
+        let function =
+            function.ok_or_else(|| wasmtime::Error::msg("an entry of the guest is gone"))?;
         function.typed::<(), ()>(&*store)?.call_async(&mut *store, ()).await?;
     }
     Ok(())

@@ -72,7 +72,8 @@ impl Mailbox {
             self.0.lock().computing_since = Some(Instant::now());
             let polled = job.as_mut().poll(context);
             let mut state = self.0.lock();
-            let stretch = state.computing_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+            let stretch =
+                state.computing_since.take().map_or(Duration::ZERO, |since| since.elapsed());
             state.computed += stretch;
             polled
         })
@@ -86,7 +87,10 @@ impl Mailbox {
     /// How long the guest, and the host on its behalf, have computed by `now`.
     pub(crate) fn computing_time(&self, now: Instant) -> Duration {
         let state = self.0.lock();
-        state.computed + state.computing_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+        state.computed
+            + state
+                .computing_since
+                .map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// On the fiber: leaves a line for the log.

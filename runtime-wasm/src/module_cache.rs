@@ -52,7 +52,9 @@ impl ModuleCache {
         }
         let code = host.get(module).await?;
         if code.len() as u64 > limits.module_bytes {
-            return Err(Limit::Module { bytes: limits.module_bytes, found: code.len() as u64 }.into());
+            return Err(
+                Limit::Module { bytes: limits.module_bytes, found: code.len() as u64 }.into()
+            );
         }
         let cache = Arc::clone(&self.compiled);
         let engines = Arc::clone(&self.engines);
@@ -62,7 +64,8 @@ impl ModuleCache {
                 Ok(compiled) => return Ok(compiled),
                 Err(place) => place,
             };
-            let compile = tokio::task::spawn_blocking(move || compile(&engines, target, module, &code));
+            let compile =
+                tokio::task::spawn_blocking(move || compile(&engines, target, module, &code));
             let compiled = compile.await?.map(Arc::new);
             // A failure of the machine says nothing about the module. What does not fit the pool goes to the heap.
             let lasts = compiled.as_ref().err().is_none_or(Error::is_function_of_request);
@@ -72,7 +75,8 @@ impl ModuleCache {
             }
             Ok::<_, tokio::task::JoinError>(compiled)
         });
-        let lost = |error| Error::runtime(format!("the compilation of module {module} was lost: {error}"));
+        let lost =
+            |error| Error::runtime(format!("the compilation of module {module} was lost: {error}"));
         task.await.map_err(lost)?.map_err(lost)?
     }
 }
@@ -91,13 +95,17 @@ fn compile(engines: &Engines, target: Target, id: ObjectId, code: &[u8]) -> Resu
     })?;
 
     let entry = |name: &str| match module.get_export(name) {
-        Some(ExternType::Func(function)) if function.params().len() == 0 && function.results().len() == 0 => {
+        Some(ExternType::Func(function))
+            if function.params().len() == 0 && function.results().len() == 0 =>
+        {
             module.get_export_index(name)
         }
         _ => None,
     };
     let Some(run) = entry("caos_run") else {
-        return Err(bad("it exports no function `caos_run` without parameters and results".to_owned()));
+        return Err(bad(
+            "it exports no function `caos_run` without parameters and results".to_owned()
+        ));
     };
     let initialize = entry("_initialize");
     let memory = module.get_export("memory");
@@ -107,7 +115,9 @@ fn compile(engines: &Engines, target: Target, id: ObjectId, code: &[u8]) -> Resu
 
     let mut linker = Linker::new(engine);
     let linked = imports::link(&mut linker).and_then(|()| wasi::link(&mut linker, engine));
-    linked.map_err(|error| Error::runtime(format!("the host functions cannot be linked: {error:#}")))?;
+    linked.map_err(|error| {
+        Error::runtime(format!("the host functions cannot be linked: {error:#}"))
+    })?;
     let instance = linker.instantiate_pre(&module).map_err(|error| bad(format!("{error:#}")))?;
     Ok(Compiled { instance, entry: run, initialize })
 }
@@ -136,8 +146,9 @@ fn what_else(code: &[u8]) -> Option<&'static str> {
         [0x7f, b'E', b'L', b'F', ..] => {
             "it is a program for this machine (ELF); build it for wasm32-unknown-unknown or wasm32-wasip1"
         }
-        _ if text()
-            .is_some_and(|text| text.starts_with("(module") || text.starts_with(";;") || text.starts_with("(;")) =>
+        _ if text().is_some_and(|text| {
+            text.starts_with("(module") || text.starts_with(";;") || text.starts_with("(;")
+        }) =>
         {
             "it is WebAssembly as text (wat); make it binary first, with `wat2wasm` or `wasm-tools parse`"
         }

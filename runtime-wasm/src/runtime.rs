@@ -42,7 +42,8 @@ impl WasmRuntime {
 
     /// Starts a runtime.
     pub fn builder() -> WasmRuntimeBuilder {
-        let max_table_elements = usize::try_from(Limits::default().table_elements).unwrap_or(usize::MAX);
+        let max_table_elements =
+            usize::try_from(Limits::default().table_elements).unwrap_or(usize::MAX);
         WasmRuntimeBuilder { pool_size: POOL_SIZE, max_table_elements }
     }
 
@@ -61,12 +62,17 @@ impl WasmRuntime {
         host: &dyn Host,
     ) -> Result<(Arc<Compiled>, Placement)> {
         if !self.modules.engines().have_pool() {
-            return Ok((self.compiled_for_heap(module, metered, limits, host).await?, Placement::Heap));
+            return Ok((
+                self.compiled_for_heap(module, metered, limits, host).await?,
+                Placement::Heap,
+            ));
         }
         let pool = Target { placement: Placement::Pool, metered };
         match self.modules.get(module.id, pool, limits, host).await {
             Ok(compiled) => Ok((compiled, Placement::Pool)),
-            Err(_) => Ok((self.compiled_for_heap(module, metered, limits, host).await?, Placement::Heap)),
+            Err(_) => {
+                Ok((self.compiled_for_heap(module, metered, limits, host).await?, Placement::Heap))
+            }
         }
     }
 
@@ -77,7 +83,9 @@ impl WasmRuntime {
         limits: &Limits,
         host: &dyn Host,
     ) -> Result<Arc<Compiled>> {
-        self.modules.get(module.id, Target { placement: Placement::Heap, metered }, limits, host).await
+        self.modules
+            .get(module.id, Target { placement: Placement::Heap, metered }, limits, host)
+            .await
     }
 }
 
@@ -112,7 +120,12 @@ impl WasmRuntimeBuilder {
             .seal()?;
         let ticker = Ticker::start(Arc::clone(&engines))?;
         let max_table_elements = self.max_table_elements as u64;
-        Ok(WasmRuntime { host_image, modules: ModuleCache::new(engines), ticker, max_table_elements })
+        Ok(WasmRuntime {
+            host_image,
+            modules: ModuleCache::new(engines),
+            ticker,
+            max_table_elements,
+        })
     }
 }
 
@@ -146,7 +159,9 @@ impl Runtime for WasmRuntime {
         };
         session.finish(match attempt {
             Attempt::Ran(end) => end,
-            Attempt::PoolFull => Err(manifold_runtime_api::Error::runtime("the heap engine reports a full pool")),
+            Attempt::PoolFull => {
+                Err(manifold_runtime_api::Error::runtime("the heap engine reports a full pool"))
+            }
         })
     }
 }

@@ -81,7 +81,8 @@ impl Stacks {
             unsafe { libc::munmap(mapping, length) };
             return guarded;
         }
-        let places = (0..STACKS_PER_MAPPING).map(|index| Place(mapping.cast::<u8>().wrapping_add(index * stride)));
+        let places = (0..STACKS_PER_MAPPING)
+            .map(|index| Place(mapping.cast::<u8>().wrapping_add(index * stride)));
         self.free.lock().extend(places);
         Ok(())
     }
@@ -112,7 +113,8 @@ impl Drop for Stack {
     fn drop(&mut self) {
         let bottom = self.place.wrapping_add(self.guard);
         // SAFETY: the stack of a fiber that is gone. From here on it reads as zeros, and takes no memory; the guard stays.
-        let emptied = check(unsafe { libc::madvise(bottom.cast(), self.size, libc::MADV_DONTNEED) });
+        let emptied =
+            check(unsafe { libc::madvise(bottom.cast(), self.size, libc::MADV_DONTNEED) });
         // A stack that cannot be emptied must not be used again.
         if emptied.is_ok() {
             self.free.lock().push(Place(self.place));
@@ -124,10 +126,18 @@ impl Drop for Stack {
 unsafe impl StackCreator for Stacks {
     fn new_stack(&self, size: usize, _zeroed: bool) -> wasmtime::Result<Box<dyn StackMemory>> {
         if size > self.size {
-            return Err(wasmtime::Error::msg(format!("a stack of {size} bytes was asked for, not of {}", self.size)));
+            return Err(wasmtime::Error::msg(format!(
+                "a stack of {size} bytes was asked for, not of {}",
+                self.size
+            )));
         }
         let place = self.take().map_err(wasmtime::Error::new)?;
-        Ok(Box::new(Stack { place, guard: self.page, size: self.size, free: Arc::clone(&self.free) }))
+        Ok(Box::new(Stack {
+            place,
+            guard: self.page,
+            size: self.size,
+            free: Arc::clone(&self.free),
+        }))
     }
 }
 

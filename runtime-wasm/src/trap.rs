@@ -22,9 +22,14 @@ pub(crate) fn explain(end: wasmtime::Result<()>) -> Result<()> {
     }
     match stop.downcast_ref::<Trap>() {
         Some(Trap::StackOverflow) => Err(Limit::Stack { bytes: WASM_STACK as u64 }.into()),
-        Some(trap) => Err(Error::new(Reason::Trapped { trap: describe(*trap, stop.downcast_ref()) })),
+        Some(trap) => {
+            Err(Error::new(Reason::Trapped { trap: describe(*trap, stop.downcast_ref()) }))
+        }
         // What is left is the machine's fault: no memory, or no room for another mapping.
-        None => Err(Error::new(Reason::RuntimeFailed { problem: format!("{stop:#}"), status: Status::Transient })),
+        None => Err(Error::new(Reason::RuntimeFailed {
+            problem: format!("{stop:#}"),
+            status: Status::Transient,
+        })),
     }
 }
 

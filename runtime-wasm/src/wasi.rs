@@ -43,31 +43,51 @@ pub(crate) fn link(linker: &mut Linker<GuestState>, engine: &Engine) -> wasmtime
     for get in ["args_get", "environ_get"] {
         linker.func_wrap(MODULE, get, |_: u32, _: u32| SUCCESS)?;
     }
-    linker.func_wrap(MODULE, "clock_time_get", |mut guest: Guest<'_>, clock: u32, _precision: u64, time: u32| {
-        match read_clock(&mut guest, clock) {
+    linker.func_wrap(
+        MODULE,
+        "clock_time_get",
+        |mut guest: Guest<'_>, clock: u32, _precision: u64, time: u32| match read_clock(
+            &mut guest, clock,
+        ) {
             Some(now) => write(&mut guest, time, &now.to_le_bytes()),
             None => Ok(INVAL),
-        }
-    })?;
-    linker.func_wrap(MODULE, "clock_res_get", |mut guest: Guest<'_>, clock: u32, resolution: u32| {
-        if clock <= LAST_CLOCK { write(&mut guest, resolution, &STEP.to_le_bytes()) } else { Ok(INVAL) }
-    })?;
+        },
+    )?;
+    linker.func_wrap(
+        MODULE,
+        "clock_res_get",
+        |mut guest: Guest<'_>, clock: u32, resolution: u32| {
+            if clock <= LAST_CLOCK {
+                write(&mut guest, resolution, &STEP.to_le_bytes())
+            } else {
+                Ok(INVAL)
+            }
+        },
+    )?;
     linker.func_wrap(MODULE, "poll_oneoff", poll_oneoff)?;
     linker.func_wrap(MODULE, "random_get", |mut guest: Guest<'_>, buffer: u32, length: u32| {
         slice(&mut guest, "random_get", buffer, length as usize)?.fill(0x42);
         wasmtime::Result::Ok(SUCCESS)
     })?;
     linker.func_wrap(MODULE, "fd_write", fd_write)?;
-    linker.func_wrap(MODULE, "fd_read", |mut guest: Guest<'_>, fd: u32, _vectors: u32, _count: u32, read: u32| {
-        if fd == 0 { write(&mut guest, read, &0u32.to_le_bytes()) } else { Ok(BADF) }
-    })?;
+    linker.func_wrap(
+        MODULE,
+        "fd_read",
+        |mut guest: Guest<'_>, fd: u32, _vectors: u32, _count: u32, read: u32| {
+            if fd == 0 { write(&mut guest, read, &0u32.to_le_bytes()) } else { Ok(BADF) }
+        },
+    )?;
     linker.func_wrap(MODULE, "fd_fdstat_get", |mut guest: Guest<'_>, fd: u32, stat: u32| {
         const CHARACTER_DEVICE: u8 = 2;
         let mut fdstat = [0; 24];
         fdstat[0] = CHARACTER_DEVICE;
         if fd <= 2 { write(&mut guest, stat, &fdstat) } else { Ok(BADF) }
     })?;
-    linker.func_wrap(MODULE, "fd_seek", |fd: u32, _: i64, _: u32, _: u32| if fd <= 2 { SPIPE } else { BADF })?;
+    linker.func_wrap(
+        MODULE,
+        "fd_seek",
+        |fd: u32, _: i64, _: u32, _: u32| if fd <= 2 { SPIPE } else { BADF },
+    )?;
     linker.func_wrap(MODULE, "fd_close", |fd: u32| if fd <= 2 { SUCCESS } else { BADF })?;
     linker.func_wrap(MODULE, "fd_prestat_get", |_: u32, _: u32| BADF)?;
     linker.func_wrap(MODULE, "fd_prestat_dir_name", |_: u32, _: u32, _: u32| BADF)?;
@@ -76,7 +96,9 @@ pub(crate) fn link(linker: &mut Linker<GuestState>, engine: &Engine) -> wasmtime
         Err(wasmtime::Error::new(Exit(status)))
     })?;
     for (name, parameters) in NOT_THERE {
-        let parameters = parameters.chars().map(|letter| if letter == 'I' { ValType::I64 } else { ValType::I32 });
+        let parameters = parameters
+            .chars()
+            .map(|letter| if letter == 'I' { ValType::I64 } else { ValType::I32 });
         let signature = FuncType::new(engine, parameters, [ValType::I32]);
         linker.func_new(MODULE, name, signature, |_, _, results| {
             results[0] = Val::I32(NOSYS as i32);
@@ -143,7 +165,13 @@ const MAX_SUBSCRIPTIONS: u32 = 1024;
 
 /// Nothing ever comes from outside, so what is waited for is there at once or never: time passes, and the three streams can be read
 /// and written.
-fn poll_oneoff(mut guest: Guest<'_>, subscriptions: u32, events: u32, count: u32, ready: u32) -> wasmtime::Result<u32> {
+fn poll_oneoff(
+    mut guest: Guest<'_>,
+    subscriptions: u32,
+    events: u32,
+    count: u32,
+    ready: u32,
+) -> wasmtime::Result<u32> {
     const SUBSCRIPTION: usize = 48;
     const EVENT: usize = 32;
     const CLOCK: u8 = 0;
@@ -151,12 +179,16 @@ fn poll_oneoff(mut guest: Guest<'_>, subscriptions: u32, events: u32, count: u32
     if count == 0 || count > MAX_SUBSCRIPTIONS {
         return Ok(INVAL);
     }
-    let wanted = slice(&mut guest, "poll_oneoff", subscriptions, count as usize * SUBSCRIPTION)?.to_vec();
+    let wanted =
+        slice(&mut guest, "poll_oneoff", subscriptions, count as usize * SUBSCRIPTION)?.to_vec();
     let mut happened = Vec::new();
     let mut latest = guest.data().clock;
     for subscription in wanted.chunks_exact(SUBSCRIPTION) {
         let number = |at: usize, length: usize| {
-            subscription[at..at + length].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+            subscription[at..at + length]
+                .iter()
+                .rev()
+                .fold(0, |number, byte| number << 8 | u64::from(*byte))
         };
         let (kind, which) = (subscription[8], number(16, 4) as u32);
         let error = match kind {
@@ -164,8 +196,11 @@ fn poll_oneoff(mut guest: Guest<'_>, subscriptions: u32, events: u32, count: u32
                 Some(beginning) => {
                     let (time, flags) = (number(24, 8), number(40, 2) as u16);
                     let now = guest.data().clock;
-                    let rings =
-                        if flags & ABSOLUTE == 0 { now.saturating_add(time) } else { time.saturating_sub(beginning) };
+                    let rings = if flags & ABSOLUTE == 0 {
+                        now.saturating_add(time)
+                    } else {
+                        time.saturating_sub(beginning)
+                    };
                     latest = latest.max(rings);
                     SUCCESS
                 }
@@ -193,7 +228,13 @@ fn write(guest: &mut Guest<'_>, pointer: u32, bytes: &[u8]) -> wasmtime::Result<
 /// More vectors than any C library passes at once.
 const MAX_VECTORS: u32 = 1024;
 
-fn fd_write(mut guest: Guest<'_>, fd: u32, vectors: u32, count: u32, written: u32) -> wasmtime::Result<u32> {
+fn fd_write(
+    mut guest: Guest<'_>,
+    fd: u32,
+    vectors: u32,
+    count: u32,
+    written: u32,
+) -> wasmtime::Result<u32> {
     if fd != 1 && fd != 2 {
         return Ok(BADF);
     }
@@ -205,7 +246,9 @@ fn fd_write(mut guest: Guest<'_>, fd: u32, vectors: u32, count: u32, written: u3
     let mut text = Vec::new();
     let mut total = 0u32;
     for vector in vectors.chunks_exact(8) {
-        let word = |at: usize| u32::from_le_bytes([vector[at], vector[at + 1], vector[at + 2], vector[at + 3]]);
+        let word = |at: usize| {
+            u32::from_le_bytes([vector[at], vector[at + 1], vector[at + 2], vector[at + 3]])
+        };
         let (pointer, length) = (word(0), word(4));
         let bytes = slice(&mut guest, "fd_write", pointer, length as usize)?;
         // The vectors may overlap and add up to far more than the memory holds.

@@ -26,10 +26,12 @@ pub(crate) fn bench(arguments: &[OsString]) -> Result {
     // What an earlier run has left is not of this one.
     for old in [&results, &output] {
         if old.exists() {
-            fs::remove_dir_all(old).map_err(|error| format!("{} cannot be removed: {error}", old.display()))?;
+            fs::remove_dir_all(old)
+                .map_err(|error| format!("{} cannot be removed: {error}", old.display()))?;
         }
     }
-    fs::create_dir_all(&output).map_err(|error| format!("{} cannot be made: {error}", output.display()))?;
+    fs::create_dir_all(&output)
+        .map_err(|error| format!("{} cannot be made: {error}", output.display()))?;
 
     let mut ours = cargo();
     ours.args(["bench", "--package", "manifold-benches"]).args(selection()?);
@@ -44,13 +46,17 @@ pub(crate) fn bench(arguments: &[OsString]) -> Result {
         }
         match &redis {
             Ok(redis) => drop(benchmarks.env("MANIFOLD_BENCH_REDIS", redis.socket())),
-            Err(problem) => eprintln!("\nSKIPPED: Redis is not measured beside the memo: {problem}\n"),
+            Err(problem) => {
+                eprintln!("\nSKIPPED: Redis is not measured beside the memo: {problem}\n")
+            }
         }
         run(benchmarks)?;
     }
 
     let mut report = cargo();
-    report.args(["run", "--quiet", "--release", "--package", "manifold-benches", "--bin", "report"]).args(selection()?);
+    report
+        .args(["run", "--quiet", "--release", "--package", "manifold-benches", "--bin", "report"])
+        .args(selection()?);
     report.arg("--").args([&results, &scales, &output]);
     if renews_readme {
         report.arg(root().join("README.md"));
@@ -68,7 +74,8 @@ impl Redis {
     fn start() -> Result<Self> {
         packages::install(&["redis-server"], &["redis-server"])?;
         let directory = std::env::temp_dir().join(format!("manifold-redis-{}", std::process::id()));
-        fs::create_dir_all(&directory).map_err(|error| format!("{} cannot be made: {error}", directory.display()))?;
+        fs::create_dir_all(&directory)
+            .map_err(|error| format!("{} cannot be made: {error}", directory.display()))?;
         let server = Command::new("redis-server")
             .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
             .arg(socket_in(&directory))

@@ -17,11 +17,14 @@ pub(crate) fn setup() -> Result {
 
 pub(crate) fn fold(arguments: &[OsString]) -> Result {
     setup()?;
-    run(cargo().args(["build", "--quiet", "--release", "--package", "manifold"]).args(selection()?))?;
+    run(cargo()
+        .args(["build", "--quiet", "--release", "--package", "manifold"])
+        .args(selection()?))?;
     let mut manifold = Command::new(target().join("release").join("manifold"));
     manifold.arg("fold").args(arguments);
-    let says =
-        |option: &str| arguments.iter().any(|argument| argument.as_encoded_bytes().starts_with(option.as_bytes()));
+    let says = |option: &str| {
+        arguments.iter().any(|argument| argument.as_encoded_bytes().starts_with(option.as_bytes()))
+    };
     if !says("--repeat") {
         manifold.args(["--repeat", "2"]);
     }
@@ -42,13 +45,19 @@ fn names_a_container(arguments: &[OsString]) -> bool {
     const OPTIONS: [&str; 3] = ["--guest", "--post", "--pre"];
     let words: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
     let beside = words.windows(2).filter(|pair| OPTIONS.contains(&&*pair[0])).map(|pair| &*pair[1]);
-    let within = words.iter().filter_map(|word| word.split_once('=')).filter(|(option, _)| OPTIONS.contains(option));
-    beside.chain(within.map(|(_, value)| value)).any(|value| value.contains("docker") || value.contains("serving"))
+    let within = words
+        .iter()
+        .filter_map(|word| word.split_once('='))
+        .filter(|(option, _)| OPTIONS.contains(option));
+    beside
+        .chain(within.map(|(_, value)| value))
+        .any(|value| value.contains("docker") || value.contains("serving"))
 }
 
 pub(crate) fn test() -> Result {
-    output(Command::new("git").arg("--version"))
-        .map_err(|problem| format!("{problem}\nThe tests ask git about git's formats. Install git."))?;
+    output(Command::new("git").arg("--version")).map_err(|problem| {
+        format!("{problem}\nThe tests ask git about git's formats. Install git.")
+    })?;
     setup()?;
     type_check()?;
     let engine = docker::engine()?;
@@ -65,7 +74,9 @@ pub(crate) fn test() -> Result {
     }
     run(&mut tests)?;
     instructions::gate()?;
-    run(cargo().args(["test", "--quiet", "--package", "manifold-guest"]).current_dir(root().join("fold-guests")))
+    run(cargo()
+        .args(["test", "--quiet", "--package", "manifold-guest"])
+        .current_dir(root().join("fold-guests")))
 }
 
 /// Without V8, what needs it is not built.
@@ -98,7 +109,15 @@ fn type_check() -> Result {
 pub(crate) fn lint() -> Result {
     setup()?;
     let guests = root().join("fold-guests");
-    let wasm = ["--target", "wasm32-unknown-unknown", "--exclude", "wasip1-guest", "--exclude", "strange", "--lib"];
+    let wasm = [
+        "--target",
+        "wasm32-unknown-unknown",
+        "--exclude",
+        "wasip1-guest",
+        "--exclude",
+        "strange",
+        "--lib",
+    ];
     run(cargo().args(["fmt", "--all", "--check"]))?;
     run(cargo().args(["fmt", "--all", "--check"]).current_dir(&guests))?;
     run(cargo()

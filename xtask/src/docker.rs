@@ -53,11 +53,15 @@ pub(crate) fn engine() -> Result<Option<Engine>> {
         Some(named) => format!("No container engine answers at DOCKER_HOST={named}."),
         None => match PrivateEngine::start() {
             Ok(engine) => return Ok(Some(Engine::Private(engine))),
-            Err(problem) => format!("No container engine answers at {USUAL}, and none could be started:\n{problem}"),
+            Err(problem) => format!(
+                "No container engine answers at {USUAL}, and none could be started:\n{problem}"
+            ),
         },
     };
     if requires("docker") {
-        return Err(format!("{problem}\nDocker is not available, and MANIFOLD_REQUIRE asks for it.\n{HOW_TO}"));
+        return Err(format!(
+            "{problem}\nDocker is not available, and MANIFOLD_REQUIRE asks for it.\n{HOW_TO}"
+        ));
     }
     eprintln!(
         "\n{problem}\nSKIPPED: Docker is not available, so nothing is tested that runs in containers.\n{HOW_TO}\n"
@@ -83,13 +87,15 @@ fn answers(place: &str) -> bool {
         connection.read_exact(&mut answer)?;
         Ok(answer.starts_with(b"HTTP/1.") && answer.ends_with(b" 200"))
     };
-    let connected: std::io::Result<Box<dyn Connection>> = if let Some(path) = place.strip_prefix("unix://") {
-        UnixStream::connect(path).map(|connection| Box::new(connection) as _)
-    } else if let Some(address) = place.strip_prefix("tcp://") {
-        TcpStream::connect(address.trim_end_matches('/')).map(|connection| Box::new(connection) as _)
-    } else {
-        return false;
-    };
+    let connected: std::io::Result<Box<dyn Connection>> =
+        if let Some(path) = place.strip_prefix("unix://") {
+            UnixStream::connect(path).map(|connection| Box::new(connection) as _)
+        } else if let Some(address) = place.strip_prefix("tcp://") {
+            TcpStream::connect(address.trim_end_matches('/'))
+                .map(|connection| Box::new(connection) as _)
+        } else {
+            return false;
+        };
     connected.and_then(ping).unwrap_or(false)
 }
 

@@ -20,7 +20,8 @@ pub(crate) fn prepare(seconds: u64) -> Result {
         run(Command::new("cargo").args(["install", "--locked", "cargo-fuzz"]))?;
     }
     let corpus = target().join("fuzz").join("corpus");
-    fs::create_dir_all(&corpus).map_err(|error| format!("{} cannot be made: {error}", corpus.display()))?;
+    fs::create_dir_all(&corpus)
+        .map_err(|error| format!("{} cannot be made: {error}", corpus.display()))?;
     if let Some(packages) = published::packages()? {
         copy_code(&packages.join("node_modules"), &corpus)?;
     }
@@ -40,7 +41,9 @@ pub(crate) fn prepare(seconds: u64) -> Result {
 
 /// Copies the code below `directory`, a file each, with a first byte that says which language it is in.
 fn copy_code(directory: &Path, corpus: &Path) -> Result {
-    let failed = |path: &Path, error: std::io::Error| format!("{} cannot be copied: {error}", path.display());
+    let failed = |path: &Path, error: std::io::Error| {
+        format!("{} cannot be copied: {error}", path.display())
+    };
     for entry in fs::read_dir(directory).map_err(|error| failed(directory, error))?.flatten() {
         let path = entry.path();
         if path.is_dir() {

@@ -15,12 +15,22 @@ const WASM: &str = "wasm32-unknown-unknown";
 /// static binary.
 pub(crate) fn build() -> Result {
     let guests = target().join("guests");
-    fs::create_dir_all(&guests).map_err(|error| format!("{} cannot be made: {error}", guests.display()))?;
+    fs::create_dir_all(&guests)
+        .map_err(|error| format!("{} cannot be made: {error}", guests.display()))?;
     ensure_target(WASM)?;
     for guest in GUESTS {
         // As a library for others, too, it would not be optimized as a whole.
-        run(guest_build("rustc", WASM).args(["--package", guest, "--lib", "--crate-type", "cdylib"]))?;
-        place(&built(WASM, &format!("{}.wasm", guest.replace('-', "_"))), &guests.join(format!("{guest}.wasm")))?;
+        run(guest_build("rustc", WASM).args([
+            "--package",
+            guest,
+            "--lib",
+            "--crate-type",
+            "cdylib",
+        ]))?;
+        place(
+            &built(WASM, &format!("{}.wasm", guest.replace('-', "_"))),
+            &guests.join(format!("{guest}.wasm")),
+        )?;
     }
     // Guests with and without std are not built together, for cargo would unify the features of what they share.
     let wasi = "wasm32-wasip1";
@@ -35,7 +45,9 @@ pub(crate) fn build() -> Result {
     }
     let mut programs = guest_build("build", &linux);
     // They run in empty images, where there is no library to link to.
-    programs.env("RUSTFLAGS", "-C target-feature=+crt-static").args(["--config", "profile.release.strip='symbols'"]);
+    programs
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .args(["--config", "profile.release.strip='symbols'"]);
     let strange = ["strange"];
     for guest in GUESTS.iter().chain(&strange) {
         programs.args(["--bin", guest]);
@@ -49,7 +61,13 @@ pub(crate) fn build() -> Result {
 
 fn guest_build(command: &str, target: &str) -> Command {
     let mut cargo = cargo();
-    cargo.current_dir(root().join("fold-guests")).args([command, "--quiet", "--release", "--target", target]);
+    cargo.current_dir(root().join("fold-guests")).args([
+        command,
+        "--quiet",
+        "--release",
+        "--target",
+        target,
+    ]);
     cargo.arg("--target-dir").arg(build_directory());
     // What the caller sets for the host has no business in a guest.
     cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
@@ -66,7 +84,8 @@ fn built(target: &str, file: &str) -> PathBuf {
 
 /// Copies a file unless the copy is there already, so that nothing that depends on it is built again.
 fn place(from: &Path, to: &Path) -> Result {
-    let code = fs::read(from).map_err(|error| format!("{} cannot be read: {error}", from.display()))?;
+    let code =
+        fs::read(from).map_err(|error| format!("{} cannot be read: {error}", from.display()))?;
     if fs::read(to).is_ok_and(|placed| placed == code) {
         return Ok(());
     }

@@ -24,12 +24,24 @@ pub(crate) fn gate() -> Result {
     }
     if let Err(problem) = packages::install(&["valgrind"], &["valgrind"]) {
         if requires("valgrind") {
-            return Err(format!("{problem}\nvalgrind is not available, and MANIFOLD_REQUIRE asks for it."));
+            return Err(format!(
+                "{problem}\nvalgrind is not available, and MANIFOLD_REQUIRE asks for it."
+            ));
         }
-        return skipped(&format!("for there is no valgrind ({problem}).\nInstall it: apt-get install valgrind"));
+        return skipped(&format!(
+            "for there is no valgrind ({problem}).\nInstall it: apt-get install valgrind"
+        ));
     }
     run(cargo()
-        .args(["build", "--quiet", "--release", "--package", "manifold-benches", "--example", "path"])
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--package",
+            "manifold-benches",
+            "--example",
+            "path",
+        ])
         .args(selection()?))?;
     let mut problems = Vec::new();
     for (path, times, known) in PATHS {
@@ -48,12 +60,18 @@ pub(crate) fn gate() -> Result {
 fn instructions(path: &str, times: u64) -> Result<u64> {
     let program = target().join("release").join("examples").join("path");
     let mut valgrind = Command::new("valgrind");
-    valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(program).args([path, &times.to_string()]);
-    let output = valgrind.output().map_err(|error| format!("valgrind cannot be started: {error}"))?;
+    valgrind
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(program)
+        .args([path, &times.to_string()]);
+    let output =
+        valgrind.output().map_err(|error| format!("valgrind cannot be started: {error}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
     let count = said.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok());
     match count {
         Some(count) if output.status.success() => Ok(count),
-        _ => Err(format!("counting the instructions of {path} failed ({}):\n{said}", output.status)),
+        _ => {
+            Err(format!("counting the instructions of {path} failed ({}):\n{said}", output.status))
+        }
     }
 }

@@ -50,7 +50,9 @@ fn main() -> ExitCode {
             Some(seconds) => fuzz::prepare(seconds),
             None => Err(USAGE.to_owned()),
         },
-        ("docker", [program, arguments @ ..]) => docker::with_engine(Command::new(program).args(arguments)),
+        ("docker", [program, arguments @ ..]) => {
+            docker::with_engine(Command::new(program).args(arguments))
+        }
         ("v8", []) => v8::install(),
         ("v8", [option]) if option == "--from-source" => v8::build_from_source(),
         ("help" | "--help" | "-h", _) => {

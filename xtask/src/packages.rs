@@ -7,7 +7,11 @@ use crate::process::{Result, run};
 /// Makes sure that `programs` are there: installs `packages` if one is not.
 pub(crate) fn install(programs: &[&str], packages: &[&str]) -> Result {
     let is_there = |program: &str| {
-        let asked = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let asked = Command::new(program)
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
         asked.is_ok_and(|status| status.success())
     };
     if programs.iter().all(|program| is_there(program)) {

@@ -24,7 +24,10 @@ pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root());
     // Wherever the user's configuration puts things, they are found again.
-    cargo.env("CARGO_TARGET_DIR", target()).env_remove("CARGO_BUILD_TARGET_DIR").env_remove("CARGO_BUILD_TARGET");
+    cargo
+        .env("CARGO_TARGET_DIR", target())
+        .env_remove("CARGO_BUILD_TARGET_DIR")
+        .env_remove("CARGO_BUILD_TARGET");
     cargo
 }
 
@@ -36,7 +39,8 @@ pub(crate) fn run(command: &mut Command) -> Result {
 
 /// Runs a command for its output.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let output = command.stderr(Stdio::inherit()).output().map_err(|error| cannot_start(command, &error))?;
+    let output =
+        command.stderr(Stdio::inherit()).output().map_err(|error| cannot_start(command, &error))?;
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     } else {
@@ -63,5 +67,6 @@ pub(crate) fn host_target() -> Result<String> {
 
 /// Whether the list in `MANIFOLD_REQUIRE` names `what`.
 pub(crate) fn requires(what: &str) -> bool {
-    std::env::var("MANIFOLD_REQUIRE").is_ok_and(|list| list.split(',').any(|item| item.trim() == what))
+    std::env::var("MANIFOLD_REQUIRE")
+        .is_ok_and(|list| list.split(',').any(|item| item.trim() == what))
 }

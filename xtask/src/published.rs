@@ -15,16 +15,27 @@ pub(crate) fn packages() -> Result<Option<PathBuf>> {
     }
     let wanted = root().join("cli/tests/typescript_guests/published/package.json");
     let directory = target().join("published");
-    let failed = |error: std::io::Error| format!("{} cannot be written: {error}", directory.display());
-    let list = std::fs::read(&wanted).map_err(|error| format!("{} cannot be read: {error}", wanted.display()))?;
+    let failed =
+        |error: std::io::Error| format!("{} cannot be written: {error}", directory.display());
+    let list = std::fs::read(&wanted)
+        .map_err(|error| format!("{} cannot be read: {error}", wanted.display()))?;
     let there = directory.join("package.json");
-    if std::fs::read(&there).is_ok_and(|there| there == list) && directory.join("node_modules").is_dir() {
+    if std::fs::read(&there).is_ok_and(|there| there == list)
+        && directory.join("node_modules").is_dir()
+    {
         return Ok(Some(directory));
     }
     std::fs::create_dir_all(&directory).map_err(failed)?;
     std::fs::write(&there, list).map_err(failed)?;
     let installed = run(Command::new("npm")
-        .args(["install", "--silent", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"])
+        .args([
+            "install",
+            "--silent",
+            "--no-audit",
+            "--no-fund",
+            "--no-package-lock",
+            "--ignore-scripts",
+        ])
         .current_dir(&directory));
     if installed.is_err() {
         // Half of them are not taken for all of them next time.

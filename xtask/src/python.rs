@@ -44,19 +44,23 @@ pub(crate) fn build() -> Result {
             return Ok(());
         }
         let _ = fs::remove_dir_all(&image);
-        fs::rename(&unfinished, &image).map_err(|error| format!("{} cannot be made: {error}", image.display()))?;
+        fs::rename(&unfinished, &image)
+            .map_err(|error| format!("{} cannot be made: {error}", image.display()))?;
     }
     let config = r#"{"config": {"Entrypoint": ["/usr/bin/python3", "-I", "-B", "/host.py"]}}"#;
     fs::write(image.join("config.json"), config).map_err(|error| error.to_string())?;
     let host = root().join("fold-guests/python/host.py");
-    fs::copy(&host, layer.join("host.py")).map_err(|error| format!("{}: {error}", host.display()))?;
+    fs::copy(&host, layer.join("host.py"))
+        .map_err(|error| format!("{}: {error}", host.display()))?;
     Ok(())
 }
 
 fn copy_python(layer: &Path) -> Result {
     packages::install(&["/usr/bin/python3"], &["python3"])?;
-    let program = fs::canonicalize("/usr/bin/python3").map_err(|error| format!("/usr/bin/python3: {error}"))?;
-    let name = program.file_name().and_then(|name| name.to_str()).ok_or("Python has a strange name")?;
+    let program = fs::canonicalize("/usr/bin/python3")
+        .map_err(|error| format!("/usr/bin/python3: {error}"))?;
+    let name =
+        program.file_name().and_then(|name| name.to_str()).ok_or("Python has a strange name")?;
     let library = PathBuf::from("/usr/lib").join(name);
     copy_below(&library, layer)?;
     copy(&program, layer)?;
@@ -64,7 +68,10 @@ fn copy_python(layer: &Path) -> Result {
     let mut programs = vec![program];
     programs.extend(files(&library.join("lib-dynload"))?);
     for program in programs {
-        for word in output(Command::new("ldd").arg(&program))?.split_whitespace().filter(|word| word.starts_with('/')) {
+        for word in output(Command::new("ldd").arg(&program))?
+            .split_whitespace()
+            .filter(|word| word.starts_with('/'))
+        {
             copy(Path::new(word), layer)?;
         }
     }

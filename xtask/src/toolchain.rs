@@ -22,7 +22,10 @@ pub(crate) fn ensure_target(target: &str) -> Result {
 
 fn is_installed(target: &str) -> Result<bool> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let libraries =
-        output(Command::new(rustc).args(["--print", "target-libdir", "--target", target]).current_dir(root()))?;
+    let libraries = output(
+        Command::new(rustc)
+            .args(["--print", "target-libdir", "--target", target])
+            .current_dir(root()),
+    )?;
     Ok(Path::new(libraries.trim()).is_dir())
 }

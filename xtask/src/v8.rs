@@ -32,7 +32,9 @@ pub(crate) fn is_available() -> Result<bool> {
     let available = problem.is_none();
     if let Some(problem) = problem {
         if requires("v8") {
-            return Err(format!("{problem}\nV8 is not available, and MANIFOLD_REQUIRE asks for it.\n{HOW_TO}"));
+            return Err(format!(
+                "{problem}\nV8 is not available, and MANIFOLD_REQUIRE asks for it.\n{HOW_TO}"
+            ));
         }
         eprintln!(
             "\n{problem}\nSKIPPED: V8 is not available, so everything is built and tested without TypeScript guests.\n{HOW_TO}\n"
@@ -84,7 +86,9 @@ const LAST_WORDS: usize = 12;
 fn build_problem() -> Result<Option<String>> {
     eprintln!("set-up: letting the build of the crate `v8` look for V8");
     let mut build = cargo();
-    build.args(["build", "--quiet", "--release", "--package", "manifold-runtime-v8"]).stdout(Stdio::null());
+    build
+        .args(["build", "--quiet", "--release", "--package", "manifold-runtime-v8"])
+        .stdout(Stdio::null());
     let built = build.output().map_err(|error| format!("cargo cannot be started: {error}"))?;
     if built.status.success() {
         return Ok(None);
@@ -108,13 +112,16 @@ impl Library {
         let address = format!(
             "https://github.com/denoland/rusty_v8/releases/download/v{version}/librusty_v8_simdutf_release_{target}.a.gz"
         );
-        let name: String = address.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        let name: String =
+            address.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         Ok(Self { version, place: cargo_home()?.join(".rusty_v8").join(name) })
     }
 
     fn put(&self, archive: &Path) -> Result {
         eprintln!("set-up: V8's library goes to {}", self.place.display());
-        let problem = |error| format!("{} cannot be copied to {}: {error}", archive.display(), self.place.display());
+        let problem = |error| {
+            format!("{} cannot be copied to {}: {error}", archive.display(), self.place.display())
+        };
         if let Some(directory) = self.place.parent() {
             fs::create_dir_all(directory).map_err(problem)?;
         }
@@ -127,9 +134,12 @@ impl Library {
 
 fn locked_version(package: &str) -> Result<String> {
     let lock = root().join("Cargo.lock");
-    let text = fs::read_to_string(&lock).map_err(|error| format!("{} cannot be read: {error}", lock.display()))?;
-    let after = text.split_once(&format!("name = \"{package}\"\nversion = \"")).map(|(_, after)| after);
-    let version = after.and_then(|after| after.split_once('"')).map(|(version, _)| version.to_owned());
+    let text = fs::read_to_string(&lock)
+        .map_err(|error| format!("{} cannot be read: {error}", lock.display()))?;
+    let after =
+        text.split_once(&format!("name = \"{package}\"\nversion = \"")).map(|(_, after)| after);
+    let version =
+        after.and_then(|after| after.split_once('"')).map(|(version, _)| version.to_owned());
     version.ok_or_else(|| format!("{} does not name the version of {package}", lock.display()))
 }
 
@@ -137,5 +147,7 @@ fn cargo_home() -> Result<PathBuf> {
     if let Some(home) = std::env::var_os("CARGO_HOME") {
         return Ok(root().join(home));
     }
-    std::env::home_dir().map(|home| home.join(".cargo")).ok_or_else(|| "this user has no home directory".to_owned())
+    std::env::home_dir()
+        .map(|home| home.join(".cargo"))
+        .ok_or_else(|| "this user has no home directory".to_owned())
 }

@@ -56,7 +56,9 @@ fn memo(criterion: &mut Criterion) {
     let cache = moka::sync::Cache::new(2 * REMEMBERED as u64);
     ids.iter().for_each(|id| cache.insert(*id, *id));
     let mut next = order();
-    group.bench_function("peer: moka get", |bencher| bencher.iter(|| cache.get(&ids[next()]).unwrap()));
+    group.bench_function("peer: moka get", |bencher| {
+        bencher.iter(|| cache.get(&ids[next()]).unwrap())
+    });
 
     let database = Database::default();
     let requests: Vec<_> = (0..REMEMBERED).map(|number| Request::new(&database, number)).collect();
@@ -79,13 +81,16 @@ fn memo(criterion: &mut Criterion) {
             bencher.iter(|| connection.get::<_, Vec<u8>>(&ids[next()][..]).unwrap())
         });
     } else {
-        eprintln!("SKIPPED: Redis, for MANIFOLD_BENCH_REDIS names no socket; `cargo xtask bench` starts a server.");
+        eprintln!(
+            "SKIPPED: Redis, for MANIFOLD_BENCH_REDIS names no socket; `cargo xtask bench` starts a server."
+        );
     }
     group.finish();
 }
 
 /// A plugin that does nothing but to be called.
-const PLUGIN: &str = r#"(module (memory (export "memory") 1) (func (export "run") (result i32) (i32.const 0)))"#;
+const PLUGIN: &str =
+    r#"(module (memory (export "memory") 1) (func (export "run") (result i32) (i32.const 0)))"#;
 
 fn extism(criterion: &mut Criterion) {
     let code = wat::parse_str(PLUGIN).unwrap();
@@ -118,7 +123,9 @@ fn node(criterion: &mut Criterion) {
     }
     let mut group = criterion.benchmark_group("V8 frame, file-count of a file");
     group.sample_size(10).sampling_mode(SamplingMode::Flat);
-    group.bench_function("peer: Node, a vm context", |bencher| bencher.iter_custom(|count| contexts(count).unwrap()));
+    group.bench_function("peer: Node, a vm context", |bencher| {
+        bencher.iter_custom(|count| contexts(count).unwrap())
+    });
     group.finish();
 }
 

@@ -8,8 +8,12 @@ use bollard::Docker;
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use manifold::guests::{self, ContainerPrograms, Hosts};
 use manifold_dispatcher::{Dispatcher, Invocation, ObjectSource};
-use manifold_runtime_api::{EntryMode, Module, ObjectId, ObjectKind, Outcome, Result, Runtime, TreeEntry};
-use manifold_runtime_docker::{ContainerEngine, DockerRuntime, DockerRuntimeBuilder, EngineOptions};
+use manifold_runtime_api::{
+    EntryMode, Module, ObjectId, ObjectKind, Outcome, Result, Runtime, TreeEntry,
+};
+use manifold_runtime_docker::{
+    ContainerEngine, DockerRuntime, DockerRuntimeBuilder, EngineOptions,
+};
 use manifold_runtime_wasm::WasmRuntime;
 
 use crate::fixture::{Journal, fold_args};
@@ -22,8 +26,8 @@ pub(crate) async fn engine() -> Option<ContainerEngine> {
     match engine.version().await {
         Ok(_) => Some(engine),
         Err(error) => {
-            let required =
-                std::env::var("MANIFOLD_REQUIRE").is_ok_and(|list| list.split(',').any(|item| item == "docker"));
+            let required = std::env::var("MANIFOLD_REQUIRE")
+                .is_ok_and(|list| list.split(',').any(|item| item == "docker"));
             assert!(!required, "MANIFOLD_REQUIRE asks for Docker: {error}");
             eprintln!(
                 "SKIPPED: no container engine at {endpoint}. Start Docker, name one in DOCKER_HOST, or run \
@@ -59,7 +63,8 @@ impl Fixture {
         let wasm = Arc::new(WasmRuntime::new().unwrap());
         let docker: Arc<DockerRuntime> = Arc::new(containers.build(engine).unwrap());
         let host = docker.host_image().id();
-        let hosts = Hosts { wasm: Some(wasm.host_image().id()), container: Some(host), ..Hosts::default() };
+        let hosts =
+            Hosts { wasm: Some(wasm.host_image().id()), container: Some(host), ..Hosts::default() };
         let builder = Dispatcher::builder().runtime(wasm).observer(Arc::clone(&journal) as _);
         #[cfg(feature = "v8")]
         let (hosts, builder) = {
@@ -71,8 +76,13 @@ impl Fixture {
             false => builder,
         };
         let builder = builder.runtime(docker).source(Arc::new(ContainerPrograms));
-        let dispatcher = sources.into_iter().fold(builder, |builder, source| builder.source(source)).build().unwrap();
-        let std = guests::install(&dispatcher, hosts).expect("the set-up has built the guests: cargo xtask setup");
+        let dispatcher = sources
+            .into_iter()
+            .fold(builder, |builder, source| builder.source(source))
+            .build()
+            .unwrap();
+        let std = guests::install(&dispatcher, hosts)
+            .expect("the set-up has built the guests: cargo xtask setup");
         Self { dispatcher, journal, std, host, engine: engine.clone() }
     }
 
@@ -80,13 +90,25 @@ impl Fixture {
         self.dispatcher.read_tree(self.std).unwrap().get(name).unwrap().id.to_string()
     }
 
-    pub(crate) async fn try_fold(&self, fold: &str, root: Outcome, visitors: &[(&str, &str)]) -> Result<String> {
+    pub(crate) async fn try_fold(
+        &self,
+        fold: &str,
+        root: Outcome,
+        visitors: &[(&str, &str)],
+    ) -> Result<String> {
         let args = fold_args(&self.dispatcher, root, visitors);
-        let completion = self.dispatcher.run(Invocation::new(self.image(fold), args).std(self.std)).await?;
-        Ok(String::from_utf8(self.dispatcher.read(completion.outcome.id).unwrap().content.to_vec()).unwrap())
+        let completion =
+            self.dispatcher.run(Invocation::new(self.image(fold), args).std(self.std)).await?;
+        Ok(String::from_utf8(self.dispatcher.read(completion.outcome.id).unwrap().content.to_vec())
+            .unwrap())
     }
 
-    pub(crate) async fn fold(&self, fold: &str, root: Outcome, visitors: &[(&str, &str)]) -> String {
+    pub(crate) async fn fold(
+        &self,
+        fold: &str,
+        root: Outcome,
+        visitors: &[(&str, &str)],
+    ) -> String {
         self.try_fold(fold, root, visitors).await.unwrap()
     }
 
@@ -99,8 +121,12 @@ impl Fixture {
         let code = self.dispatcher.put_blob(code).unwrap();
         let layer = self.tree(&[("guest", EntryMode::Executable, code)]);
         let config = self.dispatcher.put_blob(config).unwrap();
-        let id = self.tree(&[("config.json", EntryMode::Blob, config), ("layer00", EntryMode::Tree, layer)]);
-        self.dispatcher.put_image(self.host, Module { kind: ObjectKind::Tree, id }).unwrap().to_string()
+        let id = self
+            .tree(&[("config.json", EntryMode::Blob, config), ("layer00", EntryMode::Tree, layer)]);
+        self.dispatcher
+            .put_image(self.host, Module { kind: ObjectKind::Tree, id })
+            .unwrap()
+            .to_string()
     }
 
     pub(crate) fn tree(&self, entries: &[(&str, EntryMode, ObjectId)]) -> ObjectId {
@@ -111,17 +137,26 @@ impl Fixture {
     /// Runs an image on texts.
     pub(crate) async fn run(&self, image: &str, args: &[(&str, &str)]) -> Result<String> {
         let entries = args.iter().map(|(name, text)| {
-            TreeEntry::new(*name, EntryMode::Blob, self.dispatcher.put_blob((*text).to_owned()).unwrap())
+            TreeEntry::new(
+                *name,
+                EntryMode::Blob,
+                self.dispatcher.put_blob((*text).to_owned()).unwrap(),
+            )
         });
         let args = self.dispatcher.put_tree(entries).unwrap();
         let completion = self.dispatcher.run(Invocation::new(image, args).std(self.std)).await?;
-        Ok(String::from_utf8_lossy(&self.dispatcher.read(completion.outcome.id)?.content).into_owned())
+        Ok(String::from_utf8_lossy(&self.dispatcher.read(completion.outcome.id)?.content)
+            .into_owned())
     }
 
     /// The requests for an image that were run so far.
     pub(crate) fn requests_for(&self, image: &str) -> BTreeSet<ObjectId> {
         let started = self.journal.started.lock().unwrap();
-        started.iter().filter(|(_, started)| started == image).map(|(request, _)| *request).collect()
+        started
+            .iter()
+            .filter(|(_, started)| started == image)
+            .map(|(request, _)| *request)
+            .collect()
     }
 
     pub(crate) fn runs(&self) -> usize {
@@ -139,7 +174,9 @@ pub(crate) async fn own_containers_of(engine: &ContainerEngine) -> Vec<String> {
     let options = ListContainersOptionsBuilder::new().all(true).build();
     let all = docker().list_containers(Some(options)).await.unwrap();
     let label = engine.labels();
-    let mine = |labels: HashMap<String, String>| label.iter().all(|(key, value)| labels.get(key) == Some(value));
+    let mine = |labels: HashMap<String, String>| {
+        label.iter().all(|(key, value)| labels.get(key) == Some(value))
+    };
     all.into_iter()
         .filter(|container| container.labels.clone().is_some_and(mine))
         .filter_map(|container| container.id)

@@ -62,9 +62,12 @@ async fn compute(functions: &[&str], body: &str) -> Result<u64> {
     assert!(functions.contains(&"clock_time_get"), "every guest has it");
     let mut imports = String::new();
     for (name, parameters) in FUNCTIONS.iter().filter(|(name, _)| functions.contains(name)) {
-        let types: String = parameters.chars().map(|letter| if letter == 'I' { " i64" } else { " i32" }).collect();
+        let types: String =
+            parameters.chars().map(|letter| if letter == 'I' { " i64" } else { " i32" }).collect();
         let result = if *name == "proc_exit" { "" } else { "(result i32)" };
-        imports += &format!("(import \"wasi_snapshot_preview1\" \"{name}\" (func ${name} (param{types}) {result}))\n");
+        imports += &format!(
+            "(import \"wasi_snapshot_preview1\" \"{name}\" (func ${name} (param{types}) {result}))\n"
+        );
     }
     // The guest fails with the answer as sixteen letters, each four bits of it.
     let text = format!(
@@ -107,17 +110,24 @@ async fn every_function_of_preview_1_is_there() {
 
 #[tokio::test]
 async fn clocks_begin_above_zero_and_go_on_at_every_reading() {
-    for (clock, beginning) in [(0, 946_684_800_000_000_000), (1, 1_000_000_000), (2, 1_000_000_000), (3, 1_000_000_000)]
+    for (clock, beginning) in
+        [(0, 946_684_800_000_000_000), (1, 1_000_000_000), (2, 1_000_000_000), (3, 1_000_000_000)]
     {
         let read = format!("(call $clock (i32.const {clock}))");
         for (readings, expected) in [(1, beginning + 1_000_000), (3, beginning + 3_000_000)] {
             let body = format!("{} {read}", format!("(drop {read})").repeat(readings - 1));
-            assert_eq!(compute(&["clock_time_get"], &body).await.unwrap(), expected, "clock {clock}");
+            assert_eq!(
+                compute(&["clock_time_get"], &body).await.unwrap(),
+                expected,
+                "clock {clock}"
+            );
         }
     }
-    let unknown = "(i64.extend_i32_u (call $clock_time_get (i32.const 4) (i64.const 0) (i32.const 1000)))";
+    let unknown =
+        "(i64.extend_i32_u (call $clock_time_get (i32.const 4) (i64.const 0) (i32.const 1000)))";
     assert_eq!(compute(&["clock_time_get"], unknown).await.unwrap(), 28);
-    let resolution = "(drop (call $clock_res_get (i32.const 1) (i32.const 1000))) (i64.load (i32.const 1000))";
+    let resolution =
+        "(drop (call $clock_res_get (i32.const 1) (i32.const 1000))) (i64.load (i32.const 1000))";
     assert_eq!(compute(&["clock_time_get", "clock_res_get"], resolution).await.unwrap(), 1_000_000);
 }
 
@@ -149,14 +159,21 @@ async fn a_sleep_returns_at_once_and_its_time_has_passed() {
         )
     };
     let poll = |count: u32| {
-        format!("(drop (call $poll_oneoff (i32.const 2000) (i32.const 3000) (i32.const {count}) (i32.const 4000)))")
+        format!(
+            "(drop (call $poll_oneoff (i32.const 2000) (i32.const 3000) (i32.const {count}) (i32.const 4000)))"
+        )
     };
     let functions = ["clock_time_get", "poll_oneoff"];
     // For a minute from now, and until a time of the day, ten seconds after the beginning.
-    for (clock, time, flags, expected) in
-        [(1, 60_000_000_000, 0, 61_001_000_000_u64), (0, 946_684_810_000_000_000, 1, 11_001_000_000)]
-    {
-        let body = format!("{} {} (call $clock (i32.const 1))", subscribe(2000, 5, clock, time, flags), poll(1));
+    for (clock, time, flags, expected) in [
+        (1, 60_000_000_000, 0, 61_001_000_000_u64),
+        (0, 946_684_810_000_000_000, 1, 11_001_000_000),
+    ] {
+        let body = format!(
+            "{} {} (call $clock (i32.const 1))",
+            subscribe(2000, 5, clock, time, flags),
+            poll(1)
+        );
         assert_eq!(compute(&functions, &body).await.unwrap(), expected);
     }
     let two = subscribe(2000, 5, 1, 1, 0) + &subscribe(2048, 6, 9, 1, 0);
@@ -168,9 +185,12 @@ async fn a_sleep_returns_at_once_and_its_time_has_passed() {
         // There is no such clock.
         ("(i64.load16_u (i32.const 3040))", 28),
     ] {
-        assert_eq!(compute(&functions, &format!("{two} {} {what}", poll(2))).await.unwrap(), expected, "{what}");
+        assert_eq!(
+            compute(&functions, &format!("{two} {} {what}", poll(2))).await.unwrap(),
+            expected,
+            "{what}"
+        );
     }
-    let none =
-        "(i64.extend_i32_u (call $poll_oneoff (i32.const 2000) (i32.const 3000) (i32.const 0) (i32.const 4000)))";
+    let none = "(i64.extend_i32_u (call $poll_oneoff (i32.const 2000) (i32.const 3000) (i32.const 0) (i32.const 4000)))";
     assert_eq!(compute(&functions, none).await.unwrap(), 28);
 }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use manifold_dispatcher::{Dispatcher, Invocation};
 use manifold_runtime_api::{
-    EntryMode, Error, Limit, Limits, Module, ObjectId, ObjectKind, Reason, Result, Runtime, TreeEntry,
+    EntryMode, Error, Limit, Limits, Module, ObjectId, ObjectKind, Reason, Result, Runtime,
+    TreeEntry,
 };
 use manifold_runtime_v8::V8Runtime;
 
@@ -22,17 +23,32 @@ impl Guests {
     fn with(limits: Limits) -> Self {
         let runtime = V8Runtime::new().unwrap();
         let host = runtime.host_image().id();
-        Self { dispatcher: Dispatcher::builder().runtime(Arc::new(runtime)).limits(limits).build().unwrap(), host }
+        Self {
+            dispatcher: Dispatcher::builder()
+                .runtime(Arc::new(runtime))
+                .limits(limits)
+                .build()
+                .unwrap(),
+            host,
+        }
     }
 
     /// Runs a guest of these files.
     async fn run(&self, files: &[(&str, &str)]) -> Result<String> {
         let entries = files.iter().map(|(name, text)| {
-            TreeEntry::new(*name, EntryMode::Blob, self.dispatcher.put_blob((*text).to_owned()).unwrap())
+            TreeEntry::new(
+                *name,
+                EntryMode::Blob,
+                self.dispatcher.put_blob((*text).to_owned()).unwrap(),
+            )
         });
         let id = self.dispatcher.put_tree(entries.collect::<Vec<_>>())?;
         let image = self.dispatcher.put_image(self.host, Module { kind: ObjectKind::Tree, id })?;
-        let outcome = self.dispatcher.run(Invocation::new(image, self.dispatcher.put_tree([])?)).await?.outcome;
+        let outcome = self
+            .dispatcher
+            .run(Invocation::new(image, self.dispatcher.put_tree([])?))
+            .await?
+            .outcome;
         Ok(String::from_utf8(self.dispatcher.read(outcome.id)?.content.to_vec()).unwrap())
     }
 
@@ -54,7 +70,11 @@ fn is_bounded(error: &Error) -> bool {
     matches!(error.reason(), Reason::BadModule { .. })
         && matches!(
             error.breached_limit(),
-            Some(Limit::TranspilerStack { .. } | Limit::TranspilerMemory { .. } | Limit::TranspilerTime { .. })
+            Some(
+                Limit::TranspilerStack { .. }
+                    | Limit::TranspilerMemory { .. }
+                    | Limit::TranspilerTime { .. }
+            )
         )
 }
 
@@ -94,14 +114,17 @@ async fn memory_and_time_of_the_transpiler_are_bounded() {
         ("x as A<", ">"),
     ] {
         let start = Instant::now();
-        let code = format!("export default () => {{ {}1{} }};", open.repeat(20_000), close.repeat(20_000));
+        let code =
+            format!("export default () => {{ {}1{} }};", open.repeat(20_000), close.repeat(20_000));
         match guests.typescript(&code).await {
             Ok(_) => {}
             Err(error) => assert!(
                 is_bounded(&error)
                     || matches!(
                         error.reason(),
-                        Reason::BadModule { .. } | Reason::GuestFailed { .. } | Reason::LimitBreached(_)
+                        Reason::BadModule { .. }
+                            | Reason::GuestFailed { .. }
+                            | Reason::LimitBreached(_)
                     ),
                 "{open}: {error:?}"
             ),
@@ -122,7 +145,8 @@ async fn flat_code_is_never_refused_for_its_brackets() {
         "/* (((( */",
         "export const r$ = /[(]\\/{2}`/",
     ] {
-        let lines: String = (0..1000).map(|number| line.replace('$', &number.to_string()) + "\n").collect();
+        let lines: String =
+            (0..1000).map(|number| line.replace('$', &number.to_string()) + "\n").collect();
         for name in ["main.ts", "main.js"] {
             let code = format!("{lines}export default () => 'ok';");
             assert_eq!(guests.run(&[(name, &code)]).await.unwrap(), "ok", "{name}: {line}");
@@ -134,7 +158,8 @@ async fn flat_code_is_never_refused_for_its_brackets() {
 async fn javascript_is_run_as_it_is() {
     let guests = Guests::new();
     // With types it is a call with a type argument.
-    let ambiguous = "const min = 1, max = 3; export default () => min < max > (0) ? 'inside' : 'outside';";
+    let ambiguous =
+        "const min = 1, max = 3; export default () => min < max > (0) ? 'inside' : 'outside';";
     assert_eq!(guests.javascript(ambiguous).await.unwrap(), "inside");
     assert!(guests.typescript(ambiguous).await.unwrap_err().to_string().contains("not a function"));
     // What only the engine knows, no transpiler has to know.
@@ -147,7 +172,10 @@ async fn javascript_is_run_as_it_is() {
     assert_eq!(guests.javascript(&large).await.unwrap(), "1200000");
     let large = format!("{large}\n//{}", "x".repeat(17 << 20));
     let error = guests.javascript(&large).await.unwrap_err();
-    assert!(matches!(error.breached_limit(), Some(Limit::Module { found, .. }) if found > 17 << 20), "{error}");
+    assert!(
+        matches!(error.breached_limit(), Some(Limit::Module { found, .. }) if found > 17 << 20),
+        "{error}"
+    );
     assert!(error.to_string().contains("16777216 are allowed"), "{error}");
 }
 
@@ -165,8 +193,14 @@ async fn imports_that_types_alone_need_go_with_the_types() {
         let code = format!("{import}\nexport default (): string => 'ok' as A;");
         assert_eq!(guests.typescript(&code).await.unwrap(), "ok", "{import}");
     }
-    for import in ["import { a } from 'a-package'; a;", "import 'a-package';", "export * from 'a-package';"] {
-        let error = guests.typescript(&format!("{import}\nexport default () => 'ok';")).await.unwrap_err().to_string();
+    for import in
+        ["import { a } from 'a-package'; a;", "import 'a-package';", "export * from 'a-package';"]
+    {
+        let error = guests
+            .typescript(&format!("{import}\nexport default () => 'ok';"))
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("main.ts imports \"a-package\""), "{import}: {error}");
     }
 }
@@ -179,7 +213,10 @@ async fn files_of_both_languages_import_each_other() {
             "main.ts",
             "import { a } from './a.js'; import { b } from './b.mts'; export const name: string = 'main'; export default () => a() + b;",
         ),
-        ("a.js", "import { b } from './b.mts'; import { name } from './main.ts'; export const a = () => name + b;"),
+        (
+            "a.js",
+            "import { b } from './b.mts'; import { name } from './main.ts'; export const a = () => name + b;",
+        ),
         ("b.mts", "export { c as b } from './c.mjs';"),
         ("c.mjs", "export const c = '!';"),
     ];
@@ -201,7 +238,10 @@ async fn decorators_and_accessors_of_the_language_are_transpiled() {
         }
         class B { accessor plain = 4; static accessor shared = 5; }
         export default () => `${new A().method()} ${new B().plain} ${B.shared} ${seen.join(', ')}`;";
-    assert_eq!(guests.typescript(code).await.unwrap(), "3 4 5 accessor x, method method, field y, class A");
+    assert_eq!(
+        guests.typescript(code).await.unwrap(),
+        "3 4 5 accessor x, method method, field y, class A"
+    );
     // Classes of files without decorators are left as they are.
     let computed = "const make = (k: number) => class { [`m${k + 1}`](): number { return k; } };
         export default () => String((new (make(6)) as any).m7());";
@@ -250,27 +290,49 @@ async fn what_was_thrown_is_told_whole() {
             "new AggregateError([new Error('one'), 'two', { three: 3 }], 'all')",
             "AggregateError: all (main.js:1:30 in default): [one (main.js",
         ),
-        ("new AggregateError([new Error('one'), 'two', { three: 3 }], 'all')", ", two, {\"three\":3}]"),
+        (
+            "new AggregateError([new Error('one'), 'two', { three: 3 }], 'all')",
+            ", two, {\"three\":3}]",
+        ),
         ("{ code: 42, text: 'no' }", "{\"code\":42,\"text\":\"no\"}"),
-        ("Object.assign(new Error('with'), { code: 'E_CODE' })", "with (main.js:1:44 in default) {code: E_CODE}"),
+        (
+            "Object.assign(new Error('with'), { code: 'E_CODE' })",
+            "with (main.js:1:44 in default) {code: E_CODE}",
+        ),
         ("{ large: 1n }", "{large: 1}"),
         ("(() => { const a = { b: 1 }; a.a = a; return a; })()", "b: 1"),
         ("[1, { two: 2 }]", "[1,{\"two\":2}]"),
         ("null", "the guest threw null"),
         ("''", "the guest threw an empty text"),
         ("Symbol('s')", "Symbol(s)"),
-        ("new SuppressedError(new Error('one'), new Error('two'), 'three')", "; error: one (main.js:1:"),
-        ("new SuppressedError(new Error('one'), new Error('two'), 'three')", "; suppressed: two (main.js:1:"),
+        (
+            "new SuppressedError(new Error('one'), new Error('two'), 'three')",
+            "; error: one (main.js:1:",
+        ),
+        (
+            "new SuppressedError(new Error('one'), new Error('two'), 'three')",
+            "; suppressed: two (main.js:1:",
+        ),
         ("new Proxy({}, { get() { throw 1; }, ownKeys() { throw 2; } })", ""),
         ("{ toString() { return 'own words'; } }", "own words"),
         ("{ get secret() { throw new Error('no'); } }", ""),
     ] {
-        let error = guests.javascript(&format!("export default () => {{ throw {thrown}; }};")).await.unwrap_err();
+        let error = guests
+            .javascript(&format!("export default () => {{ throw {thrown}; }};"))
+            .await
+            .unwrap_err();
         assert!(matches!(error.reason(), Reason::GuestFailed { .. }), "{thrown}: {error:?}");
         assert!(error.to_string().contains(words), "{thrown}: {error}");
     }
     // Bounded in depth and width.
     let round = "const e = new Error('round'); e.cause = e; const all = new AggregateError(Array(100).fill(e), 'many'); all.cause = e; throw all;";
-    let error = guests.javascript(&format!("export default () => {{ {round} }};")).await.unwrap_err().to_string();
-    assert!(error.contains("more") && error.contains("the same again") && error.len() < 1000, "{error}");
+    let error = guests
+        .javascript(&format!("export default () => {{ {round} }};"))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("more") && error.contains("the same again") && error.len() < 1000,
+        "{error}"
+    );
 }

@@ -16,7 +16,8 @@ use manifold_runtime_v8::V8Runtime;
 const FILES: usize = 2_000;
 
 fn code_below(directory: &Path, found: &mut Vec<PathBuf>) {
-    let mut entries: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut entries: Vec<_> =
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     entries.sort();
     for path in entries {
         let name = path.file_name().unwrap().to_str().unwrap();
@@ -31,7 +32,8 @@ fn code_below(directory: &Path, found: &mut Vec<PathBuf>) {
 
 /// Whether each file is a module.
 fn are_modules(packages: &Path, files: &[PathBuf]) -> Vec<bool> {
-    let oracle = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/typescript_guests/published/oracle.mjs");
+    let oracle =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/typescript_guests/published/oracle.mjs");
     let mut node = Command::new("node")
         .args(["--experimental-vm-modules", "--no-warnings"])
         .arg(oracle)
@@ -52,7 +54,9 @@ fn are_modules(packages: &Path, files: &[PathBuf]) -> Vec<bool> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn published_packages_are_taken() {
     let Some(packages) = std::env::var_os("MANIFOLD_PUBLISHED").map(PathBuf::from) else {
-        eprintln!("SKIPPED: there are no published packages; `cargo xtask test` gets them, with npm");
+        eprintln!(
+            "SKIPPED: there are no published packages; `cargo xtask test` gets them, with npm"
+        );
         return;
     };
     let mut files = Vec::new();
@@ -60,9 +64,11 @@ async fn published_packages_are_taken() {
     assert!(files.len() > FILES, "{} files", files.len());
     let step = files.len() / FILES;
     // All of the TypeScript, of which there is less.
-    let is_tried =
-        |(place, path): &(usize, PathBuf)| place % step == 0 || path.extension().is_some_and(|end| end == "ts");
-    let files: Vec<PathBuf> = files.into_iter().enumerate().filter(is_tried).map(|(_, path)| path).collect();
+    let is_tried = |(place, path): &(usize, PathBuf)| {
+        place % step == 0 || path.extension().is_some_and(|end| end == "ts")
+    };
+    let files: Vec<PathBuf> =
+        files.into_iter().enumerate().filter(is_tried).map(|(_, path)| path).collect();
     let are_modules = are_modules(&packages, &files);
     assert_eq!(are_modules.len(), files.len());
 
@@ -77,19 +83,30 @@ async fn published_packages_are_taken() {
             let end = path.extension().unwrap().to_str().unwrap();
             let text = dispatcher.put_blob(fs::read(path).unwrap()).unwrap();
             let main = TreeEntry::new(format!("main.{end}"), EntryMode::Blob, text);
-            let module = Module { kind: ObjectKind::Tree, id: dispatcher.put_tree([main]).unwrap() };
+            let module =
+                Module { kind: ObjectKind::Tree, id: dispatcher.put_tree([main]).unwrap() };
             let image = dispatcher.put_image(host, module).unwrap().to_string();
             let Err(error) = dispatcher.prepare(&image, None).await else { return (true, None) };
-            let Reason::BadModule { problem, .. } = error.reason() else { return (false, Some(format!("{error:?}"))) };
+            let Reason::BadModule { problem, .. } = error.reason() else {
+                return (false, Some(format!("{error:?}")));
+            };
             // What the README names: other files and packages, modules of another kind, decorators of parameters.
-            let is_named = [" imports ", "is for CommonJS"].iter().any(|words| problem.contains(words));
+            let is_named =
+                [" imports ", "is for CommonJS"].iter().any(|words| problem.contains(words));
             let refused = is_module && !is_named;
             (false, refused.then(|| format!("{}: {error:?}", path.display())))
         }
     });
     let outcomes: Vec<(bool, Option<String>)> = tried.buffered(4).collect().await;
-    let refused: Vec<&String> = outcomes.iter().filter_map(|(_, refused)| refused.as_ref()).collect();
-    assert!(refused.is_empty(), "{} of {}: {:#?}", refused.len(), outcomes.len(), &refused[..refused.len().min(10)]);
+    let refused: Vec<&String> =
+        outcomes.iter().filter_map(|(_, refused)| refused.as_ref()).collect();
+    assert!(
+        refused.is_empty(),
+        "{} of {}: {:#?}",
+        refused.len(),
+        outcomes.len(),
+        &refused[..refused.len().min(10)]
+    );
     let taken = outcomes.iter().filter(|(taken, _)| *taken).count();
     assert!(taken > outcomes.len() / 10, "{taken} of {} are taken whole", outcomes.len());
 }

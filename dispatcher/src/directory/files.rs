@@ -53,8 +53,10 @@ fn hash_up_to(file: &mut File, length: u64) -> io::Result<Option<(ObjectId, u64)
 
 /// Reads the first `length` bytes of the file at `path`.
 pub(super) fn read(path: &Path, length: u64) -> io::Result<Vec<u8>> {
-    let (file, metadata) = open(path)?.ok_or_else(|| io::Error::other("it is gone, or is no file any more"))?;
-    let mut content = Vec::with_capacity(usize::try_from(length.min(metadata.len())).unwrap_or_default());
+    let (file, metadata) =
+        open(path)?.ok_or_else(|| io::Error::other("it is gone, or is no file any more"))?;
+    let mut content =
+        Vec::with_capacity(usize::try_from(length.min(metadata.len())).unwrap_or_default());
     file.take(length).read_to_end(&mut content)?;
     Ok(content)
 }
@@ -83,5 +85,7 @@ fn open(path: &Path) -> io::Result<Option<(File, Metadata)>> {
 fn is_something_else(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let is = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) || is(Errno::LOOP) || is(Errno::NXIO)
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        || is(Errno::LOOP)
+        || is(Errno::NXIO)
 }

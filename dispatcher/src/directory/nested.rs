@@ -27,8 +27,9 @@ fn git_directory(dot_git: &Path) -> Option<PathBuf> {
         return None;
     };
     let common = common_directory(&git);
-    let is_one =
-        git.join("HEAD").symlink_metadata().is_ok() && common.join("objects").is_dir() && common.join("refs").is_dir();
+    let is_one = git.join("HEAD").symlink_metadata().is_ok()
+        && common.join("objects").is_dir()
+        && common.join("refs").is_dir();
     is_one.then_some(git)
 }
 
@@ -47,8 +48,11 @@ fn head(directory: &Path, git: &Path) -> Result<ObjectId, String> {
     let common = common_directory(git);
     let mut name = "HEAD".to_owned();
     for _ in 0..DEEPEST {
-        let text = [git, &common].into_iter().find_map(|place| fs::read_to_string(place.join(&name)).ok());
-        let Some(text) = text else { return packed(&common, &name).map_or_else(|| ask_git(directory), Ok) };
+        let text =
+            [git, &common].into_iter().find_map(|place| fs::read_to_string(place.join(&name)).ok());
+        let Some(text) = text else {
+            return packed(&common, &name).map_or_else(|| ask_git(directory), Ok);
+        };
         match text.strip_prefix("ref:") {
             Some(target) => name = target.trim().to_owned(),
             None => match ObjectId::from_hex(text.trim()) {
@@ -66,7 +70,8 @@ fn head(directory: &Path, git: &Path) -> Result<ObjectId, String> {
 /// The ref `name` in the file of packed refs (`git-pack-refs`).
 fn packed(common: &Path, name: &str) -> Option<ObjectId> {
     let packed = fs::read_to_string(common.join("packed-refs")).ok()?;
-    let ids = packed.lines().filter_map(|line| line.split_once(' ')).filter(|(_, found)| *found == name);
+    let ids =
+        packed.lines().filter_map(|line| line.split_once(' ')).filter(|(_, found)| *found == name);
     ids.filter_map(|(id, _)| ObjectId::from_hex(id).ok()).next()
 }
 
@@ -74,12 +79,15 @@ fn packed(common: &Path, name: &str) -> Option<ObjectId> {
 fn ask_git(directory: &Path) -> Result<ObjectId, String> {
     let mut git = Command::new("git");
     // The environment of a hook is about another repository.
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"GIT_")) {
+    for (name, _) in
+        std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"GIT_"))
+    {
         git.env_remove(name);
     }
     let asked = git.arg("-C").arg(directory).args(["rev-parse", "--verify", "--quiet", "HEAD"]);
     let answer = asked.stdin(Stdio::null()).stderr(Stdio::null()).output();
-    let answer = answer.map_err(|error| format!("its refs are for git to read, which does not start: {error}"))?;
+    let answer = answer
+        .map_err(|error| format!("its refs are for git to read, which does not start: {error}"))?;
     let id = String::from_utf8_lossy(&answer.stdout);
     ObjectId::from_hex(id.trim()).map_err(|_| "it has no commit checked out".to_owned())
 }
@@ -94,7 +102,9 @@ pub(super) struct OuterRepository {
 impl OuterRepository {
     /// The repository around `directory`, if there is one.
     pub(super) fn around(directory: &Path) -> Self {
-        let place = directory.ancestors().find_map(|root| Some((root.to_owned(), git_directory(&root.join(".git"))?)));
+        let place = directory
+            .ancestors()
+            .find_map(|root| Some((root.to_owned(), git_directory(&root.join(".git"))?)));
         Self { place, submodules: None }
     }
 

@@ -31,7 +31,12 @@ pub struct Keep {
 impl Default for Keep {
     fn default() -> Self {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-        Self { used_within: 30 * DAY, at_most_bytes: None, written_within: DAY, pinned_within: None }
+        Self {
+            used_within: 30 * DAY,
+            at_most_bytes: None,
+            written_within: DAY,
+            pinned_within: None,
+        }
     }
 }
 
@@ -76,14 +81,19 @@ impl DurableStore {
     pub fn collect(&self, keep: &Keep, mut progress: impl FnMut(Progress)) -> Result<Collected> {
         self.check_writable()?;
         self.flush()?;
-        let mut collected = self.disk.write(|tables| sweep(tables, keep, &mut progress).map(Done::removed))?;
+        let mut collected =
+            self.disk.write(|tables| sweep(tables, keep, &mut progress).map(Done::removed))?;
         self.forget();
         collected.compacted = self.disk.compact()?;
         Ok(collected)
     }
 }
 
-fn sweep(tables: &mut WriteTables<'_>, keep: &Keep, progress: &mut impl FnMut(Progress)) -> Result<Collected, Trouble> {
+fn sweep(
+    tables: &mut WriteTables<'_>,
+    keep: &Keep,
+    progress: &mut impl FnMut(Progress),
+) -> Result<Collected, Trouble> {
     let now = Stamp::now();
     let mut collected = Collected::default();
     let mut marked = Marked { tables, ids: HashSet::new(), bytes: 0 };
@@ -136,7 +146,9 @@ fn sweep(tables: &mut WriteTables<'_>, keep: &Keep, progress: &mut impl FnMut(Pr
     let mut garbage = Vec::new();
     for (id, head) in marked.tables.heads()? {
         let length = head.map_or(0, |head| head.length);
-        let stays = head.is_some_and(|head| marked.ids.contains(&id) || is_within(head.stamp, written_within, now));
+        let stays = head.is_some_and(|head| {
+            marked.ids.contains(&id) || is_within(head.stamp, written_within, now)
+        });
         if stays {
             collected.kept_objects += 1;
             collected.kept_bytes += length;
@@ -208,12 +220,15 @@ impl Marked<'_, '_> {
     fn request(&mut self, request: ObjectId) -> Result<(), Trouble> {
         self.mark(request, None)?;
         let Some(tree) = self.tree(request)? else { return Ok(()) };
-        if let Some(std) = self.text(&tree, "std")?.and_then(|text| ObjectId::from_hex(&text).ok()) {
+        if let Some(std) = self.text(&tree, "std")?.and_then(|text| ObjectId::from_hex(&text).ok())
+        {
             self.mark(std, None)?;
         }
         let mut image = self.text(&tree, "image")?;
         for _ in 0..MAX_IMAGE_DEPTH {
-            let Some(Ok(ImageRef::Node(node))) = image.as_deref().map(ImageRef::parse) else { break };
+            let Some(Ok(ImageRef::Node(node))) = image.as_deref().map(ImageRef::parse) else {
+                break;
+            };
             self.mark(node, None)?;
             let Some(tree) = self.tree(node)? else { break };
             image = match NodeShape::of(&tree) {
@@ -225,11 +240,17 @@ impl Marked<'_, '_> {
     }
 
     fn tree(&self, id: ObjectId) -> Result<Option<Tree>, Trouble> {
-        Ok(self.tables.object(id)?.and_then(|(object, _)| Tree::decode_as_git_reads(&object.content).ok()))
+        Ok(self
+            .tables
+            .object(id)?
+            .and_then(|(object, _)| Tree::decode_as_git_reads(&object.content).ok()))
     }
 
     fn text(&self, tree: &Tree, name: &str) -> Result<Option<String>, Trouble> {
         let Some(entry) = tree.get(name) else { return Ok(None) };
-        Ok(self.tables.object(entry.id)?.and_then(|(object, _)| String::from_utf8(object.content.to_vec()).ok()))
+        Ok(self
+            .tables
+            .object(entry.id)?
+            .and_then(|(object, _)| String::from_utf8(object.content.to_vec()).ok()))
     }
 }

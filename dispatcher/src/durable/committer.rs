@@ -157,8 +157,11 @@ impl Committer {
         let mut state = self.state.lock();
         state.dead = true;
         if let Some(panic) = panicked {
-            let problem =
-                format!("the thread that writes {} panicked: {}", disk.file().display(), panic_message(&*panic));
+            let problem = format!(
+                "the thread that writes {} panicked: {}",
+                disk.file().display(),
+                panic_message(&*panic)
+            );
             tracing::error!("{problem}");
             state.failure = Some(Error::store(problem));
             state.failures += 1;
@@ -175,8 +178,9 @@ impl Committer {
                 state.done = added;
                 state.failure = None;
                 if let Some(request) = not_pinned.first() {
-                    let problem =
-                        format!("request {request} is not pinned: its outcome was collected before it could be");
+                    let problem = format!(
+                        "request {request} is not pinned: its outcome was collected before it could be"
+                    );
                     tracing::error!("{problem}");
                     state.not_pinned = Some(Error::store(problem));
                 }

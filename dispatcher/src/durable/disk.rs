@@ -10,12 +10,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use manifold_runtime_api::{Error, Object, ObjectId, Reason, Result, Status};
 use parking_lot::{Mutex, RwLock};
 use redb::{
-    Builder, ConcurrencyMode, Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase,
-    ReadableTable, WriteTransaction,
+    Builder, ConcurrencyMode, Database, DatabaseError, ReadOnlyDatabase, ReadTransaction,
+    ReadableDatabase, ReadableTable, WriteTransaction,
 };
 
 use super::batch::Batch;
-use super::format::{CONTENTS, FORMAT, FORMAT_KEY, MEMO, META, NUMBERS, OBJECTS, PINS, REMOVALS, Stamp};
+use super::format::{
+    CONTENTS, FORMAT, FORMAT_KEY, MEMO, META, NUMBERS, OBJECTS, PINS, REMOVALS, Stamp,
+};
 use super::locks::TalkingFile;
 use super::open::{OpenError, StoreOptions};
 use super::tables::{ReadTables, Tables, WriteTables};
@@ -152,7 +154,9 @@ impl Disk {
     /// Looks at a recent state of the tables.
     pub(super) fn read<T>(&self, look: impl Fn(&ReadTables) -> Result<T, Trouble>) -> Result<T> {
         self.guard(|| {
-            if let Some(snapshot) = self.snapshot.read().as_ref().filter(|snapshot| snapshot.is_recent()) {
+            if let Some(snapshot) =
+                self.snapshot.read().as_ref().filter(|snapshot| snapshot.is_recent())
+            {
                 return look(&snapshot.tables);
             }
             let database = self.database.read();
@@ -162,12 +166,19 @@ impl Disk {
             }
             let transaction = opened(&database)?.begin_read()?;
             self.removals.store(removals(&transaction)?, Ordering::Release);
-            look(&slot.insert(Snapshot { taken: Instant::now(), tables: Tables::read(&transaction)? }).tables)
+            look(
+                &slot
+                    .insert(Snapshot { taken: Instant::now(), tables: Tables::read(&transaction)? })
+                    .tables,
+            )
         })
     }
 
     /// Looks at one state of the tables for as long as it takes. Others read and write meanwhile.
-    pub(super) fn examine<T>(&self, look: impl FnOnce(&ReadTables) -> Result<T, Trouble>) -> Result<T, Trouble> {
+    pub(super) fn examine<T>(
+        &self,
+        look: impl FnOnce(&ReadTables) -> Result<T, Trouble>,
+    ) -> Result<T, Trouble> {
         self.guarded(|| {
             // Kept until the end: who needs the file for itself waits.
             let database = self.database.read();
@@ -177,7 +188,10 @@ impl Disk {
     }
 
     /// Commits what `fill` did in one transaction, if it answers that there is something. Other writers wait.
-    pub(super) fn write<T>(&self, fill: impl FnOnce(&mut WriteTables<'_>) -> Result<Done<T>, Trouble>) -> Result<T> {
+    pub(super) fn write<T>(
+        &self,
+        fill: impl FnOnce(&mut WriteTables<'_>) -> Result<Done<T>, Trouble>,
+    ) -> Result<T> {
         let done = self.guard(|| {
             let database = self.database.read();
             let transaction = writable(&database)?.begin_write()?;
@@ -198,7 +212,11 @@ impl Disk {
     /// Commits `batch` in one transaction: objects, memo and pins come together or not at all. What another process has
     /// collected in the meantime comes from `rescue`. Answers the requests whose pins could not be set, because not even that
     /// has all of their outcomes.
-    pub(super) fn commit(&self, batch: &Batch, rescue: impl Fn(ObjectId) -> Option<Object>) -> Result<Vec<ObjectId>> {
+    pub(super) fn commit(
+        &self,
+        batch: &Batch,
+        rescue: impl Fn(ObjectId) -> Option<Object>,
+    ) -> Result<Vec<ObjectId>> {
         let now = Stamp::now();
         self.write(|tables| {
             let mut done = Done::nothing(Vec::new());
@@ -224,7 +242,10 @@ impl Disk {
             for (request, pin) in &batch.pins {
                 done.changed = true;
                 match pin {
-                    None => done.took_something_away |= tables.pins.remove(request.as_bytes())?.is_some(),
+                    None => {
+                        done.took_something_away |=
+                            tables.pins.remove(request.as_bytes())?.is_some()
+                    }
                     Some(entry) if tables.keep_all_of(entry.outcome.id, now, &rescue)? => {
                         tables.pins.insert(request.as_bytes(), &*entry.encode(*request))?;
                     }
@@ -281,7 +302,10 @@ impl Disk {
             self.failed.fetch_max(REFUSED, Ordering::AcqRel);
         }
         self.read(|_| Ok(()))?;
-        Ok(self.removals.load(Ordering::Acquire).wrapping_add(self.reopened.load(Ordering::Acquire) << 32))
+        Ok(self
+            .removals
+            .load(Ordering::Acquire)
+            .wrapping_add(self.reopened.load(Ordering::Acquire) << 32))
     }
 
     fn guard<T>(&self, work: impl FnOnce() -> Result<T, Trouble>) -> Result<T> {
@@ -294,8 +318,8 @@ impl Disk {
         if self.failed.load(Ordering::Acquire) != SOUND {
             self.reopen()?;
         }
-        let result =
-            catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Trouble::Damaged(panic_message(&*panic))));
+        let result = catch_unwind(AssertUnwindSafe(work))
+            .unwrap_or_else(|panic| Err(Trouble::Damaged(panic_message(&*panic))));
         let failed = match &result {
             Ok(_) | Err(Trouble::Value(..) | Trouble::Key(_)) => SOUND,
             // Somebody else is at work, and that is all.
@@ -344,7 +368,9 @@ impl Disk {
         let file = self.file.display();
         let (problem, status) = match trouble {
             Trouble::Damaged(problem) => (
-                format!("{file} is damaged ({problem}); delete it, and what it remembered is computed again"),
+                format!(
+                    "{file} is damaged ({problem}); delete it, and what it remembered is computed again"
+                ),
                 Status::Permanent,
             ),
             Trouble::Value(what, id) => (
@@ -355,10 +381,14 @@ impl Disk {
                 Status::Permanent,
             ),
             Trouble::Key(length) => (
-                format!("{file} is damaged: it has a key of {length} bytes; delete it, and all is computed again"),
+                format!(
+                    "{file} is damaged: it has a key of {length} bytes; delete it, and all is computed again"
+                ),
                 Status::Permanent,
             ),
-            Trouble::Database(error) => (format!("{file} cannot be used: {error}"), Status::Transient),
+            Trouble::Database(error) => {
+                (format!("{file} cannot be used: {error}"), Status::Transient)
+            }
         };
         Error::new(Reason::StoreFailed { problem, status })
     }
@@ -444,8 +474,10 @@ fn close(database: Option<Opened>) {
 fn create(directory: &Path, file: &Path, options: &StoreOptions) -> Result<(), OpenError> {
     static MADE: AtomicU64 = AtomicU64::new(0);
     let number = MADE.fetch_add(1, Ordering::Relaxed);
-    let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
-    let beside = directory.join(format!("{STORE_FILE}.{}-{number}-{nanoseconds}.new", std::process::id()));
+    let nanoseconds =
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+    let beside =
+        directory.join(format!("{STORE_FILE}.{}-{number}-{nanoseconds}.new", std::process::id()));
     let made = open_for_writing(&beside, options, false, true).and_then(|database| {
         create_tables(&database).map_err(|error| open_error(&beside, error))?;
         drop(database);
@@ -454,7 +486,8 @@ fn create(directory: &Path, file: &Path, options: &StoreOptions) -> Result<(), O
             // Somebody else was faster.
             Err(_) if file.exists() => Ok(()),
             // A file system without links.
-            Err(_) => fs::rename(&beside, file).map_err(|source| OpenError::Io { path: file.to_owned(), source }),
+            Err(_) => fs::rename(&beside, file)
+                .map_err(|source| OpenError::Io { path: file.to_owned(), source }),
         }
     });
     let _ = fs::remove_file(&beside);
@@ -479,12 +512,21 @@ fn open(file: &Path, options: &StoreOptions, check: bool) -> Result<Opened, Open
     unless_it_panics(file, || builder(options).open_read_only(file)).map(Opened::ReadOnly)
 }
 
-fn open_for_writing(file: &Path, options: &StoreOptions, check: bool, new: bool) -> Result<Database, OpenError> {
+fn open_for_writing(
+    file: &Path,
+    options: &StoreOptions,
+    check: bool,
+    new: bool,
+) -> Result<Database, OpenError> {
     if !new && fs::metadata(file).is_ok_and(|metadata| metadata.len() == 0) {
         // The database would begin a new one in it, which has none of a store's tables.
-        return Err(OpenError::Damaged { path: file.to_owned(), problem: "it is empty".to_owned() });
+        return Err(OpenError::Damaged {
+            path: file.to_owned(),
+            problem: "it is empty".to_owned(),
+        });
     }
-    let talking = TalkingFile::open(file, new, options.listener.clone()).map_err(|error| open_error(file, error))?;
+    let talking = TalkingFile::open(file, new, options.listener.clone())
+        .map_err(|error| open_error(file, error))?;
     unless_it_panics(file, || {
         let mut builder = builder(options);
         builder.set_check_integrity_on_open(check);
@@ -494,15 +536,22 @@ fn open_for_writing(file: &Path, options: &StoreOptions, check: bool, new: bool)
 
 fn builder(options: &StoreOptions) -> Builder {
     let mut builder = Builder::new();
-    builder.set_concurrency_mode(ConcurrencyMode::MultiWriter).set_cache_size(options.page_cache_bytes);
+    builder
+        .set_concurrency_mode(ConcurrencyMode::MultiWriter)
+        .set_cache_size(options.page_cache_bytes);
     builder
 }
 
 /// The database panics on some damaged files.
-fn unless_it_panics<T>(file: &Path, open: impl FnOnce() -> Result<T, DatabaseError>) -> Result<T, OpenError> {
+fn unless_it_panics<T>(
+    file: &Path,
+    open: impl FnOnce() -> Result<T, DatabaseError>,
+) -> Result<T, OpenError> {
     match catch_unwind(AssertUnwindSafe(open)) {
         Ok(opened) => opened.map_err(|error| open_error(file, error)),
-        Err(panic) => Err(OpenError::Damaged { path: file.to_owned(), problem: panic_message(&*panic) }),
+        Err(panic) => {
+            Err(OpenError::Damaged { path: file.to_owned(), problem: panic_message(&*panic) })
+        }
     }
 }
 
@@ -517,7 +566,10 @@ fn check_format(file: &Path, database: &Opened) -> Result<(), OpenError> {
         Ok(format)
     };
     let found = catch_unwind(AssertUnwindSafe(read))
-        .map_err(|panic| OpenError::Damaged { path: file.to_owned(), problem: panic_message(&*panic) })?
+        .map_err(|panic| OpenError::Damaged {
+            path: file.to_owned(),
+            problem: panic_message(&*panic),
+        })?
         .map_err(|error: redb::Error| open_error(file, error))?;
     match found {
         Some(found) if found == FORMAT => Ok(()),
@@ -539,7 +591,9 @@ fn count_removal(transaction: &WriteTransaction) -> Result<(), Trouble> {
 fn open_error(file: &Path, error: impl Into<redb::Error>) -> OpenError {
     let path = file.to_owned();
     match error.into() {
-        redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => OpenError::InUse { path },
+        redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => {
+            OpenError::InUse { path }
+        }
         redb::Error::Corrupted(problem) => OpenError::Damaged { path, problem },
         redb::Error::Io(source) if is_cut(&source) => {
             OpenError::Damaged { path, problem: "it is cut short".to_owned() }
@@ -549,7 +603,9 @@ fn open_error(file: &Path, error: impl Into<redb::Error>) -> OpenError {
         }
         redb::Error::Io(source) => OpenError::Io { path, source },
         redb::Error::RepairAborted => OpenError::Unfinished { path },
-        redb::Error::UpgradeRequired(version) => OpenError::Format { path, found: format!("redb {version}") },
+        redb::Error::UpgradeRequired(version) => {
+            OpenError::Format { path, found: format!("redb {version}") }
+        }
         other => OpenError::Refused { path, problem: other.to_string() },
     }
 }

@@ -40,7 +40,8 @@ pub(super) struct Stamp(pub(super) u32);
 
 impl Stamp {
     pub(super) fn now() -> Self {
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let seconds =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Self(u32::try_from(seconds / 60).unwrap_or(u32::MAX))
     }
 

@@ -24,8 +24,16 @@ pub struct StoreWait {
 impl fmt::Display for StoreWait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.holder {
-            Some(process) => write!(f, "waiting for process {process}, which holds the store {}", self.file.display()),
-            None => write!(f, "waiting for another process, which holds the store {}", self.file.display()),
+            Some(process) => write!(
+                f,
+                "waiting for process {process}, which holds the store {}",
+                self.file.display()
+            ),
+            None => write!(
+                f,
+                "waiting for another process, which holds the store {}",
+                self.file.display()
+            ),
         }
     }
 }
@@ -117,16 +125,28 @@ impl StorageBackend for TalkingFile {
         self.file.try_lock_range(start, end)
     }
 
-    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+    fn try_lock_shared_range(
+        &self,
+        start: Bound<u64>,
+        end: Bound<u64>,
+    ) -> Result<bool, BackendError> {
         self.file.try_lock_shared_range(start, end)
     }
 
     fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.wait(start, || self.file.try_lock_range(start, end), || self.file.lock_range(start, end))
+        self.wait(
+            start,
+            || self.file.try_lock_range(start, end),
+            || self.file.lock_range(start, end),
+        )
     }
 
     fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.wait(start, || self.file.try_lock_shared_range(start, end), || self.file.lock_shared_range(start, end))
+        self.wait(
+            start,
+            || self.file.try_lock_shared_range(start, end),
+            || self.file.lock_shared_range(start, end),
+        )
     }
 
     fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
@@ -143,7 +163,8 @@ impl StorageBackend for TalkingFile {
 #[cfg(target_os = "linux")]
 fn holder(file: &Path, byte: u64) -> Option<u32> {
     use std::os::unix::fs::MetadataExt;
-    let identity = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+    let identity =
+        |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
     let wanted = identity(file)?;
     let numbers = |directory: PathBuf| {
         let entries = fs::read_dir(directory).into_iter().flatten().flatten();

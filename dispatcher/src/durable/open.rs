@@ -64,7 +64,9 @@ pub enum OpenError {
 
 impl From<OpenError> for manifold_runtime_api::Error {
     fn from(error: OpenError) -> Self {
-        let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+        let source = std::error::Error::source(&error)
+            .map(|source| format!(": {source}"))
+            .unwrap_or_default();
         Self::store(format!("{error}{source}"))
     }
 }

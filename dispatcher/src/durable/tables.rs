@@ -57,7 +57,9 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
     pub(super) fn entries(&self, id: ObjectId) -> Result<Vec<ObjectId>, Trouble> {
         let is_tree = self.head(id)?.is_some_and(|head| head.kind == ObjectKind::Tree);
         let tree = if is_tree { self.object(id)? } else { None };
-        let Some(tree) = tree.and_then(|(object, _)| Tree::decode_as_git_reads(&object.content).ok()) else {
+        let Some(tree) =
+            tree.and_then(|(object, _)| Tree::decode_as_git_reads(&object.content).ok())
+        else {
             return Ok(Vec::new());
         };
         Ok(tree.objects().map(|held| held.id).collect())
@@ -113,7 +115,12 @@ impl<'a> WriteTables<'a> {
     }
 
     /// Stores an object, or notes that it was stored again. Answers whether that changed anything.
-    pub(super) fn put(&mut self, id: ObjectId, object: &Object, now: Stamp) -> Result<bool, Trouble> {
+    pub(super) fn put(
+        &mut self,
+        id: ObjectId,
+        object: &Object,
+        now: Stamp,
+    ) -> Result<bool, Trouble> {
         if let Some(restamped) = self.restamp(id, now)? {
             return Ok(restamped);
         }

@@ -70,8 +70,12 @@ impl fmt::Display for Damage {
         match self {
             Self::File { problem } => write!(f, "the file: {problem}"),
             Self::Object { id } => write!(f, "object {id} is not what was written"),
-            Self::Entry { request } => write!(f, "the memo entry of request {request} is not what was written"),
-            Self::Pin { request } => write!(f, "the pin of request {request} is not what was written"),
+            Self::Entry { request } => {
+                write!(f, "the memo entry of request {request} is not what was written")
+            }
+            Self::Pin { request } => {
+                write!(f, "the pin of request {request} is not what was written")
+            }
             Self::Incomplete { request, missing } => {
                 write!(f, "the pinned outcome of request {request} lacks object {missing}")
             }
@@ -90,13 +94,17 @@ impl DurableStore {
         let mut verified = Verified::default();
         progress(Progress::new("pages", 0, 1));
         let looked = self.disk.check_pages().and_then(|()| {
-            let looked = self.disk.examine(|tables| Ok(look_at_everything(tables, &mut verified, &mut progress)));
+            let looked = self
+                .disk
+                .examine(|tables| Ok(look_at_everything(tables, &mut verified, &mut progress)));
             looked.flatten()
         });
         match looked {
             Ok(()) => {}
             Err(trouble) if trouble.is_damage() => {
-                verified.damages.push(Damage::File { problem: self.disk.error(trouble).to_string() });
+                verified
+                    .damages
+                    .push(Damage::File { problem: self.disk.error(trouble).to_string() });
             }
             Err(trouble) => return Err(self.disk.error(trouble)),
         }
@@ -115,8 +123,12 @@ impl DurableStore {
                     Damage::File { .. } => {}
                     Damage::Object { id } if is_sound(tables, *id)? => {}
                     Damage::Object { id } => tables.drop_object(*id)?,
-                    Damage::Entry { request } => drop_if(&mut tables.memo, *request, |entry| entry.is_none())?,
-                    Damage::Pin { request } => drop_if(&mut tables.pins, *request, |pin| pin.is_none())?,
+                    Damage::Entry { request } => {
+                        drop_if(&mut tables.memo, *request, |entry| entry.is_none())?
+                    }
+                    Damage::Pin { request } => {
+                        drop_if(&mut tables.pins, *request, |pin| pin.is_none())?
+                    }
                     Damage::Incomplete { request, missing } => {
                         let lacks = !is_sound(tables, *missing)?;
                         drop_if(&mut tables.pins, *request, |_| lacks)?;
@@ -152,7 +164,9 @@ fn look_at_everything(
         verified.entries += 1;
         match entry {
             None => verified.damages.push(Damage::Entry { request }),
-            Some(entry) if !sound.contains(&entry.outcome.id) => verified.entries_without_object += 1,
+            Some(entry) if !sound.contains(&entry.outcome.id) => {
+                verified.entries_without_object += 1
+            }
             Some(_) => {}
         }
     }
@@ -162,7 +176,9 @@ fn look_at_everything(
             None => verified.damages.push(Damage::Pin { request }),
             Some(pin) => {
                 let missing = missing_below(tables, pin.outcome.id, &sound)?;
-                verified.damages.extend(missing.map(|missing| Damage::Incomplete { request, missing }));
+                verified
+                    .damages
+                    .extend(missing.map(|missing| Damage::Incomplete { request, missing }));
             }
         }
     }
@@ -170,10 +186,14 @@ fn look_at_everything(
 }
 
 /// Whether an object is there and is what its id says; a tree has to be one that git takes.
-fn is_sound<T: ReadableTable<format::Bytes, format::Bytes>>(tables: &Tables<T>, id: ObjectId) -> Result<bool, Trouble> {
+fn is_sound<T: ReadableTable<format::Bytes, format::Bytes>>(
+    tables: &Tables<T>,
+    id: ObjectId,
+) -> Result<bool, Trouble> {
     match tables.object(id) {
         Ok(Some((object, _))) => {
-            Ok(object.kind == ObjectKind::Blob || Tree::decode_as_git_reads(&object.content).is_ok())
+            Ok(object.kind == ObjectKind::Blob
+                || Tree::decode_as_git_reads(&object.content).is_ok())
         }
         Ok(None) | Err(Trouble::Value(..)) => Ok(false),
         Err(trouble) => Err(trouble),
@@ -181,7 +201,11 @@ fn is_sound<T: ReadableTable<format::Bytes, format::Bytes>>(tables: &Tables<T>, 
 }
 
 /// The first object that `root` reaches and that is not `sound`.
-fn missing_below(tables: &ReadTables, root: ObjectId, sound: &HashSet<ObjectId>) -> Result<Option<ObjectId>, Trouble> {
+fn missing_below(
+    tables: &ReadTables,
+    root: ObjectId,
+    sound: &HashSet<ObjectId>,
+) -> Result<Option<ObjectId>, Trouble> {
     let mut met = HashSet::from([root]);
     let mut open = vec![root];
     while let Some(id) = open.pop() {

@@ -29,7 +29,11 @@ fn visit(directory: &Path, depth: usize, met: &mut HashSet<PathBuf>, found: &mut
     let Ok(listed) = std::fs::read(directory.join("info").join("alternates")) else { return };
     match gix_odb::alternate::parse(&listed) {
         // An absolute path takes the place of the one that it is joined to.
-        Ok(alternates) => alternates.iter().for_each(|path| visit(&directory.join(path), depth + 1, met, found)),
-        Err(error) => tracing::warn!("the alternates of {} cannot be read: {error}", directory.display()),
+        Ok(alternates) => {
+            alternates.iter().for_each(|path| visit(&directory.join(path), depth + 1, met, found))
+        }
+        Err(error) => {
+            tracing::warn!("the alternates of {} cannot be read: {error}", directory.display())
+        }
     }
 }

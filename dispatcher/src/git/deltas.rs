@@ -50,7 +50,12 @@ impl Default for Bases {
 pub(super) type Rescue<'a> = dyn Fn(&gix_hash::oid) -> Option<(Kind, Vec<u8>)> + 'a;
 
 /// Reads the object at `offset` of `pack`.
-pub(super) fn decode(pack: &Pack, offset: u64, bases: &Bases, rescue: &Rescue<'_>) -> Result<(Kind, Vec<u8>), Problem> {
+pub(super) fn decode(
+    pack: &Pack,
+    offset: u64,
+    bases: &Bases,
+    rescue: &Rescue<'_>,
+) -> Result<(Kind, Vec<u8>), Problem> {
     let data = pack.data()?;
     // From the object down to what is at hand, or to what is no delta.
     let mut offset = offset;
@@ -67,7 +72,9 @@ pub(super) fn decode(pack: &Pack, offset: u64, bases: &Bases, rescue: &Rescue<'_
         chain.push((offset, entry));
         match base {
             // References to ids can go in a circle.
-            Some(_) if chain.len() > data.num_objects() as usize => return Err("deltas go in a circle".into()),
+            Some(_) if chain.len() > data.num_objects() as usize => {
+                return Err("deltas go in a circle".into());
+            }
             Some(base) if !is_at_hand => offset = base,
             _ => break,
         }
@@ -84,25 +91,32 @@ pub(super) fn decode(pack: &Pack, offset: u64, bases: &Bases, rescue: &Rescue<'_
             entry.header = Header::RefDelta { base_id: *base_id };
         }
         let resolve = |id: &gix_hash::oid, out: &mut Vec<u8>| {
-            if let Some((_, kind, content)) = base_from_elsewhere.as_ref().filter(|(base, ..)| **base == *id) {
+            if let Some((_, kind, content)) =
+                base_from_elsewhere.as_ref().filter(|(base, ..)| **base == *id)
+            {
                 out.clear();
                 out.extend_from_slice(content);
                 return Ok(Some(ResolvedBase::OutOfPack { kind: *kind, end: content.len() }));
             }
-            let base = pack.index().lookup(id).map(|base| data.entry(pack.index().pack_offset_at_index(base)));
+            let base = pack
+                .index()
+                .lookup(id)
+                .map(|base| data.entry(pack.index().pack_offset_at_index(base)));
             base.transpose().map(|base| base.map(ResolvedBase::InPack))
         };
-        let decoded = match data.decode_entry(entry, &mut content, &mut inflate, &resolve, &mut steps) {
-            Ok(decoded) => decoded.kind,
-            // The last one has other copies elsewhere, which its reader tries.
-            Err(problem) if place + 1 == chain_length => return Err(problem.into()),
-            Err(problem) => {
-                let id = id_at(pack, offset).ok_or(problem)?;
-                let (kind, found) = rescue(&id).ok_or_else(|| format!("the base {id} of a delta cannot be read"))?;
-                rescued = Some((id, kind, found));
-                continue;
-            }
-        };
+        let decoded =
+            match data.decode_entry(entry, &mut content, &mut inflate, &resolve, &mut steps) {
+                Ok(decoded) => decoded.kind,
+                // The last one has other copies elsewhere, which its reader tries.
+                Err(problem) if place + 1 == chain_length => return Err(problem.into()),
+                Err(problem) => {
+                    let id = id_at(pack, offset).ok_or(problem)?;
+                    let (kind, found) = rescue(&id)
+                        .ok_or_else(|| format!("the base {id} of a delta cannot be read"))?;
+                    rescued = Some((id, kind, found));
+                    continue;
+                }
+            };
         kind = Some(decoded);
         if place + 1 < chain_length {
             steps.put(key.0, key.1, &content, decoded, size);
@@ -151,7 +165,11 @@ impl DecodeEntry for Steps<'_> {
     }
 
     fn get(&mut self, pack: u32, offset: u64, out: &mut Vec<u8>) -> Option<(Kind, usize)> {
-        let last = self.last.as_ref().filter(|(key, _)| *key == (pack, offset)).map(|(_, decoded)| decoded.clone());
+        let last = self
+            .last
+            .as_ref()
+            .filter(|(key, _)| *key == (pack, offset))
+            .map(|(_, decoded)| decoded.clone());
         let found = last.or_else(|| self.bases.0.get(&(pack, offset)))?;
         out.clear();
         out.extend_from_slice(&found.content);

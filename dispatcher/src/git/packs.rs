@@ -61,16 +61,20 @@ impl Packs {
         let before = listed.packs.len();
         for path in self.files_with("idx") {
             // A pack that is gone still serves what it had: it was opened before.
-            if listed.packs.iter().any(|pack| pack.path == path) || !path.with_extension("pack").is_file() {
+            if listed.packs.iter().any(|pack| pack.path == path)
+                || !path.with_extension("pack").is_file()
+            {
                 continue;
             }
             match Pack::open(&path) {
                 Ok(pack) => listed.packs.push(Arc::new(pack)),
-                Err(problem) => tracing::warn!("the pack index {} cannot be read: {problem}", path.display()),
+                Err(problem) => {
+                    tracing::warn!("the pack index {} cannot be read: {problem}", path.display())
+                }
             }
         }
-        listed.modified =
-            modified.filter(|modified| now.duration_since(*modified).is_ok_and(|since| since > TOO_RECENT));
+        listed.modified = modified
+            .filter(|modified| now.duration_since(*modified).is_ok_and(|since| since > TOO_RECENT));
         listed.packs.len() > before
     }
 
@@ -81,7 +85,10 @@ impl Packs {
         let mut last = 0;
         for (place, pack) in listed.packs.iter().enumerate() {
             if let Some(entry) = pack.index.lookup(id) {
-                found.push(Packed { offset: pack.index.pack_offset_at_index(entry), pack: Arc::clone(pack) });
+                found.push(Packed {
+                    offset: pack.index.pack_offset_at_index(entry),
+                    pack: Arc::clone(pack),
+                });
                 last = place;
             }
         }
@@ -102,7 +109,8 @@ impl Packs {
     }
 
     fn files_with(&self, extension: &str) -> Vec<PathBuf> {
-        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten().map(|entry| entry.path());
+        let entries =
+            fs::read_dir(&self.directory).into_iter().flatten().flatten().map(|entry| entry.path());
         entries.filter(|path| path.extension().is_some_and(|found| found == extension)).collect()
     }
 }
@@ -161,7 +169,11 @@ impl Packed {
     }
 
     /// Reads the object. A base of it that this pack has lost comes from `rescue`.
-    pub(super) fn read(&self, bases: &Bases, rescue: &Rescue<'_>) -> Result<(Kind, Vec<u8>), Problem> {
+    pub(super) fn read(
+        &self,
+        bases: &Bases,
+        rescue: &Rescue<'_>,
+    ) -> Result<(Kind, Vec<u8>), Problem> {
         deltas::decode(&self.pack, self.offset, bases, rescue)
     }
 

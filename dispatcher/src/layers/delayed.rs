@@ -3,8 +3,8 @@ use std::thread;
 use std::time::Duration;
 
 use manifold_runtime_api::{
-    Capabilities, Code, Host, HostImage, Job, Limits, Object, ObjectId, ObjectKind, Outcome, Result, Runtime,
-    async_trait,
+    Capabilities, Code, Host, HostImage, Job, Limits, Object, ObjectId, ObjectKind, Outcome,
+    Result, Runtime, async_trait,
 };
 
 use crate::store::{ObjectSource, Pin, Store};

@@ -2,8 +2,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use manifold_runtime_api::{
-    Capabilities, Code, Error, Host, HostImage, Job, Limits, Object, ObjectId, ObjectKind, Outcome, Reason, Result,
-    Runtime, Status, async_trait,
+    Capabilities, Code, Error, Host, HostImage, Job, Limits, Object, ObjectId, ObjectKind, Outcome,
+    Reason, Result, Runtime, Status, async_trait,
 };
 use parking_lot::Mutex;
 
@@ -79,7 +79,11 @@ impl<T> Faulty<T> {
         *asked += 1;
         let text = format!("{} {operation} {id} {asked}", self.faults.seed);
         let hash = ObjectId::of(ObjectKind::Blob, text.as_bytes());
-        let number = hash.as_bytes().iter().take(6).fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+        let number = hash
+            .as_bytes()
+            .iter()
+            .take(6)
+            .fold(0u64, |number, byte| number << 8 | u64::from(*byte));
         number as f64 / (1u64 << 48) as f64
     }
 

@@ -3,8 +3,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use manifold_runtime_api::{
-    Capabilities, Code, Host, HostImage, Job, Limits, Object, ObjectId, ObjectKind, Outcome, Result, Runtime,
-    async_trait,
+    Capabilities, Code, Host, HostImage, Job, Limits, Object, ObjectId, ObjectKind, Outcome,
+    Result, Runtime, async_trait,
 };
 
 use crate::store::{ObjectSource, Pin, Store};
@@ -103,7 +103,10 @@ impl<T> Measured<T> {
     fn count<R>(&self, counter: &AtomicU64, start: Instant, result: &Result<R>) {
         add(counter, 1);
         add(&self.counters.failures, u64::from(result.is_err()));
-        add(&self.counters.nanoseconds, u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        add(
+            &self.counters.nanoseconds,
+            u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX),
+        );
     }
 }
 

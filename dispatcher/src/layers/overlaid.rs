@@ -64,7 +64,10 @@ impl<U: Store, L: Store> Store for Overlaid<U, L> {
     }
 }
 
-fn either<T>(first: Result<Option<T>>, second: impl FnOnce() -> Result<Option<T>>) -> Result<Option<T>> {
+fn either<T>(
+    first: Result<Option<T>>,
+    second: impl FnOnce() -> Result<Option<T>>,
+) -> Result<Option<T>> {
     match first? {
         Some(found) => Ok(Some(found)),
         None => second(),

@@ -1,7 +1,9 @@
 //! `fold` and `file-count` as native guests: the reference that guests in other languages agree with, request by request.
 
 use manifold_runtime_api::bstr::ByteSlice;
-use manifold_runtime_api::{Call, EntryMode, Error, ObjectId, ObjectKind, Outcome, Result, TreeEntry};
+use manifold_runtime_api::{
+    Call, EntryMode, Error, ObjectId, ObjectKind, Outcome, Result, TreeEntry,
+};
 
 use super::{NativeGuest, NativeRuntimeBuilder, argument};
 
@@ -68,7 +70,10 @@ async fn visit(guest: &NativeGuest, children: Outcome, input: Outcome) -> Result
 }
 
 fn object(entry: &TreeEntry) -> Result<Outcome> {
-    let kind = entry.mode.object_kind().ok_or_else(|| Error::guest_failed("a submodule cannot be folded"))?;
+    let kind = entry
+        .mode
+        .object_kind()
+        .ok_or_else(|| Error::guest_failed("a submodule cannot be folded"))?;
     Ok(Outcome { kind, id: entry.id })
 }
 
@@ -78,8 +83,11 @@ async fn file_count(guest: NativeGuest) -> Result<Outcome> {
         count = 0;
         for child in guest.host().tree(guest.required("children").await?.id).await?.entries() {
             let text = guest.host().get(child.id).await?;
-            let number = text.to_str().ok().and_then(|text| text.strip_suffix('\n')?.parse::<u64>().ok());
-            count += number.ok_or_else(|| Error::guest_failed("a child's result is no number and a newline"))?;
+            let number =
+                text.to_str().ok().and_then(|text| text.strip_suffix('\n')?.parse::<u64>().ok());
+            count += number.ok_or_else(|| {
+                Error::guest_failed("a child's result is no number and a newline")
+            })?;
         }
     }
     guest.blob(format!("{count}\n")).await

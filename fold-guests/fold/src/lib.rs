@@ -12,7 +12,9 @@ extern crate alloc;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use manifold_guest::{Entry, Error, Id, Job, Kind, Object, Result, get, put_tree, run, run_many, tree};
+use manifold_guest::{
+    Entry, Error, Id, Job, Kind, Object, Result, get, put_tree, run, run_many, tree,
+};
 
 fn fold(job: &Job) -> Result<Object> {
     let input = job.required("in")?.object();
@@ -71,7 +73,8 @@ fn children(input: &Object, pre: Option<&Entry>) -> Result<Vec<Entry>> {
 /// A visitor is named by a blob that holds an image reference, perhaps with white space around it: `echo` writes some.
 fn visitor(argument: &Entry) -> Result<String> {
     let reference = get(&argument.id)?;
-    String::from_utf8(Vec::from(reference.trim_ascii())).map_err(|_| Error::new("a visitor's image reference is text"))
+    String::from_utf8(Vec::from(reference.trim_ascii()))
+        .map_err(|_| Error::new("a visitor's image reference is text"))
 }
 
 manifold_guest::main!(fold);

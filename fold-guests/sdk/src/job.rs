@@ -21,7 +21,12 @@ pub struct Job {
 impl Job {
     pub(crate) fn receive() -> Result<Self> {
         let job = operations::job()?;
-        Ok(Self { args: operations::tree(&job.args)?, image: job.image, std: job.std, salt: job.salt })
+        Ok(Self {
+            args: operations::tree(&job.args)?,
+            image: job.image,
+            std: job.std,
+            salt: job.salt,
+        })
     }
 
     /// The argument `name`; `None` when there is none.
@@ -31,6 +36,7 @@ impl Job {
 
     /// The argument `name`, which the caller has to give.
     pub fn required(&self, name: &str) -> Result<&Entry> {
-        self.optional(name).ok_or_else(|| Error::new(["the argument `", name, "` is missing"].concat()))
+        self.optional(name)
+            .ok_or_else(|| Error::new(["the argument `", name, "` is missing"].concat()))
     }
 }

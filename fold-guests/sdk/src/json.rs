@@ -49,7 +49,10 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads an object, and hands every key to `field`, which has to read or skip the value.
-    pub(crate) fn object(&mut self, field: &mut dyn FnMut(&str, &mut Self) -> Result<()>) -> Result<()> {
+    pub(crate) fn object(
+        &mut self,
+        field: &mut dyn FnMut(&str, &mut Self) -> Result<()>,
+    ) -> Result<()> {
         self.expect(b'{')?;
         if self.accept(b'}') {
             return Ok(());
@@ -82,7 +85,11 @@ impl<'a> Reader<'a> {
         self.expect(b'"')?;
         let mut bytes = Vec::new();
         loop {
-            let clean = self.rest.iter().position(|byte| matches!(byte, b'"' | b'\\')).ok_or_else(malformed)?;
+            let clean = self
+                .rest
+                .iter()
+                .position(|byte| matches!(byte, b'"' | b'\\'))
+                .ok_or_else(malformed)?;
             bytes.extend_from_slice(&self.rest[..clean]);
             let end = self.rest[clean];
             self.rest = &self.rest[clean + 1..];
@@ -97,7 +104,8 @@ impl<'a> Reader<'a> {
     /// Reads a string without escapes, where it stands.
     pub(crate) fn plain_string(&mut self) -> Result<&'a [u8]> {
         self.expect(b'"')?;
-        let end = self.rest.iter().position(|byte| matches!(byte, b'"' | b'\\')).ok_or_else(malformed)?;
+        let end =
+            self.rest.iter().position(|byte| matches!(byte, b'"' | b'\\')).ok_or_else(malformed)?;
         let (text, rest) = self.rest.split_at(end);
         if rest[0] != b'"' {
             return Err(malformed());
@@ -141,7 +149,11 @@ impl<'a> Reader<'a> {
                     if self.byte()? != b'\\' || self.byte()? != b'u' {
                         return Err(malformed());
                     }
-                    let low = self.hex4()?.checked_sub(0xDC00).filter(|low| *low < 0x400).ok_or_else(malformed)?;
+                    let low = self
+                        .hex4()?
+                        .checked_sub(0xDC00)
+                        .filter(|low| *low < 0x400)
+                        .ok_or_else(malformed)?;
                     code = 0x10000 + ((unit - 0xD800) << 10) + low;
                 }
                 char::from_u32(code).ok_or_else(malformed)?
@@ -223,8 +235,13 @@ mod tests {
 
     #[test]
     fn nonsense_is_an_error_and_no_panic() {
-        for bad in ["", "{", "{\"a\"", "{\"a\":", "{\"a\":1", "[", "{]", "nul", &"[".repeat(100_000)] {
-            assert!(Reader::new(bad.as_bytes()).object(&mut |_, reader| reader.skip()).is_err(), "{bad:.20}");
+        for bad in
+            ["", "{", "{\"a\"", "{\"a\":", "{\"a\":1", "[", "{]", "nul", &"[".repeat(100_000)]
+        {
+            assert!(
+                Reader::new(bad.as_bytes()).object(&mut |_, reader| reader.skip()).is_err(),
+                "{bad:.20}"
+            );
             assert!(Reader::new(bad.as_bytes()).skip().is_err(), "{bad:.20}");
         }
     }

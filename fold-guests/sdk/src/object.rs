@@ -89,7 +89,8 @@ pub enum Mode {
 
 impl Mode {
     /// In the order of their numbers in `caos_abi_v2`.
-    pub(crate) const ALL: [Self; 5] = [Self::Tree, Self::Blob, Self::Executable, Self::Symlink, Self::Commit];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Tree, Self::Blob, Self::Executable, Self::Symlink, Self::Commit];
 
     /// What an entry of this mode names.
     pub const fn kind(self) -> Kind {

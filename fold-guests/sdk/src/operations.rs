@@ -63,7 +63,9 @@ pub fn run(image: &str, args: &Id) -> Result<Object> {
 ///
 /// # Errors
 /// When the host understands none of it.
-pub fn run_many<'a>(calls: impl IntoIterator<Item = (&'a str, &'a Id)>) -> Result<Vec<Result<Object>>> {
+pub fn run_many<'a>(
+    calls: impl IntoIterator<Item = (&'a str, &'a Id)>,
+) -> Result<Vec<Result<Object>>> {
     wire::run_many(calls)
 }
 

@@ -27,8 +27,12 @@ const WAITING: usize = 4;
 pub fn run_process(job: fn()) {
     panic::set_hook(std::boxed::Box::new(|panic| {
         let message = panic.payload_as_str().unwrap_or("no message");
-        let place = panic.location().map(|place| std::format!(" at {}:{}", place.file(), place.line()));
-        operations::fail(&std::format!("the guest panicked: {message}{}", place.unwrap_or_default()));
+        let place =
+            panic.location().map(|place| std::format!(" at {}:{}", place.file(), place.line()));
+        operations::fail(&std::format!(
+            "the guest panicked: {message}{}",
+            place.unwrap_or_default()
+        ));
     }));
     if let Some(socket) = env::var_os(SOCKET) {
         // This is the only thread, and it stays so: the guest's own threads are in the children.
@@ -100,7 +104,8 @@ fn attend(children: &mut Vec<Child>) -> io::Result<()> {
         Err(Errno::EINTR) => return Ok(()),
         result => result?,
     };
-    let events: Vec<PollFlags> = watched.iter().map(|end| end.revents().unwrap_or(PollFlags::empty())).collect();
+    let events: Vec<PollFlags> =
+        watched.iter().map(|end| end.revents().unwrap_or(PollFlags::empty())).collect();
     for index in (0..children.len()).rev() {
         let (life, connection) = (events[2 * index], events[2 * index + 1]);
         if life.contains(PollFlags::POLLIN) {
@@ -116,7 +121,9 @@ fn attend(children: &mut Vec<Child>) -> io::Result<()> {
     }
     // Of what its children have left behind, the first process of a container is the parent.
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    while let Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) = waitid(Id::All, flags) {
+    while let Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) =
+        waitid(Id::All, flags)
+    {
         // One of its own is dealt with when its pipe ends.
         if children.iter().any(|child| child.pid == pid) || waitpid(pid, None).is_err() {
             break;
@@ -129,8 +136,12 @@ fn attend(children: &mut Vec<Child>) -> io::Result<()> {
 /// the silence tells.
 fn tell(child: &Child, end: nix::Result<WaitStatus>) {
     let how = match end {
-        Ok(WaitStatus::Exited(_, status)) if status != HOST_IS_GONE => std::format!("status {status}"),
-        Ok(WaitStatus::Signaled(_, signal, _)) if signal != Signal::SIGKILL => std::format!("{signal}"),
+        Ok(WaitStatus::Exited(_, status)) if status != HOST_IS_GONE => {
+            std::format!("status {status}")
+        }
+        Ok(WaitStatus::Signaled(_, signal, _)) if signal != Signal::SIGKILL => {
+            std::format!("{signal}")
+        }
         _ => return,
     };
     if child.has_job {

@@ -8,7 +8,12 @@ mod imports {
     #[link(wasm_import_module = "caos_abi_v2")]
     unsafe extern "C" {
         /// Takes the request at `pointer`, puts the response into `room` if it has the capacity, and answers the response's length.
-        pub(super) fn call(pointer: *const u8, length: usize, room: *mut u8, capacity: usize) -> usize;
+        pub(super) fn call(
+            pointer: *const u8,
+            length: usize,
+            room: *mut u8,
+            capacity: usize,
+        ) -> usize;
         /// Copies the response to `pointer`.
         pub(super) fn read(pointer: *mut u8);
     }
@@ -21,7 +26,8 @@ pub(crate) fn exchange(request: &[u8]) -> Vec<u8> {
     const ROOM: usize = 512;
     let mut response = Vec::with_capacity(ROOM);
     // SAFETY: the host reads the request, and writes no more than the capacity that it is told.
-    let length = unsafe { imports::call(request.as_ptr(), request.len(), response.as_mut_ptr(), ROOM) };
+    let length =
+        unsafe { imports::call(request.as_ptr(), request.len(), response.as_mut_ptr(), ROOM) };
     if length > ROOM {
         response.reserve_exact(length);
         // SAFETY: the host writes exactly the `length` bytes that it announced, for which there is room now.
@@ -54,7 +60,8 @@ pub(crate) mod scripted {
     }
 
     pub(crate) fn exchange(request: &[u8]) -> Vec<u8> {
-        let (expected, response) = SCRIPT.with_borrow_mut(VecDeque::pop_front).expect("no further request");
+        let (expected, response) =
+            SCRIPT.with_borrow_mut(VecDeque::pop_front).expect("no further request");
         assert_eq!(request, expected, "{:?}", String::from_utf8_lossy(request));
         response
     }

@@ -50,7 +50,9 @@ pub(crate) fn run(image: &str, args: &Id) -> Result<Object> {
     Request::new(6).id(args).text(image.as_bytes()).send(|response| response.object())
 }
 
-pub(crate) fn run_many<'a>(calls: impl IntoIterator<Item = (&'a str, &'a Id)>) -> Result<Vec<Result<Object>>> {
+pub(crate) fn run_many<'a>(
+    calls: impl IntoIterator<Item = (&'a str, &'a Id)>,
+) -> Result<Vec<Result<Object>>> {
     let mut request = Request::new(7);
     // How many there are is known in the end.
     request.length(0);
@@ -240,7 +242,10 @@ mod tests {
         let answers = [&b"\0\x02\0\0\0"[..], failure, &with_id(&[0, 0], 2)].concat();
         expect([&[7, 2, 0, 0, 0], &call[..], &call].concat(), answers);
         let blob = Object { kind: Kind::Blob, id: id(2) };
-        assert_eq!(run_many([("x", &id(1)), ("x", &id(1))]), Ok(vec![Err(Error::new("oops")), Ok(blob)]));
+        assert_eq!(
+            run_many([("x", &id(1)), ("x", &id(1))]),
+            Ok(vec![Err(Error::new("oops")), Ok(blob)])
+        );
         expect([7, 0, 0, 0, 0], [0, 0, 0, 0, 0]);
         assert_eq!(run_many([]), Ok(vec![]));
         expect([4], failure);
@@ -249,7 +254,9 @@ mod tests {
 
     #[test]
     fn a_response_of_another_shape_is_an_error() {
-        for response in [&[][..], &[0], &[0, 20, 1], &[0, 33], &[1, 255, 255, 255, 255], &[1, 1, 0, 0, 0, 0xff]] {
+        for response in
+            [&[][..], &[0], &[0, 20, 1], &[0, 33], &[1, 255, 255, 255, 255], &[1, 1, 0, 0, 0, 0xff]]
+        {
             expect([4], response);
             assert_eq!(put_blob(b""), Err(malformed()), "{response:?}");
         }

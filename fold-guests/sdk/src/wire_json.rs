@@ -76,7 +76,9 @@ pub(crate) fn run(image: &str, args: &Id) -> Result<Object> {
     outcome.finish()
 }
 
-pub(crate) fn run_many<'a>(calls: impl IntoIterator<Item = (&'a str, &'a Id)>) -> Result<Vec<Result<Object>>> {
+pub(crate) fn run_many<'a>(
+    calls: impl IntoIterator<Item = (&'a str, &'a Id)>,
+) -> Result<Vec<Result<Object>>> {
     let mut request = Request::new("run_many");
     request.array("reqs", calls, |request, (image, args)| {
         request.first_string("image", image);
@@ -101,7 +103,9 @@ pub(crate) fn log(message: &str) {
 }
 
 pub(crate) fn out(object: &Object) -> Result<()> {
-    let request = Request::new("out").string("kind", object.kind.as_str()).string("hash", &object.id.to_hex());
+    let request = Request::new("out")
+        .string("kind", object.kind.as_str())
+        .string("hash", &object.id.to_hex());
     call(request, &mut |_, reader| reader.skip())
 }
 
@@ -187,7 +191,12 @@ impl Request {
     }
 
     /// Adds an array of objects, whose fields `item` writes.
-    fn array<T>(&mut self, key: &str, items: impl IntoIterator<Item = T>, mut item: impl FnMut(&mut Self, T)) {
+    fn array<T>(
+        &mut self,
+        key: &str,
+        items: impl IntoIterator<Item = T>,
+        mut item: impl FnMut(&mut Self, T),
+    ) {
         self.0.push(',');
         self.key(key);
         let mut lead = '[';
@@ -206,7 +215,10 @@ impl Request {
 }
 
 /// Sends a request, and hands every field of the response to `field`, unless it is an error.
-fn call(mut request: Request, field: &mut dyn FnMut(&str, &mut Reader<'_>) -> Result<()>) -> Result<()> {
+fn call(
+    mut request: Request,
+    field: &mut dyn FnMut(&str, &mut Reader<'_>) -> Result<()>,
+) -> Result<()> {
     request.0.push('}');
     let response = exchange(request.0.as_bytes());
     let mut error = None;

@@ -78,9 +78,12 @@ fn answer(_: &Job) -> Result<String> {
 /// Does what the argument `do` says, and answers what came of it.
 fn probe(job: &Job) -> Result<String> {
     let argument = |name: &str| -> Result<String> {
-        String::from_utf8(get(&job.required(name)?.id)?).map_err(|_| Error::new("the argument is no text"))
+        String::from_utf8(get(&job.required(name)?.id)?)
+            .map_err(|_| Error::new("the argument is no text"))
     };
-    let outcome = |result: io::Result<String>| result.unwrap_or_else(|error| format!("error: {:?}", error.kind()));
+    let outcome = |result: io::Result<String>| {
+        result.unwrap_or_else(|error| format!("error: {:?}", error.kind()))
+    };
     Ok(match argument("do")?.as_str() {
         "status" => outcome(fs::read_to_string("/proc/self/status")),
         "limits" => outcome(fs::read_to_string("/proc/self/limits")),
@@ -91,7 +94,8 @@ fn probe(job: &Job) -> Result<String> {
         "exists" => fs::exists(argument("path")?).is_ok_and(|exists| exists).to_string(),
         "fill" => {
             let big = vec![0u8; 1 << 20];
-            let mut file = fs::File::create(argument("path")?).map_err(|error| Error::new(error.to_string()))?;
+            let mut file = fs::File::create(argument("path")?)
+                .map_err(|error| Error::new(error.to_string()))?;
             let fits = (0..4096).take_while(|_| file.write_all(&big).is_ok()).count();
             format!("{fits} MiB")
         }

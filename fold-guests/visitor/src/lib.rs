@@ -15,7 +15,9 @@ pub fn sum(job: &Job, leaf: impl FnOnce(&Entry) -> Result<u64>) -> Result<String
         _ => {
             let mut total = 0u64;
             for child in tree(&job.required("children")?.id)? {
-                total = total.checked_add(number(&child)?).ok_or_else(|| Error::new("the sum is over 64 bits"))?;
+                total = total
+                    .checked_add(number(&child)?)
+                    .ok_or_else(|| Error::new("the sum is over 64 bits"))?;
             }
             total
         }

@@ -22,7 +22,8 @@ fn host(request: &str) -> String {
 }
 
 fn field<'a>(json: &'a str, name: &str) -> &'a str {
-    let (_, rest) = json.split_once(&format!("\"{name}\":\"")).unwrap_or_else(|| panic!("no {name} in {json}"));
+    let (_, rest) =
+        json.split_once(&format!("\"{name}\":\"")).unwrap_or_else(|| panic!("no {name} in {json}"));
     rest.split_once('"').expect("a closed string").0
 }
 
@@ -38,9 +39,15 @@ pub extern "C" fn caos_run() {
     assert!(!hashes.contains_key("panic"), "asked to panic");
     if hashes.contains_key("post") {
         let named = host(&format!(r#"{{"op":"tree","hash":"{}"}}"#, field(&job, "std")));
-        let itself =
-            named.split('{').find(|entry| entry.contains("\"name\":\"fold-wasm\"")).expect("fold-wasm is named");
-        let run = format!(r#"{{"op":"run","image":" {}\n","args":"{}"}}"#, field(itself, "hash"), field(&job, "args"));
+        let itself = named
+            .split('{')
+            .find(|entry| entry.contains("\"name\":\"fold-wasm\""))
+            .expect("fold-wasm is named");
+        let run = format!(
+            r#"{{"op":"run","image":" {}\n","args":"{}"}}"#,
+            field(itself, "hash"),
+            field(&job, "args")
+        );
         let outcome = host(&run.replace('\n', "\\n"));
         let (kind, hash) = (field(&outcome, "kind"), field(&outcome, "hash"));
         host(&format!(r#"{{"op":"out","kind":"{kind}","hash":"{hash}"}}"#));

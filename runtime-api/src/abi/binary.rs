@@ -13,8 +13,13 @@ use crate::request::Outcome;
 use crate::runtime::Job;
 use crate::tree::{EntryMode, TreeEntry};
 
-const MODES: [EntryMode; 5] =
-    [EntryMode::Tree, EntryMode::Blob, EntryMode::Executable, EntryMode::Symlink, EntryMode::Commit];
+const MODES: [EntryMode; 5] = [
+    EntryMode::Tree,
+    EntryMode::Blob,
+    EntryMode::Executable,
+    EntryMode::Symlink,
+    EntryMode::Commit,
+];
 
 /// The fewest bytes that an entry takes, and a call: a mode or nothing, an id, and an empty text.
 const LEAST_ITEM: usize = 1 + 4;
@@ -46,7 +51,10 @@ struct Reader<'a>(&'a [u8]);
 impl<'a> Reader<'a> {
     fn bytes(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
         let (bytes, rest) = self.0.split_at_checked(length).ok_or_else(|| {
-            DecodeError::Malformed(format!("{length} bytes are announced, and {} are there", self.0.len()))
+            DecodeError::Malformed(format!(
+                "{length} bytes are announced, and {} are there",
+                self.0.len()
+            ))
         })?;
         self.0 = rest;
         Ok(bytes)
@@ -73,7 +81,8 @@ impl<'a> Reader<'a> {
 
     fn id(&mut self) -> Result<ObjectId, DecodeError> {
         let length = usize::from(self.byte()?);
-        ObjectId::from_bytes(self.bytes(length)?).map_err(|error| DecodeError::Field(error.to_string()))
+        ObjectId::from_bytes(self.bytes(length)?)
+            .map_err(|error| DecodeError::Field(error.to_string()))
     }
 
     fn kind(&mut self) -> Result<ObjectKind, DecodeError> {
@@ -86,8 +95,9 @@ impl<'a> Reader<'a> {
 
     fn entry(&mut self) -> Result<TreeEntry, DecodeError> {
         let mode = self.byte()?;
-        let mode =
-            MODES.get(usize::from(mode)).ok_or_else(|| DecodeError::Field(format!("there is no mode {mode}")))?;
+        let mode = MODES
+            .get(usize::from(mode))
+            .ok_or_else(|| DecodeError::Field(format!("there is no mode {mode}")))?;
         let id = self.id()?;
         let length = self.length()?;
         Ok(TreeEntry::new(self.bytes(length)?, *mode, id))
@@ -97,7 +107,10 @@ impl<'a> Reader<'a> {
         Ok(Call { args: self.id()?, image: self.text()? })
     }
 
-    fn items<T>(&mut self, mut item: impl FnMut(&mut Self) -> Result<T, DecodeError>) -> Result<Vec<T>, DecodeError> {
+    fn items<T>(
+        &mut self,
+        mut item: impl FnMut(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, DecodeError> {
         let count = self.length()?;
         // A guest may announce anything; room is made for what can be there.
         let mut items = Vec::with_capacity(count.min(self.0.len() / LEAST_ITEM));
@@ -109,7 +122,9 @@ impl<'a> Reader<'a> {
 }
 
 fn utf8(bytes: &[u8]) -> Result<String, DecodeError> {
-    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| DecodeError::Field("a text is not UTF-8".to_owned()))
+    std::str::from_utf8(bytes)
+        .map(str::to_owned)
+        .map_err(|_| DecodeError::Field("a text is not UTF-8".to_owned()))
 }
 
 const SUCCESS: u8 = 0;
@@ -143,7 +158,9 @@ fn push_answer(body: &mut Vec<u8>, job: &Job, answer: &Answer) {
             body.reserve(tree.len() * 48);
             push_length(body, tree.len());
             for entry in tree.entries() {
-                body.push(MODES.iter().position(|mode| *mode == entry.mode).unwrap_or_default() as u8);
+                body.push(
+                    MODES.iter().position(|mode| *mode == entry.mode).unwrap_or_default() as u8
+                );
                 push_id(body, Some(entry.id));
                 push_text(body, &entry.name);
             }

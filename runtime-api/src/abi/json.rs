@@ -71,10 +71,12 @@ struct RequestCall<'a> {
 }
 
 pub(super) fn decode(request: &[u8]) -> Result<Operation, DecodeError> {
-    let request: Request<'_> = serde_json::from_slice(request)
-        .map_err(|error| DecodeError::Malformed(format!("it is not a JSON object with an `op`: {error}")))?;
+    let request: Request<'_> = serde_json::from_slice(request).map_err(|error| {
+        DecodeError::Malformed(format!("it is not a JSON object with an `op`: {error}"))
+    })?;
     let op = request.op.clone();
-    operation(request).map_err(|problem| DecodeError::Field(format!("operation {:?}: {problem}", cut(&op))))
+    operation(request)
+        .map_err(|problem| DecodeError::Field(format!("operation {:?}: {problem}", cut(&op))))
 }
 
 fn operation(request: Request<'_>) -> Result<Operation, String> {
@@ -83,7 +85,9 @@ fn operation(request: Request<'_>) -> Result<Operation, String> {
         "job" => Operation::Job,
         "tree" => Operation::Tree(hash()?),
         "get" => Operation::Get(hash()?),
-        "put_blob" => Operation::PutBlob(parse_base64("bytes_b64", required("bytes_b64", request.bytes_b64)?)?.into()),
+        "put_blob" => Operation::PutBlob(
+            parse_base64("bytes_b64", required("bytes_b64", request.bytes_b64)?)?.into(),
+        ),
         "put_tree" => {
             let entries = required("entries", request.entries)?;
             Operation::PutTree(entries.into_iter().map(tree_entry).collect::<Result<_, _>>()?)
@@ -111,11 +115,14 @@ fn required<T>(field: &str, value: Option<T>) -> Result<T, String> {
 }
 
 fn parse_id(field: &str, text: Option<&str>) -> Result<ObjectId, String> {
-    ObjectId::from_str(required(field, text)?).map_err(|error| format!("the field `{field}`: {error}"))
+    ObjectId::from_str(required(field, text)?)
+        .map_err(|error| format!("the field `{field}`: {error}"))
 }
 
 fn parse_base64(field: &str, text: Cow<'_, str>) -> Result<Vec<u8>, String> {
-    BASE64.decode(text.as_bytes()).map_err(|error| format!("the field `{field}` is not base64: {error}"))
+    BASE64
+        .decode(text.as_bytes())
+        .map_err(|error| format!("the field `{field}` is not base64: {error}"))
 }
 
 fn parse_kind(text: &str) -> Result<ObjectKind, String> {
@@ -136,9 +143,8 @@ fn tree_entry(entry: RequestEntry<'_>) -> Result<TreeEntry, String> {
         None => required("name", entry.name)?.into_owned().into(),
     };
     let mode = match (entry.mode.as_deref(), entry.kind.as_deref()) {
-        (Some(mode), _) => {
-            EntryMode::parse(mode).ok_or_else(|| format!("the mode {:?} is none of git's", cut(mode)))?
-        }
+        (Some(mode), _) => EntryMode::parse(mode)
+            .ok_or_else(|| format!("the mode {:?} is none of git's", cut(mode)))?,
         (None, Some("commit")) => EntryMode::Commit,
         (None, Some(kind)) => EntryMode::plain(parse_kind(kind)?),
         (None, None) => return Err(format!("the entry {name:?} has neither `mode` nor `kind`")),
@@ -223,9 +229,10 @@ pub(super) fn encode(job: &Job, result: Result<&Answer, &Error>) -> Vec<u8> {
             image: &job.image,
             stack: "",
             module: match &job.code {
-                Code::Hosted { module, .. } => {
-                    Some(OutcomeResponse::Success { kind: module.kind.as_str(), hash: module.id.to_string() })
-                }
+                Code::Hosted { module, .. } => Some(OutcomeResponse::Success {
+                    kind: module.kind.as_str(),
+                    hash: module.id.to_string(),
+                }),
                 Code::Module(_) | Code::Container(_) => None,
             },
         }),
@@ -235,9 +242,9 @@ pub(super) fn encode(job: &Job, result: Result<&Answer, &Error>) -> Vec<u8> {
         Ok(Answer::Blob(content)) => to_json(&BytesResponse { bytes_b64: BASE64.encode(content) }),
         Ok(Answer::Stored(id)) => to_json(&HashResponse { hash: id.to_string() }),
         Ok(Answer::Outcome(outcome)) => to_json(&outcome_response(Ok(outcome))),
-        Ok(Answer::Outcomes(results)) => {
-            to_json(&OutcomesResponse { results: results.iter().map(|r| outcome_response(r.as_ref())).collect() })
-        }
+        Ok(Answer::Outcomes(results)) => to_json(&OutcomesResponse {
+            results: results.iter().map(|r| outcome_response(r.as_ref())).collect(),
+        }),
         Ok(Answer::Done) => to_json(&Empty {}),
     }
 }
@@ -250,14 +257,24 @@ fn to_json(response: &impl Serialize) -> Vec<u8> {
 fn entry_response(entry: &TreeEntry) -> EntryResponse<'_> {
     let (name, name_b64) = match entry.name.to_str() {
         Ok(name) => (Cow::Borrowed(name), None),
-        Err(_) => (Cow::Owned(entry.name.escape_bytes().to_string()), Some(BASE64.encode(&entry.name))),
+        Err(_) => {
+            (Cow::Owned(entry.name.escape_bytes().to_string()), Some(BASE64.encode(&entry.name)))
+        }
     };
-    EntryResponse { name, name_b64, kind: entry.mode.kind_str(), hash: entry.id.to_string(), mode: entry.mode.as_str() }
+    EntryResponse {
+        name,
+        name_b64,
+        kind: entry.mode.kind_str(),
+        hash: entry.id.to_string(),
+        mode: entry.mode.as_str(),
+    }
 }
 
 fn outcome_response(result: Result<&Outcome, &Error>) -> OutcomeResponse {
     match result {
-        Ok(outcome) => OutcomeResponse::Success { kind: outcome.kind.as_str(), hash: outcome.id.to_string() },
+        Ok(outcome) => {
+            OutcomeResponse::Success { kind: outcome.kind.as_str(), hash: outcome.id.to_string() }
+        }
         Err(error) => OutcomeResponse::Failure(error.into()),
     }
 }
@@ -278,7 +295,10 @@ impl From<&Error> for Failure {
 }
 
 fn words(error: &Error) -> &Error {
-    error.chain().find(|error| !matches!(error.reason(), crate::Reason::NestedRunFailed)).unwrap_or(error)
+    error
+        .chain()
+        .find(|error| !matches!(error.reason(), crate::Reason::NestedRunFailed))
+        .unwrap_or(error)
 }
 
 fn line(error: &Error) -> String {

@@ -116,7 +116,8 @@ impl Session {
             match encoding.decode(request) {
                 Ok(operation) => self.operate(operation).await,
                 Err(DecodeError::Malformed(problem)) => {
-                    Err(self.end(Error::abi_violation(format!("a request is malformed: {problem}"))))
+                    Err(self
+                        .end(Error::abi_violation(format!("a request is malformed: {problem}"))))
                 }
                 Err(DecodeError::Field(problem)) => Err(self.note(Error::abi_violation(problem))),
             }
@@ -144,7 +145,9 @@ impl Session {
     /// performs several operations at a time, and lets the guest know in another order than that in which they are done.
     pub fn told(&self, answer: &Result<Answer>) {
         let error = match answer {
-            Ok(Answer::Outcomes(results)) => results.iter().find_map(|result| result.as_ref().err()),
+            Ok(Answer::Outcomes(results)) => {
+                results.iter().find_map(|result| result.as_ref().err())
+            }
             answer => answer.as_ref().err(),
         };
         if let Some(error) = error {
@@ -227,8 +230,10 @@ impl Session {
         };
         result.map_err(|error| {
             // A guest that stops without a word has often said why in its log.
-            let speechless =
-                matches!(error.reason(), Reason::Trapped { .. } | Reason::Exited { .. } | Reason::NoOutcome);
+            let speechless = matches!(
+                error.reason(),
+                Reason::Trapped { .. } | Reason::Exited { .. } | Reason::NoOutcome
+            );
             let words = Some(state.last_words).filter(|words| speechless && !words.is_empty());
             let words = words.map(|words| Error::guest_failed(format!("it logged last: {words}")));
             match (words, state.last_error) {

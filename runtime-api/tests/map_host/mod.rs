@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use manifold_runtime_api::bytes::Bytes;
 use manifold_runtime_api::{
-    Call, Code, Error, Frame, Host, Job, Limits, Meter, Module, Object, ObjectId, ObjectKind, Outcome, Result, Tree,
-    async_trait,
+    Call, Code, Error, Frame, Host, Job, Limits, Meter, Module, Object, ObjectId, ObjectKind,
+    Outcome, Result, Tree, async_trait,
 };
 
 #[derive(Default)]
@@ -71,7 +71,10 @@ pub(crate) fn job(host: &MapHost) -> Job {
     Job {
         request: ObjectId::of(ObjectKind::Blob, b"the request"),
         image: "the image".into(),
-        code: Code::Module(Module { kind: ObjectKind::Blob, id: ObjectId::of(ObjectKind::Blob, b"the module") }),
+        code: Code::Module(Module {
+            kind: ObjectKind::Blob,
+            id: ObjectId::of(ObjectKind::Blob, b"the module"),
+        }),
         args: host.put(Tree::empty().to_object()),
         std: None,
         salt: "some \"salt\"".into(),

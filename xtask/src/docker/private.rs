@@ -36,8 +36,11 @@ impl PrivateEngine {
         let problem = |error| format!("{} cannot be used: {error}", directory.display());
         // Whatever is there already is not this process's.
         DirBuilder::new().mode(0o700).create(&directory).map_err(problem)?;
-        let mut started = Self { directory: directory.clone(), stopping: Arc::default(), keeper: None };
-        run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=4g,mode=711", "tmpfs"]).arg(&directory))?;
+        let mut started =
+            Self { directory: directory.clone(), stopping: Arc::default(), keeper: None };
+        run(Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=4g,mode=711", "tmpfs"])
+            .arg(&directory))?;
         // crun starts a container in two thirds of the time.
         let config = r#"{"runtimes": {"crun": {"path": "crun"}}, "default-runtime": "crun"}"#;
         fs::write(directory.join("daemon.json"), config).map_err(problem)?;
@@ -56,7 +59,9 @@ impl PrivateEngine {
     fn wait_for_answer(&self) -> Result {
         let start = Instant::now();
         while !answers(&self.endpoint()) {
-            if self.keeper.as_ref().is_none_or(JoinHandle::is_finished) || start.elapsed() > PATIENCE {
+            if self.keeper.as_ref().is_none_or(JoinHandle::is_finished)
+                || start.elapsed() > PATIENCE
+            {
                 let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
                 let lines: Vec<&str> = log.lines().collect();
                 let last = lines[lines.len().saturating_sub(8)..].join("\n");
@@ -81,7 +86,10 @@ fn keep(directory: &Path, log: &File, stopping: &AtomicBool) {
     for _ in 0..RESTARTS {
         let (Ok(output), Ok(errors)) = (log.try_clone(), log.try_clone()) else { return };
         let mut command = engine_command(directory);
-        let Ok(mut engine) = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn() else { return };
+        let Ok(mut engine) = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn()
+        else {
+            return;
+        };
         while matches!(engine.try_wait(), Ok(None)) {
             if stopping.load(Ordering::Relaxed) {
                 return stop(&mut engine);
@@ -142,7 +150,10 @@ fn remove_leftovers() {
     let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|pid| pid.parse::<u32>().ok());
+        let owner = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(PREFIX))
+            .and_then(|pid| pid.parse::<u32>().ok());
         let engine = fs::read_to_string(entry.path().join("docker.pid")).unwrap_or_default();
         let lives = |pid: &str| !pid.is_empty() && Path::new("/proc").join(pid).exists();
         if owner.is_some_and(|owner| !lives(&owner.to_string())) && !lives(engine.trim()) {

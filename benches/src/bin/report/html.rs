@@ -42,9 +42,12 @@ fn bars(group: &Group) -> String {
     let most = group.lines.iter().map(|line| line.spread.1).fold(0.0, f64::max);
     // A decade below the least, so that it has a bar, too.
     let (low, high) = ((least / 3.0).log10(), most.log10());
-    let scale = |value: f64| NAMES + (value.log10() - low) / (high - low).max(0.1) * (WIDTH - NAMES - 190.0);
+    let scale = |value: f64| {
+        NAMES + (value.log10() - low) / (high - low).max(0.1) * (WIDTH - NAMES - 190.0)
+    };
     let ours: Vec<f64> = group.of(Role::Ours).map(|line| line.median).collect();
-    let mut plot = format!("<svg width=\"{WIDTH}\" height=\"{}\">", group.lines.len() as f64 * ROW + 4.0);
+    let mut plot =
+        format!("<svg width=\"{WIDTH}\" height=\"{}\">", group.lines.len() as f64 * ROW + 4.0);
     for (at, line) in group.lines.iter().enumerate() {
         let top = at as f64 * ROW + 2.0;
         let end = scale(line.median);
@@ -99,15 +102,24 @@ fn curves(scales: &[Measured]) -> String {
     let sizes = scales.iter().map(|scale| (scale.size.max(1) as f64).log10());
     let times = scales.iter().map(|scale| scale.cold_seconds.max(1e-9).log10());
     let bounds = |values: &mut dyn Iterator<Item = f64>| {
-        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
+        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+            (low.min(value), high.max(value))
+        })
     };
     let ((left, right), (low, high)) = (bounds(&mut sizes.clone()), bounds(&mut times.clone()));
-    let x = |size: usize| 60.0 + ((size.max(1) as f64).log10() - left) / (right - left).max(0.1) * (WIDTH - 330.0);
-    let y = |seconds: f64| HEIGHT - 30.0 - (seconds.max(1e-9).log10() - low) / (high - low).max(0.1) * (HEIGHT - 60.0);
-    let mut plot = format!("<p>Time of a cold fold against its size.<br><svg width=\"{WIDTH}\" height=\"{HEIGHT}\">");
+    let x = |size: usize| {
+        60.0 + ((size.max(1) as f64).log10() - left) / (right - left).max(0.1) * (WIDTH - 330.0)
+    };
+    let y = |seconds: f64| {
+        HEIGHT - 30.0 - (seconds.max(1e-9).log10() - low) / (high - low).max(0.1) * (HEIGHT - 60.0)
+    };
+    let mut plot = format!(
+        "<p>Time of a cold fold against its size.<br><svg width=\"{WIDTH}\" height=\"{HEIGHT}\">"
+    );
     for (at, name) in names.iter().enumerate() {
         let points: Vec<&Measured> = scales.iter().filter(|scale| scale.name == *name).collect();
-        let path = points.iter().map(|scale| format!("{:.1},{:.1}", x(scale.size), y(scale.cold_seconds)));
+        let path =
+            points.iter().map(|scale| format!("{:.1},{:.1}", x(scale.size), y(scale.cold_seconds)));
         let color = format!("hsl({} 60% 40%)", at * 360 / names.len().max(1));
         let _ = write!(
             plot,
@@ -133,11 +145,21 @@ fn curves(scales: &[Measured]) -> String {
     }
     for decade in (left.floor() as i32)..=(right.ceil() as i32) {
         let size = 10f64.powi(decade);
-        let _ = write!(plot, "<text x=\"{:.1}\" y=\"{}\">{size}</text>", x(size as usize), HEIGHT - 8.0);
+        let _ = write!(
+            plot,
+            "<text x=\"{:.1}\" y=\"{}\">{size}</text>",
+            x(size as usize),
+            HEIGHT - 8.0
+        );
     }
     for decade in (low.floor() as i32)..=(high.ceil() as i32) {
         let seconds = 10f64.powi(decade);
-        let _ = write!(plot, "<text x=\"0\" y=\"{:.1}\">{}</text>", y(seconds), markdown::seconds(seconds));
+        let _ = write!(
+            plot,
+            "<text x=\"0\" y=\"{:.1}\">{}</text>",
+            y(seconds),
+            markdown::seconds(seconds)
+        );
     }
     plot + "</svg>"
 }
@@ -148,7 +170,8 @@ fn table_of(markdown: &str) -> String {
     for (at, line) in markdown.lines().enumerate().filter(|(at, _)| *at != 1) {
         table += "<tr>";
         for cell in line.trim_matches('|').split('|') {
-            let _ = write!(table, "<{}>{}", if at == 0 { "th" } else { "td" }, escaped(cell.trim()));
+            let _ =
+                write!(table, "<{}>{}", if at == 0 { "th" } else { "td" }, escaped(cell.trim()));
         }
     }
     table + "</table>"

@@ -5,9 +5,17 @@ use std::process::Command;
 
 /// Lines of a name and a value.
 pub(crate) fn describe() -> Vec<(&'static str, String)> {
-    let cores = std::thread::available_parallelism().map_or_else(|_| "?".to_owned(), |cores| cores.to_string());
+    let cores = std::thread::available_parallelism()
+        .map_or_else(|_| "?".to_owned(), |cores| cores.to_string());
     let mut lines = vec![
-        ("processor", format!("{} cores, {}", cores, field("/proc/cpuinfo", "model name").unwrap_or_default())),
+        (
+            "processor",
+            format!(
+                "{} cores, {}",
+                cores,
+                field("/proc/cpuinfo", "model name").unwrap_or_default()
+            ),
+        ),
         ("memory", field("/proc/meminfo", "MemTotal").unwrap_or_default()),
         ("kernel", said("uname", &["-sr"])),
         ("compiler", said("rustc", &["--version"])),
@@ -15,7 +23,8 @@ pub(crate) fn describe() -> Vec<(&'static str, String)> {
     ];
     let lock = fs::read_to_string("Cargo.lock").unwrap_or_default();
     let engines = ["wasmtime", "deno_core", "v8", "bollard", "tokio", "redb"];
-    let versions = engines.iter().filter_map(|name| Some(format!("{name} {}", version(&lock, name)?)));
+    let versions =
+        engines.iter().filter_map(|name| Some(format!("{name} {}", version(&lock, name)?)));
     lines.push(("versions", versions.collect::<Vec<_>>().join(", ")));
     lines.retain(|(_, value)| !value.is_empty());
     lines
@@ -35,5 +44,7 @@ fn version(lock: &str, name: &str) -> Option<String> {
 
 fn said(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
-    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+    output
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        .unwrap_or_default()
 }

@@ -18,7 +18,11 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     let (criterion, scale, output, readme) = match arguments {
         [criterion, scale, output] => (criterion, scale, output, None),
         [criterion, scale, output, readme] => (criterion, scale, output, Some(readme)),
-        _ => return Err("usage: report CRITERION_DIRECTORY SCALE_FILE OUTPUT_DIRECTORY [README]".into()),
+        _ => {
+            return Err(
+                "usage: report CRITERION_DIRECTORY SCALE_FILE OUTPUT_DIRECTORY [README]".into()
+            );
+        }
     };
     let groups = measured::groups(Path::new(criterion))?;
     let scales = measured::scales(Path::new(scale))?;
@@ -28,7 +32,8 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     fs::write(output.join("report.md"), markdown::report(&machine, &groups, &scales))?;
     fs::write(output.join("report.html"), html::report(&machine, &groups, &scales))?;
     if let Some(readme) = readme {
-        let text = readme::with_short_form(&fs::read_to_string(readme)?, &machine, &groups, &scales)?;
+        let text =
+            readme::with_short_form(&fs::read_to_string(readme)?, &machine, &groups, &scales)?;
         fs::write(readme, text)?;
     }
     eprintln!("{} and report.md beside it", output.join("report.html").display());

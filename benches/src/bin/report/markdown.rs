@@ -25,13 +25,20 @@ pub(crate) fn report(machine: &[(&str, String)], groups: &[Group], scales: &[Mea
 }
 
 pub(crate) fn table(groups: &[Group]) -> String {
-    let mut text = String::from("| what | Manifold | floor | ratio | peers | ratio |\n|---|--:|---|--:|---|--:|\n");
+    let mut text = String::from(
+        "| what | Manifold | floor | ratio | peers | ratio |\n|---|--:|---|--:|---|--:|\n",
+    );
     for group in groups {
         let floors = group.of(Role::Floor).collect::<Vec<_>>();
         let peers = group.of(Role::Peer).collect::<Vec<_>>();
         for ours in group.of(Role::Ours) {
-            let what = if ours.name.is_empty() { group.name.clone() } else { format!("{}: {}", group.name, ours.name) };
-            let per = ours.elements.map(|count| format!("; {} each", time(ours.median / count as f64)));
+            let what = if ours.name.is_empty() {
+                group.name.clone()
+            } else {
+                format!("{}: {}", group.name, ours.name)
+            };
+            let per =
+                ours.elements.map(|count| format!("; {} each", time(ours.median / count as f64)));
             let (floor, floor_ratio) = beside(ours, &floors);
             let (peers, peer_ratio) = beside(ours, &peers);
             let _ = writeln!(
@@ -46,7 +53,8 @@ pub(crate) fn table(groups: &[Group]) -> String {
 }
 
 fn beside(ours: &Line, others: &[&Line]) -> (String, String) {
-    let join = |words: Vec<String>| if words.is_empty() { "–".to_owned() } else { words.join("<br>") };
+    let join =
+        |words: Vec<String>| if words.is_empty() { "–".to_owned() } else { words.join("<br>") };
     (
         join(others.iter().map(|line| format!("{}: {}", line.name, with_spread(line))).collect()),
         join(others.iter().map(|line| ratio(ours.median / line.median)).collect()),
@@ -77,7 +85,11 @@ pub(crate) fn time(nanoseconds: f64) -> String {
 }
 
 pub(crate) fn seconds(seconds: f64) -> String {
-    if seconds == 0.0 { "–".to_owned() } else { time(Duration::from_secs_f64(seconds).as_nanos() as f64) }
+    if seconds == 0.0 {
+        "–".to_owned()
+    } else {
+        time(Duration::from_secs_f64(seconds).as_nanos() as f64)
+    }
 }
 
 pub(crate) fn scale_table(scales: &[Measured]) -> String {

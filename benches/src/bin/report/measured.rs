@@ -60,14 +60,19 @@ pub(crate) fn groups(directory: &Path) -> Result<Vec<Group>, Box<dyn Error>> {
     let mut groups = BTreeMap::<String, Vec<Line>>::new();
     collect(directory, &mut groups)?;
     let groups = groups.into_iter().map(|(name, mut lines)| {
-        lines.sort_by(|one, other| one.role.cmp(&other.role).then(one.median.total_cmp(&other.median)));
+        lines.sort_by(|one, other| {
+            one.role.cmp(&other.role).then(one.median.total_cmp(&other.median))
+        });
         Group { name, lines }
     });
     Ok(groups.collect())
 }
 
 /// Below `directory`, every `new/benchmark.json` has its `sample.json` beside it.
-fn collect(directory: &Path, groups: &mut BTreeMap<String, Vec<Line>>) -> Result<(), Box<dyn Error>> {
+fn collect(
+    directory: &Path,
+    groups: &mut BTreeMap<String, Vec<Line>>,
+) -> Result<(), Box<dyn Error>> {
     let about = directory.join("new").join("benchmark.json");
     if about.is_file() {
         let benchmark: Benchmark = read(&about)?;
@@ -77,7 +82,9 @@ fn collect(directory: &Path, groups: &mut BTreeMap<String, Vec<Line>>) -> Result
         }
         return Ok(());
     }
-    for entry in fs::read_dir(directory).map_err(|error| format!("{}: {error}", directory.display()))? {
+    for entry in
+        fs::read_dir(directory).map_err(|error| format!("{}: {error}", directory.display()))?
+    {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
             collect(&entry.path(), groups)?;
@@ -87,7 +94,8 @@ fn collect(directory: &Path, groups: &mut BTreeMap<String, Vec<Line>>) -> Result
 }
 
 fn line(benchmark: &Benchmark, sample: &Sample) -> Option<Line> {
-    let mut times: Vec<f64> = sample.times.iter().zip(&sample.iters).map(|(time, count)| time / count).collect();
+    let mut times: Vec<f64> =
+        sample.times.iter().zip(&sample.iters).map(|(time, count)| time / count).collect();
     times.sort_by(f64::total_cmp);
     let at = |share: usize| times.get(times.len().saturating_sub(1) * share / 4).copied();
     let word = benchmark.function_id.as_deref().unwrap_or_default();
@@ -98,7 +106,8 @@ fn line(benchmark: &Benchmark, sample: &Sample) -> Option<Line> {
     } else {
         (Role::Peer, word.strip_prefix("peer: ").unwrap_or(word))
     };
-    let name = [name, benchmark.value_str.as_deref().unwrap_or_default()].join(" ").trim().to_owned();
+    let name =
+        [name, benchmark.value_str.as_deref().unwrap_or_default()].join(" ").trim().to_owned();
     let elements = benchmark.throughput.as_ref().and_then(|units| units.get("Elements")).copied();
     Some(Line { role, name, median: at(2)?, spread: (at(1)?, at(3)?), elements })
 }
@@ -113,5 +122,6 @@ pub(crate) fn scales(file: &Path) -> Result<Vec<Measured>, Box<dyn Error>> {
 }
 
 fn read<T: DeserializeOwned>(file: &Path) -> Result<T, Box<dyn Error>> {
-    serde_json::from_slice(&fs::read(file)?).map_err(|error| format!("{}: {error}", file.display()).into())
+    serde_json::from_slice(&fs::read(file)?)
+        .map_err(|error| format!("{}: {error}", file.display()).into())
 }

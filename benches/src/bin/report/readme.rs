@@ -31,27 +31,45 @@ pub(crate) fn with_short_form(
     groups: &[Group],
     scales: &[Measured],
 ) -> Result<String, Box<dyn Error>> {
-    let parts = readme.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let (before, after) = parts.ok_or_else(|| format!("the README has no lines {BEGIN:?} and {END:?}"))?;
-    let value = |name: &str| machine.iter().find(|(other, _)| *other == name).map_or("", |(_, value)| value);
-    let mut text = format!("Medians of one run; {}; {}.\n\n", value("processor"), value("versions"));
+    let parts =
+        readme.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+    let (before, after) =
+        parts.ok_or_else(|| format!("the README has no lines {BEGIN:?} and {END:?}"))?;
+    let value = |name: &str| {
+        machine.iter().find(|(other, _)| *other == name).map_or("", |(_, value)| value)
+    };
+    let mut text =
+        format!("Medians of one run; {}; {}.\n\n", value("processor"), value("versions"));
     text += "| | Manifold | beside it |\n|---|--:|---|\n";
     for group in SHOWN.iter().filter_map(|name| groups.iter().find(|group| group.name == *name)) {
         for ours in group.of(Role::Ours) {
             let others = group.of(Role::Floor).chain(group.of(Role::Peer)).map(|line| {
-                format!("{}: {} (ratio {})", line.name, time(line.median), ratio(ours.median / line.median))
+                format!(
+                    "{}: {} (ratio {})",
+                    line.name,
+                    time(line.median),
+                    ratio(ours.median / line.median)
+                )
             });
             let others = others.collect::<Vec<_>>().join("; ");
-            let what = if ours.name.is_empty() { group.name.clone() } else { format!("{}: {}", group.name, ours.name) };
+            let what = if ours.name.is_empty() {
+                group.name.clone()
+            } else {
+                format!("{}: {}", group.name, ours.name)
+            };
             let _ = writeln!(text, "| {what} | {} | {others} |", time(ours.median));
         }
     }
-    let over_containers =
-        [("parked", "the engine's calls alone, four at a time"), ("serving", "a recursive function on all cores")];
+    let over_containers = [
+        ("parked", "the engine's calls alone, four at a time"),
+        ("serving", "a recursive function on all cores"),
+    ];
     for (mode, floor) in over_containers {
         let name = format!("fixture, wasm over container, {mode}");
         if let Some(measured) = scales.iter().find(|scale| scale.name == name) {
-            let ratio = measured.ratio().map_or_else(String::new, |value| format!(" (ratio {})", ratio(value)));
+            let ratio = measured
+                .ratio()
+                .map_or_else(String::new, |value| format!(" (ratio {})", ratio(value)));
             let _ = writeln!(
                 text,
                 "| fold of {} nodes, cold, wasm over containers, {mode} | {} | {floor}: {}{ratio} |",
@@ -61,9 +79,12 @@ pub(crate) fn with_short_form(
             );
         }
     }
-    if let Some(largest) = scales.iter().filter(|scale| scale.name == "files, wasm").max_by_key(|scale| scale.size) {
-        let changed =
-            largest.changed_seconds.map_or_else(String::new, |time| format!(", {} after one changed", seconds(time)));
+    if let Some(largest) =
+        scales.iter().filter(|scale| scale.name == "files, wasm").max_by_key(|scale| scale.size)
+    {
+        let changed = largest
+            .changed_seconds
+            .map_or_else(String::new, |time| format!(", {} after one changed", seconds(time)));
         let _ = writeln!(
             text,
             "| fold of {} files in wasm | {}{changed} | recursive Rust on all cores: {}; at most {} MiB |",
