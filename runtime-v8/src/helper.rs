@@ -16,9 +16,11 @@
 //! A text is its length in bytes (8 bytes), then its bytes.
 
 use std::ffi::c_int;
+use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -80,6 +82,22 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// Returns a path that this program's file can be started by.
+///
+/// # Errors
+/// What the operating system answers.
+fn program() -> io::Result<PathBuf> {
+    let named = std::env::current_exe()?;
+    if cfg!(target_os = "linux") {
+        // The link leads to the program even after its file was replaced or deleted. Under valgrind or qemu it leads to the tool
+        // instead: they change what a program reads as its own link, and leave this other name of it alone.
+        let is_instrumented =
+            fs::read_link("/proc/thread-self/exe").is_ok_and(|link| link != named);
+        return Ok(if is_instrumented { named } else { "/proc/self/exe".into() });
+    }
+    Ok(named)
+}
+
 /// A running helper. Dropping it ends it.
 pub(crate) struct Helper {
     child: Child,
@@ -93,13 +111,7 @@ impl Helper {
     /// # Errors
     /// What the operating system answers.
     pub(crate) fn start() -> io::Result<Self> {
-        // On Linux this finds the program even after its file was replaced or deleted.
-        let program = if cfg!(target_os = "linux") {
-            "/proc/self/exe".into()
-        } else {
-            std::env::current_exe()?
-        };
-        let mut child = Command::new(program)
+        let mut child = Command::new(program()?)
             .env(ROLE, TRANSPILER)
             // An interrupt at the terminal is for the program. The helper ends when that is gone.
             .process_group(0)
