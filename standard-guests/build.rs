@@ -1,4 +1,4 @@
-//! Embeds the guests that `cargo xtask setup` built.
+//! Generates the tables that embed the guests built by `cargo xtask setup`.
 
 use std::env;
 use std::error::Error;
@@ -8,39 +8,50 @@ use std::path::{Path, PathBuf};
 
 use manifold_runtime_api::Object;
 
-const GUESTS: [&str; 5] = ["dirs-only", "file-count", "fold", "line-count", "total-size"];
-
 fn main() -> Result<(), Box<dyn Error>> {
-    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
-    let (mut modules, mut programs) = (String::from("&[\n"), String::from("&[\n"));
-    if let Some(directory) = guests_beside(&out) {
-        for name in GUESTS {
-            if let Some(path) = built(directory.join(format!("{name}.wasm"))) {
-                writeln!(modules, "    ({name:?}, include_bytes!({path:?})),")?;
-            }
-            if let Some(path) = built(directory.join(format!("{name}.linux"))) {
-                // They are large, and most commands need none: their ids are known before anybody hashes them.
-                let id = Object::blob(fs::read(&path)?).id();
-                writeln!(programs, "    ({name:?}, \"{id}\", include_bytes!({path:?})),")?;
-            }
-        }
-    }
-    fs::write(out.join("guests.rs"), modules + "]")?;
-    fs::write(out.join("container_guests.rs"), programs + "]")?;
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
+    let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("no manifest directory")?);
+    let modules = package.join("modules");
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed={}", modules.display());
+
+    let mut wasm = String::from("&[\n");
+    for (name, path) in files(&modules, "wasm")? {
+        writeln!(wasm, "    ({name:?}, include_bytes!({path:?})),")?;
+    }
+    fs::write(out.join("wasm.rs"), wasm + "]")?;
+
+    let mut programs = String::from("&[\n");
+    for (name, path) in files(&modules, "linux")? {
+        // The programs are large and most programs that embed them need none, so their ids are
+        // computed here instead of at run time.
+        let id = Object::blob(fs::read(&path)?).id();
+        writeln!(programs, "    ({name:?}, \"{id}\", include_bytes!({path:?})),")?;
+    }
+    fs::write(out.join("containers.rs"), programs + "]")?;
+
+    let mut scripts = String::from("&[\n");
+    for (name, path) in files(&modules.join("typescript"), "ts")? {
+        writeln!(scripts, "    ({name:?}, include_str!({path:?})),")?;
+    }
+    fs::write(out.join("typescript.rs"), scripts + "]")?;
     Ok(())
 }
 
-/// The file, if the set-up has built it.
-fn built(path: PathBuf) -> Option<PathBuf> {
-    println!("cargo::rerun-if-changed={}", path.display());
-    path.is_file().then_some(path)
-}
-
-/// The folder `guests` of the target directory that `out` is in. It need not exist yet.
-fn guests_beside(out: &Path) -> Option<PathBuf> {
-    let target = out
-        .ancestors()
-        .find(|path| path.join("guests").is_dir() || path.join("CACHEDIR.TAG").is_file())?;
-    Some(target.join("guests"))
+/// Returns the names without extension and the paths of the files in `directory` that end with
+/// `extension`, sorted. None if the directory does not exist.
+fn files(directory: &Path, extension: &str) -> Result<Vec<(String, PathBuf)>, Box<dyn Error>> {
+    let mut files = Vec::new();
+    let Ok(entries) = fs::read_dir(directory) else { return Ok(files) };
+    for entry in entries {
+        let path = entry?.path();
+        println!("cargo::rerun-if-changed={}", path.display());
+        if path.extension().is_some_and(|found| found == extension)
+            && let Some(name) = path.file_stem().and_then(|name| name.to_str())
+        {
+            files.push((name.to_owned(), path.clone()));
+        }
+    }
+    files.sort();
+    Ok(files)
 }

@@ -1,6 +1,6 @@
-//! One job in a container, in each way to run it, beside what the engine itself takes. Needs a container engine:
+//! One job in a container, in each mode, beside the engine's calls alone. Needs a container engine:
 //! `cargo xtask docker cargo bench --package manifold-benches --bench container`.
-#![allow(missing_docs, reason = "criterion's macros make functions")]
+#![allow(missing_docs, reason = "criterion's macros define functions")]
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -17,7 +17,7 @@ use manifold_runtime_docker::EngineOptions;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// `docker run --rm` of an image.
+/// Runs an image with `docker run --rm`.
 fn docker_run(image: &str) {
     let mut client = Command::new("docker")
         .args(["run", "--rm", "--interactive", "--network", "none", image])
@@ -39,7 +39,7 @@ fn jobs(criterion: &mut Criterion) {
     let mut image = String::new();
     for (language, pause) in [
         (Language::Fresh, Duration::ZERO),
-        // The pool is given time to fill between jobs.
+        // The pause between jobs lets the pool fill.
         (Language::Parked, Duration::from_millis(600)),
         (Language::Serving, Duration::from_millis(5)),
     ] {
@@ -78,7 +78,8 @@ fn jobs(criterion: &mut Criterion) {
             .bench_function("peer: docker run --rm", |bencher| bencher.iter(|| docker_run(&image)));
     } else {
         eprintln!(
-            "SKIPPED: `docker run --rm`, for there is no docker command. Install Debian's docker.io, say."
+            "SKIPPED: `docker run --rm` is not measured: there is no docker command. Install it, \
+             for example from Debian's package docker.io."
         );
     }
     group.finish();

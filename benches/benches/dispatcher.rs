@@ -1,5 +1,6 @@
-//! What needs no engine: the memo, dispatch, objects, flights, the store, and the guest ABI.
-#![allow(missing_docs, reason = "criterion's macros make functions")]
+//! Benchmarks without a guest engine: the memo, dispatch, single flight, objects, the guest ABI and
+//! the durable store.
+#![allow(missing_docs, reason = "criterion's macros define functions")]
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -15,37 +16,36 @@ use manifold_benches::{FixedHost, Language, OURS, Setting, all_cores, one_core, 
 use manifold_dispatcher::{DurableStore, Invocation, ObjectSource, Policy, Store};
 use manifold_runtime_api::abi::{Encoding, Session};
 use manifold_runtime_api::{
-    Call, EntryMode, Host, Module, Object, ObjectId, ObjectKind, Outcome, RequestScope, Tree,
-    TreeEntry,
+    Call, EntryMode, Host, Object, ObjectId, ObjectRef, RequestScope, Tree, TreeEntry,
 };
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How many requests the memo holds: more than a processor's cache does.
-const REMEMBERED: u64 = 100_000;
+/// The number of entries in the memo. They do not fit into the processor's cache.
+const ENTRIES: u64 = 100_000;
 
 fn ids() -> Vec<ObjectId> {
-    (0..REMEMBERED).map(|number| Object::blob(number.to_string()).id()).collect()
+    (0..ENTRIES).map(|number| Object::blob(number.to_string()).id()).collect()
 }
 
-/// A dispatcher that remembers `ids` with one and the same outcome.
-fn remembering(ids: &[ObjectId]) -> Setting {
+/// Returns a dispatcher whose memo has an entry for each of `ids`, all with the same outcome.
+fn with_entries(ids: &[ObjectId]) -> Setting {
     let store = Arc::new(manifold_dispatcher::MemoryStore::new());
-    let outcome = Outcome::blob(store.write(Object::blob("an outcome")).unwrap());
+    let outcome = ObjectRef::blob(store.write(Object::blob("an outcome")).unwrap());
     for id in ids {
-        store.remember(*id, outcome).unwrap();
+        store.record(*id, outcome).unwrap();
     }
     Setting::with(|builder| builder.store(store)).unwrap()
 }
 
 fn memo(criterion: &mut Criterion) {
     let ids = ids();
-    let setting = remembering(&ids);
+    let setting = with_entries(&ids);
     let dispatcher = &setting.dispatcher;
     let floor = quick_cache::sync::Cache::new(2 * ids.len());
     for id in &ids {
-        floor.insert(*id, Outcome::blob(*id));
+        floor.insert(*id, ObjectRef::blob(*id));
     }
     let mut next = scattered(&ids, 0);
 
@@ -88,7 +88,7 @@ fn memo(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Has every thread look `count` ids up, and answers how long that took.
+/// Looks up `count` ids on each of `threads` threads and returns the elapsed time.
 fn on_threads(
     threads: usize,
     count: u64,
@@ -121,11 +121,11 @@ fn requests(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("build the request and hit");
     group.bench_function(OURS, |bencher| {
         bencher.iter(|| {
-            // A hit waits for nothing, so no runtime is needed to see it through.
+            // A hit does not wait, so its future completes at the first poll, without a runtime.
             at_once(dispatcher.run(invocation.clone())).unwrap()
         })
     });
-    // More than the dispatcher keeps the words of.
+    // More calls than the dispatcher caches the request ids of.
     let others: Vec<_> =
         (0..16_384).map(|number| invocation.clone().salt(number.to_string())).collect();
     for other in &others {
@@ -155,7 +155,7 @@ fn requests(criterion: &mut Criterion) {
     single_flight(criterion, &invocation, dispatcher);
 }
 
-/// Sixteen callers want one request at a time.
+/// Sixteen callers run the same request at the same time.
 fn single_flight(
     criterion: &mut Criterion,
     invocation: &Invocation,
@@ -239,7 +239,7 @@ fn abi(criterion: &mut Criterion) {
     let (tree, object) = tree_of(10).unwrap();
     let id = object.id();
     let host = FixedHost::new(tree, "a file of some length\n");
-    let mut job = host.job(Module { kind: ObjectKind::Blob, id });
+    let mut job = host.job(ObjectRef::blob(id));
     job.limits.log_bytes = u64::MAX;
     let session = Session::new(job, Arc::clone(&host) as Arc<dyn Host>);
     let raw = [&[20], id.as_bytes()].concat();
@@ -291,7 +291,7 @@ fn abi(criterion: &mut Criterion) {
     }
 }
 
-/// The same without any ABI.
+/// Returns a closure that calls the host's method for `operation`, without the ABI.
 fn directly<'a>(
     host: &'a FixedHost,
     session: &'a Session,
@@ -317,7 +317,7 @@ fn directly<'a>(
             Box::new(move || done(host.run_many((0..10).map(|_| call()).collect())))
         }
         "log" => Box::new(|| host.log(black_box("a line"))),
-        // The host is not asked for it: it was given with the call.
+        // The job is part of the session, so there is no call to the host.
         "job" => Box::new(|| {
             black_box(session.job());
         }),
@@ -325,7 +325,8 @@ fn directly<'a>(
     }
 }
 
-/// One id after the other, far from each other, so that the processor's cache does not help.
+/// Returns a closure that cycles through `ids` with a large stride, so that the processor's cache
+/// does not help.
 fn scattered(ids: &[ObjectId], start: usize) -> impl FnMut() -> ObjectId {
     let mut at = start;
     move || {
@@ -334,7 +335,7 @@ fn scattered(ids: &[ObjectId], start: usize) -> impl FnMut() -> ObjectId {
     }
 }
 
-/// What a future answers that waits for nothing.
+/// Returns the output of a future that completes at the first poll.
 fn at_once<T>(future: impl Future<Output = T>) -> T {
     std::pin::pin!(future).now_or_never().unwrap()
 }
@@ -342,17 +343,17 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
 fn durable(criterion: &mut Criterion) {
     let directory = tempfile::tempdir().unwrap();
     let store = DurableStore::options().hot_bytes(0).hot_entries(0).open(directory.path()).unwrap();
-    let outcome = Outcome::blob(store.write(Object::blob("an outcome")).unwrap());
+    let outcome = ObjectRef::blob(store.write(Object::blob("an outcome")).unwrap());
     let ids = ids();
     for id in &ids {
-        store.remember(*id, outcome).unwrap();
+        store.record(*id, outcome).unwrap();
     }
     store.flush().unwrap();
     let mut next = scattered(&ids, 0);
     let floor = Floor::new(ids.iter().map(|id| (*id, id.as_bytes())));
 
     let mut group = criterion.benchmark_group("durable hit, nothing in memory");
-    group.bench_function(OURS, |bencher| bencher.iter(|| store.recall(next()).unwrap().unwrap()));
+    group.bench_function(OURS, |bencher| bencher.iter(|| store.look_up(next()).unwrap().unwrap()));
     group.bench_function("floor: redb, get from a table that is open", |bencher| {
         bencher.iter(|| floor.get(next()))
     });
@@ -360,7 +361,7 @@ fn durable(criterion: &mut Criterion) {
 
     let directory = tempfile::tempdir().unwrap();
     let store = DurableStore::options().hot_bytes(0).hot_entries(0).open(directory.path()).unwrap();
-    let objects: Vec<_> = (0..REMEMBERED).map(|number| Object::blob(number.to_string())).collect();
+    let objects: Vec<_> = (0..ENTRIES).map(|number| Object::blob(number.to_string())).collect();
     let floor = Floor::new(objects.iter().map(|object| (object.id(), &*object.content)));
     let objects: Vec<_> = objects.into_iter().map(|object| store.write(object).unwrap()).collect();
     store.flush().unwrap();
@@ -405,7 +406,7 @@ fn slow(group: &mut BenchmarkGroup<'_, WallTime>) {
 
 const TABLE: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("floor");
 
-/// A table of redb that is open for reading.
+/// A redb table that is open for reading.
 struct Floor {
     table: redb::ReadOnlyTable<&'static [u8], &'static [u8]>,
     _database: redb::Database,

@@ -1,5 +1,6 @@
-//! Whole folds of the fixture of 160 nodes, cold and warm, in every language that needs no engine outside.
-#![allow(missing_docs, reason = "criterion's macros make functions")]
+//! Complete folds of the fixture of 160 nodes, cold and warm, in every language that needs no
+//! container engine.
+#![allow(missing_docs, reason = "criterion's macros define functions")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use manifold_benches::{Language, OURS, Setting, all_cores, branching, fold_files};

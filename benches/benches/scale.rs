@@ -1,7 +1,7 @@
-//! Folds from small to large, each in a process of its own, and cold once: time, and the most memory that it took.
+//! Measures time and peak memory of folds of increasing size, each size cold in its own process.
 //!
-//! `cargo bench --package manifold-benches --bench scale [PART OF A NAME]`. With `MANIFOLD_BENCH_OUT`, every result is also
-//! appended to that file, as a line of JSON.
+//! `cargo bench --package manifold-benches --bench scale [PART OF A NAME]`. If `MANIFOLD_BENCH_OUT`
+//! is set, every result is also appended to that file, as a line of JSON.
 
 use std::error::Error;
 use std::io::Write;
@@ -22,17 +22,20 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// What is folded.
+/// The shape of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
+    /// A tree with ten files or directories in a directory.
     Files,
+    /// Nested directories with one file each.
     Chain,
+    /// One directory.
     Wide,
-    /// The fixture of 160 nodes, for guests that are slow.
+    /// The fixture of 160 nodes, for slow guests.
     Fixture,
 }
 
-/// What is measured of what.
+/// One fold to measure.
 struct Case {
     name: String,
     shape: Shape,
@@ -42,6 +45,7 @@ struct Case {
 }
 
 impl Shape {
+    /// The shapes with several sizes, their names and their sizes.
     const SIZES: [(Self, &'static str, &'static [usize]); 3] = [
         (Self::Files, "files", &[1_000, 10_000, 100_000, 1_000_000]),
         (Self::Chain, "chain", &[10, 100, 1_000, 10_000, 100_000]),
@@ -58,15 +62,18 @@ impl Shape {
     }
 }
 
-/// In this time a pool of containers has filled itself, and the engine is idle.
+/// The time after which a pool of containers is full and the engine is idle.
 const POOL_SETTLES: Duration = Duration::from_secs(3);
 
-/// How often a fold over containers of their own, and its floor, are measured by turns: the machine's mood changes from one to the next
-/// by more than what there is between them. A fold that is in containers itself takes twice as long, and is measured once.
+/// Returns how many times a fold over fresh or parked containers and its floor are measured
+/// alternately. They are repeated because the speed of the machine varies by more than the
+/// difference between the two. A fold that itself runs in containers takes twice as long, and is
+/// measured once.
 fn turns(fold: Language) -> usize {
     if fold.is_container() { 1 } else { 3 }
 }
 
+/// Measures one case in this process.
 fn measure(case: &Case) -> Result<Measured> {
     let Case { shape, size, fold, visitor, .. } = *case;
     let runtime = all_cores()?;
@@ -79,11 +86,12 @@ fn measure(case: &Case) -> Result<Measured> {
         None => Setting::new()?,
     };
     let dispatcher = &setting.dispatcher;
-    // What is done once for a process, like compiling, is not what is measured.
+    // A small fold first, so that one-time work such as compiling is not measured.
     let small = setting.fold(branching(dispatcher, "small", 1, 1)?, fold, visitor)?;
     runtime.block_on(dispatcher.run(small))?;
     if visitor.is_container() {
-        // As many containers are ready before the fold as there are after it.
+        // Wait until the pool is full, so that as many containers are ready before the fold as
+        // after it.
         std::thread::sleep(POOL_SETTLES);
     }
 
@@ -105,7 +113,7 @@ fn measure(case: &Case) -> Result<Measured> {
     let frames = dispatcher.stats().runs - runs;
     let warm = median((0..101).map(|_| run(root)).collect::<Result<Vec<_>>>()?);
     let change = |number: usize| {
-        // Far from each other, so that what the last change left in the processor's cache does not help.
+        // Changed files are far from each other, so that the processor's cache does not help.
         run(with_one_changed(dispatcher, root, number * 7919 * 31, &format!("change {number}\n"))?)
     };
     let changed = match shape {
@@ -129,7 +137,7 @@ fn measure(case: &Case) -> Result<Measured> {
             cold = median(folds);
             (median(floors), Duration::ZERO)
         }
-        // A recursive function needs a stack that a chain of directories outgrows.
+        // The recursive function would overflow its stack in a long chain of directories.
         _ if shape == Shape::Chain && size > 1_000 => (Duration::ZERO, Duration::ZERO),
         _ => {
             let floor = time(&mut || Ok(fold_files(dispatcher, root).map(drop)?))?;
@@ -159,10 +167,11 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
+/// Returns the languages and the largest size to measure in each.
 fn languages() -> Vec<(Language, usize)> {
     let mut languages = vec![(Language::Native, usize::MAX), (Language::Wasm, usize::MAX)];
     if cfg!(feature = "v8") {
-        // A hundred times a wasm frame, and a hundred kilobytes each.
+        // A V8 frame takes a hundred times as long as a wasm frame, and a hundred kilobytes.
         languages.push((Language::TypeScript, 10_000));
     }
     languages
@@ -187,7 +196,7 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// The argument that makes a process measure one case.
+/// The argument that makes a process measure one case, by its number.
 const ONE: &str = "--one";
 
 fn run() -> Result<()> {

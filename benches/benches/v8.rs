@@ -1,5 +1,5 @@
-//! One frame in TypeScript, beside a bare context of V8, and beside a bare runtime of deno_core.
-#![allow(missing_docs, reason = "criterion's macros make functions")]
+//! One frame in TypeScript, beside a bare V8 context and a bare `deno_core` runtime.
+#![allow(missing_docs, reason = "criterion's macros define functions")]
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use manifold_dispatcher::Policy;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What the bare ones run: a little, as a visitor does.
+/// The script that the bare context and runtime run. It does about as much as a visitor.
 const SCRIPT: &str =
     "const words = JSON.parse('[\"a\", \"b\"]'); words.map(word => word + '\\n').join('')";
 
@@ -30,7 +30,8 @@ fn frame(criterion: &mut Criterion) {
         let invocation = setting.invocation("file-count", Language::TypeScript, args).unwrap();
         let again = invocation.policy(Policy::Recompute);
         let frame = || runtime.block_on(setting.dispatcher.run(again.clone())).unwrap();
-        // This starts V8, with the flags that the others have then, too.
+        // The first frame starts V8 and sets its flags, which then apply to the floor and the peer
+        // too.
         frame();
         group.bench_function(name, |bencher| bencher.iter(frame));
     }

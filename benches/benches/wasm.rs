@@ -1,5 +1,5 @@
-//! One frame in WebAssembly, beside the same instantiation and call on bare wasmtime.
-#![allow(missing_docs, reason = "criterion's macros make functions")]
+//! One frame in WebAssembly, beside the same instantiation and call with wasmtime alone.
+#![allow(missing_docs, reason = "criterion's macros define functions")]
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use manifold_benches::{FixedHost, Language, OURS, Setting, one_core};
 use manifold_dispatcher::{Invocation, Policy};
 use manifold_runtime_api::abi::{Encoding, Session};
-use manifold_runtime_api::{Module, ObjectId, ObjectKind, Runtime};
+use manifold_runtime_api::{ObjectId, ObjectRef, Runtime};
 use manifold_runtime_wasm::WasmRuntime;
 use wasmtime::{
     Caller, Config, Enabled, Engine, InstanceAllocationStrategy, InstancePre, Linker,
@@ -17,7 +17,7 @@ use wasmtime::{
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A guest that names its own arguments as the outcome, and asks for nothing.
+/// Returns the code of a guest that reports `outcome` and makes no other request.
 fn smallest(outcome: ObjectId) -> Vec<u8> {
     let request = out(outcome);
     let bytes: String = request.iter().map(|byte| format!("\\{byte:02x}")).collect();
@@ -33,18 +33,18 @@ fn smallest(outcome: ObjectId) -> Vec<u8> {
     wat::parse_str(text).unwrap()
 }
 
-/// The operation `out` with a tree, in `caos_abi_v2`.
+/// Returns the request `out` with a tree, in the encoding of `caos_abi_v2`.
 fn out(outcome: ObjectId) -> Vec<u8> {
     [&[8, 1, 20], outcome.as_bytes()].concat()
 }
 
-/// What the bare engine's guest is told.
+/// The recorded responses for a guest on the bare engine.
 struct Script {
-    answers: Arc<[Arc<[u8]>]>,
+    responses: Arc<[Arc<[u8]>]>,
     next: usize,
 }
 
-/// The settings of `runtime-wasm`'s pool.
+/// Returns an engine with the settings of `runtime-wasm`'s pool.
 fn bare_engine() -> Engine {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_core_instances(1000)
@@ -69,6 +69,7 @@ fn bare_engine() -> Engine {
     Engine::new(&config).unwrap()
 }
 
+/// A guest on the bare engine.
 struct Bare {
     engine: Engine,
     guest: InstancePre<Script>,
@@ -85,10 +86,10 @@ impl Bare {
                 |mut caller: Caller<'_, Script>, (_, _, room, _): (u32, u32, u32, u32)| {
                     let memory = caller.get_export("memory").unwrap().into_memory().unwrap();
                     let script = caller.data_mut();
-                    let answer = Arc::clone(&script.answers[script.next]);
+                    let response = Arc::clone(&script.responses[script.next]);
                     script.next += 1;
-                    memory.write(caller, room as usize, &answer).unwrap();
-                    Box::new(std::future::ready(answer.len() as u32))
+                    memory.write(caller, room as usize, &response).unwrap();
+                    Box::new(std::future::ready(response.len() as u32))
                 },
             )
             .unwrap();
@@ -97,8 +98,9 @@ impl Bare {
         Self { guest: linker.instantiate_pre(&module).unwrap(), engine }
     }
 
-    async fn run(&self, answers: &Arc<[Arc<[u8]>]>) {
-        let mut store = Store::new(&self.engine, Script { answers: Arc::clone(answers), next: 0 });
+    async fn run(&self, responses: &Arc<[Arc<[u8]>]>) {
+        let script = Script { responses: Arc::clone(responses), next: 0 };
+        let mut store = Store::new(&self.engine, script);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Yield(1)));
         let instance = self.guest.instantiate_async(&mut store).await.unwrap();
@@ -107,7 +109,7 @@ impl Bare {
     }
 }
 
-/// Measures a guest that makes these requests.
+/// Measures a frame of the guest `code`, which makes `requests`.
 fn frame(
     criterion: &mut Criterion,
     name: &str,
@@ -121,16 +123,16 @@ fn frame(
     let bare = Bare::new(code);
     let wasm = WasmRuntime::new().unwrap();
     let module = dispatcher.put_blob(code.to_vec()).unwrap();
-    // The only blob that is read is the code.
+    // The code is the only blob that is read, so the host may return it for every blob.
     let host = FixedHost::new(dispatcher.read_tree(invocation.args).unwrap(), code.to_vec());
-    let job = host.job(Module { kind: ObjectKind::Blob, id: module });
+    let job = host.job(ObjectRef::blob(module));
     runtime.block_on(wasm.prepare(&job.code, &job.limits, &*host)).unwrap();
-    // What this host answers is what the guest on the bare engine is told.
+    // The guest on the bare engine gets the same responses as the one on this host.
     let session = Session::new(job.clone(), Arc::clone(&host) as _);
-    let answers = requests
-        .iter()
-        .map(|request| runtime.block_on(session.call(Encoding::Binary, request)).body.into());
-    let answers: Arc<[Arc<[u8]>]> = answers.collect();
+    let responses = requests.iter().map(|request| {
+        runtime.block_on(session.call(Encoding::Binary, request)).into_body().into()
+    });
+    let responses: Arc<[Arc<[u8]>]> = responses.collect();
     let again = invocation.policy(Policy::Recompute);
 
     let mut group = criterion.benchmark_group(name);
@@ -141,7 +143,7 @@ fn frame(
         bencher.iter(|| runtime.block_on(dispatcher.run(again.clone())).unwrap())
     });
     group.bench_function("floor: wasmtime, instantiate and call", |bencher| {
-        bencher.iter(|| runtime.block_on(bare.run(&answers)))
+        bencher.iter(|| runtime.block_on(bare.run(&responses)))
     });
     group.finish();
 }
@@ -152,20 +154,22 @@ fn frames(criterion: &mut Criterion) {
     let args = setting.leaf().unwrap();
 
     let code = smallest(args);
-    let module = Module { kind: ObjectKind::Blob, id: dispatcher.put_blob(code.clone()).unwrap() };
+    let module = ObjectRef::blob(dispatcher.put_blob(code.clone()).unwrap());
     let image =
         dispatcher.put_image(WasmRuntime::new().unwrap().host_image().id(), module).unwrap();
     frame(
         criterion,
         "wasm frame, smallest guest",
         &setting,
-        Invocation::new(image, args).unpinned(),
+        Invocation::new(image).args(args).unpinned(),
         &code,
         &[out(args)],
     );
 
-    let (_, code) =
-        manifold::guests::GUESTS.iter().find(|(name, _)| *name == "file-count").unwrap();
+    let (_, code) = manifold_standard_guests::WASM_GUESTS
+        .iter()
+        .find(|(name, _)| *name == "file-count")
+        .unwrap();
     let invocation = setting.invocation("file-count", Language::Wasm, args).unwrap();
     let requests = [vec![1], [&[2, 20], args.as_bytes()].concat(), b"\x041\n".to_vec(), out(args)];
     frame(criterion, "wasm frame, file-count of a file", &setting, invocation, code, &requests);

@@ -1,7 +1,9 @@
-//! Goes one hot path many times, for tools that watch a whole process or machine: `valgrind --tool=callgrind`, `perf record`.
+//! Runs one hot path many times, for tools that observe a whole process or machine, such as
+//! `valgrind --tool=callgrind` and `perf record`.
 //!
-//! `cargo run --release --package manifold-benches --example path -- PATH COUNT`, where PATH is `memo-hit`, `wasm-frame`, `v8-frame`, or,
-//! beside an engine (`cargo xtask docker …`), `serving-job` or `parked-job`.
+//! `cargo run --release --package manifold-benches --example path -- PATH COUNT`, where PATH is
+//! `memo-hit`, `wasm-frame`, `v8-frame`, or, with a container engine (`cargo xtask docker …`),
+//! `serving-job` or `parked-job`.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -12,14 +14,14 @@ use manifold_dispatcher::Policy;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [path, count] = &arguments[..] else { return Err("which path, and how often?".into()) };
+    let [path, count] = &arguments[..] else { return Err("usage: path PATH COUNT".into()) };
     let count: u64 = count.parse()?;
     let language = match path.as_str() {
         "memo-hit" | "wasm-frame" => Language::Wasm,
         "v8-frame" => Language::TypeScript,
         "serving-job" => Language::Serving,
         "parked-job" => Language::Parked,
-        other => return Err(format!("no path {other}").into()),
+        other => return Err(format!("unknown path {other}").into()),
     };
     let runtime = if language.is_container() { all_cores()? } else { one_core()? };
     let mut engine = None;
@@ -43,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             continue;
         }
         if language == Language::Parked {
-            // The pool is given time to fill.
+            // The pause lets the pool fill.
             std::thread::sleep(Duration::from_millis(600));
         }
         runtime.block_on(setting.dispatcher.run(again.clone()))?;

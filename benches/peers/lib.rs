@@ -1,1 +1,1 @@
-//! Nothing: the benchmarks are all there is.
+//! Empty: the package consists of its benchmarks.

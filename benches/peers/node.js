@@ -1,4 +1,5 @@
-// Makes contexts as a frame has them, runs a little in each, and prints how long that took, in nanoseconds: `node node.js COUNT`.
+// `node node.js COUNT`: creates COUNT contexts, runs a small script in each, and prints the elapsed
+// time in nanoseconds.
 "use strict";
 const vm = require("node:vm");
 

@@ -1,13 +1,14 @@
-//! What the machine needs for the whole job, without any of what Manifold is for.
+//! The floor of folds: the same work as a recursive function, without requests, memo and frames.
 
 use manifold_dispatcher::Dispatcher;
 use manifold_runtime_api::{ObjectId, ObjectKind, Result};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
-/// Counts the files below `root` with a recursive function on all cores: reads and decodes every tree, and keeps nothing.
+/// Counts the files below `root` with a recursive function on all cores. It reads and decodes every
+/// tree, and stores nothing.
 ///
 /// # Errors
-/// What the store answers.
+/// Returns an error if a tree is missing or the store fails.
 pub fn count_files(dispatcher: &Dispatcher, root: ObjectId) -> Result<u64> {
     let tree = dispatcher.read_tree(root)?;
     let below = tree.entries().par_iter().map(|entry| match entry.mode.object_kind() {
@@ -18,11 +19,12 @@ pub fn count_files(dispatcher: &Dispatcher, root: ObjectId) -> Result<u64> {
     below.sum()
 }
 
-/// Counts the files below `root` as a fold does it: the count of every node is stored as a blob, and the counts of every
-/// directory's entries as a tree. That is the work that is left when frames cost nothing.
+/// Counts the files below `root` and stores what a fold stores: the count of every node as a blob,
+/// and the counts of every directory's entries as a tree. This is the work that would be left if
+/// frames cost nothing. Returns the count and the id of its blob.
 ///
 /// # Errors
-/// What the store answers.
+/// Returns an error if a tree is missing or the store fails.
 pub fn fold_files(dispatcher: &Dispatcher, root: ObjectId) -> Result<(u64, ObjectId)> {
     let tree = dispatcher.read_tree(root)?;
     let counts: Vec<_> = tree

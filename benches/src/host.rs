@@ -1,13 +1,12 @@
-//! A host that knows next to nothing, so that only what asks it is measured.
+//! A host with constant responses, for measuring the cost of its caller alone.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use manifold_runtime_api::{
-    Call, Code, Host, Job, Limits, Meter, Module, ObjectId, Outcome, Result, Tree, async_trait,
-};
+use manifold_runtime_api::{Call, Code, Host, Job, ObjectId, ObjectRef, Result, Tree, async_trait};
 
-/// Answers everything with one tree, one blob, and one id, at once.
+/// A [`Host`] that immediately returns the same tree, blob and id for every operation.
+#[derive(Debug)]
 pub struct FixedHost {
     tree: Arc<Tree>,
     id: ObjectId,
@@ -15,24 +14,17 @@ pub struct FixedHost {
 }
 
 impl FixedHost {
-    /// Every tree is `tree`, every blob is `blob`, and what is stored has the tree's id.
+    /// Creates a host that returns `tree` for every tree, `blob` for every blob, and the tree's id
+    /// for everything that is put or run.
     pub fn new(tree: Tree, blob: impl Into<Bytes>) -> Arc<Self> {
         let id = tree.id();
         Arc::new(Self { tree: Arc::new(tree), id, blob: blob.into() })
     }
 
-    /// A job of `module`, whose arguments are the tree.
-    pub fn job(&self, module: Module) -> Job {
-        Job {
-            request: self.id,
-            image: self.id.to_string().into(),
-            code: Code::Module(module),
-            args: self.id,
-            std: Some(self.id),
-            salt: "".into(),
-            limits: Limits::default(),
-            meter: Arc::new(Meter::unlimited()),
-        }
+    /// Returns a job for `module`, with the tree's id as request, image, arguments and `std`.
+    pub fn job(&self, module: ObjectRef) -> Job {
+        let image = self.id.to_string();
+        Job::new(self.id, image, Code::Module(module), self.id).std(Some(self.id))
     }
 }
 
@@ -54,12 +46,12 @@ impl Host for FixedHost {
         Ok(self.id)
     }
 
-    async fn run(&self, _: Call) -> Result<Outcome> {
-        Ok(Outcome::blob(self.id))
+    async fn run(&self, _: Call) -> Result<ObjectRef> {
+        Ok(ObjectRef::blob(self.id))
     }
 
-    async fn run_many(&self, calls: Vec<Call>) -> Vec<Result<Outcome>> {
-        calls.iter().map(|_| Ok(Outcome::blob(self.id))).collect()
+    async fn run_many(&self, calls: Vec<Call>) -> Vec<Result<ObjectRef>> {
+        calls.iter().map(|_| Ok(ObjectRef::blob(self.id))).collect()
     }
 
     fn log(&self, _: &str) {}

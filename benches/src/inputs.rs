@@ -1,13 +1,14 @@
-//! Directories to fold.
+//! Input directories of different sizes and shapes.
 
 use manifold_dispatcher::Dispatcher;
 use manifold_runtime_api::{EntryMode, Object, ObjectId, Result, Tree, TreeEntry};
 
-/// The fixture `bench`: `count` files and, `levels` deep, `count` directories in every directory. With 3 and 3 it has 120 files
-/// in 40 directories.
+/// Stores a tree with `count` files in every directory and, down to `levels` levels, `count`
+/// subdirectories. Returns its id. With 3 levels and a count of 3 it has 120 files in 40
+/// directories and is the fixture `bench`.
 ///
 /// # Errors
-/// What the store answers.
+/// Returns an error if the store fails.
 pub fn branching(
     dispatcher: &Dispatcher,
     path: &str,
@@ -26,10 +27,11 @@ pub fn branching(
     dispatcher.put_tree(entries)
 }
 
-/// `files` different files, ten to a directory, and ten directories to a directory above.
+/// Stores a tree of `files` different files, with ten files or ten subdirectories in a directory.
+/// Returns its id.
 ///
 /// # Errors
-/// What the store answers.
+/// Returns an error if the store fails.
 pub fn sized(dispatcher: &Dispatcher, files: usize) -> Result<ObjectId> {
     let mut number = 0;
     let mut level = Vec::with_capacity(files.div_ceil(10));
@@ -54,10 +56,11 @@ pub fn sized(dispatcher: &Dispatcher, files: usize) -> Result<ObjectId> {
     level.pop().map_or_else(|| dispatcher.put_tree([]), Ok)
 }
 
-/// `root` with another content in one of its files: at every directory on the way, `choice` decides which entry is next.
+/// Stores a copy of the tree `root` in which one file has the given content. Returns its id.
+/// `choice` selects the entry to follow in each directory on the path to the file.
 ///
 /// # Errors
-/// What the store answers.
+/// Returns an error if a tree is missing or the store fails.
 pub fn with_one_changed(
     dispatcher: &Dispatcher,
     root: ObjectId,
@@ -74,10 +77,11 @@ pub fn with_one_changed(
     dispatcher.put_tree(entries)
 }
 
-/// A chain of `levels` directories with one file each.
+/// Stores a chain of `levels` nested directories with one file each. Returns the outermost one's
+/// id.
 ///
 /// # Errors
-/// What the store answers.
+/// Returns an error if the store fails.
 pub fn chain(dispatcher: &Dispatcher, levels: usize) -> Result<ObjectId> {
     let mut below = dispatcher.put_tree([])?;
     for level in 0..levels {
@@ -91,10 +95,10 @@ pub fn chain(dispatcher: &Dispatcher, levels: usize) -> Result<ObjectId> {
     Ok(below)
 }
 
-/// One directory with `files` different files.
+/// Stores one directory with `files` different files. Returns its id.
 ///
 /// # Errors
-/// What the store answers.
+/// Returns an error if the store fails.
 pub fn wide(dispatcher: &Dispatcher, files: usize) -> Result<ObjectId> {
     let entries = (0..files).map(|number| {
         Ok(TreeEntry::new(
@@ -106,10 +110,10 @@ pub fn wide(dispatcher: &Dispatcher, files: usize) -> Result<ObjectId> {
     dispatcher.put_tree(entries.collect::<Result<Vec<_>>>()?)
 }
 
-/// A tree of `count` files, and the tree as an object.
+/// Returns a tree of `count` files, and the tree encoded as an object.
 ///
 /// # Errors
-/// None in practice: the names are ones that git takes.
+/// Errors if [`Tree::new`] rejects a name, which it does not for the names used here.
 pub fn tree_of(count: usize) -> Result<(Tree, Object)> {
     let entry = |number: usize| {
         TreeEntry::new(

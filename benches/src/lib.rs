@@ -1,7 +1,9 @@
-//! What the benchmarks have in common: dispatchers with guests, and inputs of every size and shape.
+//! Common parts of the benchmarks: dispatchers with guests, inputs of different sizes and shapes,
+//! and floors.
 //!
-//! Every group has one line for Manifold and one for each thing that it stands on (`floor: …`) or beside (`peer: …`), all of
-//! them measured in one run.
+//! A criterion group measures one operation. Its lines are Manifold's ([`OURS`]), the same
+//! operation in the underlying library alone (`floor: …`), and other programs that do the same
+//! (`peer: …`). All lines of a group are measured in one run.
 
 mod containers;
 mod floor;
@@ -21,5 +23,5 @@ pub use measured::Measured;
 pub use memory::{forget_peak, resident};
 pub use setting::{Language, Setting, container_engine};
 
-/// The word for Manifold's own line in a group.
+/// The benchmark id of Manifold's own line in a group, or the id's prefix where there are several.
 pub const OURS: &str = "manifold";

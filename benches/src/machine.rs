@@ -1,21 +1,22 @@
-//! Async runtimes for measuring.
+//! Tokio runtimes to measure on.
 
 use std::io;
 
 use tokio::runtime::{Builder, Runtime};
 
-/// One thread, on which everything runs: what a thing costs, without what it costs to wake another thread for it.
+/// Returns a runtime that runs all tasks on the calling thread, so that measurements do not include
+/// waking another thread.
 ///
 /// # Errors
-/// When the system refuses.
+/// Returns an error if the system does not provide the resources.
 pub fn one_core() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-/// As a program has it: a thread for each core.
+/// Returns a runtime with a thread for each core, as programs usually have.
 ///
 /// # Errors
-/// When the system gives no threads.
+/// Returns an error if the system does not provide the threads.
 pub fn all_cores() -> io::Result<Runtime> {
     Builder::new_multi_thread().enable_all().build()
 }

@@ -1,49 +1,51 @@
-//! What a fold of some size came to.
+//! The results of the benchmark `scale`.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// One fold, in a process of its own. Times are seconds.
+/// The measurements of one fold in its own process. Times are in seconds.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Measured {
-    /// What was folded, and by what.
+    /// The shape of the input and the languages of the guests, such as `files, wasm`.
     pub name: String,
-    /// How large it was.
+    /// The size of the input: files, levels or nodes, depending on the shape.
     pub size: usize,
-    /// How many guests were run.
+    /// The number of runs of the cold fold.
     pub frames: u64,
-    /// With nothing remembered.
+    /// The time of the fold with an empty memo. A median where it was measured several times.
     pub cold_seconds: f64,
-    /// Again: the median of some.
+    /// The time of the same fold from the memo. A median.
     pub warm_seconds: f64,
-    /// After one file was changed.
+    /// The time of the fold after one file was changed. A median. `None` where it was not measured.
     pub changed_seconds: Option<f64>,
-    /// The same job as a recursive function on all cores, without frames; for jobs in containers of their own, the engine's calls
-    /// alone. 0 where that was not measured.
+    /// The time of the same work as a recursive function on all cores, without frames. For jobs
+    /// with their own containers, the time of the engine's calls alone. 0 where it was not
+    /// measured.
     pub floor_seconds: f64,
-    /// Only counting.
+    /// The time to only count the files, without storing anything. 0 where it was not measured.
     pub counting_seconds: f64,
-    /// Memory of the process with the input in it.
+    /// Resident memory of the process before the fold, the input included.
     pub before_bytes: u64,
-    /// The most that it had during the fold.
+    /// Peak resident memory during the fold.
     pub peak_bytes: u64,
-    /// With the memo and all results in it.
+    /// Resident memory after the fold, with the memo and all results.
     pub after_bytes: u64,
 }
 
 impl Measured {
-    /// The head of the Markdown table that [`Measured::row`] is a row of.
+    /// The head of the Markdown table that [`Measured::row`] returns a row of.
     pub const HEAD: &str = "\
-        | fold of | size | frames | cold | per frame | warm | one file changed | floor | ratio | only counting | memory before | at most | after |\n\
+        | fold of | size | frames | cold | per frame | warm | one file changed | floor | ratio \
+        | only counting | memory before | at most | after |\n\
         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|";
 
-    /// How many times as long as the floor the fold took; `None` where there is no floor.
+    /// Returns the time of the cold fold divided by the floor's; `None` where there is no floor.
     pub fn ratio(&self) -> Option<f64> {
         (self.floor_seconds > 0.0).then(|| self.cold_seconds / self.floor_seconds)
     }
 
-    /// A row of a Markdown table, below [`Measured::HEAD`].
+    /// Returns a row of the Markdown table with the head [`Measured::HEAD`].
     pub fn row(&self) -> String {
         let time = |seconds: f64| match seconds {
             0.0 => "–".to_owned(),

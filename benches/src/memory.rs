@@ -1,8 +1,9 @@
-//! How much memory this process takes.
+//! The memory of this process.
 
 use std::fs;
 
-/// Bytes of this process's memory at present, and at most since [`forget_peak`]; zeros where the system does not tell.
+/// Returns the resident memory of this process in bytes, now and at its peak since [`forget_peak`].
+/// Both are 0 where the system does not report them.
 pub fn resident() -> (u64, u64) {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let field = |name: &str| {
@@ -12,8 +13,9 @@ pub fn resident() -> (u64, u64) {
     (field("VmRSS:").unwrap_or(0) << 10, field("VmHWM:").unwrap_or(0) << 10)
 }
 
-/// Begins a new peak (proc(5), `clear_refs`).
+/// Resets the peak of [`resident`] to the current memory (proc(5), `clear_refs`).
 pub fn forget_peak() {
-    // Where the system does not take it, the peak is that of the whole process, which is more.
+    // Where the system does not support this, the peak remains that since the start of the process,
+    // which is higher.
     let _ = fs::write("/proc/self/clear_refs", "5");
 }

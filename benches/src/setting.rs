@@ -1,33 +1,33 @@
-//! A dispatcher with the guests that come with Manifold.
+//! A dispatcher with Manifold's built-in guests in every language.
 
 use std::sync::Arc;
 
-use manifold::guests::{self, ContainerPrograms, Hosts};
 use manifold_dispatcher::native::{NativeRuntime, argument};
 use manifold_dispatcher::{Dispatcher, DispatcherBuilder, Invocation};
-use manifold_runtime_api::{Error, Module, ObjectId, ObjectKind, Outcome, Result, Runtime};
+use manifold_runtime_api::{Error, ObjectId, ObjectRef, Result, Runtime};
 use manifold_runtime_docker::{ContainerEngine, DockerRuntime, EngineOptions, Mode};
 use manifold_runtime_wasm::WasmRuntime;
+use manifold_standard_guests::{self as guests, Hosts};
 
-/// What a guest is written for.
+/// The language that a guest is written in, and the runtime that runs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Language {
-    /// A closure of this process: what everything but the guests costs.
+    /// A Rust closure in this process. Measures the cost of everything but the guests.
     Native,
     /// Rust, compiled to WebAssembly.
     Wasm,
     /// TypeScript, on V8.
     TypeScript,
-    /// Rust, in a container for each job, started ahead.
+    /// Rust, in a container for each job that is started in advance.
     Parked,
-    /// Rust, in a container for each job.
+    /// Rust, in a container for each job that is started for it.
     Fresh,
     /// Rust, in one container that forks a process for each job.
     Serving,
 }
 
 impl Language {
-    /// Its name in tables.
+    /// Returns the name that tables and benchmark ids show.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Native => "native",
@@ -39,7 +39,7 @@ impl Language {
         }
     }
 
-    /// Whether it runs in containers.
+    /// Returns whether guests run in containers.
     pub const fn is_container(self) -> bool {
         matches!(self, Self::Parked | Self::Fresh | Self::Serving)
     }
@@ -54,38 +54,43 @@ impl Language {
     }
 }
 
-/// The container engine; `None`, and a line that says so, where there is none.
+/// Connects to the container engine. Returns `None` if there is none, and prints a message if the
+/// engine does not respond.
 pub async fn container_engine() -> Option<ContainerEngine> {
     let engine = ContainerEngine::new(EngineOptions::default()).ok()?;
     match engine.version().await {
         Ok(_) => Some(engine),
         Err(problem) => {
             eprintln!(
-                "SKIPPED: containers, for {problem}\nStart Docker, name one in DOCKER_HOST, or run `cargo xtask bench`."
+                "SKIPPED: containers are not measured: {problem}\nStart Docker, set DOCKER_HOST, \
+                 or run `cargo xtask bench`."
             );
             None
         }
     }
 }
 
-/// A dispatcher, and the names of its guests.
+/// A dispatcher with the built-in guests, and the images of these guests.
+#[derive(Debug)]
 pub struct Setting {
-    /// The dispatcher.
+    /// The dispatcher to measure.
     pub dispatcher: Dispatcher,
     std: ObjectId,
     native: ObjectId,
 }
 
 impl Setting {
-    /// A dispatcher with native and wasm guests, and TypeScript if this was built with it.
+    /// Creates a dispatcher with native and wasm guests, and with TypeScript guests if the feature
+    /// `v8` is enabled.
     ///
     /// # Errors
-    /// When a runtime cannot start, or the set-up has not built the guests.
+    /// Returns an error if a runtime cannot start, or if `cargo xtask setup` has not built the
+    /// guests.
     pub fn new() -> Result<Self> {
         Self::with(|builder| builder)
     }
 
-    /// The same, with more said to the builder.
+    /// Like [`Setting::new`], with a builder that `more` changes before it builds the dispatcher.
     ///
     /// # Errors
     /// As [`Setting::new`].
@@ -93,8 +98,8 @@ impl Setting {
         Self::with_v8(Hosts::default(), more)
     }
 
-    /// A dispatcher with native and wasm guests only, and room for a few instances: tools that watch a whole process cannot take the
-    /// address space of a thousand.
+    /// Creates a dispatcher with native and wasm guests only, and a pool of four wasm instances.
+    /// Tools such as valgrind cannot handle the address space of a thousand instances.
     ///
     /// # Errors
     /// As [`Setting::new`].
@@ -104,19 +109,20 @@ impl Setting {
         })
     }
 
-    /// The same, and containers as `language` says.
+    /// Like [`Setting::new`], and with container guests in the mode that `language` selects.
     ///
     /// # Errors
-    /// As [`Setting::new`], and when `language` has no containers.
+    /// As [`Setting::new`], and if `language` does not run in containers.
     pub fn with_containers(engine: &ContainerEngine, language: Language) -> Result<Self> {
         let mode =
             language.mode().ok_or_else(|| Error::runtime("this language has no containers"))?;
         let docker = Arc::new(DockerRuntime::builder().mode(mode).build(engine)?);
-        let hosts = Hosts { container: Some(docker.host_image().id()), ..Hosts::default() };
-        Self::with_v8(hosts, |builder| builder.runtime(docker).source(Arc::new(ContainerPrograms)))
+        let hosts = Hosts::default().container(docker.host_image().id());
+        Self::with_v8(hosts, |builder| builder.runtime(docker))
     }
 
-    /// A dispatcher whose V8 has one thread only: globals are made ahead while the dispatcher has its turn, and not beside a guest.
+    /// Like [`Setting::new`], with a single V8 thread. The thread creates the next guest's globals
+    /// while the dispatcher works, and not while another guest runs.
     ///
     /// # Errors
     /// As [`Setting::new`].
@@ -141,7 +147,7 @@ impl Setting {
         more: impl FnOnce(DispatcherBuilder) -> DispatcherBuilder,
     ) -> Result<Self> {
         let v8 = Arc::new(v8);
-        let hosts = Hosts { typescript: Some(v8.host_image().id()), ..hosts };
+        let hosts = hosts.typescript(v8.host_image().id());
         Self::build(WasmRuntime::new()?, hosts, |builder| more(builder.runtime(v8)))
     }
 
@@ -159,28 +165,24 @@ impl Setting {
         more: impl FnOnce(DispatcherBuilder) -> DispatcherBuilder,
     ) -> Result<Self> {
         let native = NativeRuntime::builder("bench", "1")
-            .guest("empty", async |guest| Ok(Outcome::tree(guest.job().args)))
-            .fold_guests()
-            .build()?;
+            .guest("empty", async |guest| Ok(ObjectRef::tree(guest.job().args)));
+        let native = guests::native_guests(native).build()?;
         let native_host = native.host_image().id();
-        let hosts = Hosts { wasm: Some(wasm.host_image().id()), ..hosts };
-        let builder = Dispatcher::builder().runtime(Arc::new(native)).runtime(Arc::new(wasm));
+        let hosts = hosts.wasm(wasm.host_image().id());
+        let builder = Dispatcher::builder().runtime(native).runtime(wasm);
         let dispatcher = more(builder).build()?;
-        let std = guests::install(&dispatcher, hosts)?;
+        let std = guests::install_for(&dispatcher, hosts)?;
         Ok(Self { dispatcher, std, native: native_host })
     }
 
-    /// The reference of the guest `name` in `language`.
+    /// Returns the image reference of the guest `name` in `language`.
     ///
     /// # Errors
-    /// What the store answers.
+    /// Returns an error if the store fails.
     pub fn image(&self, name: &str, language: Language) -> Result<String> {
         Ok(match language {
             Language::Native => {
-                let module = Module {
-                    kind: ObjectKind::Blob,
-                    id: self.dispatcher.put_blob(name.to_owned())?,
-                };
+                let module = ObjectRef::blob(self.dispatcher.put_blob(name.to_owned())?);
                 self.dispatcher.put_image(self.native, module)?.to_string()
             }
             Language::Wasm => format!("/cas/std/{name}"),
@@ -191,46 +193,47 @@ impl Setting {
         })
     }
 
-    /// The tree that is the container image of the guest `name`.
+    /// Returns the id of the tree that is the container image of the guest `name`.
     ///
     /// # Errors
-    /// When there is no such guest.
+    /// Returns an error if there is no such guest, or if the store fails.
     pub fn container_module(&self, name: &str) -> Result<ObjectId> {
         let entry = |tree: ObjectId, name: &str| {
             let entry = self.dispatcher.read_tree(tree)?.get(name).map(|entry| entry.id);
-            entry.ok_or_else(|| Error::runtime(format!("there is no {name}")))
+            entry.ok_or_else(|| Error::runtime(format!("the tree has no entry {name}")))
         };
         entry(entry(self.std, &format!("{name}.docker"))?, "module")
     }
 
-    /// A run of the guest `name` in `language` on `args`. Nothing is pinned, for a pin is not what is measured.
+    /// Returns an invocation of the guest `name` in `language` with `args`. It sets no pin, so that
+    /// pins are not measured.
     ///
     /// # Errors
-    /// What the store answers.
+    /// Returns an error if the store fails.
     pub fn invocation(&self, name: &str, language: Language, args: ObjectId) -> Result<Invocation> {
-        Ok(Invocation::new(self.image(name, language)?, args).std(self.std).unpinned())
+        Ok(Invocation::new(self.image(name, language)?).args(args).std(self.std).unpinned())
     }
 
-    /// A fold of `root` over the visitor `file-count`.
+    /// Returns an invocation that folds `root` with the visitor `file-count`.
     ///
     /// # Errors
-    /// What the store answers.
+    /// Returns an error if the store fails.
     pub fn fold(&self, root: ObjectId, fold: Language, visitor: Language) -> Result<Invocation> {
         let post = self.dispatcher.put_blob(self.image("file-count", visitor)?)?;
         let args = self.dispatcher.put_tree([
-            argument("in", Outcome::tree(root)),
-            argument("post", Outcome::blob(post)),
+            argument("in", ObjectRef::tree(root)),
+            argument("post", ObjectRef::blob(post)),
         ])?;
         self.invocation("fold", fold, args)
     }
 
-    /// The arguments of one visitor that is asked about a file.
+    /// Stores the arguments of a visitor for a single file, and returns the tree's id.
     ///
     /// # Errors
-    /// What the store answers.
+    /// Returns an error if the store fails.
     pub fn leaf(&self) -> Result<ObjectId> {
-        let file = Outcome::blob(self.dispatcher.put_blob("a file\n")?);
-        let none = Outcome::tree(self.dispatcher.put_tree([])?);
+        let file = ObjectRef::blob(self.dispatcher.put_blob("a file\n")?);
+        let none = ObjectRef::tree(self.dispatcher.put_tree([])?);
         self.dispatcher.put_tree([argument("children", none), argument("in", file)])
     }
 }

@@ -1,16 +1,17 @@
+//! The command line: subcommands, options and their help texts.
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Run pure functions over git objects, and never the same one twice.
+/// Run pure functions over git objects and memoize the outcomes
 #[derive(Debug, Parser)]
 #[command(version, about)]
 pub(crate) struct Arguments {
-    /// Show what the libraries tell of their work, on standard error. Twice: everything.
+    /// Print debug events of Manifold's crates to standard error; -vv prints all events
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     #[command(subcommand)]
@@ -28,154 +29,167 @@ pub(crate) enum Command {
     Verify(Verify),
     Export(Export),
     Types(Types),
-    /// Remove containers whose process is gone.
+    /// Remove containers whose process has ended
     #[command(hide = true)]
     SweepContainers,
 }
 
-/// Where results are kept.
+/// The location of the store.
 #[derive(Debug, Args)]
 pub(crate) struct StoreArgs {
-    /// The directory of the store: what was computed there before is not computed again. Default: the environment's MANIFOLD_STORE,
-    /// or else `manifold` in the user's cache directory.
+    /// Directory of the store [default: $MANIFOLD_STORE, else `manifold` in the cache directory]
+    ///
+    /// Outcomes that are memoized in the store are not computed again.
     #[arg(long, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
 }
 
-/// How containers are used.
+/// Options for containers.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub(crate) struct ContainerArgs {
-    /// Make the container of a job when the job comes, and remove it before the next, instead of starting some ahead.
+    /// Create a container per job and remove it afterwards, instead of starting containers ahead
     #[arg(long = "fresh-containers")]
     pub(crate) fresh: bool,
-    /// Take a container image that is named by a tag, as it is now. Its digest takes the tag's place.
+    /// Accept a container image named by a tag, and replace the tag by its current digest
     #[arg(long)]
     pub(crate) allow_tags: bool,
 }
 
-/// How a command that runs something uses the store.
+/// Options of the commands that run guests.
 #[derive(Debug, Args)]
 pub(crate) struct UseArgs {
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     #[command(flatten)]
     pub(crate) containers: ContainerArgs,
-    /// Keep results in memory, and forget them at the end.
+    /// Keep results in memory only, and discard them at the end
     #[arg(long)]
     pub(crate) no_store: bool,
-    /// Compute everything again, whatever the store has, and keep the new results.
+    /// Compute everything again, even if it is in the memo, and record the new results
     #[arg(long)]
     pub(crate) recompute: bool,
-    /// Let the next `manifold gc` drop the result once it is old.
+    /// Do not pin the result, so that `manifold gc` can delete it once it is old
     #[arg(long)]
     pub(crate) no_pin: bool,
-    /// Give up after this time (`90s`, `5min`), whatever the command is doing then. Default: never.
+    /// Stop after this time (`90s`, `5min`), whatever the command is doing [default: no deadline]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) deadline: Option<Duration>,
-    /// Show what guests log, on standard error: each line with the beginning of its request's id.
+    /// Print the log of guests to standard error, each line after the start of its request's id
     #[arg(long)]
     pub(crate) log: bool,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
 }
 
-/// The largest file that is hashed, and bounds on guests: of one frame, and of a whole call.
+/// The largest input file, the limits of one frame (`--max-…`), and the budget of the whole call
+/// (`--total-…`).
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Limits")]
 pub(crate) struct LimitArgs {
-    /// A file of the input. All of it is hashed. Default: 16GiB.
+    /// Maximum size of a file of the input, all of which is hashed [default: 16GiB]
     #[arg(long, value_name = "SIZE")]
     pub(crate) max_file: Option<ByteSize>,
-    /// Memory of one frame. Default: 4GiB.
+    /// Maximum memory of one frame [default: 4GiB]
     #[arg(long, value_name = "SIZE")]
     pub(crate) max_memory: Option<ByteSize>,
-    /// Elements in the tables of one frame. Default: 100000.
+    /// Maximum number of elements in the tables of one frame [default: 100000]
     #[arg(long, value_name = "COUNT")]
     pub(crate) max_table: Option<u64>,
-    /// Computing time of one frame. Default: 60s.
+    /// Maximum computing time of one frame [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) max_compute_time: Option<Duration>,
-    /// What one frame computes, in units of its runtime, which only wasm measures. Default: not measured.
+    /// Maximum fuel of one frame, which only the wasm runtime measures [default: not measured]
     #[arg(long, value_name = "UNITS")]
     pub(crate) max_fuel: Option<u64>,
-    /// One request of a guest to its host. Default: 1GiB.
+    /// Maximum size of one request of a guest to its host [default: 1GiB]
     #[arg(long, value_name = "SIZE")]
     pub(crate) max_request: Option<ByteSize>,
-    /// One response to a guest; a file that it reads, for instance. Default: 1GiB.
+    /// Maximum size of one response to a guest, such as a file that it reads [default: 1GiB]
     #[arg(long, value_name = "SIZE")]
     pub(crate) max_response: Option<ByteSize>,
-    /// The code of a module. Default: 256MiB.
+    /// Maximum size of a module's code [default: 256MiB]
     #[arg(long, value_name = "SIZE")]
     pub(crate) max_module: Option<ByteSize>,
-    /// What is kept of one frame's log. Default: 1MiB.
+    /// Maximum size of one frame's log; the rest is dropped [default: 1MiB]
     #[arg(long, value_name = "SIZE")]
     pub(crate) max_log: Option<ByteSize>,
-    /// What all frames compute, in units of their runtimes, which only wasm measures. Default: not measured.
+    /// Maximum fuel of all frames, which only the wasm runtime measures [default: not measured]
     #[arg(long, value_name = "UNITS")]
     pub(crate) total_fuel: Option<u64>,
-    /// Memory that all frames hold at one time. Default: 16GiB.
+    /// Maximum memory that all frames hold at the same time [default: 16GiB]
     #[arg(long, value_name = "SIZE")]
     pub(crate) total_memory: Option<ByteSize>,
-    /// How deep runs are nested. Default: 200000.
+    /// Maximum depth of nested runs [default: 200000]
     #[arg(long, value_name = "LEVELS")]
     pub(crate) total_depth: Option<u32>,
-    /// How many runs there are. Default: 100000000.
+    /// Maximum number of runs [default: 100000000]
     #[arg(long, value_name = "COUNT")]
     pub(crate) total_runs: Option<u64>,
-    /// What all guests store. Default: 64GiB.
+    /// Maximum bytes that all guests together write to the store [default: 64GiB]
     #[arg(long, value_name = "SIZE")]
     pub(crate) total_written: Option<ByteSize>,
 }
 
-/// Fold a directory, or a revision of a repository, from the leaves up.
+/// Fold a directory, or a revision of a git repository, from the leaves up
 ///
-/// A directory is taken as git would store it: symbolic links as links, executable bits, `.git` left out.
+/// A directory is read as git would store it: symbolic links stay links, executable bits are kept,
+/// and `.git` is left out.
 #[derive(Debug, Args)]
 pub(crate) struct Fold {
-    /// The directory or file; with --rev, any place in the repository.
+    /// Directory or file to fold; with --rev, any path in the repository
     #[arg(default_value = ".")]
     pub(crate) path: PathBuf,
-    /// Fold this revision of the repository at PATH instead (a commit, a tag, `HEAD:folder`), from its own objects.
+    /// Fold this revision of the repository at PATH instead (a commit, a tag, `HEAD:folder`)
+    ///
+    /// The objects are read from the repository, not from its working directory.
     #[arg(long)]
     pub(crate) rev: Option<String>,
-    /// The language of fold and of standard visitors; several, as in `wasm,ts`, fold one after the other and compare.
+    /// Language of fold and of the standard visitors; with several (`wasm,ts`), compare the results
     #[arg(long, value_enum, value_delimiter = ',', default_value = "wasm")]
     pub(crate) guest: Vec<Language>,
-    /// The visitor of every node: a standard name (`file-count`; `file-count.wasm` or `file-count.ts` in this language whatever
-    /// fold is in), an image reference, a .wasm, .ts or .js file, or a directory with a main.ts.
+    /// Visitor that runs on every node
+    ///
+    /// A standard name, an image reference, a .wasm, .ts or .js file, or a directory with a
+    /// main.ts. The standard name `file-count` selects the visitor in the language of fold;
+    /// `file-count.wasm` and `file-count.ts` select the visitor in that language.
     #[arg(long, value_name = "NAME", default_value = "file-count")]
     pub(crate) post: String,
-    /// The visitor that chooses the children of every node. Default: the entries of a tree.
+    /// Visitor that selects the children of every node [default: the entries of a tree]
     #[arg(long, value_name = "NAME")]
     pub(crate) pre: Option<String>,
-    /// Fold so many times. All but the first come from the memo.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// Number of times to fold; all but the first come from the memo
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
     pub(crate) repeat: u32,
-    /// Text that changes every request's id and nothing else.
+    /// Text that becomes part of every request, and so changes its id
     #[arg(long, default_value = "")]
     pub(crate) salt: String,
-    /// Print one JSON object instead of a table.
+    /// Print one JSON object instead of a table
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) using: UseArgs,
 }
 
-/// What a guest is written in, as far as it decides who runs it.
+/// The language of a guest, which selects its runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Language {
-    /// WebAssembly, on wasmtime.
+    /// WebAssembly, on wasmtime
     Wasm,
-    /// TypeScript or JavaScript, on V8.
+    /// TypeScript or JavaScript, on V8
     Ts,
-    /// Rust, in a container for each job.
+    /// Rust, in a container per job
     Docker,
-    /// The same, in one container that forks a process for each job.
+    /// Rust, in one container that forks a process per job
     Serving,
 }
 
 impl Language {
-    /// As the user writes it.
+    /// The value of `--guest` that selects this language.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Wasm => "wasm",
@@ -186,109 +200,127 @@ impl Language {
     }
 }
 
-/// Run an image and print its outcome.
+/// Run an image and print its outcome
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// A name from the standard tree, an image reference, a .wasm, .ts or .js file, or a directory with a main.ts.
+    /// Standard name, image reference, .wasm, .ts or .js file, or directory with a main.ts
     pub(crate) image: String,
-    /// An argument: the file or directory of that path if there is one, else the text itself.
+    /// Argument: the file or directory at this path if it exists, else the text itself
     #[arg(long = "arg", value_name = "NAME=PATH-OR-TEXT")]
     pub(crate) args: Vec<OsString>,
-    /// An argument that is text, whatever paths there are.
+    /// Argument that is always text, even if a path of that name exists
     #[arg(long = "text", value_name = "NAME=TEXT")]
     pub(crate) texts: Vec<String>,
-    /// Text that changes every request's id and nothing else.
+    /// Text that becomes part of every request, and so changes its id
     #[arg(long, default_value = "")]
     pub(crate) salt: String,
-    /// Print one JSON object instead.
+    /// Print one JSON object
     #[arg(long, conflicts_with = "raw")]
     pub(crate) json: bool,
-    /// Print the outcome's content and nothing else.
+    /// Print only the content of the outcome
     #[arg(long)]
     pub(crate) raw: bool,
     #[command(flatten)]
     pub(crate) using: UseArgs,
 }
 
-/// Print an object: a blob's bytes, or a tree as `git ls-tree` does.
+/// Print an object: a blob's bytes, or a tree as `git ls-tree` prints it
 #[derive(Debug, Args)]
 pub(crate) struct Cat {
-    /// The object's id, in hex.
+    /// Object id, in hexadecimal
     pub(crate) id: String,
-    /// Any place in the repository to read from, beside the store and the standard images. Default: the one around the current
-    /// directory, if there is one.
+    /// Any path in the git repository to read from [default: the current directory]
+    ///
+    /// The store and the standard images are always read. Without this option it is not an error if
+    /// the current directory is not in a repository.
     #[arg(long)]
     pub(crate) repo: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
 }
 
-/// List the pins: requests whose outcomes `gc` keeps. Every run from the command line is pinned unless told otherwise.
+/// List the pins: the requests whose outcomes `gc` keeps
+///
+/// `fold` and `run` pin their outcome unless --no-pin is given.
 #[derive(Debug, Args)]
 pub(crate) struct Pins {
-    /// Print one JSON object a line.
+    /// Print one JSON object per line
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
 }
 
-/// Take pins away, so that `gc` may drop what nothing else keeps.
+/// Remove pins, so that `gc` can delete the outcomes
 #[derive(Debug, Args)]
 pub(crate) struct Unpin {
-    /// The requests' ids, in hex.
+    /// Request ids, in hexadecimal
     #[arg(required = true)]
     pub(crate) requests: Vec<String>,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
 }
 
-/// Drop from the store what neither a pin reaches nor was used lately, and give its space back.
+/// Delete from the store what is neither pinned nor recently used, and reclaim the space
 #[derive(Debug, Args)]
 pub(crate) struct Gc {
-    /// Keep what was used within this time.
-    #[arg(long, value_name = "TIME", default_value = "30days", value_parser = humantime::parse_duration)]
+    /// Keep memo entries used within this time, and the objects of their outcomes
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "30days",
+        value_parser = humantime::parse_duration
+    )]
     pub(crate) used_within: Duration,
-    /// Keep of that only the last used that fits into this size, such as `2GiB`. Default: no bound.
+    /// Of those, keep only the last used that fit into this size (`2GiB`) [default: no bound]
     #[arg(long, value_name = "SIZE")]
     pub(crate) max_size: Option<ByteSize>,
-    /// Keep objects written within this time, which a run may be about to name.
-    #[arg(long, value_name = "TIME", default_value = "1day", value_parser = humantime::parse_duration)]
+    /// Keep objects written within this time, which a run in progress may still need
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "1day",
+        value_parser = humantime::parse_duration
+    )]
     pub(crate) written_within: Duration,
-    /// Take pins away that are older than this first. Default: all stay.
+    /// First remove pins that were neither set nor used within this time [default: keep all pins]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) pinned_within: Option<Duration>,
-    /// Print one JSON object.
+    /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
 }
 
-/// Hash every object of the store again, and check every entry and pin. Fails if anything is damaged.
+/// Hash every object in the store again, and check every memo entry and pin
+///
+/// Fails if anything is damaged.
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
-    /// Drop what is damaged, so that it is computed again.
+    /// Delete what is damaged, so that it is computed again
     #[arg(long)]
     pub(crate) repair: bool,
-    /// Print one JSON object.
+    /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
 }
 
-/// Write pinned outcomes into a git repository, each under `refs/manifold/<request>`, where git keeps them.
+/// Write pinned outcomes to a git repository, each as the ref `refs/manifold/<request>`
+///
+/// The ref keeps the outcome from being deleted by `git gc`.
 #[derive(Debug, Args)]
 pub(crate) struct Export {
-    /// Any place in the repository.
+    /// Any path in the repository
     pub(crate) repo: PathBuf,
-    /// The requests' ids, in hex. Default: all that are pinned.
+    /// Request ids, in hexadecimal [default: all pinned requests]
     pub(crate) requests: Vec<String>,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
 }
 
-/// Print what TypeScript guests find, as a .d.ts file for editors and compilers.
+/// Print the TypeScript declarations of the guest API, as a .d.ts file for editors
 #[derive(Debug, Args)]
 pub(crate) struct Types {}

@@ -1,3 +1,5 @@
+//! `manifold cat`: prints an object.
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,11 +14,11 @@ use crate::session::{Options, Session};
 
 pub(crate) fn cat(options: &Cat) -> Result<(), CliError> {
     let id = ObjectId::from_hex(&options.id)
-        .map_err(|source| CliError::NotAnId { id: options.id.clone(), source })?;
+        .map_err(|source| CliError::InvalidId { id: options.id.clone(), source })?;
     let around = options.repo.as_deref().unwrap_or(Path::new("."));
     let sources: Vec<Arc<dyn ObjectSource>> = match Repository::for_reading(around) {
         Ok(repository) => vec![Arc::new(repository.objects()?)],
-        // Outside a repository there are still the standard images.
+        // Without a repository, the store and the standard images are still there to read.
         Err(CliError::NotARepository { .. }) if options.repo.is_none() => Vec::new(),
         Err(error) => return Err(error),
     };

@@ -1,3 +1,5 @@
+//! The error of a command, and how it is shown.
+
 use std::error::Error as StdError;
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -5,20 +7,20 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use manifold::export::ExportError;
+use manifold_cli::export::ExportError;
 use manifold_dispatcher::{DirectoryError, OpenError};
 use manifold_runtime_api::{Error, Frame, Limit};
 use manifold_runtime_docker::EngineError;
 
 use crate::limits;
-use crate::patience::Doing;
+use crate::patience::Phase;
 
-/// Why a command fails.
+/// The error of a command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
-    #[error("there is no {}", path.display())]
+    #[error("{} does not exist", path.display())]
     NoSuchPath { path: PathBuf },
-    #[error("the input cannot be read")]
+    #[error("cannot read the input")]
     Directory(#[source] DirectoryError),
     #[error("{} is not in a git repository", path.display())]
     NotARepository {
@@ -26,15 +28,21 @@ pub(crate) enum CliError {
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
-    #[error("the repository of {} has SHA-256 ids, which are not supported so far", path.display())]
+    #[error("the repository of {} has SHA-256 ids, which are not supported yet", path.display())]
     Sha256Repository { path: PathBuf },
-    #[error("the repository of {} has a format version that this program does not know", path.display())]
+    #[error(
+        "the repository of {} has a format version that this program does not support",
+        path.display()
+    )]
     RepositoryVersion {
         path: PathBuf,
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
-    #[error("the configuration of the repository of {} has a syntax error in line {line}", path.display())]
+    #[error(
+        "the configuration of the repository of {} has a syntax error in line {line}",
+        path.display()
+    )]
     RepositoryConfig {
         path: PathBuf,
         line: usize,
@@ -42,91 +50,106 @@ pub(crate) enum CliError {
         source: Box<dyn StdError + Send + Sync>,
     },
     #[error(
-        "{path} of the input is not here, for the repository is a partial clone; `git fetch --refetch --no-filter` brings everything"
+        "{path} of the input is missing because the repository is a partial clone; fetch all \
+         objects with `git fetch --refetch --no-filter`"
     )]
     PartialClone { path: String, source: Error },
-    #[error("{path} of the input cannot be read")]
+    #[error("cannot read {path} of the input")]
     At { path: String, source: Error },
-    #[error("the repository of {} cannot be opened", path.display())]
+    #[error("cannot open the repository of {}", path.display())]
     Repository {
         path: PathBuf,
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
-    #[error("{rev:?} names no file or directory in {}", path.display())]
+    #[error("{rev:?} does not name a file or directory in {}", path.display())]
     NoSuchRevision {
         rev: String,
         path: PathBuf,
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
-    #[error("there is no image {name:?}: expected one of {}, an image reference, or a .wasm, .ts or .js file", known.join(", "))]
+    #[error(
+        "no image named {name:?}: expected one of {}, an image reference, or a .wasm, .ts or .js \
+         file",
+        known.join(", ")
+    )]
     NoSuchImage { name: String, known: Vec<String> },
     #[error(
-        "{} is no guest: expected a .wasm file, a .ts, .mts, .js or .mjs file, or a directory with a main.ts",
+        "{} is not a guest: expected a .wasm file, a .ts, .mts, .js or .mjs file, or a directory \
+         with a main.ts",
         path.display()
     )]
-    NoGuest { path: PathBuf },
-    #[error("the directory {} is no guest: it has none of {mains}", path.display())]
-    NoGuestIn { path: PathBuf, mains: String },
-    #[error("{} has {bytes} bytes, and a module may have {bound}; --max-module raises this limit", path.display())]
-    LargeGuest { path: PathBuf, bytes: u64, bound: u64 },
-    #[error("GIT_DIR names {}, which is no git directory", path.display())]
-    NoGitDir { path: PathBuf },
-    #[error("links lead from {} back to a directory that it is in", path.display())]
-    LinksInACircle { path: PathBuf },
+    NotAGuest { path: PathBuf },
+    #[error("the directory {} is not a guest: it contains none of {mains}", path.display())]
+    NoEntryFile { path: PathBuf, mains: String },
     #[error(
-        "this program was built without V8, which runs TypeScript; `cargo xtask v8` says how to get it"
+        "{} is {bytes} bytes long, over the limit of {bound} bytes for a module; raise the limit \
+         with --max-module",
+        path.display()
+    )]
+    LargeGuest { path: PathBuf, bytes: u64, bound: u64 },
+    #[error("GIT_DIR names {}, which is not a git directory", path.display())]
+    NoGitDir { path: PathBuf },
+    #[error("the symbolic link {} leads back to a directory that contains it", path.display())]
+    LinkCycle { path: PathBuf },
+    #[error(
+        "this program was built without V8, which runs TypeScript; `cargo xtask v8` prints how to \
+         get it"
     )]
     BuiltWithoutV8,
     #[error(
-        "{image} is named by a tag, which moves: name it by digest (docker://sha256:…), or take it as it is now with --allow-tags"
+        "{image} is named by a tag, which can move: name it by digest (docker://sha256:…), or use \
+         its current digest with --allow-tags"
     )]
     MovingTag { image: String },
-    #[error("the container engine cannot say which image that is")]
+    #[error("the container engine cannot resolve the image")]
     Engine(#[source] EngineError),
     #[error(
-        "this process gets too few threads or open files; raise the bound (`ulimit -u`, `ulimit -n`)"
+        "cannot start the threads of this process: the limit on threads or open files is too low; \
+         raise it (`ulimit -u`, `ulimit -n`)"
     )]
     NoThreads(#[source] io::Error),
     #[error("the guests disagree: {}", outcomes.join(", "))]
     Disagreement { outcomes: Vec<String> },
-    #[error("{} cannot be read", path.display())]
+    #[error("cannot read {}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("the argument {name:?} is neither a path nor text")]
+    #[error("the argument {name:?} is neither an existing path nor UTF-8 text")]
     NotText { name: String },
-    #[error("{argument:?} is no argument: expected NAME=VALUE, with a name that is text")]
-    NotAnArgument { argument: OsString },
+    #[error("invalid argument {argument:?}: expected NAME=VALUE, with NAME in UTF-8")]
+    InvalidArgument { argument: OsString },
     #[error("the argument {name:?} is given twice")]
-    ArgumentTwice { name: String },
-    #[error("{id:?} is no object id")]
-    NotAnId { id: String, source: manifold_runtime_api::IdError },
-    #[error("the store cannot be used")]
+    DuplicateArgument { name: String },
+    #[error("invalid object id {id:?}")]
+    InvalidId { id: String, source: manifold_runtime_api::IdError },
+    #[error("cannot use the store")]
     Store(#[source] OpenError),
-    #[error(
-        "there is no cache directory for this user; name a directory with --store, or compute with --no-store"
-    )]
+    #[error("this user has no cache directory; name a directory with --store, or use --no-store")]
     NoCacheDirectory,
-    #[error("request {request} is not pinned; `manifold pins` lists what is")]
+    #[error("request {request} is not pinned; `manifold pins` lists the pinned requests")]
     NotPinned { request: String },
     #[error(
-        "{count} damages in {}; `manifold verify --repair` drops what is damaged, so that it is computed again",
+        "found damage in {} (items: {count}); `manifold verify --repair` deletes the damaged \
+         items, so that they are computed again",
         file.display()
     )]
     Damaged { file: PathBuf, count: usize },
-    #[error("{} is damaged as a whole; delete it, and what it remembered is computed again", file.display())]
+    #[error(
+        "{} is damaged as a whole; delete it, so that its memoized outcomes are computed again",
+        file.display()
+    )]
     DamagedFile { file: PathBuf },
-    #[error("the outcomes cannot be exported to {}", path.display())]
+    #[error("cannot export the outcomes to {}", path.display())]
     Export { path: PathBuf, source: ExportError },
-    #[error("reading the input came to no end")]
+    #[error("the input reader failed")]
     InputLost(#[source] tokio::task::JoinError),
-    #[error("the work was lost")]
+    #[error("the task of the command failed")]
     WorkLost(#[source] tokio::task::JoinError),
-    #[error("the deadline of {} passed while {doing}", humantime::format_duration(*time))]
-    Deadline { time: Duration, doing: Doing },
+    #[error("the deadline of {} passed while {phase}", humantime::format_duration(*time))]
+    Deadline { time: Duration, phase: Phase },
     #[error("interrupted")]
     Interrupted,
-    #[error("the output cannot be written")]
+    #[error("cannot write the output")]
     Output(#[source] io::Error),
     #[error(transparent)]
     Failed(#[from] Error),
@@ -138,13 +161,14 @@ impl From<DirectoryError> for CliError {
     }
 }
 
-/// A message, and the frames that it came through unchanged, the outermost first.
+/// A message, and the frames that passed it on unchanged, outermost first.
 struct Cause<'a> {
     message: String,
     frames: Vec<&'a Frame>,
 }
 
-/// The error and what led to it. A failure that frames only passed on is told once, with the frames below it.
+/// Renders the error and its causes. A message that several frames passed on unchanged is shown
+/// once, followed by these frames.
 pub(crate) fn render(error: &CliError) -> String {
     let mut causes: Vec<Cause<'_>> = Vec::new();
     let mut next: Option<&(dyn StdError + 'static)> = Some(match error {
@@ -161,11 +185,11 @@ pub(crate) fn render(error: &CliError) -> String {
         next = error.source();
     }
     let mut text = String::new();
-    write_ends(&mut text, &causes, "  … ", |text, index, cause| {
+    write_both_ends(&mut text, &causes, "  … ", |text, index, cause| {
         let lead = if index == 0 { "error: " } else { "  because: " };
-        // Lines of others never look like ours.
+        // A further line of a message is marked, so that it cannot pass for a line of this program.
         let _ = writeln!(text, "{lead}{}", cause.message.trim_end().replace('\n', "\n      | "));
-        write_ends(text, &cause.frames, "      … ", |text, _, frame| {
+        write_both_ends(text, &cause.frames, "      … ", |text, _, frame| {
             let _ = writeln!(text, "      {frame}");
         });
     });
@@ -179,6 +203,7 @@ pub(crate) fn render(error: &CliError) -> String {
     text
 }
 
+/// Returns the limit that the command breached.
 fn breached(error: &CliError) -> Option<Limit> {
     match error {
         CliError::Failed(error) | CliError::At { source: error, .. } => error.breached_limit(),
@@ -186,10 +211,11 @@ fn breached(error: &CliError) -> Option<Limit> {
     }
 }
 
-/// How many items are shown from either end of a long list.
+/// The number of items shown at each end of a long list.
 const SHOWN: usize = 5;
 
-fn write_ends<T>(
+/// Writes the first and last [`SHOWN`] items of a long list, and the number of items between them.
+fn write_both_ends<T>(
     text: &mut String,
     items: &[T],
     lead: &str,

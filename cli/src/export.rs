@@ -1,4 +1,4 @@
-//! Outcomes in a git repository of their own.
+//! Export of pinned outcomes to a git repository.
 
 use std::collections::HashSet;
 use std::io::{self, Write as _};
@@ -10,51 +10,55 @@ use gix::refs::transaction::PreviousValue;
 use manifold_dispatcher::{ObjectSource, Pin, Progress};
 use manifold_runtime_api::{Error, ObjectId, ObjectKind, Tree};
 
-/// Why an export fails.
+/// The error of [`export`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExportError {
-    /// An object to be written cannot be read.
-    #[error("an outcome cannot be read")]
+    /// The source failed to read an object, or does not have it.
+    #[error("cannot read an outcome")]
     Source(#[from] Error),
-    /// Git would store an object under another id. It is damaged.
-    #[error("object {expected} would be {found} in git")]
+    /// Git computes another id for the object, so its content is damaged.
+    #[error("object {expected} is damaged: git computes the id {found}")]
     OtherId {
-        /// The id it has here.
+        /// The id under which the source returned the object.
         expected: ObjectId,
-        /// The id it has there.
+        /// The id that git computed from the content.
         found: gix::ObjectId,
     },
-    /// An object cannot be written.
-    #[error("object {id} cannot be written")]
+    /// An object could not be written to the repository.
+    #[error("cannot write object {id}")]
     Object {
-        /// The object.
+        /// The id of the object.
         id: ObjectId,
-        /// Why not.
+        /// The error of the repository.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A ref cannot be written.
-    #[error("the ref {name} cannot be written")]
+    /// A ref could not be written to the repository.
+    #[error("cannot write the ref {name}")]
     Ref {
-        /// The ref.
+        /// The full name of the ref.
         name: String,
-        /// Why not.
+        /// The error of the repository.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The repository keeps its refs where only git itself can write them, and git did not.
-    #[error("git cannot write the refs of this repository, which are no files")]
+    /// The repository does not store its refs as files, and `git` failed to write them.
+    #[error("git cannot write the refs of this repository, which does not store them as files")]
     Git {
-        /// Why not.
+        /// The error of starting `git`, or its message on standard error.
         source: io::Error,
     },
 }
 
-/// Writes the outcome of every pin, with all that it reaches, into `repository`, and points `refs/manifold/<request>` to it.
-/// Objects come before the ref that keeps them. Returns the names of the refs. If the repository does not keep refs as files, `git`, a
-/// command for this repository, writes them.
+/// Writes the outcome of every pin and all objects it reaches to `repository`, and points
+/// `refs/manifold/<request>` to the outcome. Returns the names of the refs.
+///
+/// The objects of an outcome are written before its ref. `git` is a command for this repository. It
+/// writes the refs of a repository that does not store them as files. Pass `None` if it does.
 ///
 /// # Errors
-/// [`ExportError`]; refs that were written before stay.
+///
+/// Returns an [`ExportError`] if an object cannot be read, or an object or ref cannot be written.
+/// Refs that were already written remain.
 pub fn export(
     repository: &gix::Repository,
     git: Option<Command>,
@@ -85,11 +89,11 @@ pub fn export(
     Ok(names)
 }
 
-/// Has `git update-ref` do what `updates` says, all of it or nothing.
+/// Runs `git update-ref` with the commands `updates`, of which it executes all or none.
 fn update_refs(mut git: Command, updates: &str) -> io::Result<()> {
     let git = git.args(["update-ref", "-m", "manifold export", "--stdin"]);
     let mut git = git.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-    // Git reads all of it before it says anything.
+    // Git reads all of its input before it writes anything, so neither side blocks.
     let sent = git.stdin.take().map_or(Ok(()), |mut input| input.write_all(updates.as_bytes()));
     let done = git.wait_with_output()?;
     if !done.status.success() {
@@ -98,6 +102,7 @@ fn update_refs(mut git: Command, updates: &str) -> io::Result<()> {
     sent
 }
 
+/// Writes `root` and all objects it reaches, except those in `written`, and adds them to `written`.
 fn write_all(
     repository: &gix::Repository,
     source: &dyn ObjectSource,
@@ -128,7 +133,7 @@ fn write_all(
         if object.kind == ObjectKind::Tree {
             let tree = Tree::decode_as_git_reads(&object.content)
                 .map_err(|problem| Error::bad_tree(id, problem))?;
-            open.extend(tree.objects().map(|held| held.id));
+            open.extend(tree.objects().map(|object| object.id));
         }
     }
     Ok(())

@@ -1,25 +1,28 @@
+//! `manifold fold`: folds a directory or a revision.
+
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use manifold::tree_size::{self, TreeSize};
+use manifold_cli::tree_size::{self, TreeSize};
 use manifold_dispatcher::native::argument;
 use manifold_dispatcher::{Invocation, Policy, ScanOptions};
-use manifold_runtime_api::Outcome;
+use manifold_runtime_api::ObjectRef;
 
 use crate::args::{Fold, Language};
 use crate::error::CliError;
 use crate::input::{self, Input};
-use crate::patience::Doing;
+use crate::patience::Phase;
 use crate::places;
 use crate::progress::{Progress, spinner};
 use crate::report::{self, FoldReport, OutcomeReport, Repeat};
 use crate::session::{LateSource, Session};
 
-/// How long hashing may take before the guests are compiled beside it. A hit needs no guests.
-const HASHING: Duration = Duration::from_millis(20);
+/// The time that hashing may take before the guests are compiled beside it. They are not compiled
+/// at once, because a hit needs no guests.
+const COMPILE_DELAY: Duration = Duration::from_millis(20);
 
 pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     let source = Arc::new(LateSource::default());
@@ -33,11 +36,11 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
         pipelines.push(Pipeline::new(&session, *language, &options).await?);
     }
 
-    Doing::Hashing.begin();
+    Phase::Hashing.begin();
     let mut reading =
         pin!(read_input(options.path.clone(), options.rev.clone(), options.using.reading()?));
     let mut compiling = pin!(compile(&session, &pipelines));
-    let (input, compiled) = match tokio::time::timeout(HASHING, &mut reading).await {
+    let (input, compiled) = match tokio::time::timeout(COMPILE_DELAY, &mut reading).await {
         Ok(input) => (input?, false),
         Err(_) => {
             let (input, ready) = tokio::join!(reading, &mut compiling);
@@ -52,6 +55,8 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
         .map_err(|error| places::explain(error, &session.dispatcher, &input))
 }
 
+/// Folds the input with every pipeline and prints the reports. `compiling` is the compilation that
+/// is still to do.
 async fn fold_input(
     session: &Session,
     options: &Fold,
@@ -63,18 +68,17 @@ async fn fold_input(
     let mut reports = Vec::new();
     for pipeline in pipelines {
         let invocation = pipeline.invocation(session, input.root, options)?;
-        // The first fold's time is its own.
-        let is_remembered =
-            !options.using.recompute && session.dispatcher.remembers(&invocation)?;
-        Doing::Computing.begin();
-        if let Some(compiling) = compiling.take_if(|_| !is_remembered) {
+        // The guests are compiled before the first fold, so that its time does not include that.
+        let is_hit = !options.using.recompute && session.dispatcher.is_memoized(&invocation)?;
+        Phase::Computing.begin();
+        if let Some(compiling) = compiling.take_if(|_| !is_hit) {
             compiling.await?;
         }
         reports.push(repeat(session, pipeline.language, invocation, &size, options.repeat).await?);
     }
-    Doing::Storing.begin();
+    Phase::Storing.begin();
     session.dispatcher.flush()?;
-    Doing::Writing.begin();
+    Phase::Writing.begin();
 
     let text =
         if options.json { report::fold_json(&reports)? } else { report::fold_table(&reports) };
@@ -82,7 +86,7 @@ async fn fold_input(
     report::check_agreement(&reports)
 }
 
-/// What one language folds with.
+/// The images for a fold in one language.
 struct Pipeline {
     language: Language,
     fold: String,
@@ -112,7 +116,7 @@ impl Pipeline {
     fn invocation(
         &self,
         session: &Session,
-        root: Outcome,
+        root: ObjectRef,
         options: &Fold,
     ) -> Result<Invocation, CliError> {
         let mut args = vec![argument("in", root), session.text_argument("post", &self.post)?];
@@ -124,6 +128,7 @@ impl Pipeline {
     }
 }
 
+/// Folds `times` times and reports each.
 async fn repeat(
     session: &Session,
     language: Language,
@@ -132,7 +137,7 @@ async fn repeat(
     times: u32,
 ) -> Result<FoldReport, CliError> {
     let dispatcher = &session.dispatcher;
-    // A tree is a frame of fold's and one of the visitor's, a blob is one of the visitor's.
+    // A tree takes a frame of fold and one of the visitor. A blob takes one of the visitor.
     let expected = size.distinct_trees.saturating_mul(2).saturating_add(size.distinct_blobs);
     let mut repeats = Vec::new();
     loop {
@@ -152,11 +157,12 @@ async fn repeat(
                 repeats,
             });
         }
-        // What is computed again is computed again once.
+        // Only the first fold recomputes.
         invocation = invocation.policy(Policy::Reuse);
     }
 }
 
+/// Hashes or resolves the input on a blocking thread.
 async fn read_input(
     path: PathBuf,
     rev: Option<String>,
@@ -172,7 +178,7 @@ async fn read_input(
     read.await.map_err(CliError::InputLost)?
 }
 
-/// Has the runtimes compile what the pipelines need.
+/// Prepares the images of the pipelines in their runtimes.
 async fn compile(session: &Session, pipelines: &[Pipeline]) -> Result<(), CliError> {
     let images = pipelines.iter().flat_map(Pipeline::images);
     let compiling = images.map(|image| session.dispatcher.prepare(image, Some(session.std)));

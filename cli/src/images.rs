@@ -1,4 +1,4 @@
-//! From what the user typed to an image reference that no name stands in.
+//! Resolves an image that the user named to an image reference without names or tags.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -6,15 +6,16 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use manifold_runtime_api::{EntryMode, ImageRef, Module, ObjectId, ObjectKind, TreeEntry};
+use manifold_runtime_api::{EntryMode, ImageRef, ObjectId, ObjectRef, TreeEntry};
 
 use crate::args::Language;
 use crate::error::CliError;
 use crate::session::Session;
 
 impl Session {
-    /// Finds an image by its name in the standard tree, by reference, or in a file: `.wasm`, `.ts`, `.js`, or a directory with a
-    /// `main.ts`. Of a standard guest in several languages, `language` says which, unless the name does.
+    /// Finds an image by its name in the standard tree, by reference, or in a file: `.wasm`, `.ts`,
+    /// `.js`, or a directory with a `main.ts`. If a standard guest exists in several languages,
+    /// `language` selects one, unless the name does.
     pub(crate) async fn image(&self, name: &str, language: Language) -> Result<String, CliError> {
         let std = self.dispatcher.read_tree(self.std)?;
         let name = name.trim_ascii();
@@ -43,13 +44,13 @@ impl Session {
             self.hold(image)?;
             return Ok(image.to_string());
         }
-        // The language says which of several a name means, and one has two.
+        // Names with a language suffix, and the second name of fold, are not listed.
         let names = std.entries().iter().map(|entry| entry.name.to_string());
         let known = names.filter(|name| !name.contains('.') && name != "fold-wasm").collect();
         Err(CliError::NoSuchImage { name: name.to_owned(), known })
     }
 
-    /// The host image hash of the runtime for `language`.
+    /// Returns the host image hash of the runtime for `language`.
     pub(crate) fn host(&self, language: Language) -> Result<ObjectId, CliError> {
         let host = match language {
             Language::Wasm => self.hosts.wasm,
@@ -60,38 +61,42 @@ impl Session {
         host.ok_or(CliError::BuiltWithoutV8)
     }
 
-    /// The guest in the file or directory at `path`, if there is one.
-    fn module_at(&self, path: &Path) -> Result<Option<(Language, Module)>, CliError> {
+    /// Returns the guest in the file or directory at `path`, or `None` if nothing is there.
+    fn module_at(&self, path: &Path) -> Result<Option<(Language, ObjectRef)>, CliError> {
         let Ok(metadata) = fs::metadata(path) else { return Ok(None) };
         if metadata.is_dir() {
-            if !MAINS.iter().any(|main| path.join(main).is_file()) {
-                return Err(CliError::NoGuestIn { path: path.to_owned(), mains: MAINS.join(", ") });
+            if !ENTRY_FILES.iter().any(|main| path.join(main).is_file()) {
+                return Err(CliError::NoEntryFile {
+                    path: path.to_owned(),
+                    mains: ENTRY_FILES.join(", "),
+                });
             }
             let id = self.dispatcher.put_tree(self.code_below(path, &mut Vec::new())?)?;
-            return Ok(Some((Language::Ts, Module { kind: ObjectKind::Tree, id })));
+            return Ok(Some((Language::Ts, ObjectRef::tree(id))));
         }
         if !metadata.is_file() {
-            return Err(CliError::NoGuest { path: path.to_owned() });
+            return Err(CliError::NotAGuest { path: path.to_owned() });
         }
         let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default();
         let language = match extension {
             "wasm" => Language::Wasm,
             _ if is_script(path) => Language::Ts,
-            // Whatever it is called.
+            // A wasm module is recognized under any name.
             _ if starts_with(path, b"\0asm")? => Language::Wasm,
-            _ => return Err(CliError::NoGuest { path: path.to_owned() }),
+            _ => return Err(CliError::NotAGuest { path: path.to_owned() }),
         };
         let id = self.dispatcher.put_blob(self.read_code(path, metadata.len())?)?;
         if matches!(extension, "js" | "mjs") {
-            // A module that is a blob is taken for TypeScript, in which some JavaScript means something else.
+            // A module that is a blob is read as TypeScript, in which some JavaScript has another
+            // meaning. A tree keeps the extension.
             let entry = TreeEntry::new(format!("main.{extension}"), EntryMode::Blob, id);
             let id = self.dispatcher.put_tree([entry])?;
-            return Ok(Some((language, Module { kind: ObjectKind::Tree, id })));
+            return Ok(Some((language, ObjectRef::tree(id))));
         }
-        Ok(Some((language, Module { kind: ObjectKind::Blob, id })))
+        Ok(Some((language, ObjectRef::blob(id))))
     }
 
-    /// Reads a file of code, unless it is larger than a module may be.
+    /// Reads a file of code. Errors if it is larger than a module may be.
     fn read_code(&self, path: &Path, bytes: u64) -> Result<Vec<u8>, CliError> {
         if bytes > self.largest_module {
             return Err(CliError::LargeGuest {
@@ -103,19 +108,20 @@ impl Session {
         fs::read(path).map_err(|source| CliError::Unreadable { path: path.to_owned(), source })
     }
 
-    /// The scripts in `directory` and below it, as tree entries. Links are followed. What is no script has no part in the module, and
-    /// neither have installed packages and hidden directories. `around` are the directories that this one is in.
+    /// Puts the scripts in `directory` and below it, and returns their tree entries. Symbolic links
+    /// are followed. Files that are not scripts, `node_modules` and hidden directories are left
+    /// out. `ancestors` are the directories that contain this one, to find cycles of links.
     fn code_below(
         &self,
         directory: &Path,
-        around: &mut Vec<PathBuf>,
+        ancestors: &mut Vec<PathBuf>,
     ) -> Result<Vec<TreeEntry>, CliError> {
         let unreadable = |source| CliError::Unreadable { path: directory.to_owned(), source };
         let canonical = directory.canonicalize().map_err(unreadable)?;
-        if around.contains(&canonical) {
-            return Err(CliError::LinksInACircle { path: directory.to_owned() });
+        if ancestors.contains(&canonical) {
+            return Err(CliError::LinkCycle { path: directory.to_owned() });
         }
-        around.push(canonical);
+        ancestors.push(canonical);
         let mut entries = Vec::new();
         for entry in fs::read_dir(directory).map_err(unreadable)? {
             let entry = entry.map_err(unreadable)?;
@@ -123,12 +129,12 @@ impl Session {
             let unreadable = |source| CliError::Unreadable { path: path.clone(), source };
             let metadata = match fs::metadata(&path) {
                 Ok(metadata) => metadata,
-                // A link to nothing is an error where it is imported.
+                // A dangling link matters only if it is a script.
                 Err(_) if !is_script(&path) => continue,
                 Err(error) => return Err(unreadable(error)),
             };
             if metadata.is_dir() && name != "node_modules" && !name.as_bytes().starts_with(b".") {
-                let below = self.code_below(&path, around)?;
+                let below = self.code_below(&path, ancestors)?;
                 if !below.is_empty() {
                     entries.push(TreeEntry::new(
                         name.as_bytes(),
@@ -145,18 +151,19 @@ impl Session {
                 ));
             }
         }
-        around.pop();
+        ancestors.pop();
         Ok(entries)
     }
 }
 
-/// With which file a guest that is a directory begins.
-const MAINS: [&str; 4] = ["main.ts", "main.mts", "main.js", "main.mjs"];
+/// The files that can be the entry of a guest that is a directory.
+const ENTRY_FILES: [&str; 4] = ["main.ts", "main.mts", "main.js", "main.mjs"];
 
 fn is_script(path: &Path) -> bool {
     matches!(path.extension().and_then(OsStr::to_str), Some("ts" | "mts" | "js" | "mjs"))
 }
 
+/// Returns whether the file at `path` starts with `bytes`.
 fn starts_with(path: &Path, bytes: &[u8]) -> Result<bool, CliError> {
     let mut beginning = Vec::new();
     let read = fs::File::open(path)

@@ -1,4 +1,4 @@
-//! What is folded: a directory, or a revision of a repository.
+//! The input of a fold: a directory, or a revision of a git repository.
 
 use std::fs;
 use std::io;
@@ -6,28 +6,28 @@ use std::path::Path;
 use std::sync::Arc;
 
 use manifold_dispatcher::{DirectoryObjects, ObjectSource, ScanOptions};
-use manifold_runtime_api::Outcome;
+use manifold_runtime_api::ObjectRef;
 
 use crate::args::UseArgs;
 use crate::error::CliError;
 use crate::repository::Repository;
 use crate::say::say;
 
-/// An object, and where it and all below it can be read.
+/// The root object of an input, and the source that has it and everything below it.
 pub(crate) struct Input {
-    pub(crate) root: Outcome,
+    pub(crate) root: ObjectRef,
     pub(crate) source: Arc<dyn ObjectSource>,
-    /// Whether it comes from a clone that has not all of its objects.
+    /// Whether the source is a partial clone, which lacks some objects.
     pub(crate) is_partial: bool,
 }
 
 impl UseArgs {
-    /// How directories are read.
+    /// Returns the options for reading directories.
     pub(crate) fn reading(&self) -> Result<ScanOptions, CliError> {
         let options = DirectoryObjects::options()
             .largest_file(self.limits.largest_file())
             .largest_read(self.limits.limits().response_bytes);
-        // The store is no part of the input.
+        // The store changes at every run. As a part of the input it would change every request.
         Ok(match self.store.directory() {
             Ok(directory) if !self.no_store => options.without_store(directory),
             _ => options,
@@ -35,6 +35,7 @@ impl UseArgs {
     }
 }
 
+/// Hashes the directory or file at `path`.
 pub(crate) fn directory(path: &Path, reading: &ScanOptions) -> Result<Input, CliError> {
     check_path(path)?;
     let objects = reading.scan(path)?;
@@ -44,14 +45,14 @@ pub(crate) fn directory(path: &Path, reading: &ScanOptions) -> Result<Input, Cli
             count => format!(" and {count} more"),
         };
         say(&format!(
-            "note: files of other git repositories inside are left out: {}{others}",
+            "note: files of nested git repositories are left out: {}{others}",
             first.display()
         ));
     }
     Ok(Input { root: objects.root(), source: Arc::new(objects), is_partial: false })
 }
 
-/// Tells a path that is not there from one that cannot be reached.
+/// Returns the metadata of `path`. Distinguishes a missing path from one that cannot be accessed.
 pub(crate) fn check_path(path: &Path) -> Result<fs::Metadata, CliError> {
     fs::metadata(path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => CliError::NoSuchPath { path: path.to_owned() },
@@ -59,6 +60,7 @@ pub(crate) fn check_path(path: &Path) -> Result<fs::Metadata, CliError> {
     })
 }
 
+/// Resolves `rev` in the repository around `path`.
 pub(crate) fn revision(path: &Path, rev: &str) -> Result<Input, CliError> {
     let repository = Repository::for_reading(path)?;
     let objects = repository.objects()?;

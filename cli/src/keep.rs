@@ -1,7 +1,7 @@
-//! The commands that look after the store.
+//! The commands that maintain the store: `pins`, `unpin`, `gc`, `verify` and `export`.
 
 use bytesize::ByteSize;
-use manifold::export::export as write_refs;
+use manifold_cli::export::export as write_refs;
 use manifold_dispatcher::{Damage, DurableStore, Keep, Store};
 use manifold_runtime_api::ObjectId;
 use serde_json::json;
@@ -54,10 +54,13 @@ pub(crate) fn gc(options: &Gc) -> Result<(), CliError> {
     let after = file_size(&store)?;
     let text = if options.json {
         report::json(&json!({
-            "kept": { "objects": done.kept_objects, "bytes": done.kept_bytes, "entries": done.kept_entries, "pins": done.kept_pins },
+            "kept": {
+                "objects": done.kept_objects, "bytes": done.kept_bytes,
+                "entries": done.kept_entries, "pins": done.kept_pins,
+            },
             "dropped": {
-                "objects": done.dropped_objects, "bytes": done.dropped_bytes, "entries": done.dropped_entries,
-                "pins": done.dropped_pins,
+                "objects": done.dropped_objects, "bytes": done.dropped_bytes,
+                "entries": done.dropped_entries, "pins": done.dropped_pins,
             },
             "file": { "before": before, "after": after, "compacted": done.compacted },
         }))?
@@ -78,7 +81,7 @@ pub(crate) fn gc(options: &Gc) -> Result<(), CliError> {
                 done.dropped_pins,
             ),
             format!("file    {} before, {} now\n", ByteSize(before), ByteSize(after)),
-            if done.compacted { "" } else { "        not made smaller: other processes use it\n" }
+            if done.compacted { "" } else { "        not compacted: other processes use it\n" }
                 .to_owned(),
         ]
         .concat()
@@ -135,7 +138,7 @@ pub(crate) fn export(options: &Export) -> Result<(), CliError> {
         return Err(CliError::NotPinned { request: request.to_string() });
     }
     let repository = Repository::named(&options.repo)?;
-    // Other programs than git would write refs that it does not see.
+    // If refs are not stored as files, only git itself can write refs that it sees.
     let git = (!repository.has_refs_in_files()).then(|| repository.git());
     let exported: Vec<_> =
         pins.into_iter().filter(|pin| wanted.is_empty() || wanted.contains(&pin.request)).collect();
@@ -147,9 +150,10 @@ pub(crate) fn export(options: &Export) -> Result<(), CliError> {
     report::print(refs.iter().map(|name| format!("{name}\n")).collect::<String>().as_bytes())
 }
 
+/// Parses object ids.
 fn ids(texts: &[String]) -> Result<Vec<ObjectId>, CliError> {
     let parse = |id: &String| {
-        ObjectId::from_hex(id).map_err(|source| CliError::NotAnId { id: id.clone(), source })
+        ObjectId::from_hex(id).map_err(|source| CliError::InvalidId { id: id.clone(), source })
     };
     texts.iter().map(parse).collect()
 }

@@ -1,6 +1,6 @@
-//! What the `manifold` command is made of, for the command itself, for tests and for benchmarks.
+//! Parts of the `manifold` command that tests and benchmarks share: the embedded guests and the
+//! standard tree, the export of outcomes to git, and the measuring of trees.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod export;
-pub mod guests;
 pub mod tree_size;

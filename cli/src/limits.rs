@@ -1,4 +1,4 @@
-//! The bounds that the user sets, and which option raises which.
+//! Limits and budgets from the command line, and the option for each of them.
 
 use std::time::Duration;
 
@@ -11,8 +11,9 @@ use crate::args::LimitArgs;
 const GIB: u64 = 1 << 30;
 
 impl LimitArgs {
-    /// Bounds of one frame. A directory may hold large files, and the user means them. In base64 a response of 1 GiB is a file of
-    /// 768 MiB.
+    /// Returns the limits of one frame. The defaults are higher than those of the library, because
+    /// a directory may contain large files that the user wants to fold. In base64, a response of 1
+    /// GiB is a file of 768 MiB.
     pub(crate) fn limits(&self) -> Limits {
         let bytes =
             |size: Option<ByteSize>, default: u64| size.map_or(default, |size| size.as_u64());
@@ -28,7 +29,7 @@ impl LimitArgs {
         limits
     }
 
-    /// Returns the bounds of the whole call. Without `--deadline` there is no bound on its time.
+    /// Returns the budget of the whole call, without a deadline.
     pub(crate) fn budget(&self) -> Budget {
         let mut budget = Budget::new().deadline(Duration::MAX);
         budget.fuel = self.total_fuel;
@@ -40,13 +41,13 @@ impl LimitArgs {
         budget
     }
 
-    /// Bytes of the largest file that is hashed.
+    /// Returns the maximum size in bytes of a file of the input.
     pub(crate) fn largest_file(&self) -> u64 {
         self.max_file.map_or(16 * GIB, |size| size.as_u64())
     }
 }
 
-/// The option that raises `limit`, where there is one.
+/// Returns the option that raises `limit`, if there is one.
 pub(crate) fn option_for(limit: Limit) -> Option<&'static str> {
     Some(match limit {
         Limit::Memory { .. } => "--max-memory",

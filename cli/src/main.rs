@@ -31,21 +31,23 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::{Arguments, Command};
 use crate::error::CliError;
-use crate::patience::{INTERRUPTED, Interrupts, LAST_BREATH, is_for_threads};
-use crate::say::{Saying, say};
+use crate::patience::{INTERRUPTED, Interrupts, SHUTDOWN_TIME, is_thread_failure};
+use crate::say::{StderrWriter, say};
 
-/// Frames allocate on one thread and free on another, which the system's allocator takes locks for: an eighth of a fold.
+/// Frames allocate on one thread and free on another. The system's allocator takes locks for that,
+/// which cost an eighth of a fold.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    say_no_panics_for_want_of_threads();
-    // A bound on the size of files is an error of writing, as a full disk is, and not the end.
+    silence_panics_of_thread_failures();
+    // Handling SIGXFSZ makes a bound on the size of files (`ulimit -f`) an error of the write, like
+    // a full disk, instead of the end of the process.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::<AtomicBool>::default());
     show_events(arguments.verbose);
     let computes = matches!(arguments.command, Command::Fold(_) | Command::Run(_));
-    // What only looks after the store can be ended at any moment.
+    // Commands that only maintain the store can be ended at any time.
     let interrupts = Interrupts::listen(!computes);
     let status = match arguments.command {
         Command::Fold(fold) => compute(&interrupts, fold.using.deadline, fold::fold(fold)),
@@ -63,7 +65,7 @@ fn main() -> ExitCode {
     status
 }
 
-/// Says why a command fails, and what its status is.
+/// Prints the error of a command, and returns its exit status.
 fn report(result: Result<(), CliError>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -75,7 +77,7 @@ fn report(result: Result<(), CliError>) -> ExitCode {
     }
 }
 
-/// Runs a command that computes, and lets go of what is still under way when it ends.
+/// Runs a command that computes, and stops the work that is still in progress when it ends.
 fn compute(
     interrupts: &Interrupts,
     deadline: Option<std::time::Duration>,
@@ -87,24 +89,26 @@ fn compute(
         Ok(runtime) => runtime,
         Err(error) => return report(Err(CliError::NoThreads(error))),
     };
-    // Said before anything that takes time.
-    let status = report(runtime.block_on(interrupts.unless(deadline, work)));
-    // What is still under way holds containers.
-    runtime.shutdown_timeout(LAST_BREATH);
+    // The error is printed before the shutdown, which takes time.
+    let status = report(runtime.block_on(interrupts.run(deadline, work)));
+    // Work that is still in progress holds containers.
+    runtime.shutdown_timeout(SHUTDOWN_TIME);
     status
 }
 
-/// Suppresses the message of a panic that a failed thread creation caused: the command reports that failure as an error.
-fn say_no_panics_for_want_of_threads() {
+/// Suppresses the message of a panic caused by a thread that could not start. The command reports
+/// that failure as an error.
+fn silence_panics_of_thread_failures() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if !panic.payload_as_str().is_some_and(is_for_threads) {
+        if !panic.payload_as_str().is_some_and(is_thread_failure) {
             before(panic);
         }
     }));
 }
 
-/// Shows events of the libraries, as often as `-v` was given: once for what Manifold's say, twice for everything.
+/// Prints events of the libraries: with `-v` the debug events of Manifold's crates, with `-vv` all
+/// events of all crates.
 fn show_events(verbose: u8) {
     use tracing_subscriber::filter::{LevelFilter, Targets};
     let targets = match verbose {
@@ -112,7 +116,7 @@ fn show_events(verbose: u8) {
         1 => Targets::new().with_target("manifold", LevelFilter::DEBUG),
         _ => Targets::new().with_default(LevelFilter::TRACE),
     };
-    let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(|| Saying);
-    // There is no other subscriber in this program.
+    let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(|| StderrWriter);
+    // This fails only if a subscriber is set already, and this program sets no other.
     let _ = tracing_subscriber::registry().with(targets).with(layer).try_init();
 }

@@ -1,4 +1,4 @@
-//! Interrupts and deadlines: whatever a command is doing, they end it.
+//! Interrupts and deadlines. They end a command in every phase, even if one of its threads blocks.
 
 use std::fmt;
 use std::future::Future;
@@ -12,22 +12,24 @@ use tokio::sync::Notify;
 use crate::error::CliError;
 use crate::session;
 
-/// How long a command that is told to end may take to let go of what it holds. After that it ends all the same.
-pub(crate) const LAST_BREATH: Duration = Duration::from_millis(800);
+/// How long a command that is interrupted or past its deadline may take to release its resources,
+/// before the process exits regardless.
+pub(crate) const SHUTDOWN_TIME: Duration = Duration::from_millis(800);
 
-/// The exit status that shells report for a program that SIGINT ended.
+/// The exit status that shells report for a program ended by SIGINT.
 pub(crate) const INTERRUPTED: u8 = 128 + 2;
 
-/// How much later the command gives up, so that a call that began with it can do so first, and say more.
-const AFTER_THE_CALL: Duration = Duration::from_millis(100);
+/// How much later than the deadline the command gives up. The root call has the same deadline. It
+/// fails first, and its error says more.
+const DEADLINE_MARGIN: Duration = Duration::from_millis(100);
 
-/// When the command began.
-static BEGAN: OnceLock<Instant> = OnceLock::new();
+/// The start of the command.
+static STARTED: OnceLock<Instant> = OnceLock::new();
 
-/// What a command is doing, for whoever asks why it takes so long.
+/// The phase of a command, which the error of a deadline reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Doing {
+pub(crate) enum Phase {
     Starting,
     OpeningTheStore,
     Hashing,
@@ -36,9 +38,9 @@ pub(crate) enum Doing {
     Writing,
 }
 
-static DOING: AtomicU8 = AtomicU8::new(Doing::Starting as u8);
+static PHASE: AtomicU8 = AtomicU8::new(Phase::Starting as u8);
 
-impl Doing {
+impl Phase {
     const ALL: [Self; 6] = [
         Self::Starting,
         Self::OpeningTheStore,
@@ -48,18 +50,18 @@ impl Doing {
         Self::Writing,
     ];
 
-    /// Notes that this is what the command does from now on.
+    /// Records that the command enters this phase.
     pub(crate) fn begin(self) {
-        DOING.store(self as u8, Ordering::Relaxed);
+        PHASE.store(self as u8, Ordering::Relaxed);
     }
 
-    fn now() -> Self {
-        let doing = DOING.load(Ordering::Relaxed);
-        Self::ALL.into_iter().find(|one| *one as u8 == doing).unwrap_or(Self::Starting)
+    fn current() -> Self {
+        let current = PHASE.load(Ordering::Relaxed);
+        Self::ALL.into_iter().find(|phase| *phase as u8 == current).unwrap_or(Self::Starting)
     }
 }
 
-impl fmt::Display for Doing {
+impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Starting => "starting",
@@ -72,21 +74,22 @@ impl fmt::Display for Doing {
     }
 }
 
-/// What is left of `deadline`, which began with the command.
-fn rest_of(deadline: Duration) -> Duration {
-    deadline.saturating_sub(BEGAN.get_or_init(Instant::now).elapsed())
+/// Returns the time left of `deadline`, which counts from the start of the command.
+fn remaining(deadline: Duration) -> Duration {
+    deadline.saturating_sub(STARTED.get_or_init(Instant::now).elapsed())
 }
 
-/// Tells of interrupts.
+/// A listener for SIGINT.
 pub(crate) struct Interrupts(Arc<Notify>);
 
 impl Interrupts {
-    /// Listens for interrupts from now on. The first one is told to whoever runs a command in [`Interrupts::unless`]; the process
-    /// ends soon after it, and at once at the second. With `at_once` it ends at the first.
+    /// Starts to listen for interrupts. The first interrupt ends [`Interrupts::run`]. The process
+    /// exits [`SHUTDOWN_TIME`] after it at the latest, and at once on the second interrupt. With
+    /// `at_once` it exits on the first.
     pub(crate) fn listen(at_once: bool) -> Self {
-        BEGAN.get_or_init(Instant::now);
-        let first = Arc::new(Notify::new());
-        let told = Arc::clone(&first);
+        STARTED.get_or_init(Instant::now);
+        let interrupted = Arc::new(Notify::new());
+        let notify = Arc::clone(&interrupted);
         let listen = move || {
             let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build()
             else {
@@ -97,58 +100,63 @@ impl Interrupts {
                     return;
                 }
                 if !at_once {
-                    told.notify_one();
-                    // A second one, or the end of the time, whichever comes first.
-                    let _ = tokio::time::timeout(LAST_BREATH, tokio::signal::ctrl_c()).await;
+                    notify.notify_one();
+                    let _ = tokio::time::timeout(SHUTDOWN_TIME, tokio::signal::ctrl_c()).await;
                 }
-                end(INTERRUPTED);
+                exit(INTERRUPTED);
             });
         };
-        // Without a thread an interrupt ends the process as if there were no handler.
+        // If the thread cannot start, there is no handler, and an interrupt ends the process.
         let _ = std::thread::Builder::new().name("manifold-interrupts".to_owned()).spawn(listen);
-        Self(first)
+        Self(interrupted)
     }
 
-    /// Does the work, unless it is interrupted or takes longer than `deadline` from the beginning of the command.
-    pub(crate) async fn unless<F>(
-        &self,
-        deadline: Option<Duration>,
-        work: F,
-    ) -> Result<(), CliError>
+    /// Runs `work`. Errors if it is interrupted, or if it is not done `deadline` after the start of
+    /// the command.
+    pub(crate) async fn run<F>(&self, deadline: Option<Duration>, work: F) -> Result<(), CliError>
     where
         F: Future<Output = Result<(), CliError>> + Send + 'static,
     {
-        // Elsewhere, for it may block.
+        // In a task of its own, because it may block.
         let work = tokio::spawn(work);
         let time =
-            deadline.map_or(Duration::MAX, |time| rest_of(time).saturating_add(AFTER_THE_CALL));
+            deadline.map_or(Duration::MAX, |time| remaining(time).saturating_add(DEADLINE_MARGIN));
         if deadline.is_some() {
-            end_after(time.saturating_add(LAST_BREATH));
+            exit_after(time.saturating_add(SHUTDOWN_TIME));
         }
         tokio::select! {
             () = self.0.notified() => Err(CliError::Interrupted),
             done = tokio::time::timeout(time, work) => match (done, deadline) {
                 (Ok(Ok(result)), _) => result,
-                (Ok(Err(lost)), _) if is_for_threads(&lost.to_string()) => Err(CliError::NoThreads(io::Error::other(lost))),
+                (Ok(Err(lost)), _) if is_thread_failure(&lost.to_string()) => {
+                    Err(CliError::NoThreads(io::Error::other(lost)))
+                }
                 (Ok(Err(lost)), _) => Err(CliError::WorkLost(lost)),
-                (Err(_), time) => Err(CliError::Deadline { time: time.unwrap_or_default(), doing: Doing::now() }),
+                (Err(_), time) => {
+                    let (time, phase) = (time.unwrap_or_default(), Phase::current());
+                    Err(CliError::Deadline { time, phase })
+                }
             },
         }
     }
 }
 
-/// Fails where the system does not give as many threads as a command needs at least. Libraries panic there, or wait for those that they
-/// got.
+/// Checks that the system grants the least number of threads that a command needs. Without this
+/// check, libraries panic or wait for ever.
+///
+/// # Errors
+///
+/// Returns the error of starting a thread.
 pub(crate) fn check_threads() -> io::Result<()> {
-    /// Besides one for each core: for the store, clocks, containers, and what blocks.
-    const OTHERS: usize = 7;
-    let wanted = OTHERS + std::thread::available_parallelism().map_or(1, usize::from);
+    /// Threads beside one per core: for the store, timers, containers, and blocking work.
+    const EXTRA_THREADS: usize = 7;
+    let wanted = EXTRA_THREADS + std::thread::available_parallelism().map_or(1, usize::from);
     let (hold, held) = std::sync::mpsc::channel::<()>();
     let held = Arc::new(std::sync::Mutex::new(held));
     let threads: io::Result<Vec<_>> = (0..wanted)
         .map(|_| {
             let held = Arc::clone(&held);
-            // All of them are there until the other end is dropped.
+            // Each thread lives until the sender is dropped, so all exist at the same time.
             std::thread::Builder::new()
                 .stack_size(64 << 10)
                 .spawn(move || drop(held.lock().map(|held| held.recv())))
@@ -161,24 +169,25 @@ pub(crate) fn check_threads() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether these are the words of a library that panics because the system gives no threads.
-pub(crate) fn is_for_threads(words: &str) -> bool {
-    words.contains("can't spawn worker thread") || words.contains("thread pool has not been")
+/// Returns whether this is the panic message of a library that could not start a thread.
+pub(crate) fn is_thread_failure(message: &str) -> bool {
+    message.contains("can't spawn worker thread") || message.contains("thread pool has not been")
 }
 
-/// Ends the process after this time, should it not have ended by then, whatever it is doing: even saying why may take for ever.
-fn end_after(time: Duration) {
-    let ending = move || {
+/// Exits the process after this time, whatever it is doing. Even writing the error message may
+/// block for ever.
+fn exit_after(time: Duration) {
+    let wait = move || {
         std::thread::sleep(time);
-        end(1);
+        exit(1);
     };
-    // Without a thread the deadline holds for whatever does not block.
-    let _ = std::thread::Builder::new().name("manifold-deadline".to_owned()).spawn(ending);
+    // If the thread cannot start, the deadline still holds for work that does not block.
+    let _ = std::thread::Builder::new().name("manifold-deadline".to_owned()).spawn(wait);
 }
 
-/// Ends the process without waiting for anybody: some thread of it may be stuck. A process of its own takes containers away that are
-/// left.
-fn end(status: u8) -> ! {
-    session::leave_containers_to_others();
+/// Exits the process without waiting for its threads, which may block. A process of its own removes
+/// the containers that are left.
+fn exit(status: u8) -> ! {
+    session::spawn_container_sweep();
     signal_hook::low_level::exit(status.into())
 }

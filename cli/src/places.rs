@@ -1,4 +1,4 @@
-//! Where in the input stands what a command failed at.
+//! Adds to an error the path of the input object that it is about.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use crate::error::CliError;
 use crate::input::Input;
 use crate::shown::quoted;
 
-/// The error with the place in `input` of the object that it is about, if it is about one there.
+/// Adds the path in `input` of the object that `error` is about, if the input contains that object.
 pub(crate) fn explain(error: CliError, dispatcher: &Dispatcher, input: &Input) -> CliError {
     let CliError::Failed(failure) = error else { return error };
     let Some(path) = subject(&failure).and_then(|id| path_to(dispatcher, input, id)) else {
@@ -23,7 +23,7 @@ pub(crate) fn explain(error: CliError, dispatcher: &Dispatcher, input: &Input) -
     CliError::At { path, source: failure }
 }
 
-/// The object that could not be read.
+/// Returns the object that could not be read.
 fn subject(failure: &Error) -> Option<ObjectId> {
     failure.chain().find_map(|error| match error.reason() {
         Reason::MissingObject { id }
@@ -33,7 +33,8 @@ fn subject(failure: &Error) -> Option<ObjectId> {
     })
 }
 
-/// The path of the object in the input, the first in git's order. What cannot be read on the way is passed over.
+/// Returns the first path of `wanted` in the input, in git's order. Trees that cannot be read are
+/// skipped.
 fn path_to(dispatcher: &Dispatcher, input: &Input, wanted: ObjectId) -> Option<Vec<u8>> {
     if input.root.id == wanted {
         return Some(b"the root".to_vec());
@@ -58,7 +59,7 @@ fn path_to(dispatcher: &Dispatcher, input: &Input, wanted: ObjectId) -> Option<V
             if let Some(kind) = entry.mode.object_kind()
                 && met.insert(entry.id)
             {
-                below.push((path, manifold_runtime_api::Outcome { kind, id: entry.id }));
+                below.push((path, manifold_runtime_api::ObjectRef { kind, id: entry.id }));
             }
         }
         open.extend(below.into_iter().rev());

@@ -1,21 +1,21 @@
-//! A progress bar, where there is a terminal to see it.
+//! Progress bars on standard error. They draw nothing unless standard error is a terminal.
 
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use manifold_dispatcher::{Dispatcher, Progress as Step};
 
-/// How often the bar is drawn.
+/// The time between two draws.
 const INTERVAL: Duration = Duration::from_millis(80);
 
-/// A bar that follows the frames of `dispatcher` until it is dropped.
+/// A bar that follows the frames of a dispatcher until it is dropped.
 pub(crate) struct Progress {
     bar: ProgressBar,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Progress {
-    /// Shows how many of `expected` frames are done. Draws nothing unless standard error is a terminal.
+    /// Shows how many of `expected` frames have run.
     pub(crate) fn frames(dispatcher: &Dispatcher, expected: u64) -> Self {
         let bar = ProgressBar::new(expected);
         if let Ok(style) =
@@ -45,7 +45,7 @@ impl Drop for Progress {
     }
 }
 
-/// Bars for work that goes in steps. Draws nothing unless standard error is a terminal.
+/// A bar for work in several steps, each with a count of its own.
 pub(crate) struct Steps {
     bar: ProgressBar,
     drawn: Option<Instant>,
@@ -77,7 +77,7 @@ impl Drop for Steps {
     }
 }
 
-/// A spinner for work of unknown length. Draws nothing unless standard error is a terminal.
+/// Creates a spinner for work of unknown length.
 pub(crate) fn spinner(what: &'static str) -> ProgressBar {
     let spinner = ProgressBar::new_spinner().with_message(what);
     spinner.enable_steady_tick(INTERVAL);

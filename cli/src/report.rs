@@ -1,4 +1,4 @@
-//! What a command prints on standard output.
+//! The output of commands on standard output: tables, JSON and objects.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table, presets};
 use manifold_dispatcher::{Dispatcher, Stats};
 use manifold_runtime_api::bstr::ByteSlice;
-use manifold_runtime_api::{Error, Object, ObjectKind, Outcome, Tree};
+use manifold_runtime_api::{Error, Object, ObjectKind, ObjectRef, Tree};
 use serde::Serialize;
 
 use crate::error::CliError;
 use crate::shown::{quoted, shown, shown_in_line, shown_json};
 
-/// A blob up to this size is shown as text, if it is text.
-const SHORT: usize = 4096;
+/// The size in bytes up to which a blob is shown as text, if it is UTF-8.
+const SHORT_TEXT_BYTES: usize = 4096;
 
 #[derive(Serialize)]
 pub(crate) struct OutcomeReport {
@@ -24,12 +24,14 @@ pub(crate) struct OutcomeReport {
 }
 
 impl OutcomeReport {
-    pub(crate) fn new(dispatcher: &Dispatcher, outcome: Outcome) -> Result<Self, CliError> {
+    pub(crate) fn new(dispatcher: &Dispatcher, outcome: ObjectRef) -> Result<Self, CliError> {
         let text = match outcome.kind {
             ObjectKind::Tree => None,
             ObjectKind::Blob => {
                 let content = dispatcher.read(outcome.id)?.content;
-                (content.len() <= SHORT).then(|| content.to_str().ok().map(str::to_owned)).flatten()
+                (content.len() <= SHORT_TEXT_BYTES)
+                    .then(|| content.to_str().ok().map(str::to_owned))
+                    .flatten()
             }
         };
         Ok(Self { kind: outcome.kind.as_str(), hash: outcome.id.to_string(), text })
@@ -58,7 +60,7 @@ pub(crate) struct FoldReport {
     pub(crate) repeats: Vec<Repeat>,
 }
 
-/// Reports side by side.
+/// Formats the reports as one table, with the request and the result of each below it.
 pub(crate) fn fold_table(reports: &[FoldReport]) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
@@ -103,7 +105,7 @@ pub(crate) fn fold_table(reports: &[FoldReport]) -> String {
     format!("{table}\n{ids}")
 }
 
-/// One report as it is, several as an object.
+/// Formats one report as its own JSON object, and several as one object with a list.
 pub(crate) fn fold_json(reports: &[FoldReport]) -> Result<String, CliError> {
     #[derive(Serialize)]
     struct Several<'a> {
@@ -116,18 +118,19 @@ pub(crate) fn fold_json(reports: &[FoldReport]) -> Result<String, CliError> {
     }
 }
 
-/// Fails unless all results are the same object.
+/// Errors unless all results are the same object.
 pub(crate) fn check_agreement(reports: &[FoldReport]) -> Result<(), CliError> {
     if reports.windows(2).all(|pair| pair[0].result.hash == pair[1].result.hash) {
         return Ok(());
     }
     let outcomes =
-        reports.iter().map(|report| format!("{} answers {}", report.guest, report.result.hash));
+        reports.iter().map(|report| format!("{} returned {}", report.guest, report.result.hash));
     Err(CliError::Disagreement { outcomes: outcomes.collect() })
 }
 
 impl OutcomeReport {
-    /// One line for a table.
+    /// Formats the outcome for a cell of the table: its text if that is short, else its kind and
+    /// id.
     fn brief(&self) -> String {
         match &self.text {
             Some(text) if text.lines().count() == 1 && text.len() <= 40 => {
@@ -138,6 +141,7 @@ impl OutcomeReport {
     }
 }
 
+/// Formats a time in seconds with a suitable unit.
 fn time(seconds: f64) -> String {
     match seconds {
         s if s >= 1.0 => format!("{s:.2} s"),
@@ -153,7 +157,7 @@ pub(crate) struct RunReport {
 }
 
 impl RunReport {
-    /// The outcome in one line, and its text if it has a short one.
+    /// Formats the outcome in one line, followed by its text if that is short.
     pub(crate) fn text(&self) -> String {
         let mut text = format!("{} {}\n", self.result.kind, self.result.hash);
         if let Some(content) = &self.result.text {
@@ -166,12 +170,13 @@ impl RunReport {
     }
 }
 
+/// Formats a report as one line of JSON.
 pub(crate) fn json(report: &impl Serialize) -> Result<String, CliError> {
     let text = serde_json::to_string(report).map_err(|error| CliError::Output(error.into()))?;
     Ok(shown_json(&text) + "\n")
 }
 
-/// Prints an object: a blob's bytes, or a tree as `git ls-tree` does.
+/// Prints an object: a blob's bytes, or a tree as `git ls-tree` prints it.
 pub(crate) fn object(object: &Object) -> Result<(), CliError> {
     if object.kind == ObjectKind::Blob {
         return print(&object.content);
@@ -189,7 +194,7 @@ pub(crate) fn object(object: &Object) -> Result<(), CliError> {
     print(&lines)
 }
 
-/// Writes to standard output. A reader that has seen enough is no error.
+/// Writes to standard output. A reader that closed the pipe is not an error.
 pub(crate) fn print(text: &[u8]) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     match out.write_all(text).and_then(|()| out.flush()) {
@@ -208,11 +213,11 @@ mod tests {
     }
 
     #[test]
-    fn different_results_are_an_error_that_names_them() {
+    fn different_results_are_an_error_that_names_each() {
         assert!(check_agreement(&[report("wasm", "a")]).is_ok());
         assert!(check_agreement(&[report("wasm", "a"), report("ts", "a")]).is_ok());
         let error = check_agreement(&[report("wasm", "a"), report("ts", "b")])
             .map_err(|error| error.to_string());
-        assert_eq!(error, Err("the guests disagree: wasm answers a, ts answers b".to_owned()));
+        assert_eq!(error, Err("the guests disagree: wasm returned a, ts returned b".to_owned()));
     }
 }

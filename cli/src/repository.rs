@@ -1,4 +1,4 @@
-//! A git repository, found and read as git finds and reads it.
+//! A git repository, found and read as git does it.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,33 +9,35 @@ use std::process::{Command, Stdio};
 
 use gix::bstr::{BStr, ByteSlice};
 use manifold_dispatcher::GitObjects;
-use manifold_runtime_api::{Error, ObjectId, Outcome};
+use manifold_runtime_api::{Error, ObjectId, ObjectRef};
 
 use crate::error::CliError;
 use crate::input::check_path;
 
 pub(crate) struct Repository {
-    /// What the user named.
+    /// The path that the user named.
     path: PathBuf,
-    /// Where git is to look.
+    /// The directory in which the git program is run.
     directory: PathBuf,
     gix: gix::Repository,
-    /// Whether the environment speaks of this repository.
+    /// Whether git's environment variables apply to this repository.
     follows_environment: bool,
 }
 
-/// The value of a variable, unless it is empty.
+/// Returns the value of an environment variable, unless it is empty.
 fn variable(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
 }
 
 impl Repository {
-    /// The repository around `path`, which may be a file in it; or the one that `GIT_DIR` names, as for git.
+    /// Opens the repository that `GIT_DIR` names, or else the one around `path`, which may be a
+    /// file in it.
     pub(crate) fn for_reading(path: &Path) -> Result<Self, CliError> {
         Self::find(path, variable("GIT_DIR"), true)
     }
 
-    /// The repository around `path`, whatever the environment says: the one that somebody wants to be written to.
+    /// Opens the repository around `path`, without regard to the environment. For a repository that
+    /// is written to.
     pub(crate) fn named(path: &Path) -> Result<Self, CliError> {
         Self::find(path, None, false)
     }
@@ -55,7 +57,8 @@ impl Repository {
             Some(git_dir) => {
                 let path = PathBuf::from(git_dir);
                 match path.canonicalize() {
-                    // What else a file may hold is nobody's to be shown.
+                    // The error does not include the content of a file that is not a repository,
+                    // because that may be confidential.
                     Ok(place) if gix::discover::is_git(&place).is_ok() => place,
                     _ => return Err(CliError::NoGitDir { path }),
                 }
@@ -77,8 +80,9 @@ impl Repository {
         let open =
             |options: gix::open::Options| gix::open_opts(&place, options.open_path_as_is(true));
         let gix = match open(gix::open::Options::default()) {
-            // gix 0.90 refuses alternates that form a cycle, which git passes over; `GitObjects` does, too. With a fixed number of
-            // slots it does not look at them before an object is wanted.
+            // gix 0.90 refuses alternates that form a cycle. Git and `GitObjects` ignore the cycle.
+            // With a fixed number of slots, gix does not read the alternates before an object is
+            // looked up.
             Err(error) if error.downcast_any_ref::<gix::odb::alternate::Cycle>().is_some() => {
                 const SLOTS: u16 = 1024;
                 open(
@@ -96,7 +100,8 @@ impl Repository {
         &self.gix
     }
 
-    /// The objects that git finds, those of a push that is not accepted yet (`GIT_QUARANTINE_PATH`) included.
+    /// Opens the objects that git finds, including those of a push that is not accepted yet
+    /// (`GIT_QUARANTINE_PATH`).
     pub(crate) fn objects(&self) -> Result<GitObjects, CliError> {
         let own = self.gix.objects.store_ref().path().to_owned();
         if !self.follows_environment {
@@ -110,15 +115,16 @@ impl Repository {
         Ok(GitObjects::open_with(directory, &more)?)
     }
 
-    /// The tree or blob that `rev` names.
-    pub(crate) fn resolve(&self, rev: &str, objects: &GitObjects) -> Result<Outcome, CliError> {
+    /// Returns the tree or blob that `rev` names.
+    pub(crate) fn resolve(&self, rev: &str, objects: &GitObjects) -> Result<ObjectRef, CliError> {
         let no_such = |source: Box<dyn std::error::Error + Send + Sync>| CliError::NoSuchRevision {
             rev: rev.to_owned(),
             path: self.path.clone(),
             source,
         };
-        // Git reads more than gix does: refs that are no files, objects that the environment names, objects that a stale
-        // multi-pack-index misplaces. Where gix finds nothing, git is asked.
+        // Git finds more than gix: refs that are not stored as files, objects that the environment
+        // names, and objects that a stale multi-pack-index misplaces. So git is asked if gix finds
+        // nothing.
         let id = match self.gix.rev_parse_single(rev) {
             Ok(id) => ObjectId::from_bytes(id.detach().as_slice())
                 .map_err(|error| no_such(error.into()))?,
@@ -126,19 +132,20 @@ impl Repository {
         };
         let missing = || match objects.is_partial() {
             true => CliError::PartialClone { path: rev.to_owned(), source: Error::missing(id) },
-            false => no_such(format!("object {id}, or one that it names, is not there").into()),
+            false => no_such(format!("object {id}, or one that it names, is missing").into()),
         };
         objects.peel(id)?.ok_or_else(missing)
     }
 
+    /// Resolves `rev` with `git rev-parse`.
     fn ask_git(&self, rev: &str) -> Option<ObjectId> {
         let mut git = self.git();
         let asked = git.args(["rev-parse", "--verify", "--quiet", "--end-of-options", rev]);
-        let answer = asked.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-        ObjectId::from_hex(answer.stdout.to_str().ok()?.trim()).ok()
+        let output = asked.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+        ObjectId::from_hex(output.stdout.to_str().ok()?.trim()).ok()
     }
 
-    /// The git program, for this repository.
+    /// Returns a `git` command for this repository.
     pub(crate) fn git(&self) -> Command {
         let mut git = Command::new("git");
         if self.follows_environment {
@@ -152,14 +159,14 @@ impl Repository {
         git
     }
 
-    /// Whether refs are files, which other programs than git can write.
+    /// Returns whether refs are stored as files, which programs other than git can write.
     pub(crate) fn has_refs_in_files(&self) -> bool {
         let storage = self.gix.config_snapshot().string("extensions.refStorage");
         storage.is_none_or(|storage| storage.eq_ignore_ascii_case(b"files"))
     }
 }
 
-/// The paths in a list as git splits it: at colons, and with C's quotes around those that have some.
+/// Splits a list of paths as git does: at colons. A path that contains a colon is quoted as in C.
 fn split_paths(list: &[u8]) -> Vec<PathBuf> {
     let mut paths = Vec::new();
     let mut rest = list;
@@ -183,7 +190,8 @@ fn split_paths(list: &[u8]) -> Vec<PathBuf> {
     paths
 }
 
-/// What keeps the repository from being opened, in its own words.
+/// Returns the error for a repository that cannot be opened, with the reason as specific as
+/// possible.
 fn cannot_be_opened(path: &Path, git_dir: &Path, error: gix::Error) -> CliError {
     let repository = path.to_owned();
     let is_about = |key: &str| {
@@ -206,7 +214,7 @@ fn cannot_be_opened(path: &Path, git_dir: &Path, error: gix::Error) -> CliError 
     CliError::Repository { path: repository, source: error.into() }
 }
 
-/// Whether the repository's own configuration says that its ids are SHA-256.
+/// Returns whether the configuration file of the repository selects SHA-256 ids.
 fn has_sha256(git_dir: &Path) -> bool {
     let config = fs::read(git_dir.join("config")).unwrap_or_default();
     let lines = config.lines().map(|line| line.to_ascii_lowercase());

@@ -1,3 +1,5 @@
+//! `manifold run`: runs an image on arguments.
+
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::ErrorKind;
@@ -6,24 +8,24 @@ use std::path::Path;
 use std::sync::Arc;
 
 use manifold_dispatcher::native::argument;
-use manifold_runtime_api::Outcome;
+use manifold_runtime_api::ObjectRef;
 
 use crate::args::{Language, Run};
 use crate::error::CliError;
 use crate::input::{self, Input};
-use crate::patience::Doing;
+use crate::patience::Phase;
 use crate::places;
 use crate::report::{self, OutcomeReport, RunReport};
 use crate::session::Session;
 
-/// An argument as it was given.
+/// The value of an argument.
 enum Value {
     Text(String),
-    Object(Outcome),
+    Object(ObjectRef),
 }
 
 pub(crate) async fn run(options: Run) -> Result<(), CliError> {
-    Doing::Hashing.begin();
+    Phase::Hashing.begin();
     let reading = options.using.reading()?;
     let mut inputs: Vec<Input> = Vec::new();
     let mut values = Vec::new();
@@ -50,12 +52,12 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
     for argument in &options.texts {
         let (name, value) = argument
             .split_once('=')
-            .ok_or_else(|| CliError::NotAnArgument { argument: argument.into() })?;
+            .ok_or_else(|| CliError::InvalidArgument { argument: argument.into() })?;
         values.push((name, Value::Text(value.to_owned())));
     }
     let mut names = BTreeSet::new();
     if let Some((name, _)) = values.iter().find(|(name, _)| !names.insert(*name)) {
-        return Err(CliError::ArgumentTwice { name: (*name).to_owned() });
+        return Err(CliError::DuplicateArgument { name: (*name).to_owned() });
     }
 
     let sources = inputs.iter().map(|input| Arc::clone(&input.source)).collect();
@@ -68,14 +70,14 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
     let args = session.arguments(entries.collect::<Result<Vec<_>, _>>()?)?;
     let image = session.image(&options.image, Language::Wasm).await?;
     let invocation = session.invocation(&image, args, &options.salt, &options.using);
-    Doing::Computing.begin();
+    Phase::Computing.begin();
     let completion = dispatcher.run(invocation).await.map_err(|error| {
         let explained = CliError::Failed(error);
         inputs.iter().fold(explained, |error, input| places::explain(error, dispatcher, input))
     })?;
-    Doing::Storing.begin();
+    Phase::Storing.begin();
     dispatcher.flush()?;
-    Doing::Writing.begin();
+    Phase::Writing.begin();
 
     if options.raw {
         return report::object(&dispatcher.read(completion.outcome.id)?);
@@ -88,15 +90,17 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
     report::print(text.as_bytes())
 }
 
+/// Splits `NAME=VALUE`.
 fn split(argument: &OsStr) -> Result<(&str, &OsStr), CliError> {
-    let not_an_argument = || CliError::NotAnArgument { argument: argument.to_owned() };
+    let invalid = || CliError::InvalidArgument { argument: argument.to_owned() };
     let bytes = argument.as_bytes();
-    let equals = bytes.iter().position(|byte| *byte == b'=').ok_or_else(not_an_argument)?;
-    let name = std::str::from_utf8(&bytes[..equals]).map_err(|_| not_an_argument())?;
+    let equals = bytes.iter().position(|byte| *byte == b'=').ok_or_else(invalid)?;
+    let name = std::str::from_utf8(&bytes[..equals]).map_err(|_| invalid())?;
     Ok((name, OsStr::from_bytes(&bytes[equals + 1..])))
 }
 
-/// The value as a path, if something is there. What is there and cannot be reached is an error, and no text.
+/// Returns the value as a path if the path exists. Errors if it cannot be accessed, instead of
+/// treating the value as text.
 fn path(value: &OsStr) -> Result<Option<&Path>, CliError> {
     let path = Path::new(value);
     match path.symlink_metadata() {

@@ -1,4 +1,4 @@
-//! A dispatcher with everything that the command needs.
+//! The dispatcher of the command, with its runtimes, sources and the standard tree.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use manifold::guests::{self, ContainerPrograms, Hosts};
 use manifold_dispatcher::{
     Dispatcher, DispatcherBuilder, Event, Held, Invocation, ObjectSource, Policy, Store,
 };
@@ -15,6 +14,7 @@ use manifold_runtime_api::{
 };
 use manifold_runtime_docker::{ContainerEngine, DockerRuntime, EngineOptions, Mode};
 use manifold_runtime_wasm::WasmRuntime;
+use manifold_standard_guests::{self as guests, Hosts};
 use parking_lot::Mutex;
 
 use crate::args::{ContainerArgs, LimitArgs, UseArgs};
@@ -22,25 +22,27 @@ use crate::error::CliError;
 use crate::say::{say, warn};
 use crate::shown::shown_in_line;
 
+/// A dispatcher, and what the command needs beside it.
 pub(crate) struct Session {
     pub(crate) dispatcher: Dispatcher,
-    /// The runtimes, for images made on the spot.
+    /// The host image hashes of the runtimes, for images of the user's files.
     pub(crate) hosts: Hosts,
-    /// The standard tree.
+    /// The id of the standard tree.
     pub(crate) std: ObjectId,
-    /// What runs containers, once one is to be run.
+    /// The container engine. It is not contacted before a container is needed.
     pub(crate) engine: ContainerEngine,
-    /// Whether a container image may be named by a tag, which is looked up once.
+    /// Whether a container image may be named by a tag, which is resolved to its digest once.
     pub(crate) allow_tags: bool,
-    /// Whether what guests log is shown.
+    /// Whether the log of guests is shown.
     pub(crate) shows_log: bool,
-    /// How many bytes the code of a module may have.
+    /// The maximum size in bytes of a module's code.
     pub(crate) largest_module: u64,
-    /// What was stored for calls to come, so that they find it whatever happens to the store.
+    /// Keeps the objects that later calls need in memory, so that they survive a collection or the
+    /// loss of the store.
     held: Mutex<Vec<Held>>,
 }
 
-/// What a session does as its command's options say.
+/// The options of a command that concern its session.
 #[derive(Default)]
 pub(crate) struct Options {
     containers: ContainerArgs,
@@ -57,7 +59,7 @@ impl UseArgs {
 impl Session {
     pub(crate) fn new(
         store: Arc<dyn Store>,
-        mut sources: Vec<Arc<dyn ObjectSource>>,
+        sources: Vec<Arc<dyn ObjectSource>>,
         options: &Options,
     ) -> Result<Self, CliError> {
         let limits = options.limits.limits();
@@ -67,37 +69,34 @@ impl Session {
         let mode = if options.containers.fresh { Mode::Fresh } else { Mode::Parked };
         let docker = Arc::new(DockerRuntime::builder().mode(mode).build(&engine)?);
         let serving = Arc::new(DockerRuntime::builder().mode(Mode::Serving).build(&engine)?);
-        let mut hosts = Hosts {
-            wasm: Some(wasm.host_image().id()),
-            typescript: None,
-            container: Some(docker.host_image().id()),
-            serving: Some(serving.host_image().id()),
-        };
+        let mut hosts = Hosts::default()
+            .wasm(wasm.host_image().id())
+            .container(docker.host_image().id())
+            .serving(serving.host_image().id());
         let mut builder =
             Dispatcher::builder().store(store).limits(limits).budget(options.limits.budget());
-        let says_that_there_is_no_pool = AtomicBool::new(!wasm.has_pool());
+        let warns_about_pool = AtomicBool::new(!wasm.has_pool());
         if options.log || !wasm.has_pool() {
             let shows_log = options.log;
-            builder = builder.observer(Arc::new(move |event: &Event<'_>| match event {
+            builder = builder.on_event(move |event: &Event<'_>| match event {
                 Event::Logged { request, message } if shows_log => show_log(*request, message),
                 Event::Started { runtime: "wasmtime", .. }
-                    if says_that_there_is_no_pool.swap(false, Ordering::Relaxed) =>
+                    if warns_about_pool.swap(false, Ordering::Relaxed) =>
                 {
-                    warn("there is too little address space for a pool of wasm instances; without, each takes some 20 µs more");
+                    warn(
+                        "the address space is too small for the pool of wasm instances; without \
+                         it, each instance takes some 20 µs more",
+                    );
                 }
                 _ => {}
-            }));
+            });
         }
-        let builder = builder
-            .runtime(wasm)
-            .containers(Arc::clone(&docker) as _)
-            .runtime(docker)
-            .runtime(serving);
+        let builder =
+            builder.runtime(wasm).containers(Arc::clone(&docker)).runtime(docker).runtime(serving);
         let builder = with_v8(builder, &mut hosts)?;
-        sources.push(Arc::new(ContainerPrograms));
         let dispatcher =
             sources.into_iter().fold(builder, |builder, source| builder.source(source)).build()?;
-        let std = guests::install(&dispatcher, hosts)?;
+        let std = guests::install_for(&dispatcher, hosts)?;
         let (allow_tags, shows_log) = (options.containers.allow_tags, options.log);
         let largest_module = limits.module_bytes;
         let held = Mutex::default();
@@ -107,14 +106,14 @@ impl Session {
         Ok(session)
     }
 
-    /// Keeps what `id` reaches until the command ends.
+    /// Keeps `id` and all objects it reaches until the command ends.
     pub(crate) fn hold(&self, id: ObjectId) -> Result<(), CliError> {
         let held = self.dispatcher.hold(id)?;
         self.held.lock().push(held);
         Ok(())
     }
 
-    /// The call of `image` on `args`, as the user wants it.
+    /// Creates the root call of `image` on `args`, with the user's options.
     pub(crate) fn invocation(
         &self,
         image: &str,
@@ -122,16 +121,17 @@ impl Session {
         salt: &str,
         using: &UseArgs,
     ) -> Invocation {
-        let mut invocation = Invocation::new(image, args).salt(salt).std(self.std);
+        let mut invocation = Invocation::new(image).args(args).salt(salt).std(self.std);
         invocation.pin = !using.no_pin;
         if let Some(time) = using.deadline {
-            // The command gives up in time whatever it does. A call that does so first can say what it was at.
+            // The command ends itself shortly after the deadline. The call ends before that, and
+            // its error names the frame.
             invocation = invocation.budget(using.limits.budget().deadline(time));
         }
         invocation.policy(if using.recompute { Policy::RecomputeAll } else { Policy::Reuse })
     }
 
-    /// Stores an arguments tree and keeps it.
+    /// Puts an arguments tree and keeps it until the command ends.
     pub(crate) fn arguments(
         &self,
         entries: impl IntoIterator<Item = TreeEntry>,
@@ -141,26 +141,26 @@ impl Session {
         Ok(args)
     }
 
-    /// Stores `text` and answers the entry of an arguments tree for it.
+    /// Puts `text` and returns an entry for it in an arguments tree.
     pub(crate) fn text_argument(&self, name: &str, text: &str) -> Result<TreeEntry, CliError> {
         let id = self.dispatcher.put_blob(text.as_bytes().to_vec())?;
         Ok(TreeEntry::new(name, EntryMode::Blob, id))
     }
 }
 
-/// Shows what a guest logs, line by line.
+/// Prints a log message of a guest, each line after the start of its request's id.
 fn show_log(request: ObjectId, message: &str) {
-    const SHORT: usize = 12;
+    const ID_DIGITS: usize = 12;
     let request = request.to_string();
     let mut lines = message.lines();
-    // An empty message is an empty line.
+    // An empty message is shown as an empty line.
     let first = lines.next().unwrap_or_default();
     for line in std::iter::once(first).chain(lines) {
-        say(&format!("{} {}", &request[..SHORT], shown_in_line(line)));
+        say(&format!("{} {}", &request[..ID_DIGITS], shown_in_line(line)));
     }
 }
 
-/// The engine of this process.
+/// Returns the container engine of this process, and creates it on the first call.
 fn engine() -> Result<ContainerEngine, CliError> {
     if let Some(engine) = ENGINE.get() {
         return Ok(engine.clone());
@@ -171,7 +171,7 @@ fn engine() -> Result<ContainerEngine, CliError> {
 
 static ENGINE: OnceLock<ContainerEngine> = OnceLock::new();
 
-/// Leaves no containers behind.
+/// Removes the containers of this process.
 pub(crate) fn close_containers() {
     if let Some(Err(error)) = ENGINE.get().map(ContainerEngine::close) {
         warn(&format!(
@@ -180,19 +180,20 @@ pub(crate) fn close_containers() {
     }
 }
 
-/// Has another process take away the containers that this one leaves behind because it ends at once.
-pub(crate) fn leave_containers_to_others() {
+/// Starts a process that removes the containers of this process, which is about to exit.
+pub(crate) fn spawn_container_sweep() {
     if ENGINE.get().is_none_or(|engine| !engine.has_containers()) {
         return;
     }
     let Ok(program) = std::env::current_exe() else { return };
     let mut sweep = Command::new(program);
     sweep.arg("sweep-containers").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // In a group of its own, for the next interrupt is not meant for it. If it cannot start, the next command sweeps.
+    // In a process group of its own, so that a further interrupt does not reach it. If it cannot
+    // start, the next command removes the containers.
     let _ = sweep.process_group(0).spawn();
 }
 
-/// Waits a moment for the process that began this one to be gone, and removes its containers.
+/// Waits for the process that started this one to exit, and removes its containers.
 pub(crate) fn sweep_containers() -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -206,9 +207,11 @@ pub(crate) fn sweep_containers() -> Result<(), CliError> {
     Ok(())
 }
 
-/// A container may have been on its way when its process ended.
+/// The number of sweeps. Several are needed because the engine may still be creating a container
+/// when its process has exited.
 const SWEEPS: usize = 5;
 
+/// Adds the V8 runtime.
 #[cfg(feature = "v8")]
 fn with_v8(builder: DispatcherBuilder, hosts: &mut Hosts) -> Result<DispatcherBuilder, CliError> {
     let v8 = Arc::new(manifold_runtime_v8::V8Runtime::new()?);
@@ -216,18 +219,19 @@ fn with_v8(builder: DispatcherBuilder, hosts: &mut Hosts) -> Result<DispatcherBu
     Ok(builder.runtime(v8))
 }
 
+/// Returns the builder unchanged, because this program was built without V8.
 #[cfg(not(feature = "v8"))]
-#[expect(clippy::unnecessary_wraps, reason = "as with V8")]
+#[expect(clippy::unnecessary_wraps, reason = "the signature is the same with V8")]
 fn with_v8(builder: DispatcherBuilder, _: &mut Hosts) -> Result<DispatcherBuilder, CliError> {
     Ok(builder)
 }
 
-/// A source that is known later than the dispatcher: empty until it is set.
+/// A source that is set after the dispatcher is built. It is empty until then.
 #[derive(Default)]
 pub(crate) struct LateSource(OnceLock<Arc<dyn ObjectSource>>);
 
 impl LateSource {
-    /// Sets the source. The first one stays.
+    /// Sets the source. Later calls have no effect.
     pub(crate) fn set(&self, source: Arc<dyn ObjectSource>) {
         let _ = self.0.set(source);
     }

@@ -1,37 +1,37 @@
-//! Text that others made, for people to look at: what a terminal would obey is shown instead.
+//! Escaping of untrusted text for terminals: control characters are shown instead of obeyed.
 
 use std::fmt::Write;
 
-/// `text` without control characters and without those that turn the direction of writing: each is shown as Rust writes it. Line
-/// ends and tabs stay.
+/// Escapes control characters and bidirectional formatting characters in Rust's notation. Line
+/// feeds and tabs are kept.
 pub(crate) fn shown(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
             '\n' | '\t' => clean.push(character),
-            _ if is_obeyed(character) => clean.extend(character.escape_default()),
+            _ if is_interpreted(character) => clean.extend(character.escape_default()),
             _ => clean.push(character),
         }
     }
     clean
 }
 
-/// The same in one line.
+/// Like [`shown`], but also escapes line feeds.
 pub(crate) fn shown_in_line(text: &str) -> String {
     shown(text).replace('\n', "\\n")
 }
 
-/// Whether a terminal does something at this character but to show it.
-fn is_obeyed(character: char) -> bool {
+/// Returns whether a terminal interprets the character instead of showing it.
+fn is_interpreted(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// JSON text with such characters as escapes. They only stand in strings.
+/// Escapes the same characters in JSON text, as `\uXXXX`. They occur only inside of strings there.
 pub(crate) fn shown_json(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for character in text.chars() {
-        if is_obeyed(character) {
+        if is_interpreted(character) {
             // Writing to a String cannot fail.
             let _ = write!(clean, "\\u{:04x}", u32::from(character));
         } else {
@@ -41,8 +41,8 @@ pub(crate) fn shown_json(text: &str) -> String {
     clean
 }
 
-/// A name in a tree as git shows it: in quotes and with escapes if it has anything but printable ASCII, or a quote or backslash
-/// (`core.quotePath` in `git-config`).
+/// Quotes the name of a tree entry as git does: a name that contains anything but printable ASCII,
+/// or a quote or backslash, is quoted and escaped (`core.quotePath` in `git-config`).
 pub(crate) fn quoted(name: &[u8]) -> Vec<u8> {
     let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
     if name.iter().all(is_plain) {
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_would_obey_is_shown() {
+    fn control_characters_are_escaped() {
         assert_eq!(
             shown("a\x1b[2J\x07\r\n\tb\u{9b}\u{202e}é"),
             "a\\u{1b}[2J\\u{7}\\r\n\tb\\u{9b}\\u{202e}é"

@@ -1,4 +1,4 @@
-//! The store of a command: which one, and what if it cannot be had.
+//! Selects and opens the store of a command, and falls back to memory if it cannot be used.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,19 +9,20 @@ use manifold_dispatcher::{DurableStore, MemoryStore, OpenError, Store, StoreOpti
 
 use crate::args::{StoreArgs, UseArgs};
 use crate::error::CliError;
-use crate::patience::Doing;
+use crate::patience::Phase;
 use crate::say::{say, warn};
 
 const VARIABLE: &str = "MANIFOLD_STORE";
 
 impl StoreArgs {
-    /// The directory that the user has named. An empty variable counts as none: whoever defines it has not meant anything.
+    /// Returns the directory that the user named. An empty variable counts as unset, because CI
+    /// systems define empty variables.
     fn named(&self) -> Option<PathBuf> {
         let variable = || std::env::var_os(VARIABLE).map(PathBuf::from);
         self.store.clone().or_else(variable).filter(|directory| !directory.as_os_str().is_empty())
     }
 
-    /// The store's directory.
+    /// Returns the directory of the store: the named one, or the default.
     pub(crate) fn directory(&self) -> Result<PathBuf, CliError> {
         match self.named() {
             Some(directory) => Ok(directory),
@@ -30,21 +31,21 @@ impl StoreArgs {
     }
 
     fn open_with(&self, options: StoreOptions) -> Result<Arc<DurableStore>, CliError> {
-        Doing::OpeningTheStore.begin();
+        Phase::OpeningTheStore.begin();
         let options = options.on_wait(|waits| say(&waits.to_string()));
         Ok(Arc::new(options.open(self.directory()?).map_err(CliError::Store)?))
     }
 
-    /// Opens the store.
+    /// Opens the store for reading and writing.
     pub(crate) fn open(&self) -> Result<Arc<DurableStore>, CliError> {
         self.open_with(DurableStore::options())
     }
 
-    /// Opens the store to look at it, which needs no more than that it can be read.
+    /// Opens the store, read-only if it cannot be written.
     pub(crate) fn open_to_read(&self) -> Result<Arc<DurableStore>, CliError> {
         match self.open() {
             Err(CliError::Store(error)) if cannot_be_written(&error) => {
-                // Why it cannot be written says more than that there is none to be read.
+                // If there is no file to read, the error of writing says more.
                 self.open_with(DurableStore::options().read_only(true)).map_err(|read| match read {
                     CliError::Store(OpenError::Io { source, .. })
                         if source.kind() == io::ErrorKind::NotFound =>
@@ -58,20 +59,20 @@ impl StoreArgs {
         }
     }
 
-    /// Opens the store to compute with. One that can only be read gets memory over it. Where nobody has named one, and it cannot be
-    /// had, memory takes its place.
+    /// Opens the store to compute with. A read-only store is overlaid with memory. If the default
+    /// store cannot be used, memory replaces it, with a warning.
     pub(crate) fn open_to_compute(&self) -> Result<Arc<dyn Store>, CliError> {
         self.open_or_memory(true)
     }
 
-    /// The same for a command that computes nothing, and need not say what will be forgotten.
+    /// Like [`Self::open_to_compute`], without warnings, for commands that compute nothing.
     pub(crate) fn open_to_look(&self) -> Result<Arc<dyn Store>, CliError> {
         self.open_or_memory(false)
     }
 
-    fn open_or_memory(&self, says: bool) -> Result<Arc<dyn Store>, CliError> {
+    fn open_or_memory(&self, warns: bool) -> Result<Arc<dyn Store>, CliError> {
         let warn = |text: &str| {
-            if says {
+            if warns {
                 warn(text);
             }
         };
@@ -79,7 +80,7 @@ impl StoreArgs {
             Ok(store) if store.is_read_only() => {
                 let file = store.file().display();
                 warn(&format!(
-                    "the store {file} can only be read; what is computed now will not be remembered"
+                    "the store {file} is read-only; the results of this command are not stored"
                 ));
                 return Ok(Arc::new(Overlaid::new(MemoryStore::new(), store)));
             }
@@ -93,26 +94,28 @@ impl StoreArgs {
             CliError::Store(problem @ OpenError::Io { source, .. }) => {
                 format!("{problem} ({source})")
             }
-            CliError::NoCacheDirectory => "there is no cache directory for this user".to_owned(),
+            CliError::NoCacheDirectory => "this user has no cache directory".to_owned(),
             _ => return Err(error),
         };
         if self.named().is_some() {
             return Err(error);
         }
         warn(&format!(
-            "{problem}; nothing will be remembered after this command (--store DIR names another directory)"
+            "{problem}; the results of this command are not stored (--store DIR names another \
+             directory)"
         ));
         Ok(Arc::new(MemoryStore::new()))
     }
 }
 
+/// Returns whether the store failed to open because its file or directory cannot be written.
 fn cannot_be_written(error: &OpenError) -> bool {
     let OpenError::Io { source, .. } = error else { return false };
     matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 impl UseArgs {
-    /// The store to compute with.
+    /// Opens the store to compute with.
     pub(crate) fn open(&self) -> Result<Arc<dyn Store>, CliError> {
         if self.no_store { Ok(Arc::new(MemoryStore::new())) } else { self.store.open_to_compute() }
     }

@@ -1,26 +1,27 @@
-//! How large a tree is.
+//! Counts the nodes of a tree.
 
 use std::collections::{HashMap, HashSet};
 
 use manifold_dispatcher::Dispatcher;
-use manifold_runtime_api::{ObjectId, ObjectKind, Outcome, Result, Tree};
+use manifold_runtime_api::{ObjectId, ObjectKind, ObjectRef, Result, Tree};
 
-/// The size of what an object holds, itself included. Submodules do not count.
+/// The number of nodes in an object, including itself. Submodules are not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TreeSize {
-    /// Directories and leaves, each as often as it occurs.
+    /// Trees and blobs, each counted as often as it occurs.
     pub nodes: u64,
-    /// Trees, each once.
+    /// Trees, each counted once.
     pub distinct_trees: u64,
-    /// Blobs, each once.
+    /// Blobs, each counted once.
     pub distinct_blobs: u64,
 }
 
-/// Measures the tree or blob `root`. Trees that occur often are read once.
+/// Measures the tree or blob `root`. A tree that occurs several times is read once.
 ///
 /// # Errors
-/// What reading a tree answers.
-pub fn measure(dispatcher: &Dispatcher, root: Outcome) -> Result<TreeSize> {
+///
+/// Returns an error if a tree cannot be read.
+pub fn measure(dispatcher: &Dispatcher, root: ObjectRef) -> Result<TreeSize> {
     if root.kind == ObjectKind::Blob {
         return Ok(TreeSize { nodes: 1, distinct_trees: 0, distinct_blobs: 1 });
     }
@@ -48,7 +49,7 @@ pub fn measure(dispatcher: &Dispatcher, root: Outcome) -> Result<TreeSize> {
                 }
             },
         };
-        // A few kilobytes of trees can hold more nodes than can be counted.
+        // Nested trees of a few kilobytes can contain more nodes than a `u64` can count.
         top.nodes = top.nodes.saturating_add(below);
         top.next += 1;
     }

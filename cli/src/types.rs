@@ -1,3 +1,5 @@
+//! `manifold types`: prints the TypeScript declarations.
+
 use crate::args::Types;
 use crate::error::CliError;
 

@@ -1,4 +1,4 @@
-//! The `manifold` command as a user types it.
+//! The subcommands of `manifold`, run as a user runs them.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Runs the command with a store that is new every time.
+/// Runs the command with a new store.
 fn manifold<S: AsRef<OsStr>>(directory: &Path, arguments: &[S]) -> Output {
     let cache = TempDir::new().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_manifold"));
@@ -36,7 +36,7 @@ fn json(directory: &Path, arguments: &[&str]) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// What a failing command says on standard error. It says nothing on standard output.
+/// Returns the standard error of a failing command. Its standard output must be empty.
 fn fails(directory: &Path, arguments: &[&str]) -> String {
     let output = manifold(directory, arguments);
     assert!(!output.status.success(), "manifold {arguments:?} succeeds");
@@ -60,7 +60,7 @@ fn git(directory: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// The fixture *bench* as a directory.
+/// Writes the fixture *bench* to a directory.
 fn bench() -> TempDir {
     fn fill(directory: &Path, path: &str, levels: usize) {
         fs::create_dir_all(directory).unwrap();
@@ -128,7 +128,7 @@ fn fold_prints_a_table_with_a_row_for_each_repeat() {
 }
 
 #[test]
-fn fold_takes_the_current_directory_and_other_visitors() {
+fn fold_accepts_the_current_directory_and_other_visitors() {
     let root = bench();
     let tree = root.path().join("tree");
     assert_eq!(json(&tree, &["fold", "--json"])["result"]["text"], "120\n");
@@ -151,9 +151,9 @@ fn fold_takes_the_current_directory_and_other_visitors() {
     assert_ne!(salted["request"], json(&tree, &["fold", "--json"])["request"]);
 }
 
-/// In base64, 100 MB are more than a guest gets by default.
+/// In base64, 100 MB exceed the library's default limit on a response.
 #[test]
-fn large_files_and_names_that_are_no_text() {
+fn large_files_and_non_utf8_names_are_accepted() {
     let root = TempDir::new().unwrap();
     let name = OsStr::from_bytes(b"caf\xe9");
     fs::write(root.path().join(name), vec![b'\n'; 100_000_000]).unwrap();
@@ -173,7 +173,7 @@ fn large_files_and_names_that_are_no_text() {
 }
 
 #[test]
-fn a_directory_and_the_revision_made_of_it_are_one_request() {
+fn a_directory_and_its_revision_have_the_same_request() {
     let root = repository();
     let directory = json(root.path(), &["fold", "--json"]);
     assert_eq!(directory["result"]["text"], "121\n", "a symbolic link is a leaf");
@@ -206,7 +206,7 @@ fn a_directory_and_the_revision_made_of_it_are_one_request() {
 }
 
 #[test]
-fn run_takes_names_files_and_texts() {
+fn run_accepts_names_files_and_texts() {
     let root = bench();
     let run = |arguments: &[&str]| succeeds(root.path(), arguments);
     let text = run(&["run", "fold", "--arg", "in=tree", "--arg", "post=/cas/std/file-count"]);
@@ -217,7 +217,7 @@ fn run_takes_names_files_and_texts() {
     assert_eq!(
         run(&["run", "total-size", "--text", "in=tree", "--raw"]),
         "4\n",
-        "four letters and no directory"
+        "four letters, not a directory"
     );
     assert_eq!(run(&["run", "total-size", "--arg", "in=no such path", "--raw"]), "12\n");
     let tree = run(&["run", "dirs-only", "--arg", "in=tree", "--raw"]);
@@ -234,7 +234,7 @@ fn run_takes_names_files_and_texts() {
 }
 
 #[test]
-fn cat_prints_objects_of_the_repository_and_of_the_standard_images() {
+fn cat_prints_objects_of_a_repository() {
     let root = repository();
     let blob = git(root.path(), &["rev-parse", "HEAD:tree/f1.txt"]);
     assert_eq!(succeeds(root.path(), &["cat", &blob]), "tree/f1.txt\n");
@@ -248,7 +248,7 @@ fn cat_prints_objects_of_the_repository_and_of_the_standard_images() {
     let from = root.path().to_str().unwrap();
     assert_eq!(succeeds(elsewhere.path(), &["cat", &blob, "--repo", from]), "tree/f1.txt\n");
     assert!(fails(elsewhere.path(), &["cat", &blob]).contains("is not in the store"));
-    assert!(fails(root.path(), &["cat", "xyz"]).contains("no object id"));
+    assert!(fails(root.path(), &["cat", "xyz"]).contains("invalid object id"));
     assert!(
         fails(root.path(), &["cat", &git(root.path(), &["rev-parse", "HEAD"])])
             .contains("is a commit")
@@ -256,10 +256,10 @@ fn cat_prints_objects_of_the_repository_and_of_the_standard_images() {
 }
 
 #[test]
-fn bad_input_is_one_clear_error() {
+fn bad_input_is_reported_as_one_error() {
     let root = repository();
     let error = |arguments: &[&str]| fails(root.path(), arguments);
-    assert!(error(&["fold", "nowhere"]).contains("there is no nowhere"));
+    assert!(error(&["fold", "nowhere"]).contains("nowhere does not exist"));
     assert!(
         error(&["fold", "--post", "no-such"])
             .contains("one of dirs-only, file-count, fold, line-count, total-size")
@@ -267,9 +267,12 @@ fn bad_input_is_one_clear_error() {
     assert!(error(&["fold", "--post", "/cas/std/no-such"]).contains("no image"));
     assert!(error(&["fold", "--post", &"ab".repeat(20)]).contains("is not in the store"));
     assert!(
-        error(&["fold", "--rev", "no-such"]).contains("\"no-such\" names no file or directory")
+        error(&["fold", "--rev", "no-such"])
+            .contains("\"no-such\" does not name a file or directory")
     );
-    assert!(error(&["fold", "--rev", "HEAD:no/such"]).contains("names no file or directory"));
+    assert!(
+        error(&["fold", "--rev", "HEAD:no/such"]).contains("does not name a file or directory")
+    );
     assert!(error(&["fold", "/dev/null"]).contains("neither a directory nor a file"));
     assert!(error(&["run", "fold", "--arg", "in"]).contains("expected NAME=VALUE"));
     assert!(error(&["run", "fold", "--arg", "a=1", "--text", "a=2"]).contains("given twice"));
@@ -288,7 +291,7 @@ fn bad_input_is_one_clear_error() {
     for arguments in [&["fold", "round"][..], &["run", "file-count", "--arg", "in=round"]] {
         let error = fails(elsewhere.path(), arguments);
         assert!(
-            error.contains("round cannot be read") && error.contains("because: Too many levels"),
+            error.contains("cannot read round") && error.contains("because: Too many levels"),
             "{error}"
         );
     }
@@ -300,23 +303,23 @@ fn bad_input_is_one_clear_error() {
         assert!(error.contains("has SHA-256 ids, which are not supported"), "{error}");
     }
 
-    // Without a commit, that one is none that could be stored.
+    // A nested repository without a commit cannot be stored as a submodule.
     let nested = fails(elsewhere.path(), &["fold"]);
-    assert!(nested.contains("git repository ./other inside"), "{nested}");
+    assert!(nested.contains("nested git repository ./other"), "{nested}");
     fs::remove_dir_all(elsewhere.path().join("other")).unwrap();
     fs::write(elsewhere.path().join("git~1"), "").unwrap();
     let refused = fails(elsewhere.path(), &["fold"]);
     assert!(refused.contains("git~1") && refused.contains("because: "), "{refused}");
 }
 
-/// Root reads everything, so this one is for other users.
+/// Root can read every file. As root, the test folds a file whose reads fail.
 #[test]
-fn an_unreadable_file_is_named() {
+fn an_unreadable_file_is_named_in_the_error() {
     let root = bench();
     let secret = root.path().join("tree/d2/f3.txt");
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::read(&secret).is_ok() {
-        // What root cannot read either: a file whose reads fail.
+        // Opening this file succeeds, but reading it fails even for root.
         let memory = fails(root.path(), &["fold", "/proc/self/mem"]);
         assert!(memory.contains("/proc/self/mem cannot be read"), "{memory}");
         return;
@@ -339,7 +342,7 @@ fn a_failing_guest_is_shown_once_with_its_frames() {
 }
 
 #[test]
-fn a_deep_failure_shows_both_ends() {
+fn a_deep_failure_shows_the_first_and_last_frames() {
     let root = TempDir::new().unwrap();
     fs::create_dir_all(root.path().join(["d"; 40].join("/"))).unwrap();
     fs::write(root.path().join(["d"; 40].join("/")).join("f"), "").unwrap();
@@ -355,7 +358,7 @@ mod typescript {
     use super::*;
 
     #[test]
-    fn several_languages_fold_side_by_side_and_agree() {
+    fn several_languages_return_the_same_result() {
         let bench = bench();
         let report = json(bench.path(), &["fold", "tree", "--guest", "wasm,ts", "--json"]);
         assert_eq!(report["agree"], true);
@@ -367,7 +370,7 @@ mod typescript {
         assert!(guests.iter().all(|guest| guest["result"]["text"] == "120\n"), "{report}");
         assert_eq!(guests[0]["repeats"][0]["runs"], guests[1]["repeats"][0]["runs"]);
 
-        // With one visitor for both, the second fold finds all of its visitors in the memo.
+        // With one visitor for both languages, the second fold gets all its visits from the memo.
         for post in ["file-count.wasm", "file-count.ts"] {
             let report = json(
                 bench.path(),
@@ -390,7 +393,7 @@ mod typescript {
     }
 
     #[test]
-    fn a_file_or_a_directory_is_a_guest() {
+    fn a_file_or_directory_can_be_run_as_a_guest() {
         let directory = TempDir::new().unwrap();
         let path = |name: &str| directory.path().join(name);
         fs::write(path("shout.ts"), "import { get, tree } from 'manifold:guest';\nexport default async ({ args }: { args: string }) =>\n  new TextDecoder().decode(await get((await tree(args))[0]!.hash)).toUpperCase();\n").unwrap();
@@ -422,7 +425,7 @@ mod typescript {
     }
 
     #[test]
-    fn types_are_printed_for_editors() {
+    fn types_prints_the_declarations() {
         let types = succeeds(Path::new("."), &["types"]);
         assert!(types.contains("declare module \"manifold:guest\""), "{types}");
     }

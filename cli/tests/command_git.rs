@@ -1,4 +1,4 @@
-//! Repositories, as git itself finds and reads them, from the command.
+//! The command on git repositories, which it finds and reads as git does.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -27,7 +27,7 @@ fn git(directory: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// `r` in a new directory: a repository with the files `a` and `d/b` in one commit.
+/// Creates a directory with the repository `r`, which has the files `a` and `d/b` in one commit.
 fn place(options: &[&str]) -> TempDir {
     let place = TempDir::new().unwrap();
     let init = [&["init", "--quiet", "--initial-branch=main"], options, &["r"]].concat();
@@ -42,8 +42,8 @@ fn place(options: &[&str]) -> TempDir {
 }
 
 fn leaves(output: &Output) -> String {
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
     json["result"]["text"].as_str().unwrap().trim().to_owned()
 }
@@ -63,13 +63,13 @@ fn knows_reftable(place: &Path) -> bool {
         .output();
     let knows = made.unwrap().status.success();
     if !knows {
-        eprintln!("SKIPPED: this git knows no reftable; git 2.45 and later do");
+        eprintln!("SKIPPED: this git does not support reftable; git 2.45 and later do");
     }
     knows
 }
 
 #[test]
-fn outcomes_are_exported_where_refs_are_no_files() {
+fn outcomes_are_exported_to_a_reftable_repository() {
     if !knows_reftable(TempDir::new().unwrap().path()) {
         return;
     }
@@ -85,17 +85,17 @@ fn outcomes_are_exported_where_refs_are_no_files() {
     assert_eq!(listed.lines().count(), 2);
     git(&root, &["gc", "--quiet", "--prune=now"]);
     assert_eq!(git(&root, &["cat-file", "-p", listed.lines().next().unwrap()]), "2");
-    // Revisions are read, too, though the library knows no such refs.
+    // Revisions are resolved as well, although gix cannot read these refs.
     assert_eq!(leaves(&manifold(&root, &[&FOLD[..], &["HEAD"]].concat(), &[])), "2");
 
-    // Where git is not there, that is said, and nothing is lost without a word.
+    // Without git, the export is an error instead of a silent loss.
     let output = manifold(place.path(), &["export", "r"], &[("PATH", "/nowhere")]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("git cannot write the refs"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && stderr.contains("git cannot write the refs"), "{stderr}");
 }
 
 #[test]
-fn the_environment_of_git_is_followed() {
+fn git_environment_variables_are_respected() {
     let place = place(&[]);
     let other = place.path().join("other");
     git(place.path(), &["init", "--quiet", "--initial-branch=main", "other"]);
@@ -104,7 +104,7 @@ fn the_environment_of_git_is_followed() {
     for git_dir in [&*git_dir, "../r/.git"] {
         assert_eq!(leaves(&manifold(&other, &head, &[("GIT_DIR", git_dir)])), "2");
     }
-    // An empty variable is as good as none.
+    // An empty variable counts as unset.
     assert_eq!(leaves(&manifold(&place.path().join("r"), &head, &[("GIT_DIR", "")])), "2");
     let objects = place.path().join("r/.git/objects").display().to_string();
     let commit = git(&place.path().join("r"), &["rev-parse", "HEAD"]);
@@ -121,7 +121,7 @@ fn the_environment_of_git_is_followed() {
         leaves(&manifold(&other, &by_id, &[("GIT_ALTERNATE_OBJECT_DIRECTORIES", &quoted)])),
         "2"
     );
-    // A repository that is named to be written to is meant.
+    // An export writes to the repository that was named, without regard to the environment.
     assert!(manifold(place.path(), &["fold", "r/d"], &[]).status.success());
     let exported = manifold(place.path(), &["export", "other"], &[("GIT_DIR", &git_dir)]);
     assert!(exported.status.success());
@@ -129,9 +129,9 @@ fn the_environment_of_git_is_followed() {
     assert!(git(&place.path().join("r"), &["for-each-ref", "refs/manifold"]).is_empty());
 }
 
-/// Before a push is accepted its objects are in a place of their own.
+/// Before a push is accepted, its objects are in a quarantine directory.
 #[test]
-fn a_hook_reads_what_is_being_pushed() {
+fn a_pre_receive_hook_can_fold_the_pushed_commit() {
     let place = place(&[]);
     git(place.path(), &["init", "--quiet", "--bare", "to.git"]);
     let hook = place.path().join("to.git/hooks/pre-receive");
@@ -149,7 +149,7 @@ fn a_hook_reads_what_is_being_pushed() {
 }
 
 #[test]
-fn what_keeps_a_repository_from_being_opened_is_said_in_its_own_words() {
+fn each_reason_that_a_repository_cannot_be_opened_has_its_own_message() {
     let place = place(&[]);
     let copy = |name: &str| {
         assert!(
@@ -182,7 +182,7 @@ fn what_keeps_a_repository_from_being_opened_is_said_in_its_own_words() {
             "{name}"
         );
     }
-    // Alternates in a circle are no reason.
+    // A cycle of alternates is not an error.
     let round = copy("round");
     let objects = round.join(".git/objects");
     fs::write(objects.join("info/alternates"), format!("{0}\n{0}\n", objects.display())).unwrap();
@@ -191,7 +191,7 @@ fn what_keeps_a_repository_from_being_opened_is_said_in_its_own_words() {
 }
 
 #[test]
-fn what_a_partial_clone_lacks_is_named_with_the_way_to_get_it() {
+fn an_object_missing_from_a_partial_clone_is_named_with_a_fix() {
     let place = place(&[]);
     git(&place.path().join("r"), &["config", "uploadpack.allowFilter", "true"]);
     let origin = format!("file://{}", place.path().join("r").display());
@@ -210,7 +210,7 @@ fn what_a_partial_clone_lacks_is_named_with_the_way_to_get_it() {
 }
 
 #[test]
-fn a_tree_that_is_refused_has_its_id_and_its_path() {
+fn the_error_of_a_refused_tree_names_its_id_and_path() {
     let place = place(&[]);
     let root = place.path().join("r");
     let blob = git(&root, &["rev-parse", "HEAD:a"]);
@@ -221,7 +221,7 @@ fn a_tree_that_is_refused_has_its_id_and_its_path() {
             .unwrap();
         git(&root, &["hash-object", "-t", "tree", "--literally", "-w", "tree"])
     };
-    // What git reads for old times' sake is read.
+    // A mode that git reads for compatibility is accepted.
     let old = write("100664", "f");
     assert_eq!(leaves(&manifold(&root, &[&FOLD[..], &[&old]].concat(), &[])), "1");
     let shown = manifold(&root, &["cat", &old], &[]);
@@ -233,8 +233,7 @@ fn a_tree_that_is_refused_has_its_id_and_its_path() {
     let parent = git(&root, &["hash-object", "-t", "tree", "--literally", "-w", "tree"]);
     let error = fails(&root, &["fold", "--no-store", "--rev", &parent]);
     assert!(
-        error.contains("away of the input cannot be read")
-            && error.contains(&format!("tree {bad}")),
+        error.contains("cannot read away of the input") && error.contains(&format!("tree {bad}")),
         "{error}"
     );
     assert!(error.contains(".git"), "{error}");

@@ -1,4 +1,5 @@
-//! Machines as people have them: no home, nothing that can be written, bounds on address space and threads, no terminal.
+//! The command on restricted machines: no home, read-only directories, limits on address space and
+//! threads, and an unwritable standard error.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -17,11 +18,11 @@ fn manifold(directory: &Path) -> Command {
     command
 }
 
-fn said(output: &Output) -> String {
+fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A directory that everybody may read, with a small tree in it.
+/// Creates a directory that every user may read, with a small tree in it.
 fn place() -> TempDir {
     let place = TempDir::new().unwrap();
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -30,7 +31,7 @@ fn place() -> TempDir {
     place
 }
 
-/// Whether this is root, who may become somebody else.
+/// Returns whether the tests run as root, which can switch to another user.
 fn is_root() -> bool {
     String::from_utf8_lossy(&Command::new("id").arg("-u").output().unwrap().stdout).trim() == "0"
 }
@@ -38,13 +39,13 @@ fn is_root() -> bool {
 const NOBODY: u32 = 65534;
 
 #[test]
-fn an_empty_variable_names_no_store() {
+fn an_empty_store_variable_is_ignored() {
     let place = place();
     for arguments in [&["fold", "d"][..], &["fold", "d", "--no-store"], &["pins"]] {
         let output =
             manifold(place.path()).args(arguments).env("MANIFOLD_STORE", "").output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
-        assert_eq!(said(&output), "", "{arguments:?}");
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(stderr(&output), "", "{arguments:?}");
     }
     assert!(place.path().join("cache/manifold/manifold.redb").is_file());
     let output =
@@ -54,19 +55,16 @@ fn an_empty_variable_names_no_store() {
 }
 
 #[test]
-fn without_a_cache_directory_memory_takes_its_place() {
+fn without_a_cache_directory_fold_uses_memory() {
     let place = place();
-    // A file in the way is as good as a home that cannot be written to, for root, too.
+    // A file in place of the directory has the effect of an unwritable home, for root as well.
     fs::write(place.path().join("file"), "").unwrap();
     let fold = |command: &mut Command| {
         let output = command.args(["fold", "d", "--json"]).output().unwrap();
-        assert!(output.status.success(), "{}", said(&output));
-        let said = said(&output);
-        assert!(
-            said.starts_with("warning: ") && said.contains("nothing will be remembered"),
-            "{said}"
-        );
-        assert!(said.contains("--store") && said.lines().count() == 1, "{said}");
+        assert!(output.status.success(), "{}", stderr(&output));
+        let stderr = stderr(&output);
+        assert!(stderr.starts_with("warning: ") && stderr.contains("are not stored"), "{stderr}");
+        assert!(stderr.contains("--store") && stderr.lines().count() == 1, "{stderr}");
     };
     fold(manifold(place.path()).env("XDG_CACHE_HOME", place.path().join("file/cache")));
     if is_root() {
@@ -75,16 +73,20 @@ fn without_a_cache_directory_memory_takes_its_place() {
         let mut nobody = manifold(place.path());
         fold(nobody.env_clear().env("HOME", "/").uid(NOBODY).gid(NOBODY));
     }
-    // Who names a store wants that one.
+    // A store that was named is not replaced.
     let named = ["fold", "d", "--store", "file/store"];
     let output = manifold(place.path()).args(named).output().unwrap();
-    assert!(!output.status.success() && said(&output).contains("file/store"), "{}", said(&output));
+    assert!(
+        !output.status.success() && stderr(&output).contains("file/store"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]
-fn a_store_that_can_only_be_read_is_used_for_what_it_has() {
+fn a_read_only_store_serves_hits() {
     if !is_root() {
-        eprintln!("SKIPPED: only root can become another user, who may not write");
+        eprintln!("SKIPPED: only root can switch to another user, who may not write");
         return;
     }
     let place = place();
@@ -99,14 +101,14 @@ fn a_store_that_can_only_be_read_is_used_for_what_it_has() {
         command.args(arguments).args(["--store", "s"]).uid(NOBODY).gid(NOBODY).output().unwrap()
     };
     let pins = as_nobody(&["pins"]);
-    assert!(pins.status.success() && said(&pins).is_empty(), "{}", said(&pins));
+    assert!(pins.status.success() && stderr(&pins).is_empty(), "{}", stderr(&pins));
     let pin = String::from_utf8(pins.stdout).unwrap();
     let outcome = pin.split_whitespace().nth(2).unwrap();
     let cat = as_nobody(&["cat", outcome]);
-    assert!(cat.status.success() && cat.stdout == b"1\n", "{}", said(&cat));
+    assert!(cat.status.success() && cat.stdout == b"1\n", "{}", stderr(&cat));
     assert!(as_nobody(&["verify"]).status.success());
     let fold = as_nobody(&["fold", "d", "--json"]);
-    assert!(fold.status.success() && said(&fold).contains("can only be read"), "{}", said(&fold));
+    assert!(fold.status.success() && stderr(&fold).contains("is read-only"), "{}", stderr(&fold));
     assert!(
         String::from_utf8_lossy(&fold.stdout).contains("\"runs\":0,\"hits\":1"),
         "it comes from the store"
@@ -114,14 +116,14 @@ fn a_store_that_can_only_be_read_is_used_for_what_it_has() {
     for arguments in [&["gc"][..], &["unpin", &"ab".repeat(20)]] {
         let output = as_nobody(arguments);
         assert!(
-            !output.status.success() && said(&output).contains("ermission denied"),
+            !output.status.success() && stderr(&output).contains("ermission denied"),
             "{}",
-            said(&output)
+            stderr(&output)
         );
     }
 }
 
-/// Runs a line of shell with the command in `$M`.
+/// Runs a line of shell, with the path of the command in `$M`.
 fn shell(place: &Path, line: &str) -> Output {
     let mut shell = Command::new("bash");
     shell.arg("-c").arg(line).current_dir(place).env("M", env!("CARGO_BIN_EXE_manifold"));
@@ -134,24 +136,28 @@ fn shell(place: &Path, line: &str) -> Output {
 }
 
 #[test]
-fn a_bound_on_address_space_costs_the_pool_and_is_said_once() {
+fn limited_address_space_disables_the_pool_with_one_warning() {
     let place = place();
     fs::write(place.path().join("ok.ts"), "export default (): string => 'ok';").unwrap();
-    // Less than the terabytes of the pool.
+    // Less than the pool reserves, which is terabytes.
     for kib in ["1000000000", "12000000"] {
         let output = shell(
             place.path(),
             &format!("ulimit -v {kib}; $M fold d --no-store --json --repeat 2"),
         );
-        assert!(output.status.success(), "{kib}: {}", said(&output));
-        assert_eq!(said(&output).matches("warning: ").count(), 1, "{kib}: {}", said(&output));
-        assert!(said(&output).contains("address space"), "{kib}: {}", said(&output));
-        // What needs no wasm says nothing.
+        assert!(output.status.success(), "{kib}: {}", stderr(&output));
+        assert_eq!(stderr(&output).matches("warning: ").count(), 1, "{kib}: {}", stderr(&output));
+        assert!(stderr(&output).contains("address space"), "{kib}: {}", stderr(&output));
+        // A command that runs no wasm prints no warning.
         let output = shell(
             place.path(),
             &format!("ulimit -v {kib}; $M cat 4b825dc642cb6eb9a060e54bf8d69288fbee4904"),
         );
-        assert!(output.status.success() && said(&output).is_empty(), "{kib}: {}", said(&output));
+        assert!(
+            output.status.success() && stderr(&output).is_empty(),
+            "{kib}: {}",
+            stderr(&output)
+        );
         if cfg!(feature = "v8") {
             let output =
                 shell(place.path(), &format!("ulimit -v {kib}; $M run ok.ts --no-store --raw"));
@@ -159,16 +165,16 @@ fn a_bound_on_address_space_costs_the_pool_and_is_said_once() {
                 "12000000" => {
                     assert_eq!(output.status.code(), Some(1));
                     assert!(
-                        said(&output).contains("V8 needs 34 GiB of address space"),
+                        stderr(&output).contains("V8 needs 34 GiB of address space"),
                         "{}",
-                        said(&output)
+                        stderr(&output)
                     );
                 }
                 _ => {
                     assert!(
-                        output.status.success() && said(&output).is_empty(),
+                        output.status.success() && stderr(&output).is_empty(),
                         "{kib}: {}",
-                        said(&output)
+                        stderr(&output)
                     );
                     assert_eq!(output.stdout, b"ok");
                 }
@@ -178,9 +184,9 @@ fn a_bound_on_address_space_costs_the_pool_and_is_said_once() {
 }
 
 #[test]
-fn a_bound_on_threads_is_an_error_and_no_panic() {
+fn a_limit_on_threads_is_an_error_without_a_panic() {
     if !is_root() {
-        eprintln!("SKIPPED: only root can become a user who has no other processes");
+        eprintln!("SKIPPED: only root can switch to a user who has no other processes");
         return;
     }
     let place = place();
@@ -192,20 +198,20 @@ fn a_bound_on_threads_is_an_error_and_no_panic() {
             "ulimit -u {threads}; exec setpriv --reuid={uid} --regid={uid} --clear-groups $M fold d --no-store --json"
         );
         let output = shell(place.path(), &line);
-        let said = said(&output);
+        let stderr = stderr(&output);
         match output.status.code() {
-            Some(0) => assert!(!said.contains("thread '"), "{threads}: {said}"),
+            Some(0) => assert!(!stderr.contains("thread '"), "{threads}: {stderr}"),
             Some(1) => assert!(
-                said.starts_with("error: ") && !said.contains("thread '"),
-                "{threads}: {said}"
+                stderr.starts_with("error: ") && !stderr.contains("thread '"),
+                "{threads}: {stderr}"
             ),
-            other => panic!("{threads}: {other:?}: {said}"),
+            other => panic!("{threads}: {other:?}: {stderr}"),
         }
     }
 }
 
 #[test]
-fn a_standard_error_that_takes_nothing_changes_no_status() {
+fn an_unwritable_standard_error_does_not_change_the_status() {
     let place = place();
     for to in ["2>/dev/full", "2>&-"] {
         for (arguments, status) in
@@ -214,7 +220,7 @@ fn a_standard_error_that_takes_nothing_changes_no_status() {
             let output = shell(place.path(), &format!("$M {arguments} {to}"));
             assert_eq!(output.status.code(), Some(status), "{arguments} {to}");
         }
-        // A mere warning.
+        // A warning does not change the status either.
         let output = shell(place.path(), &format!("XDG_CACHE_HOME=/dev/null/x $M fold d {to}"));
         assert_eq!(output.status.code(), Some(0), "{to}");
     }
@@ -235,13 +241,13 @@ fn every_limit_and_budget_has_an_option() {
             .output()
             .unwrap();
         assert!(!output.status.success(), "{option} {value}");
-        let said = said(&output);
+        let stderr = stderr(&output);
         assert!(
-            said.contains("limit breached") || said.contains("a file may have"),
-            "{option} {value}: {said}"
+            stderr.contains("limit breached") || stderr.contains("bytes for a file"),
+            "{option} {value}: {stderr}"
         );
         if option != "--max-file" {
-            assert!(said.contains(&format!("{option} raises this limit")), "{option}: {said}");
+            assert!(stderr.contains(&format!("{option} raises this limit")), "{option}: {stderr}");
         }
         let raised = match value {
             "0ms" | "1us" => "1h",
@@ -252,7 +258,7 @@ fn every_limit_and_budget_has_an_option() {
             .args(["--no-store", option, raised])
             .output()
             .unwrap();
-        assert!(output.status.success(), "{option} {raised}: {}", self::said(&output));
+        assert!(output.status.success(), "{option} {raised}: {}", self::stderr(&output));
     };
     let fold: &[&str] = &["fold", "d", "--post", "line-count"];
     fs::write(place.path().join("d/large"), vec![b'\n'; 300_000]).unwrap();
@@ -273,7 +279,7 @@ fn every_limit_and_budget_has_an_option() {
     ] {
         breach(option, value, fold);
     }
-    // A table, computing time and a log need guests of their own.
+    // The limits on tables and computing time need a guest of their own.
     let spin = "(module (memory (export \"memory\") 1) (table 1000 funcref) (func (export \"caos_run\") (loop (br 0))))";
     fs::write(place.path().join("spin.wasm"), wat::parse_str(spin).unwrap()).unwrap();
     for (option, value, words) in [
@@ -284,19 +290,23 @@ fn every_limit_and_budget_has_an_option() {
         let run = if option == "--max-table" { &run[..] } else { &run[..3] };
         let output = manifold(place.path()).args(run).args([option, value]).output().unwrap();
         assert!(
-            !output.status.success() && said(&output).contains(words),
+            !output.status.success() && stderr(&output).contains(words),
             "{option}: {}",
-            said(&output)
+            stderr(&output)
         );
-        assert!(said(&output).contains(&format!("{option} raises")), "{option}: {}", said(&output));
+        assert!(
+            stderr(&output).contains(&format!("{option} raises")),
+            "{option}: {}",
+            stderr(&output)
+        );
     }
 }
 
 #[test]
-fn a_module_of_40_megabytes_is_taken() {
+fn a_module_of_40_mib_is_accepted() {
     let place = place();
-    // A custom section, as debug information is one.
-    let mut module = wat::parse_str(ANSWERS).unwrap();
+    // A large custom section, like the ones that hold debug information.
+    let mut module = wat::parse_str(EMPTY_TREE_GUEST).unwrap();
     let bytes = 40 << 20;
     let mut length = bytes + 2;
     module.push(0);
@@ -309,11 +319,11 @@ fn a_module_of_40_megabytes_is_taken() {
     module.resize(module.len() + bytes, 0);
     fs::write(place.path().join("large.wasm"), module).unwrap();
     let output = manifold(place.path()).args(["run", "large.wasm", "--no-store"]).output().unwrap();
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", stderr(&output));
 }
 
-/// Answers the empty tree.
-const ANSWERS: &str = r#"(module
+/// A guest whose outcome is the empty tree.
+const EMPTY_TREE_GUEST: &str = r#"(module
     (import "caos_abi_v1" "call" (func $call (param i32 i32) (result i32)))
     (memory (export "memory") 1)
     (data (i32.const 0) "{\22op\22:\22out\22,\22kind\22:\22tree\22,\22hash\22:\224b825dc642cb6eb9a060e54bf8d69288fbee4904\22}")

@@ -1,4 +1,4 @@
-//! Interrupts and deadlines end the command, whatever it is doing.
+//! Interrupts and deadlines end the command in every phase.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -24,22 +24,22 @@ fn interrupt(command: &Child) {
     );
 }
 
-/// Waits for the end, and says how long it took, what the status was, and what was said.
+/// Waits for the command to end. Returns the time it took, its exit status and its standard error.
 fn end(mut command: Child) -> (Duration, Option<i32>, String) {
     let start = Instant::now();
     while command.try_wait().unwrap().is_none() {
-        assert!(start.elapsed() < Duration::from_secs(60), "it does not end");
+        assert!(start.elapsed() < Duration::from_secs(60), "the command does not end");
         std::thread::sleep(Duration::from_millis(5));
     }
-    let mut said = String::new();
-    command.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    (start.elapsed(), command.wait().unwrap().code(), said)
+    let mut stderr = String::new();
+    command.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    (start.elapsed(), command.wait().unwrap().code(), stderr)
 }
 
-/// Generous, for the machine may be busy: without the handlers it would be for ever.
+/// A generous bound, because the machine may be busy. Without the handlers the commands never end.
 const SOON: Duration = Duration::from_secs(10);
 
-/// A place with a small directory and a store whose file somebody else is writing to.
+/// A directory with a small tree and a store whose file another process is writing to.
 struct Held {
     place: TempDir,
     _database: redb::Database,
@@ -59,18 +59,18 @@ fn held() -> (Held, redb::WriteTransaction) {
 }
 
 #[test]
-fn who_waits_for_the_store_says_so_and_can_be_interrupted() {
+fn waiting_for_the_store_is_reported_and_can_be_interrupted() {
     let (held, _writing) = held();
     for arguments in
         [&["fold", "d", "--store", "s"][..], &["pins", "--store", "s"], &["gc", "--store", "s"]]
     {
         let mut waiting = manifold(held.place.path()).args(arguments).spawn().unwrap();
-        // It says so before anything else.
-        let mut said = [0; 8];
-        waiting.stderr.as_mut().unwrap().read_exact(&mut said).unwrap();
+        // The message comes before anything else.
+        let mut stderr = [0; 8];
+        waiting.stderr.as_mut().unwrap().read_exact(&mut stderr).unwrap();
         interrupt(&waiting);
         let (time, status, rest) = end(waiting);
-        assert_eq!((&said, status), (b"waiting ", Some(130)), "{arguments:?}");
+        assert_eq!((&stderr, status), (b"waiting ", Some(130)), "{arguments:?}");
         assert!(time < SOON, "{arguments:?}: {time:?}");
         if cfg!(target_os = "linux") {
             assert!(rest.starts_with(&format!("for process {}", std::process::id())), "{rest}");
@@ -85,25 +85,28 @@ fn a_deadline_covers_waiting_for_the_store() {
         .args(["fold", "d", "--store", "s", "--deadline", "1s"])
         .spawn()
         .unwrap();
-    let (time, status, said) = end(waiting);
+    let (time, status, stderr) = end(waiting);
     assert_eq!(status, Some(1));
     assert!(time < SOON, "{time:?}");
-    assert!(said.contains("error: the deadline of 1s passed while opening the store"), "{said}");
+    assert!(
+        stderr.contains("error: the deadline of 1s passed while opening the store"),
+        "{stderr}"
+    );
 }
 
 #[test]
-fn hashing_is_covered_by_both() {
+fn hashing_ends_at_a_deadline_and_at_an_interrupt() {
     let place = TempDir::new().unwrap();
     fs::create_dir(place.path().join("d")).unwrap();
     File::create(place.path().join("d/large")).unwrap().set_len(1 << 38).unwrap();
     let fold = ["fold", "d", "--no-store", "--max-file", "1TiB"];
     let hashing = manifold(place.path()).args(fold).args(["--deadline", "500ms"]).spawn().unwrap();
-    let (time, status, said) = end(hashing);
+    let (time, status, stderr) = end(hashing);
     assert_eq!(status, Some(1));
-    assert!(time < SOON && said.contains("passed while hashing the input"), "{time:?}: {said}");
+    assert!(time < SOON && stderr.contains("passed while hashing the input"), "{time:?}: {stderr}");
 
     let hashing = manifold(place.path()).args(fold).spawn().unwrap();
-    // The handler is there before anything else is.
+    // The handler is installed before anything else happens.
     std::thread::sleep(Duration::from_millis(500));
     interrupt(&hashing);
     let (time, status, _) = end(hashing);
@@ -112,7 +115,7 @@ fn hashing_is_covered_by_both() {
 }
 
 #[test]
-fn writing_to_a_pipe_that_nobody_reads_is_covered_by_both() {
+fn writing_to_an_unread_pipe_ends_at_a_deadline_and_at_an_interrupt() {
     let place = TempDir::new().unwrap();
     fs::write(place.path().join("large"), vec![b'x'; 5_000_000]).unwrap();
     let git = |arguments: &[&str]| {
@@ -123,14 +126,14 @@ fn writing_to_a_pipe_that_nobody_reads_is_covered_by_both() {
     git(&["init", "--quiet", "."]);
     let id = git(&["hash-object", "-w", "large"]);
     let mut writing = manifold(place.path()).args(["cat", id.trim()]).spawn().unwrap();
-    // Once there is something to read, it writes.
+    // The first byte shows that the command is writing.
     writing.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
     interrupt(&writing);
     let (time, status, _) = end(writing);
     assert_eq!(status, Some(130));
     assert!(time < SOON, "{time:?}");
 
-    // A call that computes writes on another thread than the one that listens.
+    // A command that computes writes on a thread other than the one that listens.
     fs::write(place.path().join("echo.wasm"), wat::parse_str(ECHO).unwrap()).unwrap();
     let run = ["run", "echo.wasm", "--arg", "in=large", "--raw", "--no-store"];
     let mut writing = manifold(place.path()).args(run).spawn().unwrap();
@@ -141,12 +144,15 @@ fn writing_to_a_pipe_that_nobody_reads_is_covered_by_both() {
     assert!(time < SOON, "{time:?}");
 
     let writing = manifold(place.path()).args(run).args(["--deadline", "2s"]).spawn().unwrap();
-    let (time, status, said) = end(writing);
+    let (time, status, stderr) = end(writing);
     assert_eq!(status, Some(1));
-    assert!(time < SOON && said.contains("passed while writing the result"), "{time:?}: {said}");
+    assert!(
+        time < SOON && stderr.contains("passed while writing the result"),
+        "{time:?}: {stderr}"
+    );
 }
 
-/// Answers the blob of 5,000,000 times `x`, which is its argument.
+/// A guest whose outcome is its argument, the blob of 5,000,000 times `x`.
 const ECHO: &str = r#"(module
     (import "caos_abi_v1" "call" (func $call (param i32 i32) (result i32)))
     (memory (export "memory") 1)

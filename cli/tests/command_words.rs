@@ -1,4 +1,5 @@
-//! What the command says: of guests that fail, of what is no guest, and what a terminal is spared.
+//! The messages of the command: errors of guests and of files that are not guests, the log, and the
+//! escaping of control characters.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -19,13 +20,13 @@ fn errors(directory: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-fn answer(directory: &Path, arguments: &[&str]) -> String {
+fn stdout(directory: &Path, arguments: &[&str]) -> String {
     let output = manifold(directory, arguments);
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A guest in wasm that sends these requests, and then traps or not.
+/// Assembles a wasm guest that sends `requests`, and then traps if `traps` is set.
 fn wasm(requests: &[&str], traps: bool) -> Vec<u8> {
     let (mut data, mut calls, mut at) = (String::new(), String::new(), 0);
     for request in requests {
@@ -45,26 +46,29 @@ fn wasm(requests: &[&str], traps: bool) -> Vec<u8> {
 const OUT: &str = r#"{"op":"out","kind":"tree","hash":"4b825dc642cb6eb9a060e54bf8d69288fbee4904"}"#;
 
 #[test]
-fn what_is_there_and_no_guest_is_told_which_kinds_there_are() {
+fn a_path_that_is_not_a_guest_is_an_error_that_lists_the_kinds() {
     let place = TempDir::new().unwrap();
     for (name, content) in [("notes.txt", "text"), ("guest.py", "print()"), ("noname", "")] {
         fs::write(place.path().join(name), content).unwrap();
         let error = errors(place.path(), &["run", name, "--no-store"]);
         assert!(
-            error.contains(&format!("{name} is no guest")) && error.contains("a .wasm file"),
+            error.contains(&format!("{name} is not a guest")) && error.contains("a .wasm file"),
             "{error}"
         );
     }
     fs::create_dir(place.path().join("empty")).unwrap();
     let error = errors(place.path(), &["run", "empty", "--no-store"]);
-    assert!(error.contains("directory empty is no guest") && error.contains("main.ts"), "{error}");
-    // A module is one whatever it is called.
+    assert!(
+        error.contains("directory empty is not a guest") && error.contains("main.ts"),
+        "{error}"
+    );
+    // A wasm module is recognized under any name.
     fs::write(place.path().join("module.bin"), wasm(&[OUT], false)).unwrap();
-    assert!(answer(place.path(), &["run", "module.bin", "--no-store"]).starts_with("tree "));
+    assert!(stdout(place.path(), &["run", "module.bin", "--no-store"]).starts_with("tree "));
 }
 
 #[test]
-fn what_is_no_core_module_is_told_in_a_line() {
+fn a_file_that_is_not_a_core_module_is_a_one_line_error() {
     let place = TempDir::new().unwrap();
     for (content, words) in [
         (&b"(module)"[..], "WebAssembly as text (wat)"),
@@ -91,26 +95,30 @@ fn what_is_no_core_module_is_told_in_a_line() {
 }
 
 #[test]
-fn control_characters_of_others_are_shown_and_not_obeyed() {
+fn control_characters_of_guests_are_escaped() {
     let place = TempDir::new().unwrap();
-    let obeyed = |text: &str| text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t'));
-    // In a failing guest's words, with a line that looks like the command's own.
+    let has_control_characters =
+        |text: &str| text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t'));
+    // In the message of a failing guest, with a line that imitates an error of the command.
     let fail = r#"{"op":"fail","message":"\u001b]0;title\u0007\u001b[2Jgone\r\nerror: forged\u009b\u202e"}"#;
     fs::write(place.path().join("fails.wasm"), wasm(&[fail], false)).unwrap();
     let error = errors(place.path(), &["run", "fails.wasm", "--no-store"]);
-    assert!(!obeyed(&error) && error.contains("\\u{1b}]0;title\\u{7}"), "{error:?}");
+    assert!(
+        !has_control_characters(&error) && error.contains("\\u{1b}]0;title\\u{7}"),
+        "{error:?}"
+    );
     assert_eq!(error.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{error:?}");
 
-    // In its log, where each line has the request in front.
+    // In the log, where each line follows the start of the request's id.
     let log = r#"{"op":"log","msg":"\u001b[31mred\u0007\nerror: forged"}"#;
     fs::write(place.path().join("logs.wasm"), wasm(&[log, OUT], false)).unwrap();
     let logged = manifold(place.path(), &["run", "logs.wasm", "--no-store", "--log", "--json"]);
-    let said = String::from_utf8(logged.stderr).unwrap();
+    let stderr = String::from_utf8(logged.stderr).unwrap();
     let request =
         String::from_utf8(logged.stdout).unwrap().split('"').nth(3).unwrap()[..12].to_owned();
-    assert_eq!(said, format!("{request} \\u{{1b}}[31mred\\u{{7}}\n{request} error: forged\n"));
+    assert_eq!(stderr, format!("{request} \\u{{1b}}[31mred\\u{{7}}\n{request} error: forged\n"));
 
-    // In an outcome that is shown, but not in one that is asked for as it is.
+    // In an outcome that is shown, but not in one that is printed with --raw.
     let put = r#"{"op":"put_blob","bytes_b64":"G1szMW1yZWQHCg=="}"#;
     let out = r#"{"op":"out","kind":"blob","hash":"e4b4a8d0b5f7f3a1b3b8a1b3b8a1b3b8a1b3b8a1"}"#;
     let content = b"\x1b[31mred\x07\n";
@@ -119,16 +127,19 @@ fn control_characters_of_others_are_shown_and_not_obeyed() {
     let out = out.replace("e4b4a8d0b5f7f3a1b3b8a1b3b8a1b3b8a1b3b8a1", &id);
     fs::write(place.path().join("answers.wasm"), wasm(&[put, &out], false)).unwrap();
     let run = ["run", "answers.wasm", "--no-store"];
-    let shown = answer(place.path(), &run);
-    assert!(!obeyed(&shown) && shown.contains("\\u{1b}[31mred\\u{7}\n"), "{shown:?}");
-    assert!(!obeyed(&answer(place.path(), &[&run[..], &["--json"]].concat())));
-    assert_eq!(answer(place.path(), &[&run[..], &["--raw"]].concat()).as_bytes(), content);
+    let shown = stdout(place.path(), &run);
+    assert!(
+        !has_control_characters(&shown) && shown.contains("\\u{1b}[31mred\\u{7}\n"),
+        "{shown:?}"
+    );
+    assert!(!has_control_characters(&stdout(place.path(), &[&run[..], &["--json"]].concat())));
+    assert_eq!(stdout(place.path(), &[&run[..], &["--raw"]].concat()).as_bytes(), content);
 
-    // In names: of a tree, as git shows it; of a path that is not there.
+    // In names: of tree entries, as git quotes them, and of a path that does not exist.
     fs::create_dir(place.path().join("d")).unwrap();
     fs::write(place.path().join("d/\x1b[2J\u{e9}"), "x").unwrap();
-    let folded = answer(place.path(), &["run", "dirs-only", "--arg", "in=d", "--json"]);
-    assert!(!obeyed(&folded));
+    let folded = stdout(place.path(), &["run", "dirs-only", "--arg", "in=d", "--json"]);
+    assert!(!has_control_characters(&folded));
     let git = |arguments: &[&str]| {
         let output = Command::new("git")
             .args(arguments)
@@ -141,16 +152,16 @@ fn control_characters_of_others_are_shown_and_not_obeyed() {
     git(&["add", "--all"]);
     let tree = git(&["write-tree"]);
     assert_eq!(
-        answer(&place.path().join("d"), &["cat", tree.trim()]),
+        stdout(&place.path().join("d"), &["cat", tree.trim()]),
         git(&["ls-tree", tree.trim()])
     );
-    assert!(!obeyed(&errors(place.path(), &["fold", "no\x1b[2Jwhere"])));
+    assert!(!has_control_characters(&errors(place.path(), &["fold", "no\x1b[2Jwhere"])));
 }
 
 #[test]
-fn the_log_of_guests_is_shown_when_it_is_asked_for() {
+fn the_option_log_shows_the_log_of_guests() {
     let place = TempDir::new().unwrap();
-    // A program for WASI writes lines in pieces, and a last one without an end.
+    // A WASI program writes a line in pieces, and a last line without a line end.
     let text = r#"(module
         (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
         (import "caos_abi_v1" "call" (func $call (param i32 i32) (result i32)))
@@ -171,40 +182,40 @@ fn the_log_of_guests_is_shown_when_it_is_asked_for() {
     let quiet = manifold(place.path(), &["run", "wasi.wasm", "--no-store"]);
     assert!(quiet.status.success() && quiet.stderr.is_empty());
     let logged = manifold(place.path(), &["run", "wasi.wasm", "--no-store", "--log"]);
-    let said = String::from_utf8(logged.stderr).unwrap();
-    let lines: Vec<_> = said.lines().map(|line| line.split_once(' ').unwrap()).collect();
+    let stderr = String::from_utf8(logged.stderr).unwrap();
+    let lines: Vec<_> = stderr.lines().map(|line| line.split_once(' ').unwrap()).collect();
     assert_eq!(lines.iter().map(|(_, line)| *line).collect::<Vec<_>>(), ["one two", "three"]);
     assert!(
         lines.iter().all(|(request, _)| request.len() == 12 && *request == lines[0].0),
-        "{said}"
+        "{stderr}"
     );
 
-    let told = manifold(place.path(), &["-v", "run", "wasi.wasm", "--no-store"]);
-    let said = String::from_utf8(told.stderr).unwrap();
+    let verbose = manifold(place.path(), &["-v", "run", "wasi.wasm", "--no-store"]);
+    let stderr = String::from_utf8(verbose.stderr).unwrap();
     assert!(
-        said.contains("begins to run")
-            && said.contains("has run")
-            && said.contains("manifold_dispatcher"),
-        "{said}"
+        stderr.contains("run started")
+            && stderr.contains("run succeeded")
+            && stderr.contains("manifold_dispatcher"),
+        "{stderr}"
     );
 }
 
 #[test]
-fn a_guest_that_traps_is_quoted_from_its_log() {
+fn the_error_of_a_trap_quotes_the_last_log_message() {
     let place = TempDir::new().unwrap();
     let log = r#"{"op":"log","msg":"panicked at main.rs:1: no"}"#;
     fs::write(place.path().join("traps.wasm"), wasm(&[log], true)).unwrap();
     let error = errors(place.path(), &["run", "traps.wasm", "--no-store"]);
     assert!(
         error.contains("the guest trapped")
-            && error.contains("because: it logged last: panicked at main.rs:1: no"),
+            && error.contains("because: the guest's log ends with: panicked at main.rs:1: no"),
         "{error}"
     );
 }
 
 #[cfg(feature = "v8")]
 #[test]
-fn links_in_a_guests_directory_are_followed() {
+fn symbolic_links_in_a_guest_directory_are_followed() {
     let place = TempDir::new().unwrap();
     let path = |name: &str| place.path().join(name);
     for directory in ["real/lib", "linked", "round"] {
@@ -220,7 +231,7 @@ fn links_in_a_guests_directory_are_followed() {
     symlink("../real/lib", path("linked/lib")).unwrap();
     for directory in ["real", "linked"] {
         assert_eq!(
-            answer(place.path(), &["run", directory, "--raw", "--no-store"]),
+            stdout(place.path(), &["run", directory, "--raw", "--no-store"]),
             "ok",
             "{directory}"
         );
@@ -228,21 +239,21 @@ fn links_in_a_guests_directory_are_followed() {
     fs::write(path("round/main.ts"), "export default () => 'ok';").unwrap();
     symlink(".", path("round/again")).unwrap();
     let error = errors(place.path(), &["run", "round", "--no-store"]);
-    assert!(error.contains("links lead from round/again back"), "{error}");
+    assert!(error.contains("round/again leads back to a directory that contains it"), "{error}");
     fs::remove_file(path("round/again")).unwrap();
     symlink("nowhere.ts", path("round/gone.ts")).unwrap();
     let error = errors(place.path(), &["run", "round", "--no-store"]);
-    assert!(error.contains("round/gone.ts cannot be read"), "{error}");
+    assert!(error.contains("cannot read round/gone.ts"), "{error}");
 }
 
 #[cfg(feature = "v8")]
 #[test]
-fn a_file_of_javascript_is_javascript() {
+fn a_js_file_is_run_as_javascript() {
     let place = TempDir::new().unwrap();
     let code =
         "const min = 1, max = 3; export default () => min < max > (0) ? 'inside' : 'outside';";
     for name in ["guest.js", "guest.mjs"] {
         fs::write(place.path().join(name), code).unwrap();
-        assert_eq!(answer(place.path(), &["run", name, "--raw", "--no-store"]), "inside", "{name}");
+        assert_eq!(stdout(place.path(), &["run", name, "--raw", "--no-store"]), "inside", "{name}");
     }
 }

@@ -1,7 +1,4 @@
-//! `manifold` with containers.
-
-#[path = "../../dispatcher/tests/fixture/mod.rs"]
-mod fixture;
+//! The command with guests in containers.
 
 mod containers;
 
@@ -16,7 +13,7 @@ fn manifold() -> Command {
     Command::new(env!("CARGO_BIN_EXE_manifold"))
 }
 
-/// Answers whether it succeeded, and what it printed on both streams.
+/// Returns whether the command succeeded, its standard output and its standard error.
 fn output(command: &mut Command) -> (bool, String, String) {
     let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -37,7 +34,7 @@ fn fold(path: &Path, options: &[&str]) -> (bool, String, String) {
 }
 
 #[tokio::test]
-async fn every_kind_of_guest_and_mixes_of_them_agree() {
+async fn all_kinds_of_guests_and_mixes_of_them_return_the_same_result() {
     let Some(_engine) = engine().await else { return };
     let directory = small_directory();
     for options in [
@@ -60,7 +57,7 @@ async fn every_kind_of_guest_and_mixes_of_them_agree() {
 }
 
 #[tokio::test]
-async fn an_image_by_tag_only_when_asked_for() {
+async fn an_image_named_by_a_tag_requires_allow_tags() {
     let Some(engine) = engine().await else { return };
     let fixture = Fixture::new(&engine, DockerRuntime::builder().parked(1));
     let image = fixture.program("strange", &["probe"]);
@@ -79,7 +76,7 @@ async fn an_image_by_tag_only_when_asked_for() {
 }
 
 #[test]
-fn without_an_engine_the_error_says_what_to_do_and_the_others_work() {
+fn without_an_engine_container_guests_fail_and_other_guests_run() {
     let directory = small_directory();
     let without = |options: &[&str]| {
         let mut command = manifold();
@@ -94,7 +91,7 @@ fn without_an_engine_the_error_says_what_to_do_and_the_others_work() {
     assert!(without(&[]).0);
 }
 
-/// Interrupted in the middle, it ends, and its containers go away: it removes them itself, or leaves that to a process of its own.
+/// An interrupted command removes its containers itself, or starts a process that does.
 #[tokio::test]
 async fn an_interrupt_leaves_no_containers() {
     let Some(_engine) = engine().await else { return };
@@ -113,9 +110,10 @@ async fn an_interrupt_leaves_no_containers() {
     }
 }
 
-/// Interrupted again while it takes them away, it ends at once, and the next process takes them away.
+/// A second interrupt while the command removes its containers ends it at once. The next process
+/// removes them.
 #[tokio::test]
-async fn a_second_interrupt_is_for_those_who_cannot_wait() {
+async fn a_second_interrupt_exits_at_once_and_the_next_process_sweeps() {
     let Some(_engine) = engine().await else { return };
     let (mut folding, prefix) = fold_in_containers().await;
     interrupt(&folding);
@@ -131,7 +129,7 @@ async fn a_second_interrupt_is_for_those_who_cannot_wait() {
     assert_eq!(status.code(), Some(130));
     let next = ContainerEngine::new(EngineOptions::default()).unwrap();
     next.version().await.unwrap();
-    // One may have been on its way.
+    // The engine may still have been creating one.
     while container_names().await.iter().any(|name| name.starts_with(&prefix)) {
         assert!(start.elapsed() < Duration::from_secs(30));
         let another = ContainerEngine::new(EngineOptions::default()).unwrap();
@@ -140,7 +138,7 @@ async fn a_second_interrupt_is_for_those_who_cannot_wait() {
     }
 }
 
-/// A fold that has containers by now, and what their names begin with.
+/// Starts a fold and waits until it has containers. Returns the prefix of their names as well.
 async fn fold_in_containers() -> (Child, String) {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
     let folding = manifold()

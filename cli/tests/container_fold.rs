@@ -1,7 +1,4 @@
-//! The container guests against the golden vectors, and beside the others.
-
-#[path = "../../dispatcher/tests/fixture/mod.rs"]
-mod fixture;
+//! The container guests: compared with the golden vectors and with the guests in other languages.
 
 mod containers;
 
@@ -9,19 +6,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use containers::{Fixture, engine};
-use fixture::{Journal, VECTORS, Vector, store_chain, store_fixture};
-use manifold::guests::{self, ContainerPrograms, Hosts};
 use manifold_dispatcher::{Dispatcher, Invocation};
 use manifold_runtime_api::{
-    Capabilities, Code, Host, HostImage, Job, Module, NodeShape, ObjectId, Outcome, Result,
-    Runtime, async_trait,
+    Capabilities, Code, Host, HostImage, Job, NodeShape, ObjectId, ObjectRef, Result, Runtime,
+    async_trait,
 };
 use manifold_runtime_docker::{DockerRuntime, Mode};
+use manifold_standard_guests::{self as guests, Hosts};
+use manifold_testing::{Journal, VECTORS, Vector, store_chain, store_fixture};
 
-/// Runs the container guest of the name that a module is: modules of the vectors are texts.
+/// A runtime that runs the container guest named by a module. Modules of the vectors are blobs with
+/// the name of a guest.
 struct ByName {
     docker: DockerRuntime,
-    modules: BTreeMap<ObjectId, Module>,
+    modules: BTreeMap<ObjectId, ObjectRef>,
 }
 
 #[async_trait]
@@ -34,26 +32,25 @@ impl Runtime for ByName {
         self.docker.capabilities()
     }
 
-    async fn run(&self, mut job: Job, host: Arc<dyn Host>) -> Result<Outcome> {
+    async fn run(&self, mut job: Job, host: Arc<dyn Host>) -> Result<ObjectRef> {
         job.code = Code::Module(self.modules[&job.code.own_module()?.id]);
         self.docker.run(job, host).await
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_request_and_result_of_the_vectors() {
+async fn the_fold_reproduces_the_requests_and_results_of_the_vectors() {
     let Some(engine) = engine().await else { return };
     for name in VECTORS {
         let vector = Vector::read(name);
         let docker = DockerRuntime::builder().mode(Mode::Serving).build(&engine).unwrap();
-        // The images of the guests, from a dispatcher that only stores them.
+        // A dispatcher without runtimes puts the images of the guests.
         let store: Arc<dyn manifold_dispatcher::Store> =
             Arc::new(manifold_dispatcher::MemoryStore::new());
-        let builder =
-            || Dispatcher::builder().store(Arc::clone(&store)).source(Arc::new(ContainerPrograms));
+        let builder = || Dispatcher::builder().store(Arc::clone(&store));
         let preparing = builder().build().unwrap();
-        let hosts = Hosts { serving: Some(docker.host_image().id()), ..Hosts::default() };
-        let std = preparing.read_tree(guests::install(&preparing, hosts).unwrap()).unwrap();
+        let hosts = Hosts::default().serving(docker.host_image().id());
+        let std = preparing.read_tree(guests::install_for(&preparing, hosts).unwrap()).unwrap();
         let modules = vector.modules.values().map(|text| {
             let image = std.get(format!("{text}.serving")).unwrap().id;
             let NodeShape::Runtime { module, .. } =
@@ -67,33 +64,34 @@ async fn every_request_and_result_of_the_vectors() {
         let journal = Arc::new(Journal::default());
         let dispatcher = builder()
             .runtime_as(vector.host_ref.0, Arc::new(by_name))
-            .observer(Arc::clone(&journal) as _)
+            .observer(Arc::clone(&journal))
             .build()
             .unwrap();
         vector.store_images(&dispatcher);
         assert_eq!(store_fixture(&dispatcher, name), vector.root.0);
 
         let fold = vector.images["fold-wasm"].0;
-        let invocation = Invocation::new(fold, vector.args(&dispatcher))
+        let invocation = Invocation::new(fold)
+            .args(vector.args(&dispatcher))
             .salt(vector.salt.clone())
             .std(vector.std.0);
         let completion = dispatcher.run(invocation).await.unwrap();
         assert_eq!(completion.request, vector.top_request.0, "{name}");
-        assert_eq!(completion.outcome, Outcome::blob(vector.result.1.0), "{name}");
+        assert_eq!(completion.outcome, ObjectRef::blob(vector.result.1.0), "{name}");
         let issued: BTreeSet<_> =
             journal.started.lock().unwrap().iter().map(|(request, _)| *request).collect();
         let expected: BTreeSet<_> = vector.runs.iter().map(|run| run.request.0).collect();
         assert_eq!(issued, expected, "{name}");
         for run in &vector.runs {
-            let remembered = store.recall(run.request.0).unwrap().map(|outcome| outcome.id);
-            assert_eq!(remembered, Some(run.result.1.0), "{name}");
+            let memoized = store.look_up(run.request.0).unwrap().map(|outcome| outcome.id);
+            assert_eq!(memoized, Some(run.result.1.0), "{name}");
         }
     }
     engine.close().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn counts_and_distinct_runs_of_the_vectors() {
+async fn counts_and_distinct_runs_match_the_vectors() {
     let Some(engine) = engine().await else { return };
     for (mode, vectors) in
         [(Mode::Serving, &VECTORS[..]), (Mode::Parked, &["odd", "wide"]), (Mode::Fresh, &["odd"])]
@@ -101,7 +99,7 @@ async fn counts_and_distinct_runs_of_the_vectors() {
         for name in vectors {
             let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode));
             let vector = Vector::read(name);
-            let root = Outcome::tree(store_fixture(&fixture.dispatcher, name));
+            let root = ObjectRef::tree(store_fixture(&fixture.dispatcher, name));
             let visitors = [("post", "file-count.docker")];
             assert_eq!(
                 fixture.fold("fold.docker", root, &visitors).await,
@@ -115,35 +113,35 @@ async fn counts_and_distinct_runs_of_the_vectors() {
             assert_eq!(
                 (done.runs, done.hits, done.joins),
                 (0, 1, 0),
-                "{name}: repeating a fold is one look-up"
+                "{name}: a repeated fold is one hit"
             );
         }
     }
     engine.close().unwrap();
 }
 
-/// A suspended frame holds its container, and none that its children need.
+/// A suspended frame keeps its container, and takes none of those that its nested runs need.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chain_of_24_levels_completes_with_a_pool_of_one() {
     let Some(engine) = engine().await else { return };
     let fixture = Fixture::new(&engine, DockerRuntime::builder().parked(1));
-    let root = Outcome::tree(store_fixture(&fixture.dispatcher, "deep"));
+    let root = ObjectRef::tree(store_fixture(&fixture.dispatcher, "deep"));
     assert_eq!(fixture.fold("fold.docker", root, &[("post", "file-count.docker")]).await, "24\n");
     engine.close().unwrap();
 }
 
-/// More levels than one container may have processes.
+/// The chain has more levels than one container may have processes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_chain_deeper_than_one_serving_container_takes_several() {
+async fn a_chain_too_deep_for_one_serving_container_uses_several() {
     let Some(engine) = engine().await else { return };
     let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving));
-    let root = Outcome::tree(store_chain(&fixture.dispatcher, 600));
+    let root = ObjectRef::tree(store_chain(&fixture.dispatcher, 600));
     assert_eq!(fixture.fold("fold.docker", root, &[("post", "file-count")]).await, "1\n");
     engine.close().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_one_visitor_image_all_folds_issue_the_same_requests() {
+async fn folds_in_all_languages_issue_the_same_visitor_requests() {
     let Some(engine) = engine().await else { return };
     let folds: &[&str] = if cfg!(feature = "v8") {
         &["fold", "fold.ts", "fold.docker"]
@@ -153,16 +151,16 @@ async fn over_one_visitor_image_all_folds_issue_the_same_requests() {
     for name in VECTORS {
         for visitor in ["file-count", "file-count.docker"] {
             let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving));
-            let root = Outcome::tree(store_fixture(&fixture.dispatcher, name));
+            let root = ObjectRef::tree(store_fixture(&fixture.dispatcher, name));
             let post = fixture.image(visitor);
             let mut first = None;
             for fold in folds {
-                let answer = fixture.fold(fold, root, &[("post", visitor)]).await;
+                let text = fixture.fold(fold, root, &[("post", visitor)]).await;
                 let wanted = fixture.requests_for(&post);
-                let known = first.get_or_insert_with(|| (answer.clone(), wanted.clone()));
-                assert_eq!((answer, wanted), *known, "{name}: {fold} over {visitor}");
+                let known = first.get_or_insert_with(|| (text.clone(), wanted.clone()));
+                assert_eq!((text, wanted), *known, "{name}: {fold} over {visitor}");
             }
-            // Each fold has frames of its own, as many as any other, and no visitor was run twice.
+            // Each fold has its own frames, as many as the others. No visit was run twice.
             let frames: Vec<_> =
                 folds.iter().map(|fold| fixture.requests_for(&fixture.image(fold)).len()).collect();
             assert!(frames.windows(2).all(|pair| pair[0] == pair[1]), "{name}: {frames:?}");
@@ -177,10 +175,10 @@ async fn over_one_visitor_image_all_folds_issue_the_same_requests() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn other_visitors_answer_as_in_wasm() {
+async fn other_visitors_return_the_same_as_in_wasm() {
     let Some(engine) = engine().await else { return };
     let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving));
-    let root = Outcome::tree(store_fixture(&fixture.dispatcher, "odd"));
+    let root = ObjectRef::tree(store_fixture(&fixture.dispatcher, "odd"));
     for post in ["line-count", "total-size"] {
         let expected = fixture.fold("fold", root, &[("post", post)]).await;
         let post = format!("{post}.docker");
@@ -194,10 +192,10 @@ async fn other_visitors_answer_as_in_wasm() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failing_visitor_is_explained_through_every_frame() {
+async fn the_error_of_a_failing_visitor_names_every_frame() {
     let Some(engine) = engine().await else { return };
     let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving));
-    let root = Outcome::tree(store_chain(&fixture.dispatcher, 12));
+    let root = ObjectRef::tree(store_chain(&fixture.dispatcher, 12));
     let error =
         fixture.try_fold("fold.docker", root, &[("post", "no-such-visitor")]).await.unwrap_err();
     assert!(error.root_cause().to_string().contains("no image of that name"), "{error:?}");

@@ -1,7 +1,4 @@
-//! What containers may do, and what becomes of guests that misbehave.
-
-#[path = "../../dispatcher/tests/fixture/mod.rs"]
-mod fixture;
+//! Containers: their isolation, guests that misbehave, images, and the removal of containers.
 
 mod containers;
 
@@ -10,16 +7,16 @@ use std::time::{Duration, Instant};
 
 use bollard::query_parameters::{KillContainerOptionsBuilder, RemoveContainerOptionsBuilder};
 use containers::{Fixture, docker, engine, own_containers_of};
-use fixture::{VECTORS, Vector, store_fixture};
 use manifold_dispatcher::native::argument;
 use manifold_dispatcher::{DirectoryObjects, Invocation};
 use manifold_runtime_api::{
-    EntryMode, Error, HostRef, ImageProblem, Limit, Limits, Module, ObjectKind, Outcome, Reason,
-    Runtime, RuntimeNode, Status,
+    EntryMode, Error, HostRef, ImageProblem, Limit, Limits, ObjectRef, Reason, Runtime,
+    RuntimeNode, Status,
 };
 use manifold_runtime_docker::{
     ContainerEngine, DockerRuntime, EngineOptions, Isolation, Mode, Seccomp,
 };
+use manifold_testing::{VECTORS, Vector, store_fixture};
 
 async fn probe(fixture: &Fixture, what: &str, path: &str) -> String {
     let image = fixture.program("strange", &["probe"]);
@@ -35,7 +32,7 @@ fn line<'a>(text: &'a str, key: &str) -> &'a str {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_guest_may_do_little() {
+async fn containers_are_isolated_by_default() {
     let Some(engine) = engine().await else { return };
     for mode in [Mode::Parked, Mode::Fresh, Mode::Serving] {
         let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode).parked(1));
@@ -68,7 +65,7 @@ async fn a_guest_may_do_little() {
             assert_eq!(
                 probe(&fixture, "exists", "/tmp/scratch").await,
                 "false",
-                "another job's scratch"
+                "the scratch directory of another job"
             );
             let filled = probe(&fixture, "fill", "/tmp/scratch").await;
             assert_eq!(filled, "64 MiB");
@@ -144,7 +141,8 @@ async fn each_restriction_can_be_loosened_and_is_part_of_the_host_image() {
         loosen(&mut isolation);
         let builder = DockerRuntime::builder().isolation(isolation).parked(1);
         let runtime = builder.clone().build(&engine).unwrap();
-        // The key of a request for `docker://…` does not say how it is run.
+        // The key of a request for `docker://…` does not contain the isolation, so a runtime with
+        // another isolation must not run it.
         assert!(!runtime.capabilities().containers, "{name}");
         hosts.push(runtime.host_image().id());
         let fixture = Fixture::new(&engine, builder);
@@ -156,7 +154,7 @@ async fn each_restriction_can_be_loosened_and_is_part_of_the_host_image() {
     );
     let distinct: std::collections::BTreeSet<_> = hosts.iter().collect();
     assert_eq!(distinct.len(), hosts.len());
-    // Fresh and parked containers are made from the same description.
+    // Fresh and parked containers are created from the same description.
     let fresh = DockerRuntime::builder().mode(Mode::Fresh).build(&engine).unwrap();
     assert_eq!(fresh.host_image().id(), strict.host_image().id());
     let mut writable = Isolation::new();
@@ -173,7 +171,7 @@ async fn each_restriction_can_be_loosened_and_is_part_of_the_host_image() {
     engine.close().unwrap();
 }
 
-/// Runs `strange WORD` within limits that end soon.
+/// Runs `strange WORD` with low limits.
 async fn misbehave(fixture: &Fixture, word: &str, args: &[(&str, &str)]) -> Result<String, Error> {
     let image = fixture.program("strange", &[word]);
     let entries = args.iter().map(|(name, text)| {
@@ -187,14 +185,14 @@ async fn misbehave(fixture: &Fixture, word: &str, args: &[(&str, &str)]) -> Resu
     limits.memory_bytes = 64 << 20;
     let completion = fixture
         .dispatcher
-        .run(Invocation::new(image, args).std(fixture.std).limits(limits))
+        .run(Invocation::new(image).args(args).std(fixture.std).limits(limits))
         .await?;
     Ok(String::from_utf8_lossy(&fixture.dispatcher.read(completion.outcome.id)?.content)
         .into_owned())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn misbehaviour_is_a_typed_error_and_the_next_job_is_fine() {
+async fn misbehaviour_is_a_typed_error_and_the_next_job_succeeds() {
     let Some(engine) = engine().await else { return };
     for mode in [Mode::Parked, Mode::Fresh] {
         let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode).parked(1));
@@ -248,7 +246,10 @@ async fn misbehaviour_is_a_typed_error_and_the_next_job_is_fine() {
         assert!(error.to_string().starts_with("the guest panicked: as asked at "), "{error}");
         let error = misbehave(&fixture, "probe", &[("do", "dance")]).await.unwrap_err();
         assert!(
-            matches!(error.reason(), Reason::GuestFailed { message } if message == "nobody can dance"),
+            matches!(
+                error.reason(),
+                Reason::GuestFailed { message } if message == "unknown action `dance`"
+            ),
             "{error}"
         );
     }
@@ -279,7 +280,7 @@ async fn misbehaviour_in_a_serving_container_ends_one_job() {
     };
     let (slow, ()) = tokio::join!(slow, wrong);
     assert_eq!(slow.unwrap(), "slept");
-    // Not made for many jobs: it never connects.
+    // This program does not serve jobs: it never connects.
     let start = Instant::now();
     let error = misbehave(&fixture, "nothing", &[]).await.unwrap_err();
     assert!(matches!(error.reason(), Reason::RuntimeFailed { .. }), "{error:?}");
@@ -293,7 +294,7 @@ async fn misbehave_owned(fixture: &Fixture, what: &str) -> Result<String, Error>
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_container_killed_from_outside_is_replaced() {
+async fn a_killed_container_is_replaced() {
     let Some(engine) = engine().await else { return };
     for mode in [Mode::Parked, Mode::Serving] {
         let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode).parked(1));
@@ -308,7 +309,7 @@ async fn a_container_killed_from_outside_is_replaced() {
         };
         let (answer, ()) = tokio::join!(job, kill);
         assert_eq!(answer.unwrap(), "slept", "{mode:?}");
-        // Removed while they wait, they are replaced as well.
+        // Containers that are removed while they are idle are replaced as well.
         let options = RemoveContainerOptionsBuilder::new().force(true).build();
         for container in own_containers_of(&engine).await {
             let _ = docker().remove_container(&container, Some(options.clone())).await;
@@ -318,7 +319,7 @@ async fn a_container_killed_from_outside_is_replaced() {
             3,
             "{mode:?}"
         );
-        // Killed again and again, it fails in the end, and says that it may work another time.
+        // A job whose containers are killed again and again ends with a transient error.
         let job = misbehave(&fixture, "probe", &[("do", "sleep"), ("ms", "1900")]);
         let killing = async {
             let options = KillContainerOptionsBuilder::new().signal("KILL").build();
@@ -357,24 +358,26 @@ async fn a_container_killed_before_it_serves_is_replaced() {
     engine.close().unwrap();
 }
 
-/// A guest that waits for its answer and is gone by then may have been ended by an engine that was started again. It gets another
-/// container.
+/// A guest that ends while it waits for a response may have been stopped by an engine that was
+/// restarted. The job is run again in another container.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_guest_that_ends_before_it_is_answered_is_not_to_blame() {
+async fn a_guest_that_ends_while_it_waits_for_a_response_is_run_again() {
     let Some(engine) = engine().await else { return };
     let fixture = Fixture::new(&engine, DockerRuntime::builder().parked(1));
     let slow = fixture.program("strange", &["probe"]);
     let blob = |text: &str| fixture.dispatcher.put_blob(text.to_owned()).unwrap();
-    let args =
-        [argument("do", Outcome::blob(blob("sleep"))), argument("ms", Outcome::blob(blob("1500")))];
-    let args = argument("args", Outcome::tree(fixture.dispatcher.put_tree(args).unwrap()));
+    let args = [
+        argument("do", ObjectRef::blob(blob("sleep"))),
+        argument("ms", ObjectRef::blob(blob("1500"))),
+    ];
+    let args = argument("args", ObjectRef::tree(fixture.dispatcher.put_tree(args).unwrap()));
     let entries = [
-        argument("do", Outcome::blob(blob("nest-and-leave"))),
-        argument("image", Outcome::blob(blob(&slow))),
+        argument("do", ObjectRef::blob(blob("nest-and-leave"))),
+        argument("image", ObjectRef::blob(blob(&slow))),
         args,
     ];
-    let invocation = Invocation::new(&slow, fixture.dispatcher.put_tree(entries).unwrap());
-    // The second container need not wait so long: what it asks for is known by then.
+    let invocation = Invocation::new(&slow).args(fixture.dispatcher.put_tree(entries).unwrap());
+    // The second container does not wait as long, because the nested run is in the memo by then.
     let completion = fixture.dispatcher.run(invocation).await.unwrap();
     assert_eq!(
         fixture.dispatcher.read(completion.outcome.id).unwrap().content,
@@ -401,10 +404,10 @@ async fn a_cancelled_job_leaves_no_process() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn images_by_digest_by_tag_and_missing() {
+async fn images_are_run_by_digest_and_tags_are_refused() {
     let Some(engine) = engine().await else { return };
     let fixture = Fixture::new(&engine, DockerRuntime::builder().parked(1));
-    // Loaded from the store, it has a digest in the engine that anybody can name.
+    // An image that was loaded from the store has a digest in the engine, by which it can be named.
     let image = fixture.program("strange", &["probe"]);
     fixture.run(&image, &[("do", "log")]).await.unwrap();
     let node = fixture.dispatcher.read_tree(image.parse().unwrap()).unwrap();
@@ -412,9 +415,9 @@ async fn images_by_digest_by_tag_and_missing() {
     let digest = engine.digest(&name).await.unwrap();
     let reference = format!("docker://{digest}");
     assert_eq!(fixture.run(&reference, &[("do", "log")]).await.unwrap(), "logged");
-    // As a module of the docker runtime, too.
+    // It can also be named as a module of the docker runtime.
     let text = fixture.dispatcher.put_blob(reference.clone()).unwrap();
-    let module = Module { kind: ObjectKind::Blob, id: text };
+    let module = ObjectRef::blob(text);
     let image = fixture.dispatcher.put_image(fixture.host, module).unwrap().to_string();
     assert_eq!(fixture.run(&image, &[("do", "log")]).await.unwrap(), "logged");
 
@@ -430,7 +433,7 @@ async fn images_by_digest_by_tag_and_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_image_is_a_tree_in_the_store() {
+async fn an_image_can_be_a_tree_in_the_store() {
     let Some(engine) = engine().await else { return };
     let fixture = Fixture::new(&engine, DockerRuntime::builder().parked(1));
     let blob = |text: &str| fixture.dispatcher.put_blob(text.to_owned()).unwrap();
@@ -439,15 +442,10 @@ async fn an_image_is_a_tree_in_the_store() {
     let layers = fixture.dispatcher.read_tree(node.get("module").unwrap().id).unwrap();
     let layer = fixture.dispatcher.read_tree(layers.get("layer00").unwrap().id).unwrap();
     let program = layer.get("guest").unwrap().id;
-    let image = |id| {
-        fixture
-            .dispatcher
-            .put_image(fixture.host, Module { kind: ObjectKind::Tree, id })
-            .unwrap()
-            .to_string()
-    };
+    let image =
+        |id| fixture.dispatcher.put_image(fixture.host, ObjectRef::tree(id)).unwrap().to_string();
 
-    // A root file system, with a link and names that are long or no text.
+    // A root file system with a symbolic link and long names.
     let long = "n".repeat(200);
     let etc = fixture.tree(&[(&long, EntryMode::Blob, blob("long\n"))]);
     let etc = fixture.tree(&[(&long, EntryMode::Tree, etc), ("here", EntryMode::Blob, blob(""))]);
@@ -461,7 +459,7 @@ async fn an_image_is_a_tree_in_the_store() {
         "true"
     );
 
-    // Layers, the later ones over the earlier ones; and what takes a file away.
+    // Layers, of which later ones overlay earlier ones, and a whiteout, which removes a file.
     let config = blob(
         "{\"config\":{\"Entrypoint\":[\"/bin/guest\"],\"Env\":[\"GREETING=hello\"],\"WorkingDir\":\"/bin\"}}",
     );
@@ -489,12 +487,12 @@ async fn an_image_is_a_tree_in_the_store() {
         (
             "no architecture",
             fixture.tree(&[("config.json", EntryMode::Blob, foreign)]),
-            "is no text",
+            "is not a string",
         ),
         (
             "no object",
             fixture.tree(&[("config.json", EntryMode::Blob, blob("[]"))]),
-            "is no object",
+            "is not an object",
         ),
         (
             "no JSON",
@@ -516,7 +514,7 @@ async fn an_image_is_a_tree_in_the_store() {
             "{name}: {error:?}"
         );
     }
-    // Nothing there to run.
+    // The image contains no program.
     let error = fixture
         .run(&image(fixture.tree(&[("x", EntryMode::Blob, blob("x"))])), &[])
         .await
@@ -530,7 +528,7 @@ async fn an_image_is_a_tree_in_the_store() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_nobody_asks_for_goes_and_what_a_crash_left_too() {
+async fn idle_containers_are_removed() {
     let Some(engine) = engine().await else { return };
     for mode in [Mode::Parked, Mode::Serving] {
         let idle = Duration::from_millis(400);
@@ -549,12 +547,12 @@ async fn what_nobody_asks_for_goes_and_what_a_crash_left_too() {
     }
     engine.close().unwrap();
     let error = ContainerEngine::version(&engine).await;
-    assert!(error.is_ok(), "a closed engine still says who it is");
+    assert!(error.is_ok(), "a closed engine still returns its version");
 }
 
-/// A container of a process that is no more, made by hand.
+/// Creates a container that belongs to a process that does not exist.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn orphans_are_swept() {
+async fn containers_of_a_dead_process_are_removed() {
     let Some(first) = engine().await else { return };
     let fixture = Fixture::new(&first, DockerRuntime::builder().parked(1));
     misbehave(&fixture, "probe", &[("do", "log")]).await.unwrap();
@@ -576,13 +574,16 @@ async fn orphans_are_swept() {
     second.version().await.unwrap();
     let gone = docker().inspect_container(&orphan, None).await.unwrap_err().to_string();
     assert!(gone.contains("No such container") || gone.contains("no such container"), "{gone}");
-    assert!(!own_containers_of(&first).await.is_empty(), "a living process keeps its own");
+    assert!(
+        !own_containers_of(&first).await.is_empty(),
+        "the containers of a living process are kept"
+    );
     first.close().unwrap();
     second.close().unwrap();
 }
 
 #[tokio::test]
-async fn without_an_engine_a_job_fails_and_says_so() {
+async fn without_an_engine_a_job_is_a_transient_error() {
     let mut options = EngineOptions::default();
     options.endpoint = "unix:///nowhere/docker.sock".to_owned();
     let engine = ContainerEngine::new(options).unwrap();
@@ -593,25 +594,25 @@ async fn without_an_engine_a_job_fails_and_says_so() {
     engine.close().unwrap();
 }
 
-/// A container that is a host: modules in Python, many at once, on one that stays.
+/// A container that is a host: it runs many Python modules at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_in_python_runs_a_fold_visitor() {
     let Some(engine) = engine().await else { return };
     let image = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/guests/python");
     if !std::path::Path::new(image).is_dir() {
         eprintln!(
-            "SKIPPED: there is no image with Python; `cargo xtask test` makes one on Debian."
+            "SKIPPED: there is no image with Python; `cargo xtask test` builds one on Debian."
         );
         return;
     }
     let objects = DirectoryObjects::scan(image.as_ref()).unwrap();
-    let module = Module { kind: ObjectKind::Tree, id: objects.root().id };
+    let module = ObjectRef::tree(objects.root().id);
     let fixture = Fixture::with_sources(
         &engine,
         DockerRuntime::builder().mode(Mode::Fresh),
         vec![Arc::new(objects)],
     );
-    // Preparing an image loads it, and then it has a digest.
+    // Preparing the image loads it into the engine, where it gets a digest.
     let image = fixture.dispatcher.put_image(fixture.host, module).unwrap().to_string();
     fixture.dispatcher.prepare(&image, None).await.unwrap();
     let host = format!(
@@ -620,31 +621,31 @@ async fn a_host_in_python_runs_a_fold_visitor() {
     );
 
     let hosted = |code: &str| {
-        let module = Module {
-            kind: ObjectKind::Blob,
-            id: fixture.dispatcher.put_blob(code.to_owned()).unwrap(),
-        };
+        let module = ObjectRef::blob(fixture.dispatcher.put_blob(code.to_owned()).unwrap());
         let node = RuntimeNode { host: HostRef::parse(&host).unwrap(), module };
         fixture.dispatcher.put_node(node.encode().unwrap()).unwrap().to_string()
     };
     let visitor = hosted(include_str!("../../fold-guests/python/file-count.py"));
     for name in VECTORS {
         let vector = Vector::read(name);
-        let root = Outcome::tree(store_fixture(&fixture.dispatcher, name));
+        let root = ObjectRef::tree(store_fixture(&fixture.dispatcher, name));
         let post = fixture.dispatcher.put_blob(visitor.clone()).unwrap();
-        let args = [argument("in", root), argument("post", Outcome::blob(post))];
+        let args = [argument("in", root), argument("post", ObjectRef::blob(post))];
         let args = fixture.dispatcher.put_tree(args).unwrap();
         let start = Instant::now();
-        let completion =
-            fixture.dispatcher.run(Invocation::new(fixture.image("fold"), args)).await.unwrap();
+        let completion = fixture
+            .dispatcher
+            .run(Invocation::new(fixture.image("fold")).args(args))
+            .await
+            .unwrap();
         eprintln!("{name} with a visitor in Python: {:?}", start.elapsed());
         let result = fixture.dispatcher.read(completion.outcome.id).unwrap();
         assert_eq!(result.content, vector.result_text.as_bytes(), "{name}");
     }
-    assert_eq!(own_containers_of(&engine).await.len(), 1, "one container for all of it");
+    assert_eq!(own_containers_of(&engine).await.len(), 1, "one container runs all visits");
 
-    // Not even what looks like a lost connection or the process's end ends more than the job, and more of them than there are
-    // connections.
+    // Exceptions that look like a lost connection or the end of the process fail only their job.
+    // There are more of them than connections.
     for (code, words) in [
         ("return 1 / 0", "ZeroDivisionError: division by zero"),
         ("raise ConnectionError('mine')", "ConnectionError: mine"),
@@ -656,14 +657,14 @@ async fn a_host_in_python_runs_a_fold_visitor() {
             fixture.run(&hosted(&format!("def run(job):\n    {code}\n")), &[]).await.unwrap_err();
         assert_eq!(error.to_string(), words);
     }
-    // A job that waits for others of the same host does not keep them from running.
+    // A job that waits for other jobs of the same host does not block them.
     let chain = hosted(
         "def run(job):\n    args = job.args()\n    if 'n' not in args: return b'end'\n    \
          nested = job.run(job.fields['image'], args['n'].hash)\n    return b'<' + job.get(nested.hash)\n",
     );
     let empty = fixture.tree(&[]);
     let args = (0..12).fold(empty, |args, _| fixture.tree(&[("n", EntryMode::Tree, args)]));
-    let completion = fixture.dispatcher.run(Invocation::new(&chain, args)).await.unwrap();
+    let completion = fixture.dispatcher.run(Invocation::new(&chain).args(args)).await.unwrap();
     assert_eq!(
         fixture.dispatcher.read(completion.outcome.id).unwrap().content,
         "<<<<<<<<<<<<end".as_bytes()

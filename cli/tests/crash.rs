@@ -1,4 +1,5 @@
-//! A folding process is killed at random points; what it leaves behind is sound, and the fold can be finished.
+//! A folding process is killed at random points. The store stays sound, and the fold can be
+//! finished.
 
 use std::fs;
 use std::path::Path;
@@ -10,10 +11,11 @@ use proptest::strategy::{Strategy, ValueTree};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Files in the directory that is folded, each of another size, so that every visit has an outcome of its own.
+/// The number of files in the folded directory. Each has its own size, so that every visit has its
+/// own outcome.
 const FILES: usize = 4000;
 
-/// The command with the store number `round`.
+/// Returns the command with the store of this round.
 fn manifold(place: &Path, round: usize, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_manifold"));
     let store = format!("store-{round}");
@@ -37,7 +39,7 @@ fn json(place: &Path, round: usize, arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Verifies the store number `round`, and answers how many memo entries and pins it has.
+/// Verifies the store of this round, and returns the number of its memo entries and pins.
 fn check(place: &Path, round: usize) -> (u64, u64) {
     let verified = json(place, round, &["verify", "--json"]);
     assert_eq!(verified["damages"], Value::Array(Vec::new()), "{verified}");
@@ -45,7 +47,7 @@ fn check(place: &Path, round: usize) -> (u64, u64) {
     (verified["entries"].as_u64().unwrap(), verified["pins"].as_u64().unwrap())
 }
 
-/// Waits until the store's file was seen to change so many times, or `victim` is over.
+/// Waits until the store's file has changed `times` times, or `victim` has ended.
 fn wait_for_writes(place: &Path, round: usize, times: u64, victim: &mut Child) {
     let file = place.join(format!("store-{round}/manifold.redb"));
     let state = || fs::metadata(&file).and_then(|file| Ok((file.len(), file.modified()?))).ok();
@@ -60,7 +62,7 @@ fn wait_for_writes(place: &Path, round: usize, times: u64, victim: &mut Child) {
 }
 
 #[test]
-fn a_process_that_is_killed_a_hundred_times_leaves_a_sound_store() {
+fn a_store_stays_sound_when_its_process_is_killed_a_hundred_times() {
     let place = TempDir::new().unwrap();
     let place = place.path();
     for number in 0..FILES {
@@ -70,12 +72,12 @@ fn a_process_that_is_killed_a_hundred_times_leaves_a_sound_store() {
     }
     let mut random = proptest::test_runner::TestRunner::deterministic();
     let mut up_to = |most: u64| (0..most).new_tree(&mut random).unwrap().current();
-    let (mut round, mut least, mut in_the_midst) = (0, 0, 0);
+    let (mut round, mut least, mut killed) = (0, 0, 0);
     for crash in 0..100 {
         let mut victim = start_fold(place, round);
-        // Sometimes two processes share the store, and one of them is left alone.
+        // Sometimes a second process shares the store and is not killed.
         let other = (crash % 8 == 0).then(|| start_fold(place, round));
-        // Half of the victims die at any time, the others while they write.
+        // Half of the victims are killed at any time, the others while they write.
         if crash % 2 == 0 {
             sleep(Duration::from_millis(up_to(400)));
         } else {
@@ -90,21 +92,21 @@ fn a_process_that_is_killed_a_hundred_times_leaves_a_sound_store() {
             let errors = String::from_utf8_lossy(&output.stderr);
             assert!(
                 output.status.success(),
-                "the death of one process is another's, too: {errors}"
+                "a process fails because another was killed: {errors}"
             );
         }
-        in_the_midst += u32::from(finished.is_none());
+        killed += u32::from(finished.is_none());
 
-        // At once, before another process mends what this one has broken.
+        // Checked at once, before another process can repair the store.
         let (entries, pins) = check(place, round);
-        assert!(entries >= least, "what was committed is gone: {entries} entries of {least}");
+        assert!(entries >= least, "committed entries are lost: {entries} of {least} are left");
         if finished.is_some() || other.is_some() {
-            assert_eq!(pins, 1, "what came to an end is pinned");
+            assert_eq!(pins, 1, "the outcome of a finished fold is pinned");
             round += 1;
         }
         least = if finished.is_some() || other.is_some() { 0 } else { entries };
     }
-    assert!(in_the_midst > 30, "only {in_the_midst} processes were killed at work");
+    assert!(killed > 30, "only {killed} processes were killed while they were running");
     for round in 0..=round {
         let report = json(place, round, &FOLD);
         assert_eq!(report["result"]["text"], format!("{}\n", FILES * (FILES - 1) / 2));

@@ -1,7 +1,4 @@
-//! An engine that breaks off, or does not answer, at each thing that it is asked for.
-
-#[path = "../../dispatcher/tests/fixture/mod.rs"]
-mod fixture;
+//! A container engine that closes the connection, or does not respond, at each of its requests.
 
 mod containers;
 
@@ -14,21 +11,21 @@ use manifold_runtime_docker::{ContainerEngine, DockerRuntime, EngineOptions, Mod
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{UnixListener, UnixStream};
 
-/// What becomes of a request whose first line contains a text.
+/// A fault for requests whose first line contains a given text.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
     BreaksOff,
     Hangs,
 }
 
-/// What goes wrong now, and how many requests it met.
+/// The current fault, and the number of requests that met it.
 #[derive(Debug, Default)]
 struct Faults {
     now: Option<(&'static str, Fault)>,
     met: usize,
 }
 
-/// Stands between this process and the engine. Every request has a connection of its own.
+/// A proxy between this process and the engine. Every request has its own connection.
 struct Proxy {
     endpoint: String,
     faults: Arc<Mutex<Faults>>,
@@ -55,13 +52,13 @@ impl Proxy {
         *self.faults.lock().unwrap() = Faults { now: Some((part, fault)), met: 0 };
     }
 
-    /// Ends the fault when a request has met it.
+    /// Waits until a request has met the fault, and ends it.
     async fn end(&self) {
         let start = Instant::now();
         while self.faults.lock().unwrap().met == 0 {
             assert!(
                 start.elapsed() < Duration::from_secs(5),
-                "nothing has met {:?}",
+                "no request has met {:?}",
                 self.faults.lock().unwrap()
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -70,6 +67,7 @@ impl Proxy {
     }
 }
 
+/// Forwards a connection to the engine, unless its request meets a fault.
 async fn pass(mut client: UnixStream, engine: String, faults: Arc<Mutex<Faults>>) {
     let mut request = Vec::new();
     while !request.contains(&b'\n') {
@@ -95,9 +93,10 @@ async fn pass(mut client: UnixStream, engine: String, faults: Arc<Mutex<Faults>>
     }
 }
 
-/// The steps of a job in a container of its own, as their requests begin, and in the words of an error.
+/// The steps of a job in its own container: a part of the request's first line, and of the error's
+/// message.
 const STEPS: [(&str, &str); 5] = [
-    ("/images/manifold", "look at an image"),
+    ("/images/manifold", "inspect an image"),
     ("/images/load", "load an image"),
     ("/containers/create", "create a container"),
     ("/attach", "attach to a container"),
@@ -107,7 +106,7 @@ const STEPS: [(&str, &str); 5] = [
 const REMOVAL: &str = "DELETE /";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn at_every_step_the_error_says_which_in_bounded_time() {
+async fn a_fault_at_any_step_is_an_error_that_names_the_step_in_bounded_time() {
     let Some(_engine) = engine().await else { return };
     let Some(proxy) = Proxy::new() else {
         eprintln!("SKIPPED: this engine has no unix socket.");
@@ -118,7 +117,7 @@ async fn at_every_step_the_error_says_which_in_bounded_time() {
         options.endpoint = proxy.endpoint.clone();
         options.deadline = Duration::from_secs(3);
         let engine = ContainerEngine::new(options).unwrap();
-        // Idle at once, so that each job needs a container.
+        // Containers are idle at once, so that each job needs a new one.
         let builder = DockerRuntime::builder().mode(mode).parked(1).idle(Duration::ZERO);
         let fixture = Fixture::new(&engine, builder);
         let mut number = 0;
@@ -131,7 +130,7 @@ async fn at_every_step_the_error_says_which_in_bounded_time() {
         assert_eq!(job().await.unwrap(), "logged", "{mode:?}");
         for fault in [Fault::BreaksOff, Fault::Hangs] {
             for (part, words) in STEPS {
-                // As long as the last failure is remembered, nothing is tried.
+                // The engine is not contacted for a while after a failure.
                 tokio::time::sleep(Duration::from_millis(600)).await;
                 proxy.begin(part, fault);
                 let start = Instant::now();
@@ -149,7 +148,7 @@ async fn at_every_step_the_error_says_which_in_bounded_time() {
                 assert_eq!(job().await.unwrap(), "logged", "{mode:?} after {fault:?} {part}");
             }
         }
-        // Waiting and removing come when the answer is there already.
+        // The last two requests come after the outcome, so the job succeeds.
         let last = [("/wait", Fault::BreaksOff), ("/wait", Fault::Hangs)]
             .into_iter()
             .filter(|_| mode == Mode::Fresh);
@@ -165,7 +164,7 @@ async fn at_every_step_the_error_says_which_in_bounded_time() {
             proxy.end().await;
             assert_eq!(job().await.unwrap(), "logged", "{mode:?} after {fault:?} {part}");
         }
-        // What could not be removed then goes now.
+        // Closing the engine removes the containers that could not be removed before.
         engine.close().unwrap();
         let left = containers::own_containers_of(&engine).await;
         assert_eq!(left, Vec::<String>::new(), "{mode:?}");

@@ -1,7 +1,4 @@
-//! The engine is killed in the middle of a fold.
-
-#[path = "../../dispatcher/tests/fixture/mod.rs"]
-mod fixture;
+//! The container engine is killed during a fold.
 
 mod containers;
 
@@ -10,11 +7,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use containers::{Fixture, engine};
-use fixture::{Vector, store_fixture};
-use manifold_runtime_api::{ErrorKind, Outcome, Status};
+use manifold_runtime_api::{ErrorKind, ObjectRef, Status};
 use manifold_runtime_docker::{DockerRuntime, Mode};
+use manifold_testing::{Vector, store_fixture};
 
-/// The process of an engine that may be killed, for it is started again: the one that `cargo xtask docker` keeps.
+/// Returns the process id of the engine if `cargo xtask docker` started it. That one may be killed,
+/// because it is restarted.
 fn mortal_engine() -> Option<String> {
     let endpoint = std::env::var("DOCKER_HOST").unwrap_or_default();
     let directory = Path::new(endpoint.strip_prefix("unix://")?).parent()?;
@@ -28,13 +26,13 @@ async fn a_fold_fails_in_bounded_time_and_completes_when_the_engine_is_back() {
     for mode in [Mode::Parked, Mode::Serving] {
         let Some(pid) = mortal_engine() else {
             eprintln!(
-                "SKIPPED: this engine is not ours to kill; `cargo xtask test` brings one that is."
+                "SKIPPED: this engine must not be killed; `cargo xtask test` starts one that can be."
             );
             return;
         };
         let vector = Vector::read("bench");
         let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode).parked(2));
-        let root = Outcome::tree(store_fixture(&fixture.dispatcher, "bench"));
+        let root = ObjectRef::tree(store_fixture(&fixture.dispatcher, "bench"));
         let visitors = [("post", "file-count.docker")];
         let mut fold = std::pin::pin!(fixture.try_fold("fold", root, &visitors));
         let visitor = fixture.image("file-count.docker");
@@ -67,16 +65,16 @@ async fn a_fold_fails_in_bounded_time_and_completes_when_the_engine_is_back() {
                 assert!(killed.elapsed() < Duration::from_secs(30));
             }
             // Connections to a serving container do not go through the engine.
-            Ok(answer) => assert_eq!((mode, answer), (Mode::Serving, vector.result_text.clone())),
+            Ok(text) => assert_eq!((mode, text), (Mode::Serving, vector.result_text.clone())),
         }
 
         let start = Instant::now();
         while engine.version().await.is_err() {
-            assert!(start.elapsed() < Duration::from_secs(60), "the engine does not come back");
+            assert!(start.elapsed() < Duration::from_secs(60), "the engine is not restarted");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         assert_eq!(fixture.fold("fold", root, &visitors).await, vector.result_text, "{mode:?}");
-        // What had been computed is not computed again; what was lost is.
+        // Completed runs are not repeated. Lost ones are.
         let done = fixture.dispatcher.stats() - before;
         assert!(done.runs < vector.distinct_runs as u64, "{mode:?}: {done:?}");
     }

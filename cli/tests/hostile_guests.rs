@@ -1,12 +1,10 @@
-//! Guests that misbehave: each gets a typed error that names guest and request, and the dispatcher goes on.
+//! Wasm guests that misbehave: each ends with a typed error that names the guest and the request,
+//! and the dispatcher keeps working.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use manifold_dispatcher::{Dispatcher, Invocation};
-use manifold_runtime_api::{
-    Error, ErrorKind, Limit, Limits, Module, ObjectId, ObjectKind, Reason, Runtime,
-};
+use manifold_runtime_api::{Error, ErrorKind, Limit, Limits, ObjectId, ObjectRef, Reason, Runtime};
 use manifold_runtime_wasm::WasmRuntime;
 
 struct Arena {
@@ -28,17 +26,16 @@ impl Arena {
         limits.compute_time = compute_time;
         limits.memory_bytes = 16 << 20;
         limits.module_bytes = 1 << 20;
-        let dispatcher =
-            Dispatcher::builder().runtime(Arc::new(runtime)).limits(limits).build().unwrap();
+        let dispatcher = Dispatcher::builder().runtime(runtime).limits(limits).build().unwrap();
         Self { dispatcher, wasm }
     }
 
     async fn run(&self, code: Vec<u8>) -> Result<String, Error> {
-        let module = Module { kind: ObjectKind::Blob, id: self.dispatcher.put_blob(code).unwrap() };
+        let module = ObjectRef::blob(self.dispatcher.put_blob(code).unwrap());
         let image = self.dispatcher.put_image(self.wasm, module).unwrap();
         let args = self.dispatcher.put_tree([]).unwrap();
         let completion =
-            self.dispatcher.run(Invocation::new(image, args)).await.map_err(|error| {
+            self.dispatcher.run(Invocation::new(image).args(args)).await.map_err(|error| {
                 let frame = error.frame().unwrap_or_else(|| panic!("no frame: {error:?}"));
                 assert_eq!(
                     (frame.image.as_str(), frame.runtime.as_str()),
@@ -49,6 +46,7 @@ impl Arena {
         Ok(completion.outcome.id.to_string())
     }
 
+    /// Runs a guest that fails, and then a healthy one. Returns the error.
     async fn fails(&self, what: &str, text: &str) -> Error {
         let error = self.run(wat::parse_str(text).unwrap()).await.expect_err(what);
         let healthy = self.run(wat::parse_str(guest(&answer())).unwrap()).await;
@@ -57,7 +55,7 @@ impl Arena {
     }
 }
 
-/// A guest whose body may use `$call`, `$read` and `$say` (send the request at a place in memory).
+/// Returns the text of a guest whose body can use the imports `$call` and `$read`.
 fn guest(body: &str) -> String {
     format!(
         r#"(module
@@ -68,8 +66,8 @@ fn guest(body: &str) -> String {
     )
 }
 
-/// The body of a guest that sends `requests` one after the other.
-fn says(requests: &[&str]) -> String {
+/// Returns the body of a guest that sends `requests` in order.
+fn sends(requests: &[&str]) -> String {
     let mut data = String::new();
     let mut calls = String::new();
     let mut offset = 0;
@@ -88,30 +86,30 @@ fn out() -> String {
 }
 
 fn answer() -> String {
-    says(&[&out()])
+    sends(&[&out()])
 }
 
 const SPINNING: &str = "(func (export \"caos_run\") (loop (br 0)))";
 
-/// A guest that makes a request again and again.
-fn asking(request: &str) -> String {
-    says(&[request])
+/// Returns the body of a guest that sends a request in an endless loop.
+fn loops(request: &str) -> String {
+    sends(&[request])
         .replacen("(func (export \"caos_run\")", "(func (export \"caos_run\") (loop", 1)
         .replacen("))\n)", "))\n(br 0)))", 1)
 }
 
-/// Guests that never end: in the guest's code, and in what the host does for it.
+/// Bodies that never end: in the guest's code, and in the host's work for it.
 fn endless() -> Vec<(&'static str, String)> {
     let put = format!("{{\"op\":\"put_blob\",\"bytes_b64\":\"{}\"}}", "QUJD".repeat(10_000));
     vec![
         ("a loop", SPINNING.to_owned()),
-        ("a loop of requests", asking("{\"op\":\"job\"}")),
-        ("a loop of large requests", asking(&put)),
+        ("a loop of requests", loops("{\"op\":\"job\"}")),
+        ("a loop of large requests", loops(&put)),
     ]
 }
 
 #[tokio::test]
-async fn a_guest_that_loops_for_ever_is_stopped() {
+async fn an_endless_loop_breaches_the_computing_time() {
     let arena = Arena::new();
     for (what, body) in endless() {
         let error = arena.fails(what, &guest(&body)).await;
@@ -128,9 +126,9 @@ async fn a_guest_that_loops_for_ever_is_stopped() {
     );
 }
 
-/// On one thread, so that whoever does not yield is noticed.
+/// Runs on one thread, so that a guest that does not yield blocks the others.
 #[tokio::test]
-async fn others_run_and_finish_while_a_guest_loops() {
+async fn other_guests_finish_while_one_loops() {
     for (what, body) in endless() {
         let arena = Arena::with_compute_time(Duration::from_secs(2));
         let (looping, healthy) =
@@ -169,23 +167,23 @@ async fn a_looping_guest_is_cancelled_with_its_last_waiter() {
         assert_eq!(
             arena.dispatcher.stats().failures,
             0,
-            "{what}: it was stopped, and did not come to its limit"
+            "{what}: it was cancelled and did not reach its limit"
         );
     }
 }
 
-/// A guest that ignores the error of a limit does not have an outcome that depends on the limit.
+/// A guest that ignores the error of a limit cannot return an outcome that depends on the limit.
 #[tokio::test]
-async fn no_guest_survives_a_limit() {
+async fn a_guest_cannot_survive_a_breached_limit() {
     let arena = Arena::new();
     let blob = arena.dispatcher.put_blob(vec![b'x'; 60 << 20]).unwrap();
     let get = format!("{{\"op\":\"get\",\"hash\":\"{blob}\"}}");
-    let error = arena.fails("a large blob", &guest(&says(&[&get, &out()]))).await;
+    let error = arena.fails("a large blob", &guest(&sends(&[&get, &out()]))).await;
     assert!(matches!(error.reason(), Reason::LimitBreached(Limit::Response { .. })), "{error:?}");
 }
 
 #[tokio::test]
-async fn memory_and_tables_have_limits_that_a_guest_cannot_survive() {
+async fn memory_and_tables_over_the_limit_are_a_breach() {
     let arena = Arena::new();
     let growing =
         guest("(func (export \"caos_run\") (loop (drop (memory.grow (i32.const 16))) (br 0)))");
@@ -207,7 +205,8 @@ async fn memory_and_tables_have_limits_that_a_guest_cannot_survive() {
         "{error:?}"
     );
 
-    // The sum counts, on the heap too, where there is room for many.
+    // The limit applies to the sum, also on the heap, where an instance can have many memories and
+    // tables.
     let many = format!(
         "(module {} (memory (export \"memory\") 1) (func (export \"caos_run\")))",
         "(memory 100)".repeat(3)
@@ -219,7 +218,7 @@ async fn memory_and_tables_have_limits_that_a_guest_cannot_survive() {
     let error = arena.fails("many tables", &many).await;
     assert!(matches!(error.reason(), Reason::LimitBreached(Limit::Table { .. })), "{error:?}");
 
-    // A maximum of the guest's own is the guest's business.
+    // Reaching a maximum that the guest declares is not a breach.
     let bounded = guest(&answer()).replace("(export \"memory\") 1", "(export \"memory\") 1 2").replace(
         "(func (export \"caos_run\")",
         "(func (export \"caos_run\") (if (i32.ne (memory.grow (i32.const 5)) (i32.const -1)) (then unreachable))",
@@ -228,7 +227,7 @@ async fn memory_and_tables_have_limits_that_a_guest_cannot_survive() {
 }
 
 #[tokio::test]
-async fn traps_and_deep_recursion() {
+async fn traps_and_deep_recursion_are_typed_errors() {
     let arena = Arena::new();
     let error = arena
         .fails(
@@ -258,23 +257,23 @@ async fn traps_and_deep_recursion() {
 }
 
 #[tokio::test]
-async fn out_is_called_once() {
+async fn out_must_be_called_exactly_once() {
     let arena = Arena::new();
     let error = arena.fails("no out", &guest("(func (export \"caos_run\"))")).await;
     assert!(matches!(error.reason(), Reason::NoOutcome), "{error:?}");
-    let error = arena.fails("out twice", &guest(&says(&[&out(), &out()]))).await;
+    let error = arena.fails("out twice", &guest(&sends(&[&out(), &out()]))).await;
     assert!(matches!(error.reason(), Reason::OutcomeTwice), "{error:?}");
 }
 
 #[tokio::test]
-async fn objects_that_do_not_exist_or_are_of_another_kind() {
+async fn missing_objects_and_objects_of_another_kind_are_errors() {
     let arena = Arena::new();
     let missing = "ab".repeat(20);
     let out_missing = format!("{{\"op\":\"out\",\"kind\":\"blob\",\"hash\":\"{missing}\"}}");
-    let error = arena.fails("out of a missing object", &guest(&says(&[&out_missing]))).await;
+    let error = arena.fails("out of a missing object", &guest(&sends(&[&out_missing]))).await;
     assert!(matches!(error.reason(), Reason::MissingObject { .. }), "{error:?}");
     let out_kind = format!("{{\"op\":\"out\",\"kind\":\"blob\",\"hash\":\"{EMPTY_TREE}\"}}");
-    let error = arena.fails("out of another kind", &guest(&says(&[&out_kind]))).await;
+    let error = arena.fails("out of another kind", &guest(&sends(&[&out_kind]))).await;
     assert!(matches!(error.reason(), Reason::WrongKind { .. }), "{error:?}");
     for request in [
         format!("{{\"op\":\"get\",\"hash\":\"{missing}\"}}"),
@@ -285,7 +284,7 @@ async fn objects_that_do_not_exist_or_are_of_another_kind() {
         ),
         format!("{{\"op\":\"run\",\"image\":\"{missing}\",\"args\":\"{EMPTY_TREE}\"}}"),
     ] {
-        let error = arena.fails(&request, &guest(&says(&[&request]))).await;
+        let error = arena.fails(&request, &guest(&sends(&[&request]))).await;
         assert!(matches!(error.reason(), Reason::NoOutcome), "{error:?}");
         let cause = error.root_cause().reason();
         assert!(
@@ -296,7 +295,7 @@ async fn objects_that_do_not_exist_or_are_of_another_kind() {
 }
 
 #[tokio::test]
-async fn pointers_outside_the_memory() {
+async fn pointers_outside_the_memory_are_errors() {
     let arena = Arena::new();
     for (what, body) in [
         ("call past the end", "(drop (call $call (i32.const 65530) (i32.const 100)))"),
@@ -320,7 +319,7 @@ async fn pointers_outside_the_memory() {
     }
 }
 
-/// A guest of `caos_abi_v2` with the request `job` at 0.
+/// Returns the text of a guest of `caos_abi_v2` with the request `job` at address 0.
 fn binary_guest(body: &str) -> String {
     format!(
         r#"(module
@@ -333,7 +332,7 @@ fn binary_guest(body: &str) -> String {
 }
 
 #[tokio::test]
-async fn room_outside_the_memory() {
+async fn response_buffers_outside_the_memory_are_errors() {
     let arena = Arena::new();
     for (what, body) in [
         (
@@ -357,7 +356,7 @@ async fn room_outside_the_memory() {
         let expected = matches!(error.reason(), Reason::AbiViolation { problem } if problem.contains("outside"));
         assert!(expected, "{what}: {error:?}");
     }
-    // With less room than the response takes nothing is written, and `read` has all of it.
+    // If the buffer is smaller than the response, nothing is written, and `read` writes all of it.
     let body = r#"
         (local $length i32)
         (local.set $length (call $call (i32.const 0) (i32.const 1) (i32.const 100) (i32.const 5)))
@@ -373,10 +372,10 @@ async fn room_outside_the_memory() {
 }
 
 #[tokio::test]
-async fn malformed_requests_and_modules() {
+async fn malformed_requests_and_modules_are_errors() {
     let arena = Arena::new();
     for request in ["", "{", "not json", "{\"op\": 5}", "\u{0}\u{1}"] {
-        let error = arena.fails(request, &guest(&says(&[request, &out()]))).await;
+        let error = arena.fails(request, &guest(&sends(&[request, &out()]))).await;
         assert!(matches!(error.reason(), Reason::AbiViolation { .. }), "{request}: {error:?}");
     }
     let no_memory = "(module (func (export \"caos_run\")))";
@@ -407,7 +406,7 @@ async fn malformed_requests_and_modules() {
 #[tokio::test]
 async fn fail_ends_the_guest_at_once() {
     let arena = Arena::new();
-    let body = says(&[&out(), "{\"op\":\"fail\",\"message\":\"enough\"}"]).replacen(
+    let body = sends(&[&out(), "{\"op\":\"fail\",\"message\":\"enough\"}"]).replacen(
         "(func (export",
         "(func $said (export",
         1,
@@ -420,7 +419,7 @@ async fn fail_ends_the_guest_at_once() {
     );
 }
 
-/// A thousand vectors over the same megabyte are a gigabyte of text.
+/// A thousand vectors over the same 12 MB are 12 GB of text.
 #[tokio::test]
 async fn standard_output_is_bounded_before_it_is_copied() {
     let arena = Arena::new();
@@ -441,17 +440,17 @@ async fn standard_output_is_bounded_before_it_is_copied() {
     assert_eq!(arena.run(wat::parse_str(text).unwrap()).await.unwrap(), EMPTY_TREE);
 }
 
-/// Two memories do not fit a slot of the pool, and run on the heap instead.
+/// A module with two memories does not fit a slot of the pool, and runs on the heap instead.
 #[tokio::test]
-async fn a_module_that_does_not_fit_the_pool_runs_all_the_same() {
+async fn a_module_that_does_not_fit_the_pool_runs_on_the_heap() {
     let arena = Arena::new();
     let text = guest(&format!("(memory $second 1) {}", answer()));
     assert_eq!(arena.run(wat::parse_str(text).unwrap()).await.unwrap(), EMPTY_TREE);
 }
 
-/// NaN bits, the one thing about floats that wasm leaves open, are canonical.
+/// The bits of a NaN, the only nondeterminism of floats in wasm, are canonical.
 #[tokio::test]
-async fn nan_is_canonical() {
+async fn nan_bits_are_canonical() {
     let arena = Arena::new();
     let body = answer().replace(
         "(func (export \"caos_run\")",

@@ -1,4 +1,5 @@
-//! Scripts that mean harm, a hundred times each in one process: a typed error every time, and a healthy guest afterwards.
+//! Hostile scripts, each run a hundred times in one process: every run ends with a typed error, and
+//! a healthy guest still works afterwards.
 #![cfg(feature = "v8")]
 
 use std::sync::Arc;
@@ -6,9 +7,7 @@ use std::time::Duration;
 
 use manifold_dispatcher::native::argument;
 use manifold_dispatcher::{Dispatcher, Invocation};
-use manifold_runtime_api::{
-    Error, Limit, Limits, Module, ObjectId, ObjectKind, Outcome, Reason, Result, Runtime,
-};
+use manifold_runtime_api::{Error, Limit, Limits, ObjectId, ObjectRef, Reason, Result, Runtime};
 use manifold_runtime_v8::V8Runtime;
 
 const MIB: u64 = 1 << 20;
@@ -27,17 +26,14 @@ impl Script {
         Self { dispatcher, host, salt: std::cell::Cell::new(0) }
     }
 
-    /// Runs a guest that nobody has run before.
+    /// Runs a guest with a new salt, so that it is never a hit.
     async fn run(&self, code: &str) -> Result<String> {
-        let module = Module {
-            kind: ObjectKind::Blob,
-            id: self.dispatcher.put_blob(code.to_owned()).unwrap(),
-        };
+        let module = ObjectRef::blob(self.dispatcher.put_blob(code.to_owned()).unwrap());
         let image = self.dispatcher.put_image(self.host, module).unwrap();
-        let greeting = Outcome::blob(self.dispatcher.put_blob("hello").unwrap());
+        let greeting = ObjectRef::blob(self.dispatcher.put_blob("hello").unwrap());
         let args = self.dispatcher.put_tree([argument("in", greeting)]).unwrap();
         self.salt.set(self.salt.get() + 1);
-        let invocation = Invocation::new(image, args).salt(self.salt.get().to_string());
+        let invocation = Invocation::new(image).args(args).salt(self.salt.get().to_string());
         let outcome = self.dispatcher.run(invocation).await?.outcome;
         Ok(String::from_utf8(self.dispatcher.read(outcome.id)?.content.to_vec()).unwrap())
     }
@@ -53,7 +49,7 @@ impl Script {
     }
 }
 
-/// Bytes that the process holds now.
+/// Returns the resident memory of the process in bytes.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -74,7 +70,7 @@ fn limit(error: &Error) -> Option<Limit> {
     }
 }
 
-/// What a hostile guest has to end with.
+/// The expected error of a hostile guest.
 #[derive(Clone, Copy)]
 enum Ends {
     Memory,
@@ -88,7 +84,7 @@ enum Ends {
 fn check(name: &str, ends: Ends, result: Result<String>) {
     let error = match result {
         Err(error) => error,
-        Ok(answer) => panic!("{name} answers {answer:?}"),
+        Ok(text) => panic!("{name} returns {text:?}"),
     };
     let breached = limit(&error);
     match ends {
@@ -112,7 +108,7 @@ fn check(name: &str, ends: Ends, result: Result<String>) {
     }
 }
 
-/// What takes seconds, or costs the process a V8 thread.
+/// Scripts that take seconds, or cost the process a V8 thread.
 const HEAVY: &[(&str, Ends, &str)] = &[
     (
         "a string of its largest size, flat",
@@ -131,6 +127,7 @@ const HEAVY: &[(&str, Ends, &str)] = &[
     ),
 ];
 
+/// Scripts that are run a hundred times each.
 const HOSTILE: &[(&str, Ends, &str)] = &[
     (
         "heap of small objects",
@@ -143,7 +140,7 @@ const HOSTILE: &[(&str, Ends, &str)] = &[
         "export default () => { const all = []; for (;;) all.push(new Array(1e6).fill(1)); };",
     ),
     (
-        "heap that is caught",
+        "heap exhaustion that is caught",
         Ends::Memory,
         "export default () => { const all = []; for (;;) try { for (;;) all.push([]); } catch {} };",
     ),
@@ -174,7 +171,7 @@ const HOSTILE: &[(&str, Ends, &str)] = &[
     ),
     ("one huge array buffer", Ends::Memory, "export default () => new Uint8Array(2 ** 32);"),
     (
-        "array buffers that are caught",
+        "array buffer failures that are caught",
         Ends::Memory,
         "export default () => { const all = []; for (;;) try { all.push(new Uint8Array(1e7)); } catch { return 'caught'; } };",
     ),
@@ -184,12 +181,12 @@ const HOSTILE: &[(&str, Ends, &str)] = &[
         "export default () => { const b = new ArrayBuffer(1, { maxByteLength: 2 ** 30 }); b.resize(2 ** 30); new Uint8Array(b).fill(1); return `${b.byteLength}`; };",
     ),
     (
-        "questions without end",
+        "requests without end",
         Ends::Memory,
         "import { putBlob } from 'manifold:guest'; export default () => { const b = new Uint8Array(1e6); for (;;) putBlob(b); };",
     ),
     (
-        "answers that pile up",
+        "responses that pile up",
         Ends::Memory,
         "import { get, putBlob } from 'manifold:guest'; export default async () => { const h = await putBlob(new Uint8Array(1e6)), all = []; for (let i = 0; i < 1e4; i++) all.push(get(h)); await Promise.all(all); };",
     ),
@@ -241,7 +238,7 @@ const HOSTILE: &[(&str, Ends, &str)] = &[
         "export default () => ({ get hash() { for (;;); } });",
     ),
     (
-        "an error whose words never end",
+        "an error whose toString never ends",
         Ends::ComputeTime,
         "export default () => { throw { toString() { for (;;); } }; };",
     ),
@@ -277,7 +274,7 @@ const HOSTILE: &[(&str, Ends, &str)] = &[
         "export default () => new Function('return 1')();",
     ),
     (
-        "a constructor of functions",
+        "the constructor of async functions",
         Ends::Words("Code generation from strings disallowed"),
         "export default () => (async () => {}).constructor('return 1')();",
     ),
@@ -286,9 +283,9 @@ const HOSTILE: &[(&str, Ends, &str)] = &[
         Ends::Words("import() is not available"),
         "export default async () => { const x = './main.ts'; await import(x); };",
     ),
-    ("nothing to wait for", Ends::Trap, "export default () => new Promise(() => {});"),
+    ("a promise that never settles", Ends::Trap, "export default () => new Promise(() => {});"),
     (
-        "a rejection that nobody looks at",
+        "an unhandled rejection",
         Ends::Words("forgotten"),
         "export default () => { Promise.reject(new Error('forgotten')); return 'done'; };",
     ),
@@ -297,19 +294,19 @@ const HOSTILE: &[(&str, Ends, &str)] = &[
         Ends::Words("mine"),
         "Promise.prototype.then = Array.prototype.push = Object.prototype.toString = () => { throw new Error('mine'); }; export default () => { [].push(1); };",
     ),
+    ("a thrown undefined", Ends::Words("undefined"), "export default () => { throw undefined; };"),
     (
-        "an error that is no error",
-        Ends::Words("undefined"),
-        "export default () => { throw undefined; };",
-    ),
-    (
-        "an error without words",
-        Ends::Words("no text"),
+        "a thrown object without a text form",
+        Ends::Words("without a text form"),
         "export default () => { throw Object.create(null); };",
     ),
     ("no entry", Ends::Words("no default export"), "export const a = 1;"),
-    ("no entry but a number", Ends::Words("no default export"), "export default 1;"),
-    ("no outcome of any kind", Ends::Words("the entry has to return"), "export default () => 5;"),
+    ("a default export that is a number", Ends::Words("no default export"), "export default 1;"),
+    (
+        "a return value of the wrong type",
+        Ends::Words("the entry must return"),
+        "export default () => 5;",
+    ),
     ("no code", Ends::Module, "export default () => {"),
     ("an import of a package", Ends::Module, "import 'lodash'; export default () => '';"),
     (
@@ -322,11 +319,15 @@ const HOSTILE: &[(&str, Ends, &str)] = &[
         Ends::Module,
         "import './other.ts'; export default () => '';",
     ),
-    ("an import from above", Ends::Module, "import '../other.ts'; export default () => '';"),
+    (
+        "an import from outside the module",
+        Ends::Module,
+        "import '../other.ts'; export default () => '';",
+    ),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_times_each() {
+async fn every_hostile_script_is_a_typed_error_a_hundred_times() {
     let (script, hasty) = (
         Script::new(limits(Duration::from_secs(30))),
         Script::new(limits(Duration::from_millis(25))),
@@ -345,7 +346,7 @@ async fn a_hundred_times_each() {
     }
     let grown = resident().saturating_sub(settled);
     println!(
-        "the process holds {} MiB, {} MiB more than after ten rounds",
+        "the process has {} MiB resident, {} MiB more than after ten rounds",
         resident() / MIB,
         grown / MIB
     );
@@ -358,7 +359,7 @@ async fn a_hundred_times_each() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_v8_itself_cannot_survive_ends_the_job_and_no_other() {
+async fn a_script_that_costs_a_v8_thread_fails_only_its_own_job() {
     let script = Script::new(limits(Duration::from_secs(30)));
     for _ in 0..3 {
         let beside = async {

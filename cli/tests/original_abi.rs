@@ -1,4 +1,5 @@
-//! A guest compiled for the original ABI runs unchanged: std, `wasm32-wasip1`, JSON by hand, no SDK.
+//! A guest compiled for the original ABI runs unchanged: it uses std, `wasm32-wasip1` and
+//! handwritten JSON, without the SDK.
 
 #[path = "original_abi/wasi.rs"]
 mod wasi;
@@ -8,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use manifold_dispatcher::{Dispatcher, Event, Invocation, Observer};
 use manifold_runtime_api::{
-    EntryMode, Module, ObjectId, ObjectKind, Outcome, Reason, Runtime, TreeEntry,
+    EntryMode, ObjectId, ObjectKind, ObjectRef, Reason, Runtime, TreeEntry,
 };
 use manifold_runtime_wasm::WasmRuntime;
 
@@ -23,7 +24,7 @@ impl Observer for Log {
     }
 }
 
-/// The guest as the set-up built it.
+/// Returns the guest that `cargo xtask setup` built.
 fn code() -> Vec<u8> {
     let test = std::env::current_exe().unwrap();
     let paths = test.ancestors().map(|folder| folder.join("guests/wasip1-guest.wasm"));
@@ -42,30 +43,27 @@ fn stage() -> Stage {
     let log = Arc::new(Log::default());
     let runtime = WasmRuntime::new().unwrap();
     let wasm = runtime.host_image().id();
-    let dispatcher = Dispatcher::builder()
-        .runtime(Arc::new(runtime))
-        .observer(Arc::clone(&log) as _)
-        .build()
-        .unwrap();
-    let module = Module { kind: ObjectKind::Blob, id: dispatcher.put_blob(code()).unwrap() };
+    let dispatcher =
+        Dispatcher::builder().runtime(runtime).observer(Arc::clone(&log)).build().unwrap();
+    let module = ObjectRef::blob(dispatcher.put_blob(code()).unwrap());
     let image = dispatcher.put_image(wasm, module).unwrap();
     Stage { dispatcher, log, image }
 }
 
 #[tokio::test]
-async fn it_computes_and_its_standard_output_is_the_log() {
+async fn the_guest_runs_and_its_standard_output_is_the_log() {
     let Stage { dispatcher, log, image } = stage();
     let blob = dispatcher.put_blob("x").unwrap();
     let three = ["a", "b", "c"].map(|name| TreeEntry::new(name, EntryMode::Blob, blob));
     let three = dispatcher.put_tree(three).unwrap();
     let args = dispatcher.put_tree([TreeEntry::new("in", EntryMode::Tree, three)]).unwrap();
-    let completion = dispatcher.run(Invocation::new(image, args)).await.unwrap();
-    assert_eq!(completion.outcome, Outcome::blob(ObjectId::of(ObjectKind::Blob, b"3\n")));
+    let completion = dispatcher.run(Invocation::new(image).args(args)).await.unwrap();
+    assert_eq!(completion.outcome, ObjectRef::blob(ObjectId::of(ObjectKind::Blob, b"3\n")));
     assert_eq!(*log.0.lock().unwrap(), ["hello from wasip1, 0 variables in the environment"]);
 }
 
 #[tokio::test]
-async fn its_panic_is_in_the_log_and_its_end_is_typed() {
+async fn a_panic_is_logged_and_is_a_typed_error() {
     let Stage { dispatcher, log, image } = stage();
     let empty = dispatcher.put_tree([]).unwrap();
     let args = dispatcher
@@ -74,7 +72,7 @@ async fn its_panic_is_in_the_log_and_its_end_is_typed() {
             TreeEntry::new("panic", EntryMode::Tree, empty),
         ])
         .unwrap();
-    let error = dispatcher.run(Invocation::new(image, args)).await.unwrap_err();
+    let error = dispatcher.run(Invocation::new(image).args(args)).await.unwrap_err();
     assert!(
         matches!(error.reason(), Reason::Trapped { .. } | Reason::GuestFailed { .. }),
         "{error:?}"
@@ -83,9 +81,9 @@ async fn its_panic_is_in_the_log_and_its_end_is_typed() {
     assert!(log.contains("asked to panic"), "{log}");
 }
 
-/// What the test promises about the module, so that it stays a test of the original ABI.
+/// Checks the imports of the module, so that the other tests keep testing the original ABI.
 #[test]
-fn it_imports_what_the_original_guests_import() {
+fn the_module_imports_only_the_original_abi() {
     let module = wasmtime::Module::from_binary(&wasmtime::Engine::default(), &code()).unwrap();
     let mut imports: Vec<_> =
         module.imports().map(|import| format!("{}.{}", import.module(), import.name())).collect();
@@ -101,16 +99,16 @@ fn it_imports_what_the_original_guests_import() {
     assert_eq!(imports, expected);
 }
 
-/// From the command, beside the standard images: as the fold of the original system is used.
+/// Runs the fold of the original system from the command, with the standard images.
 #[test]
-fn it_finds_itself_among_the_standard_images() {
+fn the_original_fold_finds_itself_among_the_standard_images() {
     let place = tempfile::tempdir().unwrap();
     std::fs::write(place.path().join("fold_wasm.wasm"), code()).unwrap();
     std::fs::create_dir_all(place.path().join("tree/d")).unwrap();
     for file in ["a", "d/b", "d/c"] {
         std::fs::write(place.path().join("tree").join(file), "x").unwrap();
     }
-    // `echo` writes a line end behind a name.
+    // A name that was written by `echo` ends with a line feed.
     std::fs::write(place.path().join("name"), "/cas/std/file-count\n").unwrap();
     for post in [&["--text", "post=/cas/std/file-count"], &["--arg", "post=name"]] {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_manifold"))

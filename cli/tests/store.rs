@@ -1,4 +1,4 @@
-//! What the command keeps from one process to the next.
+//! The store of the command across processes.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use manifold_dispatcher::{DurableStore, Store};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A place with a directory to fold, a cache directory and a repository.
+/// A temporary directory with a tree to fold, and room for a cache directory and a repository.
 struct Place(TempDir);
 
 impl Place {
@@ -71,7 +71,7 @@ fn runs(report: &Value) -> u64 {
 }
 
 #[test]
-fn the_second_process_computes_nothing() {
+fn a_second_process_computes_nothing() {
     let place = Place::new();
     let fold = ["fold", "tree", "--json"];
     let first = place.json(&fold);
@@ -84,7 +84,7 @@ fn the_second_process_computes_nothing() {
     assert_eq!(runs(&place.json(&["fold", "tree", "--json", "--store", "elsewhere"])), 10);
     assert_eq!(runs(&place.json(&["fold", "tree", "--json", "--store", "elsewhere"])), 0);
 
-    // A change costs what depends on it.
+    // A change reruns only what depends on it.
     fs::write(place.path("tree/a"), "another\n").unwrap();
     assert_eq!(
         runs(&place.json(&fold)),
@@ -96,14 +96,14 @@ fn the_second_process_computes_nothing() {
 }
 
 #[test]
-fn nothing_is_left_without_a_store() {
+fn the_option_no_store_writes_no_files() {
     let place = Place::new();
     place.succeeds(&["fold", "tree", "--no-store"]);
     assert!(!place.path("cache").exists());
 }
 
 #[test]
-fn pins_come_and_go_and_collections_respect_them() {
+fn pinned_outcomes_survive_collections_until_they_are_unpinned() {
     let place = Place::new();
     let all_but_pins = ["gc", "--used-within", "0s", "--written-within", "0s", "--json"];
     let counted = place.json(&["fold", "tree", "--json"]);
@@ -117,7 +117,7 @@ fn pins_come_and_go_and_collections_respect_them() {
     );
 
     let kept = place.json(&["gc", "--json"]);
-    assert_eq!(kept["dropped"]["objects"], 0, "all of it was used lately: {kept}");
+    assert_eq!(kept["dropped"]["objects"], 0, "everything was used recently: {kept}");
     let collected = place.json(&all_but_pins);
     assert_eq!(
         (&collected["kept"]["pins"], &collected["kept"]["entries"]),
@@ -144,10 +144,10 @@ fn pins_come_and_go_and_collections_respect_them() {
 }
 
 #[test]
-fn exported_outcomes_are_sound_in_git_and_stay() {
+fn exported_outcomes_pass_git_fsck_and_survive_git_gc() {
     let place = Place::new();
     let counted = place.json(&["fold", "tree", "--json"]);
-    // An outcome that is a tree, and names objects that only the directory has.
+    // An outcome that is a tree, whose objects come from the directory.
     let tree = place.json(&["run", "dirs-only", "--arg", "in=tree", "--json"]);
     assert_eq!(tree["result"]["kind"], "tree");
     let request = |report: &Value| report["request"].as_str().unwrap().to_owned();
@@ -178,7 +178,7 @@ fn exported_outcomes_are_sound_in_git_and_stay() {
 }
 
 #[test]
-fn a_damaged_store_is_said() {
+fn a_damaged_store_is_reported() {
     let place = Place::new();
     place.succeeds(&["fold", "tree", "--store", "store"]);
     let file = place.path("store/manifold.redb");
@@ -196,8 +196,8 @@ fn a_damaged_store_is_said() {
         );
     }
 
-    // A bit of an object's content, wherever it stands: pages that are not in use any more hold copies. The file is checked whole
-    // when it is opened, as it is small.
+    // Flips a bit of an object's content in all its copies, because unused pages hold copies too.
+    // The whole file is checked when it is opened, because it is small.
     let mut flipped = sound.clone();
     let content = b"caos_abi_v1";
     let places = (0..sound.len() - content.len()).filter(|at| sound[*at..].starts_with(content));
@@ -210,7 +210,7 @@ fn a_damaged_store_is_said() {
 }
 
 #[test]
-fn a_store_that_is_not_shared_is_an_error_where_it_was_asked_for() {
+fn a_store_in_exclusive_use_is_an_error_or_replaced_by_memory() {
     let place = Place::new();
     let error = |command: &[&str]| place.fails(command);
     fs::create_dir_all(place.path("cache/manifold")).unwrap();
@@ -222,12 +222,12 @@ fn a_store_that_is_not_shared_is_an_error_where_it_was_asked_for() {
     let output = place.manifold(&["fold", "tree"]);
     let warning = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success() && warning.starts_with("warning: "), "{warning}");
-    assert!(warning.contains("nothing will be remembered"), "{warning}");
+    assert!(warning.contains("are not stored"), "{warning}");
     drop(alone);
 }
 
 #[test]
-fn a_store_is_shared_with_whoever_has_it_open() {
+fn a_store_that_another_process_has_open_is_shared() {
     let place = Place::new();
     let here = DurableStore::open(place.path("store")).unwrap();
     assert_eq!(runs(&place.json(&["fold", "tree", "--store", "store", "--json"])), 10);
@@ -236,7 +236,7 @@ fn a_store_is_shared_with_whoever_has_it_open() {
 }
 
 #[test]
-fn a_store_that_cannot_be_made_is_an_error() {
+fn a_store_that_cannot_be_created_is_an_error() {
     let place = Place::new();
     let error = place.fails(&["fold", "tree", "--store", "tree/a"]);
     assert!(error.contains("cannot be opened") && error.contains("tree/a"), "{error}");
@@ -246,12 +246,13 @@ fn a_store_that_cannot_be_made_is_an_error() {
         .current_dir(place.0.path())
         .env("MANIFOLD_STORE", "tree/a")
         .env_remove("XDG_CACHE_HOME");
-    assert!(!command.output().unwrap().status.success(), "the variable names a store, too");
+    assert!(!command.output().unwrap().status.success(), "the variable names a store as well");
 }
 
-/// The shell bounds how long files may become, and has the write fail instead of the process.
+/// The shell limits the size of files, and ignores the signal, so that the write fails instead of
+/// ending the process.
 #[test]
-fn a_full_disk_is_said_and_spoils_nothing() {
+fn a_full_disk_is_an_error_and_leaves_the_store_sound() {
     let place = Place::new();
     for number in 0..3000 {
         let path = place.path(&format!("large/{}/{number}", number / 100));
@@ -271,7 +272,7 @@ fn a_full_disk_is_said_and_spoils_nothing() {
     for blocks in ["100", "500", "1500"] {
         let output = fold(blocks);
         let errors = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success(), "{blocks} blocks are enough");
+        assert!(!output.status.success(), "the fold fits into {blocks} blocks");
         assert!(errors.contains("manifold.redb") && errors.contains("File too large"), "{errors}");
         if place.path("store/manifold.redb").exists() {
             assert_eq!(
@@ -295,15 +296,15 @@ fn a_deadline_ends_a_run() {
     assert!(error.contains("in request"), "{error}");
     assert!(
         place.fails(&["run", "forever.wasm", "--deadline", "soon"]).contains("invalid value"),
-        "no time"
+        "not a duration"
     );
 }
 
 #[test]
-fn options_that_make_no_sense_are_refused() {
+fn invalid_option_values_are_refused() {
     let place = Place::new();
     assert!(place.fails(&["gc", "--max-size", "much"]).contains("invalid value"));
     assert!(place.fails(&["unpin"]).contains("required"));
-    assert!(place.fails(&["unpin", "xyz"]).contains("is no object id"));
+    assert!(place.fails(&["unpin", "xyz"]).contains("invalid object id"));
     assert!(Path::new(env!("CARGO_BIN_EXE_manifold")).exists());
 }

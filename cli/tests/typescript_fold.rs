@@ -1,19 +1,17 @@
-//! The TypeScript guests against the golden vectors, and beside the wasm guests.
+//! The TypeScript guests: compared with the golden vectors and with the wasm guests.
 #![cfg(feature = "v8")]
-
-#[path = "../../dispatcher/tests/fixture/mod.rs"]
-mod fixture;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use fixture::{Journal, VECTORS, Vector, fold_args, store_chain, store_fixture};
-use manifold::guests::{self, Hosts};
 use manifold_dispatcher::native::NativeRuntime;
 use manifold_dispatcher::{Dispatcher, Invocation};
-use manifold_runtime_api::{EntryMode, ObjectId, Outcome, Result, Runtime, TreeEntry};
+use manifold_runtime_api::{EntryMode, ObjectId, ObjectRef, Result, Runtime, TreeEntry};
 use manifold_runtime_v8::V8Runtime;
 use manifold_runtime_wasm::WasmRuntime;
+use manifold_standard_guests::native_guests;
+use manifold_standard_guests::{self as guests, Hosts};
+use manifold_testing::{Journal, VECTORS, Vector, fold_args, store_chain, store_fixture};
 use proptest::prelude::*;
 
 struct Both {
@@ -23,25 +21,21 @@ struct Both {
 }
 
 impl Both {
-    /// Both runtimes, and a native one that answers as `host_ref`.
+    /// Creates a dispatcher with both runtimes, and a native one registered as `host_ref`.
     fn new(host_ref: Option<ObjectId>) -> Self {
         let journal = Arc::new(Journal::default());
         let (wasm, v8) =
             (Arc::new(WasmRuntime::new().unwrap()), Arc::new(V8Runtime::new().unwrap()));
-        let hosts = Hosts {
-            wasm: Some(wasm.host_image().id()),
-            typescript: Some(v8.host_image().id()),
-            ..Hosts::default()
-        };
+        let hosts = Hosts::default().wasm(wasm.host_image().id()).typescript(v8.host_image().id());
         let mut builder =
-            Dispatcher::builder().runtime(wasm).runtime(v8).observer(Arc::clone(&journal) as _);
+            Dispatcher::builder().runtime(wasm).runtime(v8).observer(Arc::clone(&journal));
         if let Some(host) = host_ref {
-            let native = NativeRuntime::builder("native", "1").fold_guests().build().unwrap();
+            let native = native_guests(NativeRuntime::builder("native", "1")).build().unwrap();
             builder = builder.runtime_as(host, Arc::new(native));
         }
         let dispatcher = builder.build().unwrap();
-        let std = guests::install(&dispatcher, hosts)
-            .expect("the set-up has built the guests: cargo xtask setup");
+        let std = guests::install_for(&dispatcher, hosts)
+            .expect("the guests are built by `cargo xtask setup`");
         Self { dispatcher, journal, std }
     }
 
@@ -52,21 +46,21 @@ impl Both {
     async fn try_fold(
         &self,
         fold: &str,
-        root: Outcome,
+        root: ObjectRef,
         visitors: &[(&str, &str)],
     ) -> Result<String> {
         let args = fold_args(&self.dispatcher, root, visitors);
         let completion =
-            self.dispatcher.run(Invocation::new(self.image(fold), args).std(self.std)).await?;
+            self.dispatcher.run(Invocation::new(self.image(fold)).args(args).std(self.std)).await?;
         Ok(String::from_utf8(self.dispatcher.read(completion.outcome.id).unwrap().content.to_vec())
             .unwrap())
     }
 
-    async fn fold(&self, fold: &str, root: Outcome, visitors: &[(&str, &str)]) -> String {
+    async fn fold(&self, fold: &str, root: ObjectRef, visitors: &[(&str, &str)]) -> String {
         self.try_fold(fold, root, visitors).await.unwrap()
     }
 
-    /// The requests for an image that were run so far.
+    /// Returns the requests for an image that were run so far.
     fn requests_for(&self, image: &str) -> BTreeSet<ObjectId> {
         let started = self.journal.started.lock().unwrap();
         started
@@ -82,10 +76,10 @@ impl Both {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn counts_and_distinct_runs_of_the_vectors() {
+async fn counts_and_distinct_runs_match_the_vectors() {
     for name in VECTORS {
         let (both, vector) = (Both::new(None), Vector::read(name));
-        let root = Outcome::tree(store_fixture(&both.dispatcher, name));
+        let root = ObjectRef::tree(store_fixture(&both.dispatcher, name));
         let visitors = [("post", "file-count.ts")];
         assert_eq!(both.fold("fold.ts", root, &visitors).await, vector.result_text, "{name}");
         assert_eq!(both.runs(), vector.distinct_runs, "{name}");
@@ -96,23 +90,24 @@ async fn counts_and_distinct_runs_of_the_vectors() {
         assert_eq!(
             (done.runs, done.hits, done.joins),
             (0, 1, 0),
-            "{name}: repeating a fold is one look-up"
+            "{name}: a repeated fold is one hit"
         );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_the_vectors_visitor_the_typescript_fold_issues_exactly_the_vectors_requests() {
+async fn the_typescript_fold_issues_the_visitor_requests_of_the_vectors() {
     for name in VECTORS {
         let vector = Vector::read(name);
         let both = Both::new(Some(vector.host_ref.0));
         vector.store_images(&both.dispatcher);
         assert_eq!(store_fixture(&both.dispatcher, name), vector.root.0);
-        let invocation = Invocation::new(both.image("fold.ts"), vector.args(&both.dispatcher))
+        let invocation = Invocation::new(both.image("fold.ts"))
+            .args(vector.args(&both.dispatcher))
             .salt(vector.salt.clone())
             .std(vector.std.0);
         let completion = both.dispatcher.run(invocation).await.unwrap();
-        assert_eq!(completion.outcome, Outcome::blob(vector.result.1.0));
+        assert_eq!(completion.outcome, ObjectRef::blob(vector.result.1.0));
 
         let issued = both.requests_for(&vector.images["file-count"].0.to_string());
         let posts: BTreeSet<_> =
@@ -123,11 +118,11 @@ async fn with_the_vectors_visitor_the_typescript_fold_issues_exactly_the_vectors
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_pipeline_of_wasm_and_typescript_answers_the_same() {
+async fn every_mix_of_wasm_and_typescript_returns_the_same_result() {
     for name in VECTORS {
         let both = Both::new(None);
-        let tree = Outcome::tree(store_fixture(&both.dispatcher, name));
-        let blob = Outcome::blob(both.dispatcher.put_blob("two\nlines\n").unwrap());
+        let tree = ObjectRef::tree(store_fixture(&both.dispatcher, name));
+        let blob = ObjectRef::blob(both.dispatcher.put_blob("two\nlines\n").unwrap());
         for root in [tree, blob] {
             for post in ["file-count", "line-count", "total-size"] {
                 let expected = both.fold("fold", root, &[("post", post)]).await;
@@ -160,7 +155,7 @@ async fn every_pipeline_of_wasm_and_typescript_answers_the_same() {
     }
 }
 
-/// A directory of files and directories, with names and modes of all kinds.
+/// A file, or a directory with names and modes of all kinds.
 #[derive(Debug, Clone)]
 enum Node {
     File(Vec<u8>, EntryMode),
@@ -202,33 +197,33 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn over_one_visitor_both_folds_issue_the_same_requests(node in nodes(), in_typescript: bool, total: bool) {
+    fn both_folds_issue_the_same_visitor_requests(node in nodes(), in_typescript: bool, total: bool) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
             let both = Both::new(None);
             let (mode, id) = store(&both.dispatcher, &node);
-            let root = if mode == EntryMode::Tree { Outcome::tree(id) } else { Outcome::blob(id) };
+            let root = if mode == EntryMode::Tree { ObjectRef::tree(id) } else { ObjectRef::blob(id) };
             let suffix = if in_typescript { ".ts" } else { "" };
             let post = format!("{}{suffix}", if total { "total-size" } else { "file-count" });
             let visitor = both.image(&post);
 
-            let answer = both.fold("fold", root, &[("post", &post)]).await;
+            let text = both.fold("fold", root, &[("post", &post)]).await;
             let issued = both.requests_for(&visitor);
             let before = both.runs();
-            assert_eq!(both.fold("fold.ts", root, &[("post", &post)]).await, answer);
-            assert_eq!(both.requests_for(&visitor), issued, "no visitor was run again");
+            assert_eq!(both.fold("fold.ts", root, &[("post", &post)]).await, text);
+            assert_eq!(both.requests_for(&visitor), issued, "no visit was run again");
             assert_eq!(both.runs() - before, both.requests_for(&both.image("fold.ts")).len());
         });
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failing_visitor_is_explained_through_every_frame() {
+async fn the_error_of_a_failing_visitor_names_every_frame() {
     let both = Both::new(None);
-    let root = Outcome::tree(store_chain(&both.dispatcher, 30));
+    let root = ObjectRef::tree(store_chain(&both.dispatcher, 30));
     let error = both.try_fold("fold.ts", root, &[("post", "no-such-visitor")]).await.unwrap_err();
     assert!(
-        error.root_cause().to_string().contains("there are: dirs-only.ts, dirs-only"),
+        error.root_cause().to_string().contains("available images: dirs-only.ts, dirs-only"),
         "{error:?}"
     );
     assert_eq!(error.chain().filter(|error| error.frame().is_some()).count(), 30, "{error:?}");
@@ -236,13 +231,13 @@ async fn a_failing_visitor_is_explained_through_every_frame() {
     let error = both.try_fold("fold.ts", root, &[]).await.unwrap_err();
     assert!(error.to_string().starts_with("the argument `post` is missing (sdk.ts:"), "{error}");
     assert!(error.to_string().contains(" ← main.ts:"), "{error}");
-    let blob = Outcome::blob(both.dispatcher.put_blob("").unwrap());
+    let blob = ObjectRef::blob(both.dispatcher.put_blob("").unwrap());
     let not_a_tree = [("post", "file-count.ts"), ("pre", "file-count.ts")];
     let error = both.try_fold("fold.ts", blob, &not_a_tree).await.unwrap_err();
-    assert!(error.root_cause().to_string().contains("has to answer a tree"), "{error:?}");
+    assert!(error.root_cause().to_string().contains("must return a tree"), "{error:?}");
 }
 
-/// The table that hosts are tested with, too.
+/// Uses the table of references that hosts are also tested with.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn white_space_around_a_visitors_name_is_trimmed_in_both_languages() {
     let both = Both::new(None);
@@ -265,8 +260,10 @@ async fn white_space_around_a_visitors_name_is_trimmed_in_both_languages() {
             .map(|(name, id)| TreeEntry::new(name, EntryMode::Blob, id));
         let args = both.dispatcher.put_tree(args).unwrap();
         for fold in ["fold", "fold.ts"] {
-            let folded =
-                both.dispatcher.run(Invocation::new(both.image(fold), args).std(both.std)).await;
+            let folded = both
+                .dispatcher
+                .run(Invocation::new(both.image(fold)).args(args).std(both.std))
+                .await;
             let counted =
                 folded.ok().map(|folded| both.dispatcher.read(folded.outcome.id).unwrap().content);
             assert_eq!(counted.as_deref(), is_known.then_some(&b"1\n"[..]), "{fold}: {given:?}");

@@ -1,4 +1,4 @@
-//! What TypeScript and JavaScript guests are, find, and cannot find.
+//! TypeScript and JavaScript guests: their entry, modules, globals, errors, determinism and limits.
 #![cfg(feature = "v8")]
 
 #[path = "typescript_guests/modules.rs"]
@@ -16,12 +16,11 @@ use futures_util::future::join_all;
 use manifold_dispatcher::native::argument;
 use manifold_dispatcher::{Dispatcher, Event, Invocation, Observer, Policy};
 use manifold_runtime_api::{
-    EntryMode, Limit, Limits, Module, ObjectId, ObjectKind, Outcome, Reason, Result, Runtime,
-    TreeEntry,
+    EntryMode, Limit, Limits, ObjectId, ObjectRef, Reason, Result, Runtime, TreeEntry,
 };
 use manifold_runtime_v8::V8Runtime;
 
-/// Remembers what guests log.
+/// Records the log messages of guests.
 #[derive(Default)]
 struct Log(Mutex<Vec<String>>);
 
@@ -47,8 +46,8 @@ impl Guests {
     fn with(runtime: V8Runtime, limits: Limits) -> Self {
         let log = Arc::new(Log::default());
         let host = runtime.host_image().id();
-        let builder = Dispatcher::builder().runtime(Arc::new(runtime)).limits(limits);
-        let dispatcher = builder.observer(Arc::clone(&log) as _).build().unwrap();
+        let builder = Dispatcher::builder().runtime(runtime).limits(limits);
+        let dispatcher = builder.observer(Arc::clone(&log)).build().unwrap();
         Self { dispatcher, host, log }
     }
 
@@ -66,38 +65,38 @@ impl Guests {
         self.dispatcher.put_tree(entries.collect::<Vec<_>>()).unwrap()
     }
 
-    async fn run_module(&self, module: Module, policy: Policy) -> Result<Outcome> {
+    async fn run_module(&self, module: ObjectRef, policy: Policy) -> Result<ObjectRef> {
         let image = self.dispatcher.put_image(self.host, module)?;
-        let hello = Outcome::blob(self.dispatcher.put_blob("hello")?);
+        let hello = ObjectRef::blob(self.dispatcher.put_blob("hello")?);
         let args = self.dispatcher.put_tree([argument("in", hello)])?;
-        let invocation = Invocation::new(image, args).salt("pinch").policy(policy);
+        let invocation = Invocation::new(image).args(args).salt("pinch").policy(policy);
         Ok(self.dispatcher.run(invocation).await?.outcome)
     }
 
-    /// Runs a guest that is one file.
+    /// Runs a guest of one file and returns its outcome as text.
     async fn run(&self, code: &str) -> Result<String> {
-        let module =
-            Module { kind: ObjectKind::Blob, id: self.dispatcher.put_blob(code.to_owned())? };
+        let module = ObjectRef::blob(self.dispatcher.put_blob(code.to_owned())?);
         Ok(self.text(self.run_module(module, Policy::Reuse).await?))
     }
 
-    /// Runs a guest that is a tree of files.
+    /// Runs a guest that is a tree of files and returns its outcome as text.
     async fn run_tree(&self, files: &[(&str, &str)]) -> Result<String> {
-        let module = Module { kind: ObjectKind::Tree, id: self.tree(files) };
+        let module = ObjectRef::tree(self.tree(files));
         Ok(self.text(self.run_module(module, Policy::Reuse).await?))
     }
 
-    fn text(&self, outcome: Outcome) -> String {
+    fn text(&self, outcome: ObjectRef) -> String {
         String::from_utf8_lossy(&self.dispatcher.read(outcome.id).unwrap().content).into_owned()
     }
 
+    /// Runs a guest that fails and returns its error message.
     async fn fails(&self, code: &str) -> String {
         self.run(code).await.unwrap_err().to_string()
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_entry_answers_text_bytes_entries_an_outcome_or_nothing_after_out() {
+async fn an_entry_can_return_text_bytes_tree_entries_an_outcome_or_nothing_after_out() {
     let guests = Guests::new();
     assert_eq!(guests.run("export default () => 'täxt';").await.unwrap(), "täxt");
     assert_eq!(
@@ -120,8 +119,7 @@ async fn an_entry_answers_text_bytes_entries_an_outcome_or_nothing_after_out() {
             { nameBytes, kind: 'blob', hash: await putBlob('') },
             { name: 'a', kind: 'tree', hash: '4b825dc642cb6eb9a060e54bf8d69288fbee4904' },
         ];";
-    let module =
-        Module { kind: ObjectKind::Blob, id: guests.dispatcher.put_blob(entries).unwrap() };
+    let module = ObjectRef::blob(guests.dispatcher.put_blob(entries).unwrap());
     let outcome = guests.run_module(module, Policy::Reuse).await.unwrap();
     let tree = guests.dispatcher.read_tree(outcome.id).unwrap();
     let entries: Vec<_> =
@@ -143,14 +141,11 @@ async fn an_entry_answers_text_bytes_entries_an_outcome_or_nothing_after_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_guest_is_told_its_job_and_reads_trees_as_they_are() {
+async fn a_guest_receives_its_job_and_round_trips_tree_entries() {
     let guests = Guests::new();
     let job = "export default (job) => JSON.stringify(job);";
     let image = guests.dispatcher.put_blob(job).unwrap();
-    let image = guests
-        .dispatcher
-        .put_image(guests.host, Module { kind: ObjectKind::Blob, id: image })
-        .unwrap();
+    let image = guests.dispatcher.put_image(guests.host, ObjectRef::blob(image)).unwrap();
     let told = guests.run(job).await.unwrap();
     assert!(told.contains(&format!(r#""salt":"pinch","image":"{image}""#)), "{told}");
     assert!(told.contains(r#""std":"""#), "{told}");
@@ -174,7 +169,7 @@ async fn a_guest_is_told_its_job_and_reads_trees_as_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_module_is_a_tree_whose_files_import_each_other_and_nothing_else() {
+async fn files_of_a_module_can_import_only_each_other() {
     let guests = Guests::new();
     let files = [
         (
@@ -201,7 +196,7 @@ async fn a_module_is_a_tree_whose_files_import_each_other_and_nothing_else() {
     let error = guests.run_tree(&javascript).await.unwrap_err().to_string();
     assert!(
         error.contains("Cannot access 'b' before initialization (a.js:1:"),
-        "a cycle of imports is the language's: {error}"
+        "a cycle of imports behaves as in JavaScript: {error}"
     );
 
     for (main, problem) in [
@@ -233,7 +228,7 @@ async fn a_module_is_a_tree_whose_files_import_each_other_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_error_shows_the_guests_own_file_line_and_words() {
+async fn an_error_has_the_guests_message_file_and_line() {
     let guests = Guests::new();
     let files = [
         (
@@ -267,11 +262,11 @@ async fn an_error_shows_the_guests_own_file_line_and_words() {
     let text = guests
         .fails("import { run } from 'manifold:guest'; export default () => run(5, 'x');")
         .await;
-    assert!(text.contains("operation run: `image` is number, not text"), "{text}");
+    assert!(text.contains("operation run: `image` must be a string, not number"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operations_error_is_one_that_guests_can_read() {
+async fn guests_can_inspect_the_error_of_an_operation() {
     let guests = Guests::new();
     let code = "import { ManifoldError, putTree, run, runMany, tree } from 'manifold:guest';
         export default async () => {
@@ -287,7 +282,7 @@ async fn an_operations_error_is_one_that_guests_can_read() {
     );
 }
 
-/// The names in the table of the backend's README.
+/// Returns the names in a row of the table in the backend's README.
 fn documented(heading: &str) -> BTreeSet<String> {
     let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtime-v8/README.md");
     let readme = fs::read_to_string(readme).unwrap();
@@ -296,15 +291,15 @@ fn documented(heading: &str) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_globals_are_those_of_the_documentation() {
+async fn the_globals_match_the_documentation() {
     let guests = Guests::new();
     let globals = guests
         .run("export default () => Reflect.ownKeys(globalThis).map(String).join(' ');")
         .await
         .unwrap();
     let globals: BTreeSet<_> = globals.split(' ').map(str::to_owned).collect();
-    assert_eq!(globals, documented("there"));
-    let absent = documented("not there");
+    assert_eq!(globals, documented("available"));
+    let absent = documented("not available");
     assert!(absent.len() > 10, "{absent:?}");
     for name in absent {
         let code = format!("export default () => `${{typeof ({name})}}`;");
@@ -324,11 +319,12 @@ async fn the_globals_are_those_of_the_documentation() {
     assert_eq!(
         exports.unwrap().split(' ').collect::<BTreeSet<_>>(),
         declared,
-        "the declarations tell all"
+        "the declarations list every export"
     );
 }
 
-/// Shows as much as a guest can of clock, chance, locale, time zone, processor and of what there is.
+/// A guest that returns everything it can observe of the clock, random numbers, locale, time zone,
+/// processor and globals.
 const WITNESS: &str = r#"
     function reachable(from: object, path: string, seen: Set<unknown>): string[] {
         if (seen.has(from)) return [];
@@ -354,10 +350,9 @@ const WITNESS: &str = r#"
     };"#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_guest_sees_is_a_function_of_the_key() {
+async fn everything_a_guest_observes_is_a_function_of_the_key() {
     let guests = Guests::new();
-    let module =
-        Module { kind: ObjectKind::Blob, id: guests.dispatcher.put_blob(WITNESS).unwrap() };
+    let module = ObjectRef::blob(guests.dispatcher.put_blob(WITNESS).unwrap());
     let first = guests.text(guests.run_module(module, Policy::DoNotCache).await.unwrap());
     let seen: serde_json::Value = serde_json::from_str(&first).unwrap();
     assert_eq!(seen[0], 0);
@@ -370,11 +365,11 @@ async fn what_a_guest_sees_is_a_function_of_the_key() {
     assert_eq!(
         seen[11].as_array().unwrap().len(),
         1,
-        "the bits of a NaN depend on how often: {}",
+        "the bits of a NaN change with the number of iterations: {}",
         seen[11]
     );
     for _ in 0..20 {
-        // Whatever ran before, in this isolate or another, and whatever is going on beside.
+        // Independent of earlier jobs in this isolate or another, and of jobs that run beside it.
         let (again, _) = tokio::join!(
             guests.run_module(module, Policy::DoNotCache),
             guests.fails("export default () => { Math.random(); throw 1; };")
@@ -384,27 +379,26 @@ async fn what_a_guest_sees_is_a_function_of_the_key() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn globals_that_were_made_ahead_are_those_that_are_made_on_the_spot() {
+async fn globals_prepared_ahead_equal_those_created_on_demand() {
     let guests = Guests::with(V8Runtime::builder().threads(1).build().unwrap(), Limits::default());
-    let module =
-        Module { kind: ObjectKind::Blob, id: guests.dispatcher.put_blob(WITNESS).unwrap() };
+    let module = ObjectRef::blob(guests.dispatcher.put_blob(WITNESS).unwrap());
     let witness =
         async || guests.text(guests.run_module(module, Policy::DoNotCache).await.unwrap());
-    // A new thread has made nothing ahead.
-    let on_the_spot = witness().await;
-    assert!(on_the_spot.contains(".Array.prototype: "), "{on_the_spot}");
-    assert!(!on_the_spot.contains("Temporal"), "{on_the_spot}");
+    // A new thread has prepared nothing ahead.
+    let on_demand = witness().await;
+    assert!(on_demand.contains(".Array.prototype: "), "{on_demand}");
+    assert!(!on_demand.contains("Temporal"), "{on_demand}");
     for _ in 0..5 {
         tokio::time::sleep(Duration::from_millis(20)).await;
-        // The first of them gets what was made in the meantime.
+        // The first of them gets the globals that were prepared in the meantime.
         for seen in join_all((0..4).map(|_| witness())).await {
-            assert_eq!(seen, on_the_spot);
+            assert_eq!(seen, on_demand);
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_survives_from_one_job_to_the_next() {
+async fn a_job_leaves_no_state_for_the_next_one() {
     let guests = Guests::with(V8Runtime::builder().threads(1).build().unwrap(), Limits::default());
     let spoil = "import * as guest from 'manifold:guest';
         globalThis.leftover = Symbol.for('leftover').leftover = 1;
@@ -426,15 +420,12 @@ async fn nothing_survives_from_one_job_to_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_come_in_an_order_that_only_the_guest_decides() {
+async fn responses_arrive_in_an_order_that_only_the_guest_determines() {
     let guests = Guests::new();
     let slow = "export default () => { let n = 0; for (let i = 0; i < 2_000_000; i++) n += i; return `slow`; };";
     let fast = "export default () => 'fast';";
     let image = |code: &str| {
-        let module = Module {
-            kind: ObjectKind::Blob,
-            id: guests.dispatcher.put_blob(code.to_owned()).unwrap(),
-        };
+        let module = ObjectRef::blob(guests.dispatcher.put_blob(code.to_owned()).unwrap());
         guests.dispatcher.put_image(guests.host, module).unwrap()
     };
     let racer = format!(
@@ -455,7 +446,7 @@ async fn answers_come_in_an_order_that_only_the_guest_decides() {
         image(slow),
         image(fast),
     );
-    let module = Module { kind: ObjectKind::Blob, id: guests.dispatcher.put_blob(racer).unwrap() };
+    let module = ObjectRef::blob(guests.dispatcher.put_blob(racer).unwrap());
     for _ in 0..10 {
         let outcome = guests.run_module(module, Policy::RecomputeAll).await.unwrap();
         assert_eq!(guests.text(outcome), "tree slow fast again slow");
@@ -463,7 +454,7 @@ async fn answers_come_in_an_order_that_only_the_guest_decides() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_has_a_limit_and_console_writes_to_it() {
+async fn console_writes_to_the_log_which_has_a_limit() {
     let mut limits = Limits::default();
     limits.log_bytes = 100;
     let guests = Guests::with(V8Runtime::new().unwrap(), limits);
@@ -483,7 +474,7 @@ async fn a_log_has_a_limit_and_console_writes_to_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn text_is_utf_8_both_ways() {
+async fn text_is_encoded_and_decoded_as_utf_8() {
     let guests = Guests::new();
     let code = "export default () => {
             const bytes = new TextEncoder().encode('ä€𝄞\\ud800');
@@ -495,7 +486,7 @@ async fn text_is_utf_8_both_ways() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dynamic_code_is_the_hosts_choice_and_part_of_its_image() {
+async fn dynamic_code_is_an_option_that_is_part_of_the_host_image() {
     let (strict, free) =
         (V8Runtime::new().unwrap(), V8Runtime::builder().dynamic_code(true).build().unwrap());
     assert_ne!(strict.host_image().id(), free.host_image().id());
@@ -508,7 +499,7 @@ async fn dynamic_code_is_the_hosts_choice_and_part_of_its_image() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_host_image_tells_the_engine_the_flags_and_the_built_in_module() {
+async fn the_host_image_lists_every_setting_that_affects_guests() {
     let runtime = V8Runtime::new().unwrap();
     let node = runtime.host_image().node();
     let text = format!("{node:?}");
@@ -517,7 +508,7 @@ async fn the_host_image_tells_the_engine_the_flags_and_the_built_in_module() {
     {
         assert!(text.contains(setting), "{setting}: {text}");
     }
-    // The transpiler is named by hand.
+    // The version of the transpiler in the host image is written by hand.
     let lock =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock")).unwrap();
     let locked =
@@ -526,7 +517,7 @@ async fn the_host_image_tells_the_engine_the_flags_and_the_built_in_module() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn code_that_is_nested_without_end_is_bad_and_no_more() {
+async fn deeply_nested_code_runs_or_is_a_typed_error() {
     let guests = Guests::new();
     for (open, close) in [
         ("(", ")"),
@@ -563,20 +554,18 @@ async fn code_that_is_nested_without_end_is_bad_and_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whether_a_job_fails_does_not_depend_on_which_run_was_faster() {
+async fn whether_a_job_fails_does_not_depend_on_the_speed_of_nested_runs() {
     let guests = Guests::new();
     let image = |code: &str| {
-        let module = Module {
-            kind: ObjectKind::Blob,
-            id: guests.dispatcher.put_blob(code.to_owned()).unwrap(),
-        };
+        let module = ObjectRef::blob(guests.dispatcher.put_blob(code.to_owned()).unwrap());
         guests.dispatcher.put_image(guests.host, module).unwrap()
     };
     let slow = "let n = 0; for (let i = 0; i < 500_000; i++) n += i;";
     for (first, second) in [(slow, ""), ("", slow)] {
         let bad = image(&format!("export default () => {{ {first} throw new Error('bad'); }};"));
         let good = image(&format!("export default () => {{ {second} return 'good'; }};"));
-        // `bad` was asked first, so the guest learns of it first, when nobody looks at it yet.
+        // `bad` is requested first, so the guest receives its error first, before it awaits the
+        // promise.
         let code = format!(
             "import {{ putTree, run }} from 'manifold:guest';
             export default async () => {{
@@ -586,8 +575,7 @@ async fn whether_a_job_fails_does_not_depend_on_which_run_was_faster() {
                 return 'survived';
             }};"
         );
-        let module =
-            Module { kind: ObjectKind::Blob, id: guests.dispatcher.put_blob(code).unwrap() };
+        let module = ObjectRef::blob(guests.dispatcher.put_blob(code).unwrap());
         for _ in 0..5 {
             let error = guests.run_module(module, Policy::RecomputeAll).await.unwrap_err();
             assert!(error.to_string().contains("bad"), "{error}");
@@ -596,7 +584,7 @@ async fn whether_a_job_fails_does_not_depend_on_which_run_was_faster() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_guest_survives_a_limit_of_its_own() {
+async fn a_guest_cannot_survive_a_breached_limit() {
     let mut limits = Limits::default();
     (limits.memory_bytes, limits.guest_request_bytes) = (16 << 20, 1000);
     let guests = Guests::with(V8Runtime::new().unwrap(), limits);
@@ -611,13 +599,13 @@ async fn no_guest_survives_a_limit_of_its_own() {
         let error = guests.run(buffers).await.unwrap_err();
         assert!(matches!(error.breached_limit(), Some(Limit::Memory { .. })), "{error}");
     }
-    // Garbage is no breach.
+    // Memory that is garbage does not count toward the limit.
     let garbage = "export default () => { for (let i = 0; i < 200; i++) new Uint8Array(1 << 20); return 'fine'; };";
     assert_eq!(guests.run(garbage).await.unwrap(), "fine");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_failing_guest_logged_and_said_is_not_lost() {
+async fn the_log_and_message_of_a_failing_guest_are_kept() {
     let guests = Guests::new();
     assert!(
         guests
@@ -631,15 +619,12 @@ async fn what_a_failing_guest_logged_and_said_is_not_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_guest_that_fills_its_isolate_harms_none_beside_it() {
+async fn a_guest_that_fills_its_isolate_does_not_affect_other_guests_in_it() {
     let mut limits = Limits::default();
     limits.memory_bytes = 32 << 20;
     let guests = Guests::with(V8Runtime::builder().threads(1).build().unwrap(), limits);
     let image = |code: &str| {
-        let module = Module {
-            kind: ObjectKind::Blob,
-            id: guests.dispatcher.put_blob(code.to_owned()).unwrap(),
-        };
+        let module = ObjectRef::blob(guests.dispatcher.put_blob(code.to_owned()).unwrap());
         guests.dispatcher.put_image(guests.host, module).unwrap()
     };
     let hog = image("export default () => { const all = []; for (;;) all.push([]); };");
@@ -653,7 +638,7 @@ async fn a_guest_that_fills_its_isolate_harms_none_beside_it() {
         )
     };
     assert_eq!(guests.run(&parent("return 'lives';")).await.unwrap(), "lives");
-    // And its own limit is what it was.
+    // The parent's own limit is unchanged.
     let error = guests.run(&parent("const all = []; for (;;) all.push([]);")).await.unwrap_err();
     assert!(matches!(error.breached_limit(), Some(Limit::Memory { .. })), "{error}");
 }

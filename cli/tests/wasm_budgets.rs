@@ -1,16 +1,14 @@
-//! Fuel and memory of wasm guests, for one frame and for a whole call.
+//! Limits and budgets of fuel, memory and time for wasm guests.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use manifold::guests;
 use manifold_dispatcher::native::argument;
 use manifold_dispatcher::{Budget, Dispatcher, Invocation, Policy};
 use manifold_runtime_api::{
-    EntryMode, Error, Limit, Limits, Module, ObjectId, ObjectKind, Outcome, Reason, Runtime,
-    TreeEntry,
+    EntryMode, Error, Limit, Limits, ObjectId, ObjectRef, Reason, Runtime, TreeEntry,
 };
 use manifold_runtime_wasm::WasmRuntime;
+use manifold_standard_guests as guests;
 
 struct Folder {
     dispatcher: Dispatcher,
@@ -22,14 +20,12 @@ impl Folder {
     fn new() -> Self {
         let runtime = WasmRuntime::new().unwrap();
         let wasm = runtime.host_image().id();
-        let dispatcher = Dispatcher::builder().runtime(Arc::new(runtime)).build().unwrap();
-        let std =
-            guests::install(&dispatcher, guests::Hosts { wasm: Some(wasm), ..Default::default() })
-                .unwrap();
+        let dispatcher = Dispatcher::builder().runtime(runtime).build().unwrap();
+        let std = guests::install_for(&dispatcher, guests::Hosts::default().wasm(wasm)).unwrap();
         Self { dispatcher, wasm, std }
     }
 
-    /// The fold of a chain of directories.
+    /// Returns the fold of a chain of `levels` directories.
     fn fold(&self, levels: usize) -> Invocation {
         let file = self.dispatcher.put_blob("content\n").unwrap();
         let bottom =
@@ -39,14 +35,15 @@ impl Folder {
         });
         let std = self.dispatcher.read_tree(self.std).unwrap();
         let image = |name: &str| std.get(name).unwrap().id.to_string();
-        let post = Outcome::blob(self.dispatcher.put_blob(image("file-count")).unwrap());
+        let post = ObjectRef::blob(self.dispatcher.put_blob(image("file-count")).unwrap());
         let args = self
             .dispatcher
-            .put_tree([argument("in", Outcome::tree(root)), argument("post", post)])
+            .put_tree([argument("in", ObjectRef::tree(root)), argument("post", post)])
             .unwrap();
-        Invocation::new(image("fold"), args).std(self.std).policy(Policy::RecomputeAll)
+        Invocation::new(image("fold")).args(args).std(self.std).policy(Policy::RecomputeAll)
     }
 
+    /// Returns a call of a guest with this body, and the request `job` at address 0.
     fn guest(&self, body: &str) -> Invocation {
         let text = format!(
             r#"(module (import "caos_abi_v1" "call" (func $call (param i32 i32) (result i32)))
@@ -54,13 +51,11 @@ impl Folder {
                 (func (export "caos_run") {body}))"#
         );
         let code = self.dispatcher.put_blob(wat::parse_str(text).unwrap()).unwrap();
-        let image = self
-            .dispatcher
-            .put_image(self.wasm, Module { kind: ObjectKind::Blob, id: code })
-            .unwrap();
-        Invocation::new(image, self.dispatcher.put_tree([]).unwrap())
+        let image = self.dispatcher.put_image(self.wasm, ObjectRef::blob(code)).unwrap();
+        Invocation::new(image).args(self.dispatcher.put_tree([]).unwrap())
     }
 
+    /// Runs an invocation that breaches a limit, and returns the limit.
     async fn breach(&self, invocation: Invocation) -> Limit {
         let error: Error = self.dispatcher.run(invocation).await.unwrap_err();
         let Reason::LimitBreached(limit) = error.root_cause().reason() else { panic!("{error:?}") };
@@ -90,7 +85,7 @@ async fn a_guest_stops_when_its_fuel_is_used_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_whole_fold_shares_its_fuel_and_answers_as_it_does_unmetered() {
+async fn a_fold_shares_one_fuel_budget_and_returns_the_unmetered_outcome() {
     let folder = Folder::new();
     let free = folder.dispatcher.run(folder.fold(30)).await.unwrap();
     let enough = Budget::new().fuel(1_000_000_000);
@@ -98,10 +93,10 @@ async fn a_whole_fold_shares_its_fuel_and_answers_as_it_does_unmetered() {
     assert_eq!(
         (metered.request, metered.outcome),
         (free.request, free.outcome),
-        "fuel is no part of a key"
+        "fuel is not part of the key"
     );
 
-    // Enough for a level or two, and the frames add up.
+    // Searches for the fuel that the whole fold takes.
     let (mut low, mut high) = (0, 1_000_000_000);
     while high - low > 1000 {
         let middle = (low + high) / 2;
@@ -117,19 +112,19 @@ async fn a_whole_fold_shares_its_fuel_and_answers_as_it_does_unmetered() {
             }
         }
     }
-    // What the whole takes is much more than what its frames take each.
+    // The whole fold takes much more fuel than each of its frames.
     assert!(folder.dispatcher.run(folder.fold(30).limits(fuel(high / 4))).await.is_ok());
     assert!(folder.dispatcher.run(folder.fold(30).limits(fuel(high / 1000))).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn suspended_frames_count_for_the_memory_of_a_whole_call() {
+async fn suspended_frames_count_toward_the_memory_budget() {
     let folder = Folder::new();
     let budget = Budget::new().memory_bytes(8 << 20);
     assert!(folder.dispatcher.run(folder.fold(5).budget(budget)).await.is_ok());
     let limit = folder.breach(folder.fold(500).budget(budget)).await;
     assert_eq!(limit, Limit::TotalMemory { bytes: 8 << 20 });
-    // What was reserved is given back, or the second call would have less.
+    // Reserved memory is released, or later calls would have less.
     for _ in 0..5 {
         assert!(folder.dispatcher.run(folder.fold(5).budget(budget)).await.is_ok());
     }

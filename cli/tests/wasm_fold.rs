@@ -1,17 +1,16 @@
-//! The wasm guests against the golden vectors, and what a fold does not run again.
-
-#[path = "../../dispatcher/tests/fixture/mod.rs"]
-mod fixture;
+//! The wasm guests compared with the golden vectors, and the frames that a repeated fold does not
+//! run again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use fixture::{Journal, VECTORS, Vector, store_chain, store_fixture};
-use manifold::guests;
 use manifold_dispatcher::native::{NativeRuntime, argument};
 use manifold_dispatcher::{Dispatcher, Invocation};
-use manifold_runtime_api::{EntryMode, ObjectId, Outcome, Runtime, TreeEntry};
+use manifold_runtime_api::{EntryMode, ObjectId, ObjectRef, Runtime, TreeEntry};
 use manifold_runtime_wasm::WasmRuntime;
+use manifold_standard_guests as guests;
+use manifold_standard_guests::native_guests;
+use manifold_testing::{Journal, VECTORS, Vector, store_chain, store_fixture};
 
 struct Wasm {
     dispatcher: Dispatcher,
@@ -24,20 +23,18 @@ impl Wasm {
         Self::with(WasmRuntime::new().unwrap(), None)
     }
 
-    /// The wasm runtime, and a native one that answers as `host_ref`.
+    /// Creates a dispatcher with the wasm runtime, and a native one registered as `host_ref`.
     fn with(runtime: WasmRuntime, host_ref: Option<ObjectId>) -> Self {
         let journal = Arc::new(Journal::default());
         let wasm = runtime.host_image().id();
-        let mut builder =
-            Dispatcher::builder().runtime(Arc::new(runtime)).observer(Arc::clone(&journal) as _);
+        let mut builder = Dispatcher::builder().runtime(runtime).observer(Arc::clone(&journal));
         if let Some(host) = host_ref {
-            let native = NativeRuntime::builder("native", "1").fold_guests().build().unwrap();
+            let native = native_guests(NativeRuntime::builder("native", "1")).build().unwrap();
             builder = builder.runtime_as(host, Arc::new(native));
         }
         let dispatcher = builder.build().unwrap();
-        let std =
-            guests::install(&dispatcher, guests::Hosts { wasm: Some(wasm), ..Default::default() })
-                .expect("the set-up has built the guests: cargo xtask setup");
+        let std = guests::install_for(&dispatcher, guests::Hosts::default().wasm(wasm))
+            .expect("the guests are built by `cargo xtask setup`");
         Self { dispatcher, journal, std }
     }
 
@@ -45,16 +42,18 @@ impl Wasm {
         self.dispatcher.read_tree(self.std).unwrap().get(name).unwrap().id
     }
 
-    fn invocation(&self, root: Outcome, visitors: &[(&str, &str)]) -> Invocation {
+    fn invocation(&self, root: ObjectRef, visitors: &[(&str, &str)]) -> Invocation {
         let mut args = vec![argument("in", root)];
         for (role, visitor) in visitors {
             let reference = self.dispatcher.put_blob((*visitor).to_owned()).unwrap();
-            args.push(argument(role, Outcome::blob(reference)));
+            args.push(argument(role, ObjectRef::blob(reference)));
         }
-        Invocation::new(self.image("fold"), self.dispatcher.put_tree(args).unwrap()).std(self.std)
+        Invocation::new(self.image("fold"))
+            .args(self.dispatcher.put_tree(args).unwrap())
+            .std(self.std)
     }
 
-    async fn fold(&self, root: Outcome, visitors: &[(&str, &str)]) -> String {
+    async fn fold(&self, root: ObjectRef, visitors: &[(&str, &str)]) -> String {
         let completion = self.dispatcher.run(self.invocation(root, visitors)).await.unwrap();
         String::from_utf8(self.dispatcher.read(completion.outcome.id).unwrap().content.to_vec())
             .unwrap()
@@ -68,10 +67,10 @@ impl Wasm {
 const FILE_COUNT: &[(&str, &str)] = &[("post", "/cas/std/file-count")];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn counts_and_distinct_runs_of_the_vectors() {
+async fn counts_and_distinct_runs_match_the_vectors() {
     for name in VECTORS {
         let (wasm, vector) = (Wasm::new(), Vector::read(name));
-        let root = Outcome::tree(store_fixture(&wasm.dispatcher, name));
+        let root = ObjectRef::tree(store_fixture(&wasm.dispatcher, name));
         assert_eq!(wasm.fold(root, FILE_COUNT).await, vector.result_text, "{name}");
         assert_eq!(wasm.runs(), vector.distinct_runs, "{name}");
 
@@ -81,23 +80,24 @@ async fn counts_and_distinct_runs_of_the_vectors() {
         assert_eq!(
             (done.runs, done.hits, done.joins),
             (0, 1, 0),
-            "{name}: repeating a fold is one look-up"
+            "{name}: a repeated fold is one hit"
         );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_the_vectors_visitor_the_wasm_fold_issues_exactly_the_vectors_requests() {
+async fn the_wasm_fold_issues_the_visitor_requests_of_the_vectors() {
     for name in VECTORS {
         let vector = Vector::read(name);
         let wasm = Wasm::with(WasmRuntime::new().unwrap(), Some(vector.host_ref.0));
         vector.store_images(&wasm.dispatcher);
         assert_eq!(store_fixture(&wasm.dispatcher, name), vector.root.0);
-        let invocation = Invocation::new(wasm.image("fold"), vector.args(&wasm.dispatcher))
+        let invocation = Invocation::new(wasm.image("fold"))
+            .args(vector.args(&wasm.dispatcher))
             .salt(vector.salt.clone())
             .std(vector.std.0);
         let completion = wasm.dispatcher.run(invocation).await.unwrap();
-        assert_eq!(completion.outcome, Outcome::blob(vector.result.1.0));
+        assert_eq!(completion.outcome, ObjectRef::blob(vector.result.1.0));
 
         let visitor = vector.images["file-count"].0.to_string();
         let started = wasm.journal.started.lock().unwrap();
@@ -114,17 +114,22 @@ async fn with_the_vectors_visitor_the_wasm_fold_issues_exactly_the_vectors_reque
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_other_visitors() {
+async fn other_visitors_return_the_expected_results() {
     let wasm = Wasm::new();
-    let root = Outcome::tree(store_fixture(&wasm.dispatcher, "bench"));
+    let root = ObjectRef::tree(store_fixture(&wasm.dispatcher, "bench"));
     assert_eq!(wasm.fold(root, &[("post", "/cas/std/line-count")]).await, "120\n");
-    // `tree/f1.txt\n` has 12 bytes, and every level adds 3: 3 files at the top, 9, 27 and 81 below.
+    // `tree/f1.txt\n` has 12 bytes, and every level adds 3. There are 3 files at the top, and 9, 27
+    // and 81 on the levels below.
     let bytes = 3 * 12 + 9 * 15 + 27 * 18 + 81 * 21;
     assert_eq!(wasm.fold(root, &[("post", "/cas/std/total-size")]).await, format!("{bytes}\n"));
 
     let dirs_only = [("post", "/cas/std/file-count"), ("pre", "/cas/std/dirs-only")];
-    assert_eq!(wasm.fold(root, &dirs_only).await, "0\n", "directories hold no files then");
-    let empty = Outcome::blob(wasm.dispatcher.put_blob("").unwrap());
+    assert_eq!(
+        wasm.fold(root, &dirs_only).await,
+        "0\n",
+        "a fold over directories alone counts no files"
+    );
+    let empty = ObjectRef::blob(wasm.dispatcher.put_blob("").unwrap());
     for (visitor, expected) in [("file-count", "1\n"), ("line-count", "0\n"), ("total-size", "0\n")]
     {
         let reference = format!("/cas/std/{visitor}");
@@ -137,7 +142,7 @@ async fn the_other_visitors() {
     assert_eq!(wasm.fold(empty, &dirs_only).await, "1\n");
 }
 
-/// A tree of `width` to the power of `levels` files.
+/// Puts a tree of `levels` levels of directories over one level of files, each `width` wide.
 fn store_wide(wasm: &Wasm, path: &str, width: usize, levels: usize) -> ObjectId {
     let entries = (0..width).map(|number| {
         let path = format!("{path}/{number}");
@@ -158,7 +163,7 @@ fn store_wide(wasm: &Wasm, path: &str, width: usize, levels: usize) -> ObjectId 
     wasm.dispatcher.put_tree(entries).unwrap()
 }
 
-/// The tree `root` with the blob at `path` replaced.
+/// Puts the tree `root` with the blob at `path` replaced.
 fn replace(wasm: &Wasm, root: ObjectId, path: &[&str], content: &str) -> ObjectId {
     let mut entries = wasm.dispatcher.read_tree(root).unwrap().into_entries();
     let entry = entries.iter_mut().find(|entry| entry.name == path[0]).unwrap();
@@ -171,21 +176,21 @@ fn replace(wasm: &Wasm, root: ObjectId, path: &[&str], content: &str) -> ObjectI
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_changed_file_runs_again_only_the_frames_on_its_path() {
+async fn a_changed_file_reruns_only_the_frames_on_its_path() {
     let wasm = Wasm::new();
     let root = store_wide(&wasm, "", 10, 3);
-    assert_eq!(wasm.fold(Outcome::tree(root), FILE_COUNT).await, "10000\n");
+    assert_eq!(wasm.fold(ObjectRef::tree(root), FILE_COUNT).await, "10000\n");
     assert_eq!(wasm.runs(), 10_000 + 2 * 1111);
 
     let changed = replace(&wasm, root, &["d3", "d1", "d4", "f1"], "changed");
     let before = wasm.runs();
-    assert_eq!(wasm.fold(Outcome::tree(changed), FILE_COUNT).await, "10000\n");
-    // The file's visitor, and fold and visitor for each of the four directories above it.
+    assert_eq!(wasm.fold(ObjectRef::tree(changed), FILE_COUNT).await, "10000\n");
+    // The visit of the file, and the fold and the visit of each of the four directories above it.
     assert_eq!(wasm.runs() - before, 1 + 2 * 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_directory_of_100_000_files() {
+async fn a_directory_of_100_000_files_is_folded() {
     const FILES: usize = 100_000;
     let wasm = Wasm::new();
     let files = (0..FILES).map(|number| {
@@ -193,16 +198,16 @@ async fn one_directory_of_100_000_files() {
         TreeEntry::new(format!("file number {number}"), EntryMode::Blob, blob)
     });
     let root = wasm.dispatcher.put_tree(files).unwrap();
-    assert_eq!(wasm.fold(Outcome::tree(root), FILE_COUNT).await, format!("{FILES}\n"));
+    assert_eq!(wasm.fold(ObjectRef::tree(root), FILE_COUNT).await, format!("{FILES}\n"));
     assert_eq!(wasm.runs(), 1000 + 2, "equal files are one request");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pool_of_one_changes_nothing() {
+async fn a_pool_of_one_returns_the_same_outcomes() {
     let wasm = Wasm::with(WasmRuntime::builder().pool_size(1).build().unwrap(), None);
     let usual = Wasm::new();
     for name in VECTORS {
-        let root = Outcome::tree(store_fixture(&wasm.dispatcher, name));
+        let root = ObjectRef::tree(store_fixture(&wasm.dispatcher, name));
         store_fixture(&usual.dispatcher, name);
         let tight = wasm.dispatcher.run(wasm.invocation(root, FILE_COUNT)).await.unwrap();
         let roomy = usual.dispatcher.run(usual.invocation(root, FILE_COUNT)).await.unwrap();
@@ -211,13 +216,13 @@ async fn a_pool_of_one_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failing_visitor_is_explained_through_every_frame() {
+async fn the_error_of_a_failing_visitor_names_every_frame() {
     let wasm = Wasm::new();
-    let root = Outcome::tree(store_chain(&wasm.dispatcher, 30));
+    let root = ObjectRef::tree(store_chain(&wasm.dispatcher, 30));
     let invocation = wasm.invocation(root, &[("post", "/cas/std/no-such-visitor")]);
     let error = wasm.dispatcher.run(invocation).await.unwrap_err();
     assert!(
-        error.root_cause().to_string().contains("there are: dirs-only, file-count"),
+        error.root_cause().to_string().contains("available images: dirs-only, file-count"),
         "{error:?}"
     );
     assert_eq!(error.chain().filter(|error| error.frame().is_some()).count(), 30, "{error:?}");
@@ -225,8 +230,8 @@ async fn a_failing_visitor_is_explained_through_every_frame() {
     let invocation = wasm.invocation(root, &[]);
     let error = wasm.dispatcher.run(invocation).await.unwrap_err();
     assert_eq!(error.to_string(), "the argument `post` is missing");
-    let blob = Outcome::blob(wasm.dispatcher.put_blob("").unwrap());
+    let blob = ObjectRef::blob(wasm.dispatcher.put_blob("").unwrap());
     let not_a_tree = [("post", "/cas/std/file-count"), ("pre", "/cas/std/file-count")];
     let error = wasm.dispatcher.run(wasm.invocation(blob, &not_a_tree)).await.unwrap_err();
-    assert!(error.root_cause().to_string().contains("has to answer a tree"), "{error:?}");
+    assert!(error.root_cause().to_string().contains("must return a tree"), "{error:?}");
 }

@@ -1,7 +1,7 @@
-//! A value that comes once, and is told to all who wait for it.
+//! A value that is published once to every task that waits for it.
 //!
-//! tokio's `watch` channel tells values that change, and goes through eight lists of waiters at every change and at its end: a
-//! twentieth of a small frame.
+//! tokio's `watch` channel publishes values that change. It goes through eight lists of waiters at
+//! every change and when it is dropped, which would take a twentieth of the time of a small frame.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,43 +11,45 @@ use smallvec::SmallVec;
 
 use crate::sync::Mutex;
 
+/// A value that is published once. Any number of tasks can wait for it.
 pub(crate) struct Announcement<T>(Mutex<State<T>>);
 
 struct State<T> {
     value: Option<T>,
-    /// Who waits, by number.
-    waiting: SmallVec<[(u64, Waker); 1]>,
+    /// The wakers of the waiting tasks, each with a number.
+    waiters: SmallVec<[(u64, Waker); 1]>,
     next: u64,
 }
 
 impl<T: Clone> Announcement<T> {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(State { value: None, waiting: SmallVec::new(), next: 0 }))
+        Self(Mutex::new(State { value: None, waiters: SmallVec::new(), next: 0 }))
     }
 
-    /// Announces `value`, unless something was announced before.
+    /// Publishes `value` and wakes the waiting tasks. Does nothing if a value was published before.
     pub(crate) fn announce(&self, value: T) {
-        let waiting = {
+        let waiters = {
             let mut state = self.0.lock();
             if state.value.is_some() {
                 return;
             }
             state.value = Some(value);
-            std::mem::take(&mut state.waiting)
+            std::mem::take(&mut state.waiters)
         };
-        waiting.into_iter().for_each(|(_, waker)| waker.wake());
+        waiters.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
     pub(crate) fn is_announced(&self) -> bool {
         self.0.lock().value.is_some()
     }
 
-    /// Waits for the value.
+    /// Returns a future that resolves to the value.
     pub(crate) fn wait(&self) -> Waiting<'_, T> {
         Waiting { announcement: self, number: None }
     }
 }
 
+/// The future of [`Announcement::wait`].
 pub(crate) struct Waiting<'a, T> {
     announcement: &'a Announcement<T>,
     number: Option<u64>,
@@ -63,16 +65,16 @@ impl<T: Clone> Future for Waiting<'_, T> {
             return Poll::Ready(value.clone());
         }
         let number = self.number;
-        let place = state.waiting.iter_mut().find(|(other, _)| Some(*other) == number);
-        // Dropped when the lock is free again.
-        let mut _before = None;
+        let place = state.waiters.iter_mut().find(|(other, _)| Some(*other) == number);
+        // The replaced waker is dropped after the lock is released.
+        let mut _replaced = None;
         match place {
             Some((_, waker)) if waker.will_wake(context.waker()) => {}
-            Some((_, waker)) => _before = Some(std::mem::replace(waker, context.waker().clone())),
+            Some((_, waker)) => _replaced = Some(std::mem::replace(waker, context.waker().clone())),
             None => {
                 let next = state.next;
                 state.next += 1;
-                state.waiting.push((next, context.waker().clone()));
+                state.waiters.push((next, context.waker().clone()));
                 self.number = Some(next);
             }
         }
@@ -86,8 +88,8 @@ impl<T> Drop for Waiting<'_, T> {
         let Some(number) = self.number else { return };
         let waker = {
             let mut state = self.announcement.0.lock();
-            let place = state.waiting.iter().position(|(other, _)| *other == number);
-            place.map(|place| state.waiting.swap_remove(place))
+            let place = state.waiters.iter().position(|(other, _)| *other == number);
+            place.map(|place| state.waiters.swap_remove(place))
         };
         drop(waker);
     }
@@ -103,9 +105,10 @@ mod tests {
 
     use super::*;
 
-    // Some come early, some late, some leave and come again: everybody who stays is told, and nobody's waker is kept.
+    // Tasks wait early or late, and some stop waiting and start again. Every task that keeps
+    // waiting gets the value, and no waker is kept.
     #[test]
-    fn everybody_who_waits_is_told() {
+    fn every_waiter_gets_the_first_value() {
         shuttle::check_random(
             || {
                 let announcement = Arc::new(Announcement::new());
@@ -117,29 +120,29 @@ mod tests {
                                 yield_now().await;
                             }
                             if thread_rng().gen_bool(0.3) {
-                                let mut left = announcement.wait();
-                                let _ = (&mut left).now_or_never();
+                                let mut abandoned = announcement.wait();
+                                let _ = (&mut abandoned).now_or_never();
                             }
                             assert_eq!(announcement.wait().await, 7);
                         })
                     })
                     .collect();
-                let speaker = {
+                let announcer = {
                     let announcement = Arc::clone(&announcement);
                     spawn(async move {
                         announcement.announce(7);
                         announcement.announce(8);
                     })
                 };
-                block_on(futures_util::future::join_all(waiting.into_iter().chain([speaker])));
-                assert!(announcement.is_announced() && announcement.0.lock().waiting.is_empty());
+                block_on(futures_util::future::join_all(waiting.into_iter().chain([announcer])));
+                assert!(announcement.is_announced() && announcement.0.lock().waiters.is_empty());
             },
             2000,
         );
     }
 
     #[test]
-    fn one_that_is_polled_again_has_one_place() {
+    fn polling_again_registers_no_second_waker() {
         shuttle::check_random(
             || {
                 let announcement = Announcement::<u8>::new();
@@ -147,9 +150,9 @@ mod tests {
                 for _ in 0..3 {
                     assert!((&mut waiting).now_or_never().is_none());
                 }
-                assert_eq!(announcement.0.lock().waiting.len(), 1);
+                assert_eq!(announcement.0.lock().waiters.len(), 1);
                 drop(waiting);
-                assert!(announcement.0.lock().waiting.is_empty());
+                assert!(announcement.0.lock().waiters.is_empty());
             },
             10,
         );

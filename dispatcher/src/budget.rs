@@ -1,26 +1,32 @@
+//! [`Budget`]: the bounds on one root call.
+
 use std::time::Duration;
 
-/// What a call from outside and everything it leads to may use up together.
+/// Bounds on the resources that a root call and all runs nested in it use together.
 ///
-/// A budget is inherited downwards and never widened: nested runs draw from the same one. A breach ends the whole call with
-/// [`Limit`](manifold_runtime_api::Limit), except that of the depth, which ends the nested run. No part of a budget decides an
-/// answer: what was made under a breach is never memoized, and who shares a run with a call that has less left runs it again.
+/// Nested runs draw from the budget of their root call, and cannot widen it. A breach ends the
+/// whole call with a [`Limit`](manifold_runtime_api::Limit), except a breach of the depth, which
+/// ends the nested run. A budget never influences a memoized outcome: an outcome that was computed
+/// after a breach is not memoized. A call that shares a run with a call that has less budget left
+/// runs the request again if that budget ends the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Budget {
-    /// Time from the beginning of the call. It does not pass while everything under way waits for a run permit or for its module
-    /// to be compiled. Default: one hour.
+    /// Time from the start of the call. The clock is paused while everything in progress waits for
+    /// a run permit or for its module to be compiled. Default: one hour.
     pub deadline: Duration,
-    /// What the guests compute, in units of their runtimes' own; only runtimes that measure it can run with a bound. Default:
-    /// not measured.
+    /// Fuel that the guests use, in units of their runtimes. With a bound, only runtimes that
+    /// measure fuel can run. `None` means that fuel is not measured. Default: `None`.
     pub fuel: Option<u64>,
-    /// Memory that the guests hold at one time, in bytes, suspended ones included. Default: 16 GiB.
+    /// Memory that the guests hold at the same time, in bytes. Suspended guests count. Default: 16
+    /// GiB.
     pub memory_bytes: u64,
-    /// How deep runs are nested. Default: 200,000.
+    /// Number of levels to which runs are nested. Default: 200,000.
     pub depth: u32,
-    /// How many runs there are. Default: 100 million.
+    /// Number of runs. Default: 100 million.
     pub runs: u64,
-    /// What the guests store, in bytes, each time they store it. Default: 64 GiB.
+    /// Size of the objects that the guests store, in bytes. An object counts every time it is
+    /// stored. Default: 64 GiB.
     pub written_bytes: u64,
 }
 
@@ -39,54 +45,54 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// The default budget.
+    /// Creates the default budget.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With another deadline.
+    /// Sets [`Budget::deadline`](#structfield.deadline).
     #[must_use]
     pub fn deadline(mut self, time: Duration) -> Self {
         self.deadline = time;
         self
     }
 
-    /// With bounded fuel.
+    /// Sets [`Budget::fuel`](#structfield.fuel).
     #[must_use]
     pub fn fuel(mut self, units: u64) -> Self {
         self.fuel = Some(units);
         self
     }
 
-    /// With another bound of memory.
+    /// Sets [`Budget::memory_bytes`](#structfield.memory_bytes).
     #[must_use]
     pub fn memory_bytes(mut self, bytes: u64) -> Self {
         self.memory_bytes = bytes;
         self
     }
 
-    /// With another bound of nesting.
+    /// Sets [`Budget::depth`](#structfield.depth).
     #[must_use]
     pub fn depth(mut self, levels: u32) -> Self {
         self.depth = levels;
         self
     }
 
-    /// With another number of runs.
+    /// Sets [`Budget::runs`](#structfield.runs).
     #[must_use]
     pub fn runs(mut self, count: u64) -> Self {
         self.runs = count;
         self
     }
 
-    /// With another bound of what is stored.
+    /// Sets [`Budget::written_bytes`](#structfield.written_bytes).
     #[must_use]
     pub fn written_bytes(mut self, bytes: u64) -> Self {
         self.written_bytes = bytes;
         self
     }
 
-    /// The tighter of both, part by part.
+    /// Returns a budget with the tighter bound of both budgets in every field.
     #[must_use]
     pub fn within(self, outer: Self) -> Self {
         Self {

@@ -1,10 +1,11 @@
-//! Maps by id.
+//! [`ById`]: a hash map with object ids as keys.
 
 use std::collections::HashMap;
 
 use foldhash::quality::RandomState;
 use manifold_runtime_api::ObjectId;
 
-/// A map by object id. Guests decide what the ids are of, so the map's own hash has a random seed; the standard one is a fifth of a
-/// memo hit.
+/// A hash map with object ids as keys. Guests choose the content of objects and so influence the
+/// ids, so the hasher has a random seed. The standard library's hasher would take a fifth of the
+/// time of a memo hit.
 pub(crate) type ById<T> = HashMap<ObjectId, T, RandomState>;

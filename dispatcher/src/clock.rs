@@ -1,22 +1,27 @@
-//! The time that counts against a deadline.
+//! The clock that measures a root call's time against its deadline.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// A clock of one call from outside. It stands still while none of the call's frames computes and some wait for a permit or for
-/// their module: neither queueing nor compiling is the guests' doing.
+/// The clock of one root call. It is paused while none of the call's frames computes and at least
+/// one waits for a permit or for its module, because the guests cannot influence how long queueing
+/// and compiling take.
 #[derive(Debug)]
 pub(crate) struct Clock(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
     started: Instant,
+    /// The number of frames with a permit.
     computing: usize,
+    /// The number of frames that wait for a permit or for their module.
     queueing: usize,
-    stood: Duration,
-    stands_since: Option<Instant>,
+    /// The total time of all pauses that have ended.
+    paused: Duration,
+    /// The start of the current pause.
+    paused_since: Option<Instant>,
 }
 
 impl Clock {
@@ -26,54 +31,57 @@ impl Clock {
             started,
             computing: 0,
             queueing: 0,
-            stood: Duration::ZERO,
-            stands_since: None,
+            paused: Duration::ZERO,
+            paused_since: None,
         })))
     }
 
+    /// Returns the time since the start, without pauses.
     pub(crate) fn elapsed(&self) -> Duration {
         let state = self.0.lock();
-        let stood =
-            state.stood + state.stands_since.map_or(Duration::ZERO, |since| since.elapsed());
-        state.started.elapsed().saturating_sub(stood)
+        let paused =
+            state.paused + state.paused_since.map_or(Duration::ZERO, |since| since.elapsed());
+        state.started.elapsed().saturating_sub(paused)
     }
 
-    /// A frame got a permit.
-    pub(crate) fn computes(&self) {
-        self.change(|state| state.computing += 1);
+    /// Records that a frame got a permit.
+    pub(crate) fn start_computing(&self) {
+        self.update(|state| state.computing += 1);
     }
 
-    /// A frame gave its permit away.
-    pub(crate) fn pauses(&self) {
-        self.change(|state| state.computing -= 1);
+    /// Records that a frame released its permit.
+    pub(crate) fn stop_computing(&self) {
+        self.update(|state| state.computing -= 1);
     }
 
-    /// A frame waits for a permit, or its module, until the answer is dropped.
-    pub(crate) fn queues(self: &Arc<Self>) -> Queueing {
-        self.change(|state| state.queueing += 1);
+    /// Records that a frame waits for a permit or for its module, until the returned guard is
+    /// dropped.
+    pub(crate) fn queue(self: &Arc<Self>) -> Queueing {
+        self.update(|state| state.queueing += 1);
         Queueing(Arc::clone(self))
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    fn update(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.0.lock();
         change(&mut state);
-        let stands = state.computing == 0 && state.queueing > 0;
-        match state.stands_since {
-            None if stands => state.stands_since = Some(Instant::now()),
-            Some(since) if !stands => {
-                state.stood += since.elapsed();
-                state.stands_since = None;
+        let should_pause = state.computing == 0 && state.queueing > 0;
+        match state.paused_since {
+            None if should_pause => state.paused_since = Some(Instant::now()),
+            Some(since) if !should_pause => {
+                state.paused += since.elapsed();
+                state.paused_since = None;
             }
             _ => {}
         }
     }
 }
 
+/// A frame that waits for a permit or for its module.
 pub(crate) struct Queueing(Arc<Clock>);
 
 impl Drop for Queueing {
     fn drop(&mut self) {
-        self.0.change(|state| state.queueing -= 1);
+        self.0.update(|state| state.queueing -= 1);
     }
 }
 
@@ -84,18 +92,21 @@ mod tests {
     const TIME: Duration = Duration::from_millis(30);
 
     #[test]
-    fn it_stands_still_only_while_all_that_is_under_way_waits() {
+    fn the_clock_is_paused_only_while_all_frames_queue() {
         let clock = Clock::start();
-        let queueing = clock.queues();
+        let queueing = clock.queue();
         std::thread::sleep(TIME);
-        assert!(clock.elapsed() < TIME, "it queues");
-        clock.computes();
+        assert!(clock.elapsed() < TIME, "paused while the only frame waits");
+        clock.start_computing();
         std::thread::sleep(TIME);
-        assert!(clock.elapsed() >= TIME, "it computes, though something queues");
-        clock.pauses();
+        assert!(clock.elapsed() >= TIME, "running while a frame computes, although another waits");
+        clock.stop_computing();
         drop(queueing);
         let before = clock.elapsed();
         std::thread::sleep(TIME);
-        assert!(clock.elapsed() >= before + TIME, "it waits for somebody else's run");
+        assert!(
+            clock.elapsed() >= before + TIME,
+            "running while the call waits for another call's run"
+        );
     }
 }

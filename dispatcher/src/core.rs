@@ -1,13 +1,19 @@
-//! The parts that a request passes through, and what all requests share.
+//! The state that all requests share ([`Core`]), and the description of one request ([`Keyed`],
+//! [`Want`]).
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
-use manifold_runtime_api::{Call, ObjectId, ObjectKind, Result};
+use manifold_runtime_api::{Call, ObjectId, ObjectKind, Result, Runtime};
+#[cfg(feature = "functions")]
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use tokio::runtime::Handle;
 
 use crate::claim::Claims;
-use crate::invocation::OwnedSpelling;
+#[cfg(feature = "functions")]
+use crate::function::FunctionRuntime;
+use crate::invocation::OwnedRawKey;
 use crate::objects::Objects;
 use crate::observe::{Counters, Event, Observer};
 use crate::permits::Permits;
@@ -15,25 +21,32 @@ use crate::registry::Registry;
 use crate::resolve::{ResolvedImage, Resolver};
 use crate::scope::{Allowance, Scope};
 
+/// The shared state of a dispatcher.
 pub(crate) struct Core {
     pub(crate) objects: Objects,
     pub(crate) registry: Registry,
     pub(crate) resolver: Resolver,
     pub(crate) claims: Arc<Claims>,
     pub(crate) permits: Arc<Permits>,
-    /// What every call may use up.
+    /// The limits and the budget of every root call.
     pub(crate) allowance: Allowance,
-    /// The requests that calls from outside came down to.
-    pub(crate) spellings: Cache<OwnedSpelling, ObjectId>,
-    /// How many nested runs of one frame are under way at once.
+    /// The request ids of recent root calls, by raw key.
+    pub(crate) raw_keys: Cache<OwnedRawKey, ObjectId>,
+    /// The maximum number of nested runs of one `run_many` that are in progress at once.
     pub(crate) width: usize,
-    /// Where runs are executed; `None` is wherever they are asked for first.
+    /// The tokio runtime that executes runs. `None` means the runtime of the caller that requests a
+    /// run first.
     pub(crate) executor: Option<Handle>,
     pub(crate) counters: Counters,
     pub(crate) observer: Option<Arc<dyn Observer>>,
+    /// The number of the next root call.
+    pub(crate) next_root: AtomicU64,
+    /// The runtime of memoized functions, once there is one.
+    #[cfg(feature = "functions")]
+    pub(crate) functions: Mutex<Option<Arc<FunctionRuntime>>>,
 }
 
-/// A request that is resolved and has its key.
+/// A request whose image is resolved and whose id is known.
 #[derive(Clone)]
 pub(crate) struct Keyed {
     pub(crate) request: ObjectId,
@@ -41,19 +54,20 @@ pub(crate) struct Keyed {
     pub(crate) args: ObjectId,
 }
 
-/// How a request is wanted.
+/// How a caller wants a request to be executed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Want {
-    /// Not from the memo.
+    /// Whether the outcome must not come from the memo.
     pub(crate) fresh: bool,
-    /// For one caller alone, and not to be remembered.
+    /// Whether the run is for one caller alone, and not memoized.
     pub(crate) private: bool,
-    /// Something was lost below: an outcome from the memo counts only if all that it reaches is there.
+    /// Whether a nested object was lost. An outcome from the memo then counts only if everything
+    /// that it reaches is available.
     pub(crate) complete: bool,
 }
 
 impl Core {
-    /// Resolve and key: from a call to the request that is looked up.
+    /// Resolves the image of `call` and computes the id of the request.
     pub(crate) fn key(&self, scope: &Scope, call: &Call) -> Result<Keyed> {
         let image = self.resolver.resolve(&call.image, scope.std, &self.objects, &self.registry)?;
         self.objects.check(call.args, ObjectKind::Tree)?;
@@ -62,8 +76,17 @@ impl Core {
         Ok(Keyed { request, image, args })
     }
 
+    /// Stores the host image of `runtime` and registers it under `host`.
+    pub(crate) fn register(&self, host: ObjectId, runtime: Arc<dyn Runtime>) -> Result<()> {
+        for object in runtime.host_image().node().clone().into_objects() {
+            self.objects.store.write(object)?;
+        }
+        self.registry.insert(host, runtime)
+    }
+
+    /// Counts and traces an event, and passes it to the observer.
     #[inline]
-    pub(crate) fn tell(&self, event: &Event<'_>) {
+    pub(crate) fn emit(&self, event: &Event<'_>) {
         self.counters.count(event);
         if !matches!(event, Event::Hit { .. }) {
             event.trace();

@@ -1,4 +1,5 @@
-//! The thread that ends calls whose time is over. It works inside any tokio runtime, with timers or without.
+//! The thread that stops root calls at their deadlines. It works with any tokio runtime, whether
+//! timers are enabled or not.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock, Weak};
@@ -9,8 +10,9 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::scope::Scope;
 
-/// A clock that stood still is looked at again after this time, at least.
-const SHORTEST: Duration = Duration::from_millis(5);
+/// The minimum time before a call is checked again. If a call's clock was paused, its deadline has
+/// not passed yet when it is first checked.
+const MIN_RECHECK: Duration = Duration::from_millis(5);
 
 #[derive(Default)]
 struct Deadlines {
@@ -22,27 +24,28 @@ struct Deadlines {
 struct Calls {
     next: u64,
     due: BTreeSet<(Instant, u64)>,
-    /// When the thread wakes up by itself. It is woken for what is earlier only: calls that come and go would cost a switch each.
-    wakes: Option<Instant>,
+    /// When the thread wakes up. It is notified only of earlier deadlines: notifying it of every
+    /// call would cost a context switch each time.
+    wakes_at: Option<Instant>,
     scopes: HashMap<u64, (Instant, Weak<Scope>)>,
 }
 
-/// Keeps a call watched until it is dropped.
+/// Keeps a call registered with the thread until dropped.
 pub(crate) struct Watched(u64);
 
-/// Has `scope` stopped when its deadline is over.
+/// Stops `scope` at its deadline, unless the returned guard is dropped before.
 ///
 /// # Errors
-/// `RuntimeFailed` when the thread cannot start.
+/// [`Reason::RuntimeFailed`](crate::api::Reason::RuntimeFailed) if the thread cannot be started.
 pub(crate) fn watch(scope: &Arc<Scope>) -> Result<Watched> {
     let deadlines = deadlines()?;
     let mut calls = deadlines.calls.lock();
     let number = calls.next;
     calls.next += 1;
-    // A deadline beyond the clock's end is none.
-    if let Some(due) = Instant::now().checked_add(scope.rest()) {
+    // A deadline that an `Instant` cannot represent never passes.
+    if let Some(due) = Instant::now().checked_add(scope.time_left()) {
         calls.insert(number, due, Arc::downgrade(scope));
-        if calls.wakes.is_none_or(|wakes| due < wakes) {
+        if calls.wakes_at.is_none_or(|wakes_at| due < wakes_at) {
             deadlines.earlier.notify_one();
         }
     }
@@ -64,7 +67,7 @@ fn deadlines() -> Result<&'static Deadlines> {
         let thread = std::thread::Builder::new().name("manifold-deadlines".to_owned());
         thread.spawn(|| deadlines.run()).is_ok().then_some(deadlines)
     });
-    started.ok_or_else(|| Error::runtime("the thread that watches deadlines cannot start"))
+    started.ok_or_else(|| Error::runtime("cannot start the thread that watches deadlines"))
 }
 
 impl Deadlines {
@@ -74,21 +77,21 @@ impl Deadlines {
             let now = Instant::now();
             match calls.due.first().copied() {
                 None => {
-                    calls.wakes = None;
+                    calls.wakes_at = None;
                     self.earlier.wait(&mut calls);
                 }
                 Some((due, _)) if due > now => {
-                    calls.wakes = Some(due);
+                    calls.wakes_at = Some(due);
                     self.earlier.wait_until(&mut calls, due);
                 }
                 Some((_, number)) => {
                     let Some(scope) = calls.remove(number).and_then(|scope| scope.upgrade()) else {
                         continue;
                     };
-                    let rest = scope.rest();
-                    if rest.is_zero() {
+                    let left = scope.time_left();
+                    if left.is_zero() {
                         scope.stop_at_deadline();
-                    } else if let Some(due) = now.checked_add(rest.max(SHORTEST)) {
+                    } else if let Some(due) = now.checked_add(left.max(MIN_RECHECK)) {
                         calls.insert(number, due, Arc::downgrade(&scope));
                     }
                 }

@@ -1,4 +1,4 @@
-//! One execution, and what it holds of the right to compute.
+//! [`Flight`]: one execution of a request, with its permit or its places in the queues for one.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -17,34 +17,37 @@ use crate::sync::Mutex;
 pub(crate) struct Flight {
     pub(crate) serial: u64,
     pub(crate) request: ObjectId,
-    /// How deep the run is nested below the call that led to it first: 0 for what was called from outside.
+    /// The nesting depth of the run below the root call that started it. A root call's own request
+    /// has depth 0.
     pub(crate) depth: u32,
-    /// The clock of that call.
+    /// The clock of that root call.
     clock: Arc<Clock>,
     pub(crate) settled: Announcement<Settled>,
-    /// The run permit of this flight's frame while the frame computes. A nested run that settles puts its own here: a
-    /// recursion that goes back up must not be overtaken by what has not begun yet.
+    /// The run permit of this flight's frame while the frame computes. A nested run that settles
+    /// passes its own permit to this flight, so that a recursion on its way up is not overtaken by
+    /// runs that have not begun.
     permit: Mutex<Held>,
     queue: Mutex<Queue>,
-    /// Wakes the task of the flight's guest.
-    guest: Mutex<Option<Waker>>,
+    /// Wakes the task that polls the guest.
+    guest_waker: Mutex<Option<Waker>>,
     pub(crate) abort: AbortHandle,
 }
 
-/// What a flight holds of the right to compute.
+/// The permit of a flight.
 #[derive(Default)]
 struct Held {
     permit: Option<Permit>,
-    /// Nothing is taken any more.
-    over: bool,
+    /// Whether the flight has ended and accepts no more permits.
+    ended: bool,
 }
 
-/// Whose queues a flight stands in before it begins, and whose time stands still meanwhile.
+/// The queues in which a flight waits before it begins. The clocks of their root calls may be
+/// paused meanwhile.
 #[derive(Default)]
 struct Queue {
     roots: SmallVec<[RootId; 2]>,
     ticket: Option<Ticket>,
-    standing: Vec<Queueing>,
+    queueing: Vec<Queueing>,
     begun: bool,
 }
 
@@ -64,7 +67,7 @@ impl Flight {
             settled: Announcement::new(),
             permit: Mutex::default(),
             queue: Mutex::default(),
-            guest: Mutex::default(),
+            guest_waker: Mutex::default(),
             abort,
         };
         (Arc::new(flight), registration)
@@ -74,31 +77,39 @@ impl Flight {
         self.taken(self.permit.lock().permit.take())
     }
 
-    /// Takes the permit, and takes none from now on.
+    /// Takes the permit of a frame that waits for something outside of the dispatcher. The clock
+    /// still counts the frame as computing.
+    pub(crate) fn lend_permit(&self) -> Option<Permit> {
+        self.permit.lock().permit.take()
+    }
+
+    /// Takes the permit. The flight accepts no more permits from now on.
     pub(crate) fn end(&self) -> Option<Permit> {
         let permit = {
             let mut held = self.permit.lock();
-            held.over = true;
+            held.ended = true;
             held.permit.take()
         };
         self.taken(permit)
     }
 
+    /// If a permit was taken, records in the clock that the frame no longer computes.
     fn taken(&self, permit: Option<Permit>) -> Option<Permit> {
         if permit.is_some() {
-            self.clock.pauses();
+            self.clock.stop_computing();
         }
         permit
     }
 
-    /// What wakes the task of the flight's guest, once it was polled.
-    pub(crate) fn guest(&self) -> Option<Waker> {
-        self.guest.lock().clone()
+    /// Returns the waker of the task that polls the guest. `None` if the guest has not been polled
+    /// yet.
+    pub(crate) fn guest_waker(&self) -> Option<Waker> {
+        self.guest_waker.lock().clone()
     }
 
-    /// Names what wakes the task of the flight's guest.
-    pub(crate) fn wakes(&self, waker: &Waker) {
-        let mut guest = self.guest.lock();
+    /// Sets the waker of the task that polls the guest.
+    pub(crate) fn set_guest_waker(&self, waker: &Waker) {
+        let mut guest = self.guest_waker.lock();
         if guest.as_ref().is_none_or(|guest| !guest.will_wake(waker)) {
             *guest = Some(waker.clone());
         }
@@ -108,36 +119,39 @@ impl Flight {
         self.permit.lock().permit.is_some()
     }
 
-    /// Takes `permit`, or gives it back where there is one already or the flight is over.
+    /// Takes `permit`. Returns it if the flight has a permit already or has ended.
     pub(crate) fn offer(&self, permit: Permit) -> Option<Permit> {
         let mut held = self.permit.lock();
-        if held.over || held.permit.is_some() {
+        if held.ended || held.permit.is_some() {
             return Some(permit);
         }
-        self.clock.computes();
+        self.clock.start_computing();
         held.permit.replace(permit)
     }
 
-    /// Keeps `permit`, unless there is one already.
+    /// Takes `permit`, unless the flight has a permit already or has ended. Then the permit is
+    /// dropped, which passes it on.
     pub(crate) fn keep_permit(&self, permit: Permit) {
         drop(self.offer(permit));
     }
 
-    /// Has the flight, if it has not begun, stand in the queue of a call that joins it, and that call's clock stand still.
-    pub(crate) fn is_wanted_by(&self, root: RootId, clock: &Arc<Clock>, permits: &Permits) {
+    /// If the run has not begun, also queues it under the joining root call and counts it as
+    /// queueing in that call's clock.
+    pub(crate) fn join_queue(&self, root: RootId, clock: &Arc<Clock>, permits: &Permits) {
         let mut queue = self.queue.lock();
         if queue.begun || queue.roots.contains(&root) {
             return;
         }
         queue.roots.push(root);
-        queue.standing.push(clock.queues());
+        queue.queueing.push(clock.queue());
         if let Some(ticket) = queue.ticket.clone() {
             permits.queue_also(root, ticket);
         }
     }
 
-    /// The flight stands in the queue of the call that led to it.
-    pub(crate) fn queues(&self, queued: &Queued, leader: RootId, permits: &Permits) {
+    /// Keeps the ticket of the place in the queue of the root call `leader`, which started the
+    /// flight, and adds it to the queues of the root calls that have joined.
+    pub(crate) fn queue(&self, queued: &Queued, leader: RootId, permits: &Permits) {
         let Some(ticket) = queued.ticket() else { return };
         let mut queue = self.queue.lock();
         for root in queue.roots.iter().filter(|root| **root != leader) {
@@ -147,8 +161,8 @@ impl Flight {
         queue.ticket = Some(ticket);
     }
 
-    /// The flight has its permit.
-    pub(crate) fn begins(&self) {
+    /// Records that the flight has its permit, and no longer counts it as queueing in the clocks.
+    pub(crate) fn begin(&self) {
         let queue =
             std::mem::replace(&mut *self.queue.lock(), Queue { begun: true, ..Queue::default() });
         drop(queue);

@@ -1,7 +1,9 @@
-//! What callers gave, kept in memory while their calls run: nobody could make it again if it were taken out of the store beside them.
+//! Objects that root calls were given, kept in memory while the calls run. If a collection removes
+//! them from the store meanwhile, they cannot be computed again.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
+use std::fmt;
 use std::sync::Arc;
 
 use manifold_runtime_api::{ImageRef, Object, ObjectId, ObjectKind, Result, Tree};
@@ -11,15 +13,19 @@ use crate::by_id::ById;
 use crate::core::Core;
 use crate::objects::Objects;
 
-/// How many bytes and objects are kept for one root. What a caller gave beyond that can be lost to a collection beside it; to look at more
-/// for every call would cost those that change a little of something large more than they compute.
-const MOST_BYTES: usize = 64 << 20;
-const MOST_OBJECTS: usize = 10_000;
+/// The maximum size of the objects that are kept for one root, in bytes.
+///
+/// Objects beyond this limit and [`MAX_HELD_OBJECTS`] can be lost to a concurrent collection. With
+/// higher limits, a call that changes a small part of a large tree would spend more time on reading
+/// objects than on computing.
+const MAX_HELD_BYTES: usize = 64 << 20;
+/// The maximum number of objects that are kept for one root.
+const MAX_HELD_OBJECTS: usize = 10_000;
 
-/// A blob up to this length may be an image reference, which is followed.
-const REFERENCE_BYTES: usize = 256;
+/// The maximum size in bytes of a blob that may be an image reference, which is then followed.
+const MAX_REFERENCE_BYTES: usize = 256;
 
-/// Objects that somebody holds.
+/// The objects that are held in memory, and how many roots hold each.
 #[derive(Default)]
 pub(crate) struct HeldObjects(Mutex<State>);
 
@@ -29,7 +35,7 @@ struct State {
     objects: ById<Kept>,
 }
 
-/// What is held under one id.
+/// The objects that are held for one root id.
 struct Root {
     holders: usize,
     objects: Vec<ObjectId>,
@@ -49,6 +55,7 @@ impl HeldObjects {
         self.0.lock().objects.get(&id).map(|kept| kept.object.kind)
     }
 
+    /// Adds a holder to `root` if `root` is held already. Returns whether it is.
     fn hold_again(&self, root: ObjectId) -> bool {
         let mut state = self.0.lock();
         let Some(root) = state.roots.get_mut(&root) else { return false };
@@ -59,7 +66,7 @@ impl HeldObjects {
     fn hold(&self, root: ObjectId, objects: Vec<(ObjectId, Object)>) {
         let state = &mut *self.0.lock();
         match state.roots.entry(root) {
-            // Somebody else was faster.
+            // Another caller has added the root meanwhile.
             Entry::Occupied(mut root) => root.get_mut().holders += 1,
             Entry::Vacant(vacant) => {
                 vacant.insert(Root {
@@ -91,11 +98,17 @@ impl HeldObjects {
     }
 }
 
-/// Objects that are kept in memory until this is dropped, and found there should the store lose them. See
-/// [`crate::Dispatcher::hold`].
+/// Keeps objects in memory until dropped, so that they stay available even if the store loses them.
+/// Created by [`Dispatcher::hold`](crate::Dispatcher::hold).
 pub struct Held {
     core: Arc<Core>,
     root: ObjectId,
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held").field("root", &self.root).finish_non_exhaustive()
+    }
 }
 
 impl Held {
@@ -119,14 +132,15 @@ impl Drop for Held {
 }
 
 impl Objects {
-    /// What `root` reaches through objects that are in the store and in no source: trees and what they hold, and images that blobs
-    /// name. What is nearest comes first, and images before anything else.
+    /// Returns the objects that `root` reaches through objects that are in the store and in no
+    /// source: trees with their contents, and images that blobs name. Images come first, then
+    /// objects near the root.
     fn only_in_the_store(&self, root: ObjectId) -> Result<Vec<(ObjectId, Object)>> {
         let mut found = ById::default();
         let (mut images, mut blobs, mut trees) = (Vec::new(), Vec::new(), VecDeque::from([root]));
-        let mut left = MOST_BYTES;
-        while found.len() < MOST_OBJECTS
-            && let Some((id, is_of_image)) = None
+        let mut bytes_left = MAX_HELD_BYTES;
+        while found.len() < MAX_HELD_OBJECTS
+            && let Some((id, in_image)) = None
                 .or_else(|| images.pop().map(|id| (id, true)))
                 .or_else(|| blobs.pop().map(|id| (id, false)))
                 .or_else(|| trees.pop_front().map(|id| (id, false)))
@@ -135,20 +149,20 @@ impl Objects {
                 continue;
             }
             let Some(object) = self.store.read(id)? else { continue };
-            let Some(rest) = left.checked_sub(object.content.len()) else { continue };
-            left = rest;
+            let Some(rest) = bytes_left.checked_sub(object.content.len()) else { continue };
+            bytes_left = rest;
             match object.kind {
                 ObjectKind::Tree => {
                     let tree = Tree::decode_as_git_reads(&object.content).unwrap_or_default();
                     for held in tree.objects() {
                         match held.kind {
-                            _ if is_of_image => images.push(held.id),
+                            _ if in_image => images.push(held.id),
                             ObjectKind::Blob => blobs.push(held.id),
                             ObjectKind::Tree => trees.push_back(held.id),
                         }
                     }
                 }
-                ObjectKind::Blob if object.content.len() <= REFERENCE_BYTES => {
+                ObjectKind::Blob if object.content.len() <= MAX_REFERENCE_BYTES => {
                     let text = std::str::from_utf8(&object.content).ok();
                     if let Some(Ok(ImageRef::Node(node))) = text.map(ImageRef::parse) {
                         images.push(node);
@@ -162,7 +176,7 @@ impl Objects {
     }
 
     fn is_in_a_source(&self, id: ObjectId) -> Result<bool> {
-        for source in &self.sources {
+        for source in &*self.sources.read() {
             if source.kind(id)?.is_some() {
                 return Ok(true);
             }

@@ -1,56 +1,86 @@
+//! [`Invocation`]: the description of a root call.
+
 use std::hash::Hash;
 
-use manifold_runtime_api::{Limits, ObjectId, Outcome};
+use manifold_runtime_api::bstr::BString;
+use manifold_runtime_api::{Limits, ObjectId, Result};
 use quick_cache::Equivalent;
 
 use crate::budget::Budget;
+use crate::input::{self, Input};
+use crate::objects::Objects;
 
-/// A call from outside: an image, its arguments, and what the whole tree of nested runs inherits.
+/// A root call: an image, its arguments, and the settings that all nested runs inherit.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use manifold_dispatcher::{Budget, Input, Invocation, Policy};
+/// # let image = manifold_dispatcher::api::ObjectId::empty_tree();
+///
+/// let invocation = Invocation::new(image)
+///     .arg("in", Input::file("notes.txt"))
+///     .arg("language", "en")
+///     .budget(Budget::default().deadline(Duration::from_secs(10)))
+///     .policy(Policy::Recompute);
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Invocation {
-    /// The image reference.
+    /// The reference of the image to run.
     pub image: String,
-    /// The arguments tree.
+    /// The id of an arguments tree, to which [`Invocation::arg`] adds arguments. Default: the empty
+    /// tree.
     pub args: ObjectId,
-    /// Opaque text that changes every key under this call and nothing else. Default: empty.
+    /// The arguments that [`Invocation::arg`] has added.
+    named: Vec<(BString, Input)>,
+    /// Text that changes the key of every request of this call and has no other effect. Default:
+    /// empty.
     pub salt: String,
-    /// The tree of named images. Default: none.
+    /// The id of the tree of named images. Default: none.
     pub std: Option<ObjectId>,
-    /// What the memo is used for. Default: [`Policy::Reuse`].
+    /// How the call uses the memo. Default: [`Policy::Reuse`].
     pub policy: Policy,
-    /// Whether the outcome is pinned under the request's id. Default: it is, unless the policy is [`Policy::DoNotCache`]. An
-    /// outcome that is not remembered, as a breach or a clock had a part in it, is not pinned either.
+    /// Whether the outcome is pinned under the request's id. Default: `true`. The outcome of a call
+    /// with [`Policy::DoNotCache`] is never pinned. Neither is an outcome that is not memoized
+    /// because a breach or a clock influenced it.
     pub pin: bool,
-    /// What the call may use up, within the dispatcher's own budget. Default: the dispatcher's.
+    /// The budget of the call. The dispatcher's own budget applies as well. Default: only the
+    /// dispatcher's.
     pub budget: Option<Budget>,
-    /// What each frame may use up, within the dispatcher's own limits. Default: the dispatcher's.
+    /// The limits of each frame of the call. The dispatcher's own limits apply as well. Default:
+    /// only the dispatcher's.
     pub limits: Option<Limits>,
 }
 
-/// What a call uses the memo for.
+/// How a call uses the memo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Policy {
-    /// An outcome that is remembered is the answer, a run under way is shared, and a success is remembered.
+    /// Return a memoized outcome, or share a run in progress, or run the request. A success is
+    /// memoized.
     #[default]
     Reuse,
-    /// The request is run for this caller alone, and its outcome is neither shared nor remembered. Nested runs use the memo.
+    /// Run the request for this caller alone. The outcome is neither shared nor memoized. Nested
+    /// runs use the memo.
     DoNotCache,
-    /// The request is run though its outcome may be remembered. The run is shared, and its success replaces what was
-    /// remembered. Nested runs use the memo.
+    /// Run the request even if its outcome is memoized. The run is shared, and its success replaces
+    /// the memo entry. Nested runs use the memo.
     Recompute,
-    /// As [`Policy::Recompute`], for the request and all that it leads to: each is run once for this call, also where another
-    /// call is running it.
+    /// Like [`Policy::Recompute`], for the request and all runs nested in it. Each request is run
+    /// once for this call, even if another call is running it.
     RecomputeAll,
 }
 
 impl Invocation {
-    /// Runs `image` on `args`.
-    pub fn new(image: impl ToString, args: ObjectId) -> Self {
+    /// Creates an invocation that runs `image` without arguments and with the default settings.
+    /// `image` is an image reference: an id that [`Dispatcher::install`](crate::Dispatcher::install)
+    /// returned, `/cas/std/<name>`, or `docker://…`.
+    pub fn new(image: impl ToString) -> Self {
         Self {
             image: image.to_string(),
-            args,
+            args: ObjectId::empty_tree(),
+            named: Vec::new(),
             salt: String::new(),
             std: None,
             policy: Policy::Reuse,
@@ -60,86 +90,99 @@ impl Invocation {
         }
     }
 
-    /// With a salt.
+    /// Adds an argument. It replaces one of the same name, also in the tree of
+    /// [`Invocation::args`].
+    #[must_use]
+    pub fn arg(mut self, name: impl Into<BString>, value: impl Into<Input>) -> Self {
+        let name = name.into();
+        self.named.retain(|(other, _)| *other != name);
+        self.named.push((name, value.into()));
+        self
+    }
+
+    /// Sets the arguments tree.
+    #[must_use]
+    pub fn args(mut self, args: ObjectId) -> Self {
+        self.args = args;
+        self
+    }
+
+    /// Sets the salt.
     #[must_use]
     pub fn salt(mut self, salt: impl Into<String>) -> Self {
         self.salt = salt.into();
         self
     }
 
-    /// With a tree of named images.
+    /// Sets the tree of named images.
     #[must_use]
     pub fn std(mut self, std: ObjectId) -> Self {
         self.std = Some(std);
         self
     }
 
-    /// With another policy.
+    /// Sets how the call uses the memo.
     #[must_use]
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
         self
     }
 
-    /// Without a pin: nothing protects the outcome from the next collection.
+    /// Does not pin the outcome. The next collection may remove it.
     #[must_use]
     pub fn unpinned(mut self) -> Self {
         self.pin = false;
         self
     }
 
-    /// With a budget of its own.
+    /// Sets the budget of the call.
     #[must_use]
     pub fn budget(mut self, budget: Budget) -> Self {
         self.budget = Some(budget);
         self
     }
 
-    /// With limits of its own.
+    /// Sets the limits of each frame of the call.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = Some(limits);
         self
     }
 
-    pub(crate) fn spelling(&self) -> Spelling<'_> {
-        Spelling { image: &self.image, args: self.args, salt: &self.salt, std: self.std }
+    /// Stores the arguments and returns the id of their tree.
+    pub(crate) fn stored_args(&self, objects: &Objects) -> Result<ObjectId> {
+        if self.named.is_empty() {
+            return Ok(self.args);
+        }
+        Ok(input::put_tree(objects, objects.tree(self.args)?, &self.named)?.id)
+    }
+
+    pub(crate) fn raw_key(&self, args: ObjectId) -> RawKey<'_> {
+        RawKey { image: &self.image, args, salt: &self.salt, std: self.std }
     }
 }
 
-/// What a call from outside answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Completion {
-    /// The id of the request that the call came down to. The request itself is in the store, unless a collection took it away.
-    pub request: ObjectId,
-    /// The outcome.
-    pub outcome: Outcome,
-    /// Whether the outcome was remembered, and nothing was run.
-    pub remembered: bool,
-}
-
-/// What decides a call's key, before names are resolved.
+/// The parts of a root call that determine its request, before names are resolved.
 #[derive(Hash)]
-pub(crate) struct Spelling<'a> {
+pub(crate) struct RawKey<'a> {
     image: &'a str,
     args: ObjectId,
     salt: &'a str,
     std: Option<ObjectId>,
 }
 
-/// A [`Spelling`] that owns its texts.
+/// A [`RawKey`] that owns its strings.
 #[derive(Clone, Hash, PartialEq, Eq)]
-pub(crate) struct OwnedSpelling {
+pub(crate) struct OwnedRawKey {
     image: Box<str>,
     args: ObjectId,
     salt: Box<str>,
     std: Option<ObjectId>,
 }
 
-impl Spelling<'_> {
-    pub(crate) fn to_owned(&self) -> OwnedSpelling {
-        OwnedSpelling {
+impl RawKey<'_> {
+    pub(crate) fn to_owned(&self) -> OwnedRawKey {
+        OwnedRawKey {
             image: self.image.into(),
             args: self.args,
             salt: self.salt.into(),
@@ -148,8 +191,8 @@ impl Spelling<'_> {
     }
 }
 
-impl Equivalent<OwnedSpelling> for Spelling<'_> {
-    fn equivalent(&self, key: &OwnedSpelling) -> bool {
+impl Equivalent<OwnedRawKey> for RawKey<'_> {
+    fn equivalent(&self, key: &OwnedRawKey) -> bool {
         *self.image == *key.image
             && self.args == key.args
             && *self.salt == *key.salt

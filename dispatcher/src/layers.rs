@@ -1,12 +1,14 @@
-//! Wrappers that add one thing to a store or a runtime. They nest: `Measured::new(Verified::new(store))` is a store, too.
+//! Wrappers that each add one behavior to a source, a store or a runtime.
+//!
+//! Layers nest: `Measured::new(Verified::new(store))` is also a store.
 //!
 //! | layer | around a source or store | around a runtime |
 //! |---|---|---|
-//! | [`Verified`] | an object that does not have its id is an error | |
+//! | [`Verified`] | returns an error for an object whose content does not match its id | |
 //! | [`Measured`] | counts operations, bytes and time | counts jobs and their time |
-//! | [`Delayed`] | waits before every operation | waits before every job |
-//! | [`Overlaid`] | a store over one that is only read | |
-//! | [`Faulty`] | loses objects, fails, writes half | fails |
+//! | [`Delayed`] | delays every operation | delays every job |
+//! | [`Overlaid`] | puts a writable store over a read-only one | |
+//! | [`Faulty`] | loses objects, fails operations, fails after writing | fails jobs |
 
 mod delayed;
 mod faulty;

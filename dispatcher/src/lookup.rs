@@ -1,40 +1,43 @@
-use manifold_runtime_api::{ObjectId, Outcome, Result};
+//! Lookups in the memo.
+
+use manifold_runtime_api::{ObjectId, ObjectRef, Result};
 
 use crate::core::{Core, Want};
 use crate::observe::Event;
 use crate::scope::Scope;
 
 impl Core {
-    /// The remembered outcome of `request`. One whose object is gone, or is of another kind, counts as none.
-    pub(crate) fn look_up(&self, request: ObjectId) -> Result<Option<Outcome>> {
-        let remembered = self.recall(request)?;
-        if remembered.is_some() {
-            self.tell(&Event::Hit { request });
+    /// Returns the memoized outcome of `request`. An entry whose object is not available or has
+    /// another kind counts as none.
+    pub(crate) fn look_up(&self, request: ObjectId) -> Result<Option<ObjectRef>> {
+        let outcome = self.memoized(request)?;
+        if outcome.is_some() {
+            self.emit(&Event::Hit { request });
         }
-        Ok(remembered)
+        Ok(outcome)
     }
 
-    /// The remembered outcome of `request`, if it is what `want` asks for.
+    /// Like [`Core::look_up`], but only returns an outcome that `want` and `scope` accept.
     pub(crate) fn look_up_wanted(
         &self,
         request: ObjectId,
         want: Want,
         scope: &Scope,
-    ) -> Result<Option<Outcome>> {
+    ) -> Result<Option<ObjectRef>> {
         if want.fresh || want.private || scope.is_stale(request) {
             return Ok(None);
         }
-        let Some(outcome) = self.recall(request)? else { return Ok(None) };
+        let Some(outcome) = self.memoized(request)? else { return Ok(None) };
         if want.complete && self.objects.missing_below(outcome.id)?.is_some() {
             return Ok(None);
         }
-        self.tell(&Event::Hit { request });
+        self.emit(&Event::Hit { request });
         Ok(Some(outcome))
     }
 
-    /// The same, and nobody is told.
-    pub(crate) fn recall(&self, request: ObjectId) -> Result<Option<Outcome>> {
-        let Some(outcome) = self.objects.store.recall(request)? else { return Ok(None) };
+    /// Like [`Core::look_up`], without emitting [`Event::Hit`].
+    pub(crate) fn memoized(&self, request: ObjectId) -> Result<Option<ObjectRef>> {
+        let Some(outcome) = self.objects.store.look_up(request)? else { return Ok(None) };
         Ok((self.objects.kind(outcome.id)? == Some(outcome.kind)).then_some(outcome))
     }
 }

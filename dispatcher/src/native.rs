@@ -1,8 +1,7 @@
-//! Guests that are Rust closures.
-
-mod fold;
+//! [`NativeRuntime`]: a runtime whose guests are Rust closures.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,53 +9,75 @@ use std::sync::Arc;
 use bytes::Bytes;
 use manifold_runtime_api::bstr::ByteSlice;
 use manifold_runtime_api::{
-    Call, Capabilities, EntryMode, Error, Host, HostImage, Job, ObjectId, ObjectKind, Outcome,
+    Call, Capabilities, EntryMode, Error, Host, HostImage, Job, ObjectId, ObjectKind, ObjectRef,
     Reason, Result, Runtime, Tree, TreeEntry, TreeError, async_trait,
 };
 
-type GuestFuture = Pin<Box<dyn Future<Output = Result<Outcome>> + Send>>;
+type GuestFuture = Pin<Box<dyn Future<Output = Result<ObjectRef>> + Send>>;
 type GuestFunction = Arc<dyn Fn(NativeGuest) -> GuestFuture + Send + Sync>;
 
-/// A runtime whose guests are closures of this process, for tests and for the parts of a program that need no sandbox.
+/// A runtime whose guests are closures of this process, for tests and for the parts of a program
+/// that need no sandbox.
 ///
-/// A module is the blob that holds a guest's name. The closures are trusted: nothing limits them, and two builds that give
-/// one name to different closures have to differ in the runtime's name or version.
+/// A module is a blob that holds the name of a guest. The closures are trusted: no limit applies to
+/// them. If two builds use one name for different closures, they must differ in the runtime's name
+/// or version.
 pub struct NativeRuntime {
     host_image: HostImage,
     guests: HashMap<ObjectId, GuestFunction>,
 }
 
-/// A [`NativeRuntime`] whose guests are still being listed.
+/// Builds a [`NativeRuntime`].
 pub struct NativeRuntimeBuilder {
     name: String,
     version: String,
     guests: HashMap<ObjectId, GuestFunction>,
 }
 
+impl fmt::Debug for NativeRuntime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NativeRuntime")
+            .field("host_image", &self.host_image)
+            .field("guests", &self.guests.len())
+            .finish()
+    }
+}
+
 impl NativeRuntime {
-    /// Starts a runtime. Change `version` whenever the guests' answers change, as the memo cannot see their code.
+    /// Returns a builder for a runtime. Change `version` whenever the outcomes of the guests
+    /// change, because the memo cannot see their code.
     pub fn builder(name: impl Into<String>, version: impl Into<String>) -> NativeRuntimeBuilder {
         NativeRuntimeBuilder { name: name.into(), version: version.into(), guests: HashMap::new() }
     }
 }
 
+impl fmt::Debug for NativeRuntimeBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NativeRuntimeBuilder")
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .field("guests", &self.guests.len())
+            .finish()
+    }
+}
+
 impl NativeRuntimeBuilder {
-    /// Adds the guest whose module is the blob `name`.
+    /// Adds a guest. Its module is the blob `name`.
     #[must_use]
     pub fn guest<F, R>(mut self, name: &str, function: F) -> Self
     where
         F: Fn(NativeGuest) -> R + Send + Sync + 'static,
-        R: Future<Output = Result<Outcome>> + Send + 'static,
+        R: Future<Output = Result<ObjectRef>> + Send + 'static,
     {
         let function: GuestFunction = Arc::new(move |guest| Box::pin(function(guest)));
         self.guests.insert(ObjectId::of(ObjectKind::Blob, name.as_bytes()), function);
         self
     }
 
-    /// Finishes the runtime.
+    /// Builds the runtime.
     ///
     /// # Errors
-    /// None in practice: the host image's settings have names that a tree takes.
+    /// Returns a [`TreeError`] if the host image cannot be encoded as a tree.
     pub fn build(self) -> Result<NativeRuntime, TreeError> {
         let host_image = HostImage::new(self.name)
             .with("kind", "native")
@@ -73,10 +94,10 @@ impl Runtime for NativeRuntime {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::blob_modules()
+        Capabilities::blob_modules().and_computes_only_when_polled()
     }
 
-    async fn run(&self, job: Job, host: Arc<dyn Host>) -> Result<Outcome> {
+    async fn run(&self, job: Job, host: Arc<dyn Host>) -> Result<ObjectRef> {
         let module = job.code.own_module()?.id;
         let function = self.guests.get(&module).ok_or_else(|| {
             let problem = "no native guest has this name".to_owned();
@@ -86,86 +107,98 @@ impl Runtime for NativeRuntime {
     }
 }
 
-/// What a native guest works with: its job, its host, and shorthands for what guests usually do.
+/// The job and the host of a native guest, and shorthands for common operations.
 pub struct NativeGuest {
     job: Job,
     host: Arc<dyn Host>,
 }
 
+impl fmt::Debug for NativeGuest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NativeGuest").field("job", &self.job).finish_non_exhaustive()
+    }
+}
+
 impl NativeGuest {
-    /// The job.
+    /// Returns the job.
     pub fn job(&self) -> &Job {
         &self.job
     }
 
-    /// The host, for operations that have no shorthand here.
+    /// Returns the host, for operations that have no shorthand here.
     pub fn host(&self) -> &dyn Host {
         &*self.host
     }
 
-    /// A share of the host, for tasks that the guest starts. It runs nothing more once the guest's own function is over.
+    /// Returns a shared handle to the host, for tasks that the guest starts. It runs nothing more
+    /// after the guest's own function has ended.
     pub fn host_handle(&self) -> Arc<dyn Host> {
         Arc::clone(&self.host)
     }
 
-    /// The arguments.
+    /// Reads the arguments tree.
     ///
     /// # Errors
-    /// What [`Host::tree`] answers.
+    /// The errors of [`Host::tree`].
     pub async fn args(&self) -> Result<Arc<Tree>> {
         self.host.tree(self.job.args).await
     }
 
-    /// The argument `name`; `None` when there is none.
+    /// Returns the argument `name`, or `None` if there is none.
     ///
     /// # Errors
-    /// What [`Host::tree`] answers.
+    /// The errors of [`Host::tree`].
     pub async fn arg(&self, name: &str) -> Result<Option<TreeEntry>> {
         Ok(self.args().await?.get(name).cloned())
     }
 
-    /// The argument `name`, which the caller has to give.
+    /// Returns the argument `name`.
     ///
     /// # Errors
-    /// `GuestFailed` when it is missing.
+    /// - [`Reason::GuestFailed`] if there is no such argument.
+    /// - The errors of [`Host::tree`].
     pub async fn required(&self, name: &str) -> Result<TreeEntry> {
         self.arg(name)
             .await?
             .ok_or_else(|| Error::guest_failed(format!("the argument `{name}` is missing")))
     }
 
-    /// The content of the argument `name`, which has to be a blob.
+    /// Reads the content of the argument `name`, which must be a blob.
     ///
     /// # Errors
-    /// `GuestFailed` when it is missing, `WrongKind` when it is a tree.
+    /// - [`Reason::GuestFailed`] if there is no such argument.
+    /// - [`Reason::WrongKind`] if the argument is a tree.
+    /// - The errors of [`Host::tree`] and [`Host::get`].
     pub async fn bytes(&self, name: &str) -> Result<Bytes> {
         self.host.get(self.required(name).await?.id).await
     }
 
-    /// The argument `name` as text.
+    /// Reads the content of the argument `name` as text.
     ///
     /// # Errors
-    /// As [`NativeGuest::bytes`], and `GuestFailed` when it is not UTF-8.
+    /// - [`Reason::GuestFailed`] if the content is not UTF-8.
+    /// - The errors of [`NativeGuest::bytes`].
     pub async fn text(&self, name: &str) -> Result<String> {
         let bytes = self.bytes(name).await?;
         bytes
             .to_str()
             .map(str::to_owned)
-            .map_err(|_| Error::guest_failed(format!("the argument `{name}` is no text")))
+            .map_err(|_| Error::guest_failed(format!("the argument `{name}` is not UTF-8 text")))
     }
 
-    /// Stores `content` and answers it as the outcome.
+    /// Stores `content` as a blob and returns it as an outcome.
     ///
     /// # Errors
-    /// What [`Host::put_blob`] answers.
-    pub async fn blob(&self, content: impl Into<Bytes>) -> Result<Outcome> {
-        Ok(Outcome::blob(self.host.put_blob(content.into()).await?))
+    /// The errors of [`Host::put_blob`].
+    pub async fn blob(&self, content: impl Into<Bytes>) -> Result<ObjectRef> {
+        Ok(ObjectRef::blob(self.host.put_blob(content.into()).await?))
     }
 
-    /// Stores a tree of entries in any order, and answers its id.
+    /// Stores a tree and returns its id. The entries can be in any order.
     ///
     /// # Errors
-    /// What [`Host::put_tree`] answers.
+    /// - [`Reason::BadTree`] if git would refuse the tree.
+    /// - The errors of [`Host::put_tree`].
     pub async fn put_tree(
         &self,
         entries: impl IntoIterator<Item = TreeEntry> + Send,
@@ -177,13 +210,14 @@ impl NativeGuest {
     /// Runs `image` on `args`.
     ///
     /// # Errors
-    /// What [`Host::run`] answers.
-    pub async fn run(&self, image: &str, args: ObjectId) -> Result<Outcome> {
+    /// The errors of [`Host::run`].
+    pub async fn run(&self, image: &str, args: ObjectId) -> Result<ObjectRef> {
         self.host.run(Call { image: image.to_owned(), args }).await
     }
 }
 
-/// The entry of an arguments tree for `object`: a plain mode, whatever mode it had elsewhere.
-pub fn argument(name: &str, object: Outcome) -> TreeEntry {
+/// Returns the entry of an arguments tree for `object`. It has the plain mode of the object's kind,
+/// whatever mode the object has elsewhere.
+pub fn argument(name: &str, object: ObjectRef) -> TreeEntry {
     TreeEntry::new(name, EntryMode::plain(object.kind), object.id)
 }

@@ -1,55 +1,84 @@
+//! [`Objects`]: the store and the sources, read as one.
+
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use manifold_runtime_api::{
     EncodedNode, Error, Object, ObjectId, ObjectKind, Reason, Result, Tree,
 };
+use parking_lot::RwLock;
 
 use crate::held::HeldObjects;
-use crate::store::{ObjectSource, Store};
+use crate::source::ObjectSource;
+use crate::store::Store;
 
-/// The store, and the read-only sources under it.
+/// The store, the read-only sources, and the objects held for calls.
 pub(crate) struct Objects {
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) sources: Vec<Arc<dyn ObjectSource>>,
-    /// What is kept for calls that are under way, should the store lose it.
+    pub(crate) sources: RwLock<Vec<Arc<dyn ObjectSource>>>,
+    /// Objects that are kept for calls in progress in case the store loses them.
     pub(crate) held: HeldObjects,
 }
 
 impl Objects {
     pub(crate) fn find(&self, id: ObjectId) -> Result<Option<Object>> {
         let found = self.first(|layer| layer.read(id))?.or_else(|| self.held.get(id));
-        // Git, too, knows the empty tree without having it.
+        // As in git, the empty tree exists even if it is not stored.
         Ok(found
             .or_else(|| (id == ObjectId::empty_tree()).then(|| Object::encoded_tree(Bytes::new()))))
     }
 
     pub(crate) fn kind(&self, id: ObjectId) -> Result<Option<ObjectKind>> {
         match self.first(|layer| layer.kind(id))? {
-            None => Ok(self.kind_of_what_no_layer_has(id)),
+            None => Ok(self.kind_without_layers(id)),
             found => Ok(found),
         }
     }
 
     #[cold]
-    fn kind_of_what_no_layer_has(&self, id: ObjectId) -> Option<ObjectKind> {
+    fn kind_without_layers(&self, id: ObjectId) -> Option<ObjectKind> {
         self.held.kind(id).or_else(|| (id == ObjectId::empty_tree()).then_some(ObjectKind::Tree))
     }
 
-    /// Asks the store, then the sources in their order, until one knows.
-    fn first<T>(&self, ask: impl Fn(&dyn ObjectSource) -> Result<Option<T>>) -> Result<Option<T>> {
-        let mut answer = ask(&*self.store)?;
-        let mut sources = self.sources.iter();
-        while answer.is_none()
-            && let Some(source) = sources.next()
-        {
-            answer = ask(&**source)?;
+    /// Queries the store, then the sources in their order, until one returns a value.
+    fn first<T>(
+        &self,
+        query: impl Fn(&dyn ObjectSource) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
+        let mut found = query(&*self.store)?;
+        if found.is_none() {
+            let sources = self.sources.read();
+            let mut sources = sources.iter();
+            while found.is_none()
+                && let Some(source) = sources.next()
+            {
+                found = query(&**source)?;
+            }
         }
-        Ok(answer)
+        Ok(found)
     }
 
     pub(crate) fn blob(&self, id: ObjectId) -> Result<Bytes> {
         self.of_kind(id, ObjectKind::Blob)
+    }
+
+    /// Reads a part of a blob.
+    pub(crate) fn blob_range(&self, id: ObjectId, range: Range<u64>) -> Result<Bytes> {
+        self.check(id, ObjectKind::Blob)?;
+        match self.first(|layer| layer.read_range(id, range.clone()))? {
+            Some(content) => Ok(content),
+            None => Ok(Object::blob(self.blob(id)?).range(range)),
+        }
+    }
+
+    /// Returns the size of a blob in bytes.
+    pub(crate) fn blob_size(&self, id: ObjectId) -> Result<u64> {
+        self.check(id, ObjectKind::Blob)?;
+        match self.first(|layer| layer.size(id))? {
+            Some(bytes) => Ok(bytes),
+            None => Ok(self.blob(id)?.len() as u64),
+        }
     }
 
     pub(crate) fn tree(&self, id: ObjectId) -> Result<Tree> {
@@ -57,13 +86,14 @@ impl Objects {
             .map_err(|problem| Error::bad_tree(id, problem))
     }
 
-    /// Fails unless `id` is there and is of `expected` kind.
+    /// Returns an error unless `id` is available and has the kind `expected`.
     pub(crate) fn check(&self, id: ObjectId, expected: ObjectKind) -> Result<()> {
         let found = self.kind(id)?.ok_or_else(|| Error::missing(id))?;
         same_kind(id, expected, found)
     }
 
-    /// Stores a tree, which is `object` as an object, after checking that it does not dangle.
+    /// Stores `tree`, which `object` encodes, after checking that each entry names an available
+    /// object of the kind that its mode requires.
     pub(crate) fn write_tree(&self, tree: &Tree, object: Object) -> Result<ObjectId> {
         for held in tree.objects() {
             self.check(held.id, held.kind)?;
@@ -71,7 +101,7 @@ impl Objects {
         self.store.write(object)
     }
 
-    /// Stores a node and its blobs.
+    /// Stores a node and its blobs, and returns the id of the node.
     pub(crate) fn write_node(&self, node: EncodedNode) -> Result<ObjectId> {
         let id = node.id();
         for object in node.into_objects() {

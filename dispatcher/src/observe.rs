@@ -1,69 +1,71 @@
-//! What a dispatcher tells about its work.
+//! Observation of a dispatcher: events, observers and counters.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use manifold_runtime_api::{Error, ObjectId, Outcome};
+use manifold_runtime_api::{Error, ObjectId, ObjectRef};
 
 /// Something that happened to a request.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// Its outcome came from the memo.
+    /// The outcome came from the memo.
     Hit {
         /// The request's id.
         request: ObjectId,
     },
-    /// It is under way already, and somebody else waits for it too.
+    /// A run of the request was already in progress, and another caller joined it.
     Joined {
         /// The request's id.
         request: ObjectId,
     },
-    /// A runtime begins to run it.
+    /// A runtime starts to run the request.
     Started {
         /// The request's id.
         request: ObjectId,
-        /// The image, as it stands in the request.
+        /// The image reference in the request.
         image: &'a str,
         /// The runtime's name.
         runtime: &'a str,
     },
-    /// Its run is over.
+    /// A run of the request has ended.
     Settled {
         /// The request's id.
         request: ObjectId,
-        /// How it ended.
-        result: Result<&'a Outcome, &'a Error>,
-        /// Whether the outcome is in the memo now.
+        /// The outcome, or the error.
+        result: Result<&'a ObjectRef, &'a Error>,
+        /// Whether the outcome was memoized.
         memoized: bool,
     },
-    /// It is run once more, because an object was lost that its guest, or a nested run, had made.
+    /// The run begins again, because an object was lost that its guest or a nested run had created.
     Rewound {
         /// The request's id.
         request: ObjectId,
-        /// The object.
+        /// The id of the lost object.
         lost: ObjectId,
     },
-    /// Run again, it had another outcome than the memo did: its image is no pure function, or its runtime is not what its host
-    /// image says. The new outcome is remembered.
+    /// A repeated run had another outcome than the memo: the image is not a pure function, or the
+    /// runtime is not what its host image describes. The new outcome replaces the memo entry.
     Diverged {
         /// The request's id.
         request: ObjectId,
-        /// What was remembered.
-        remembered: &'a Outcome,
-        /// What came now.
-        recomputed: &'a Outcome,
+        /// The memoized outcome.
+        memoized: &'a ObjectRef,
+        /// The outcome of the repeated run.
+        recomputed: &'a ObjectRef,
     },
-    /// Its guest logged a line.
+    /// The guest logged a message.
     Logged {
         /// The request's id.
         request: ObjectId,
-        /// The text.
+        /// The message.
         message: &'a str,
     },
 }
 
 impl Event<'_> {
-    /// Tells of it as a `tracing` event, if it is about a run. Hits are too many, and too fast.
+    /// Emits the event to `tracing` if it is about a run. Hits are not traced, because they are too
+    /// frequent and too fast.
     #[inline(never)]
     pub(crate) fn trace(&self) {
         match self {
@@ -72,46 +74,75 @@ impl Event<'_> {
             | Self::Diverged { .. }
             | Self::Logged { .. } => {}
             Self::Started { request, image, runtime } => {
-                tracing::debug!(%request, image, runtime, "begins to run")
+                tracing::debug!(%request, image, runtime, "run started")
             }
             Self::Settled { request, result: Ok(outcome), memoized } => {
-                tracing::debug!(%request, kind = outcome.kind.as_str(), outcome = %outcome.id, memoized, "has run");
+                tracing::debug!(
+                    %request,
+                    kind = outcome.kind.as_str(),
+                    outcome = %outcome.id,
+                    memoized,
+                    "run succeeded"
+                );
             }
             Self::Settled { request, result: Err(error), .. } => {
-                tracing::debug!(%request, "has failed: {error}")
+                tracing::debug!(%request, "run failed: {error}")
             }
             Self::Rewound { request, lost } => {
-                tracing::info!(%request, %lost, "runs again, for an object was lost")
+                tracing::info!(%request, %lost, "run begins again because an object was lost")
             }
         }
     }
 }
 
-/// Gets every [`Event`] as it happens, on the thread where it happens. It should be quick.
+/// Receives every [`Event`] on the thread where it happens. Implementations should return quickly.
+///
+/// # Behavior
+/// - Every [`Event::Started`] is followed by exactly one [`Event::Settled`] of the same run, also if
+///   the run is cancelled, exceeds a budget, or panics. Nothing else is settled.
+/// - [`Event::Rewound`] comes between the two.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+///
+/// use manifold_dispatcher::{Dispatcher, Event};
+///
+/// let runs = Arc::new(AtomicU64::new(0));
+/// let counter = Arc::clone(&runs);
+/// let dispatcher = Dispatcher::builder()
+///     .on_event(move |event: &Event<'_>| {
+///         if let Event::Started { .. } = event {
+///             counter.fetch_add(1, Ordering::Relaxed);
+///         }
+///     })
+///     .build()?;
+/// # Ok::<(), manifold_dispatcher::api::Error>(())
+/// ```
 pub trait Observer: Send + Sync + 'static {
-    /// Takes one event.
+    /// Handles one event.
     fn on_event(&self, event: &Event<'_>);
 }
 
-impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for F {
+impl<T: Observer + ?Sized> Observer for Arc<T> {
     fn on_event(&self, event: &Event<'_>) {
-        self(event);
+        (**self).on_event(event);
     }
 }
 
-/// How much a dispatcher has done since it was built.
+/// Counters of the work that a dispatcher has done since it was built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Requests that a runtime ran, or began to run.
+    /// The number of runs that a runtime started.
     pub runs: u64,
-    /// Requests answered from the memo.
+    /// The number of requests whose outcome came from the memo.
     pub hits: u64,
-    /// Requests that joined a run under way.
+    /// The number of requests that joined a run in progress.
     pub joins: u64,
-    /// Runs that ended in an error.
+    /// The number of runs that failed.
     pub failures: u64,
-    /// Runs that began again because an object was lost.
+    /// The number of times that a run began again because an object was lost.
     pub rewinds: u64,
 }
 
@@ -148,16 +179,20 @@ impl Counters {
             Event::Rewound { .. } => &self.rewinds,
             Event::Settled { .. } | Event::Diverged { .. } | Event::Logged { .. } => return,
         };
-        counter.fetch_add(1, Ordering::Relaxed);
+        // Pairs with the loads in `read`: a failure is not visible before its run.
+        counter.fetch_add(1, Ordering::Release);
     }
 
     pub(crate) fn read(&self) -> Stats {
+        // Loaded before `runs`, so that they never exceed it.
+        let failures = self.failures.load(Ordering::Acquire);
+        let rewinds = self.rewinds.load(Ordering::Acquire);
         Stats {
-            runs: self.runs.load(Ordering::Relaxed),
-            hits: self.hits.load(Ordering::Relaxed),
-            joins: self.joins.load(Ordering::Relaxed),
-            failures: self.failures.load(Ordering::Relaxed),
-            rewinds: self.rewinds.load(Ordering::Relaxed),
+            runs: self.runs.load(Ordering::Acquire),
+            hits: self.hits.load(Ordering::Acquire),
+            joins: self.joins.load(Ordering::Acquire),
+            failures,
+            rewinds,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Run permits: how many frames compute at once, and who is next.
+//! Run permits: how many frames can compute at once, and which waiting frame is next.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -9,35 +9,37 @@ use tokio::sync::oneshot;
 
 use crate::sync::Mutex;
 
-/// The caller from outside that a frame works for, directly or not.
+/// The number of the root call that a frame works for, directly or through nested runs.
 pub(crate) type RootId = u64;
 
-/// A fixed number of permits.
+/// A fixed number of run permits.
 ///
-/// Within one root the last who asked is served first, so that a recursion goes deep before it goes wide and the number of
-/// frames under way stays near depth times width. Roots take turns.
+/// Within one root call, permits are granted last-in-first-out, so that a recursion goes deep
+/// before it goes wide and the number of frames in progress stays near depth × width. Across root
+/// calls, permits are granted round-robin.
 pub(crate) struct Permits {
     state: Mutex<State>,
 }
 
 struct State {
     free: usize,
-    /// Who waits, by root. No stack is empty.
+    /// The waiting tickets of each root call. No stack is empty.
     waiting: HashMap<RootId, Vec<Ticket>>,
-    /// The same roots, the next one to be served in front.
+    /// The root calls with waiting tickets. The front one is next.
     order: VecDeque<RootId>,
 }
 
-/// The right to compute. Dropping it passes it on.
+/// The right to compute. Dropping it passes it to the next waiter.
 pub(crate) struct Permit {
-    /// `None` once the right is passed on.
+    /// `None` once the right has been passed on.
     permits: Option<Arc<Permits>>,
 }
 
-/// A claim on one permit. It may stand in the queues of several roots, and is served once.
+/// A request for one permit. It can wait in the queues of several root calls and is served once.
 pub(crate) type Ticket = Arc<Mutex<Option<oneshot::Sender<Permit>>>>;
 
-/// A place in the queue, taken at once; awaiting it waits for the permit.
+/// A place in the queue, which exists as soon as this value does, or a granted permit.
+/// [`Queued::permit`] waits for the permit.
 pub(crate) enum Queued {
     Granted(Permit),
     Waiting(oneshot::Receiver<Permit>, Ticket),
@@ -49,7 +51,7 @@ impl Permits {
         Arc::new(Self { state: Mutex::new(state) })
     }
 
-    /// Asks for a permit on behalf of `root`.
+    /// Requests a permit on behalf of `root`.
     pub(crate) fn queue(self: &Arc<Self>, root: RootId) -> Queued {
         let mut state = self.state.lock();
         if state.free > 0 {
@@ -62,13 +64,15 @@ impl Permits {
         Queued::Waiting(receiver, ticket)
     }
 
-    /// Has `ticket` stand in the queue of `root`, too, for one that wants the same.
+    /// Adds `ticket` to the queue of `root`, which wants the same run.
     pub(crate) fn queue_also(&self, root: RootId, ticket: Ticket) {
-        // No permit is free while a ticket waits, and one that was served is passed over.
+        // This need not check for a free permit: none is free while a ticket waits. A ticket that
+        // was served already is skipped.
         self.state.lock().push(root, ticket);
     }
 
-    /// Takes the next who waits out of the queue. Whoever gave up waiting is passed over, and costs nobody a turn.
+    /// Dequeues the next waiter. Cancelled waiters are skipped without using up the turn of their
+    /// root call. If nothing waits, the permit becomes free.
     fn next(&self) -> Option<oneshot::Sender<Permit>> {
         let mut state = self.state.lock();
         while let Some(root) = state.order.pop_front() {
@@ -116,7 +120,8 @@ impl Drop for Permit {
 }
 
 impl Queued {
-    /// What it takes to stand in another root's queue as well; `None` when the permit is there already.
+    /// Returns the ticket, to be added to the queue of another root call. `None` if the permit was
+    /// free at once.
     pub(crate) fn ticket(&self) -> Option<Ticket> {
         match self {
             Self::Granted(_) => None,
@@ -124,7 +129,7 @@ impl Queued {
         }
     }
 
-    /// Whether the permit has come.
+    /// Returns whether the permit has been granted.
     pub(crate) fn is_granted(&self) -> bool {
         match self {
             Self::Granted(_) => true,
@@ -132,7 +137,7 @@ impl Queued {
         }
     }
 
-    /// The permit, or the place again if it is not there yet.
+    /// Polls for the permit. Returns the place again if the permit has not been granted yet.
     pub(crate) fn poll(self, context: &mut Context<'_>) -> Result<Permit, Self> {
         match self {
             Self::Granted(permit) => Ok(permit),
@@ -147,7 +152,8 @@ impl Queued {
     pub(crate) async fn permit(self) -> Permit {
         match self {
             Self::Granted(permit) => permit,
-            // The ticket stays until it is served, so an error cannot come before the queue itself is gone.
+            // The ticket keeps the sender until it is served, so the receiver cannot fail before
+            // the queue itself is dropped.
             Self::Waiting(receiver, _ticket) => receiver.await.unwrap_or(Permit { permits: None }),
         }
     }
@@ -172,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_who_asked_is_served_first_and_roots_take_turns() {
+    fn permits_are_granted_last_in_first_out_within_a_root_and_round_robin_across_roots() {
         shuttle::check_random(
             || {
                 let permits = Permits::new(1);
@@ -199,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_gave_up_is_passed_over() {
+    fn a_cancelled_waiter_is_skipped() {
         shuttle::check_random(
             || {
                 let permits = Permits::new(1);
@@ -216,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_in_two_queues_is_served_once_when_the_first_of_them_is() {
+    fn a_ticket_in_two_queues_is_served_once() {
         shuttle::check_random(
             || {
                 let permits = Permits::new(1);
@@ -237,9 +243,10 @@ mod tests {
         );
     }
 
-    // Whoever comes, waits or gives up, no more compute at once than there are permits, and in the end all are free.
+    // However tasks arrive, wait and stop waiting, no more of them compute at once than there are
+    // permits, and all permits are free at the end.
     #[test]
-    fn no_permit_is_lost_or_made() {
+    fn permits_are_neither_lost_nor_created() {
         shuttle::check_random(
             || {
                 let permits = Permits::new(2);

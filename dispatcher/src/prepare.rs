@@ -1,15 +1,18 @@
+//! [`ReadOnlyHost`]: the host for preparing a module.
+
 use std::sync::Arc;
 
 use bytes::Bytes;
-use manifold_runtime_api::{Call, Error, Host, ObjectId, Outcome, Result, Tree, async_trait};
+use manifold_runtime_api::{Call, Error, Host, ObjectId, ObjectRef, Result, Tree, async_trait};
 
 use crate::objects::Objects;
 
-/// What `Runtime::prepare` gets: it may read its module, and there is no frame to do anything else in.
+/// The host that `Runtime::prepare` receives. It can read the module. Everything else needs a
+/// frame, and fails.
 pub(crate) struct ReadOnlyHost<'a>(pub(crate) &'a Objects);
 
-fn no_frame<T>() -> Result<T> {
-    Err(Error::runtime("preparing a module may read objects, and nothing else"))
+fn read_only<T>() -> Result<T> {
+    Err(Error::runtime("a runtime can only read objects while it prepares a module"))
 }
 
 #[async_trait]
@@ -23,19 +26,19 @@ impl Host for ReadOnlyHost<'_> {
     }
 
     async fn put_blob(&self, _: Bytes) -> Result<ObjectId> {
-        no_frame()
+        read_only()
     }
 
     async fn put_tree(&self, _: Tree) -> Result<ObjectId> {
-        no_frame()
+        read_only()
     }
 
-    async fn run(&self, _: Call) -> Result<Outcome> {
-        no_frame()
+    async fn run(&self, _: Call) -> Result<ObjectRef> {
+        read_only()
     }
 
-    async fn run_many(&self, calls: Vec<Call>) -> Vec<Result<Outcome>> {
-        calls.iter().map(|_| no_frame()).collect()
+    async fn run_many(&self, calls: Vec<Call>) -> Vec<Result<ObjectRef>> {
+        calls.iter().map(|_| read_only()).collect()
     }
 
     fn log(&self, message: &str) {

@@ -1,17 +1,19 @@
-/// How far a long piece of work is.
+//! [`Progress`]: the progress of a long operation.
+
+/// The progress of a long operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// What is counted, in words for a person.
+    /// The plural noun for the units that are counted, for display: "objects".
     pub what: &'static str,
-    /// How many are done.
+    /// The number of units done.
     pub done: u64,
-    /// How many there are.
+    /// The total number of units.
     pub total: u64,
 }
 
 impl Progress {
-    /// `done` of `total`.
+    /// Creates the progress `done` of `total`.
     pub const fn new(what: &'static str, done: u64, total: u64) -> Self {
         Self { what, done, total }
     }

@@ -1,48 +1,87 @@
+//! [`Registry`]: the registered runtimes.
+
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use manifold_runtime_api::{DockerReference, ImageProblem, ObjectId, Runtime};
+use manifold_runtime_api::{
+    DockerReference, Error, HostImage, ImageProblem, ObjectId, Result, Runtime,
+};
+use parking_lot::RwLock;
 
-/// The runtimes, each under the hash of its host image.
-pub(crate) struct Registry {
+/// The registered runtimes, by the hash of their host image.
+#[derive(Default)]
+pub(crate) struct Registry(RwLock<State>);
+
+#[derive(Default)]
+struct State {
     runtimes: BTreeMap<ObjectId, Arc<dyn Runtime>>,
-    /// Runs the images that are named by `docker://`, and those whose hosts are.
+    /// The runtime for images that are named by `docker://`, and for modules whose host is such an
+    /// image.
     containers: Option<Arc<dyn Runtime>>,
 }
 
 impl Registry {
-    pub(crate) fn new(containers: Option<Arc<dyn Runtime>>) -> Self {
-        Self { runtimes: BTreeMap::new(), containers }
+    /// Registers `runtime` under `host`.
+    ///
+    /// # Errors
+    /// [`Reason::RuntimeFailed`](manifold_runtime_api::Reason::RuntimeFailed) if another runtime is
+    /// registered there.
+    pub(crate) fn insert(&self, host: ObjectId, runtime: Arc<dyn Runtime>) -> Result<()> {
+        match self.0.write().runtimes.entry(host) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(runtime);
+                Ok(())
+            }
+            Entry::Occupied(other) => {
+                let names = [other.get().host_image().name(), runtime.host_image().name()];
+                let [first, second] = names;
+                Err(Error::runtime(format!(
+                    "runtimes {first} and {second} are both registered for host image {host}"
+                )))
+            }
+        }
     }
 
-    /// Adds `runtime` under `host`; answers the one that had that place.
-    pub(crate) fn insert(
-        &mut self,
-        host: ObjectId,
-        runtime: Arc<dyn Runtime>,
-    ) -> Option<Arc<dyn Runtime>> {
-        self.runtimes.insert(host, runtime)
+    /// Sets the runtime for containers.
+    ///
+    /// # Errors
+    /// [`Reason::RuntimeFailed`](manifold_runtime_api::Reason::RuntimeFailed) if `runtime` cannot
+    /// run containers.
+    pub(crate) fn set_containers(&self, runtime: Arc<dyn Runtime>) -> Result<()> {
+        if !runtime.capabilities().containers {
+            let name = runtime.host_image().name();
+            return Err(Error::runtime(format!("runtime {name} cannot run containers")));
+        }
+        self.0.write().containers = Some(runtime);
+        Ok(())
     }
 
-    /// The runtime whose host image is `host`.
-    pub(crate) fn find(&self, host: ObjectId) -> Result<&Arc<dyn Runtime>, ImageProblem> {
+    /// Returns the host images of all registered runtimes, in the order of their ids.
+    pub(crate) fn host_images(&self) -> Vec<HostImage> {
+        self.0.read().runtimes.values().map(|runtime| runtime.host_image().clone()).collect()
+    }
+
+    /// Returns the runtime that is registered under the host image hash `host`.
+    pub(crate) fn find(&self, host: ObjectId) -> Result<Arc<dyn Runtime>, ImageProblem> {
+        let state = self.0.read();
         let known = |(id, runtime): (&ObjectId, &Arc<dyn Runtime>)| {
             format!("{id} ({})", runtime.host_image().name())
         };
-        self.runtimes.get(&host).ok_or_else(|| ImageProblem::UnknownHost {
+        state.runtimes.get(&host).cloned().ok_or_else(|| ImageProblem::UnknownHost {
             host: host.to_string(),
-            known: self.runtimes.iter().map(known).collect(),
+            known: state.runtimes.iter().map(known).collect(),
         })
     }
 
-    /// The runtime for `container`, as a guest or as a host.
+    /// Returns the runtime for `container`, whether it is a guest or a host.
     pub(crate) fn for_container(
         &self,
         container: &DockerReference,
-    ) -> Result<&Arc<dyn Runtime>, ImageProblem> {
+    ) -> Result<Arc<dyn Runtime>, ImageProblem> {
         if !container.is_by_digest() {
             return Err(ImageProblem::MovingTag);
         }
-        self.containers.as_ref().ok_or(ImageProblem::NoContainers)
+        self.0.read().containers.clone().ok_or(ImageProblem::NoContainers)
     }
 }

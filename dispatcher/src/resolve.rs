@@ -1,4 +1,5 @@
-//! From an image reference to a runtime, a module, and the arguments that are bound on the way.
+//! Resolution of an image reference: follows it to a runtime, its code, and the arguments that
+//! curry nodes bind on the way.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -6,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use manifold_runtime_api::bstr::ByteSlice;
 use manifold_runtime_api::{
-    Code, Error, HostRef, ImageProblem, ImageRef, MAX_IMAGE_DEPTH, Module, NodeShape, ObjectId,
-    ObjectKind, Reason, Result, Runtime, Tree,
+    Code, Error, HostRef, ImageProblem, ImageRef, MAX_IMAGE_DEPTH, NodeShape, ObjectId, ObjectKind,
+    ObjectRef, Reason, Result, Runtime, Tree,
 };
 use quick_cache::sync::Cache;
 
@@ -15,35 +16,56 @@ use crate::objects::Objects;
 use crate::registry::Registry;
 use crate::scope::Allowance;
 
-/// An image reference that has been followed to its end.
+/// An image reference that was resolved completely.
 pub(crate) struct ResolvedImage {
-    /// The reference that stands in the request.
+    /// The image reference in the request.
     pub(crate) text: Arc<str>,
     /// The id of the blob that holds `text`.
     pub(crate) text_blob: ObjectId,
     pub(crate) code: Code,
     pub(crate) runtime: Arc<dyn Runtime>,
-    /// Whether the runtime was asked to prepare the module, without a bound on fuel and with one, so that a run has nothing to do
-    /// but to run.
-    pub(crate) prepared: [AtomicBool; 2],
-    /// Trees of bound arguments. An earlier one wins over a later one.
+    pub(crate) prepared: Prepared,
+    /// The ids of the trees of bound arguments. An argument in an earlier tree replaces one in a
+    /// later tree.
     bound: Vec<ObjectId>,
 }
 
-/// Resolves references, and remembers how: nodes never change.
+/// Whether the runtime was asked to prepare a module, so that nothing is left to prepare when it is
+/// run. Code that measures fuel is prepared separately.
+#[derive(Default)]
+pub(crate) struct Prepared {
+    with_fuel: AtomicBool,
+    without_fuel: AtomicBool,
+}
+
+impl Prepared {
+    fn flag(&self, fuel: bool) -> &AtomicBool {
+        if fuel { &self.with_fuel } else { &self.without_fuel }
+    }
+
+    fn get(&self, fuel: bool) -> bool {
+        self.flag(fuel).load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set(&self, fuel: bool) {
+        self.flag(fuel).store(true, Ordering::Relaxed);
+    }
+}
+
+/// Resolves image references. Resolved references are cached, because nodes never change.
 pub(crate) struct Resolver {
     resolved: Cache<(ImageRef, Option<ObjectId>), Arc<ResolvedImage>>,
 }
 
-/// How many resolved references are remembered.
-const REMEMBERED: usize = 4096;
+/// The number of resolved references in the cache.
+const RESOLVED_CAPACITY: usize = 4096;
 
 impl Resolver {
     pub(crate) fn new() -> Self {
-        Self { resolved: Cache::new(REMEMBERED) }
+        Self { resolved: Cache::new(RESOLVED_CAPACITY) }
     }
 
-    /// Follows `reference`, whose names are looked up in `std`.
+    /// Resolves `reference`. Names are looked up in the tree `std`.
     pub(crate) fn resolve(
         &self,
         reference: &str,
@@ -74,12 +96,13 @@ impl Resolver {
 }
 
 impl ResolvedImage {
-    /// Whether the module is ready for a call with this allowance.
+    /// Returns whether the module is prepared for a call with `allowance`.
     pub(crate) fn is_prepared(&self, allowance: &Allowance) -> bool {
-        self.prepared[usize::from(allowance.fuel_bound().is_some())].load(Ordering::Relaxed)
+        self.prepared.get(allowance.fuel_bound().is_some())
     }
 
-    /// The arguments of the run: the call's own over the bound ones.
+    /// Returns the id of the arguments of a run. The call's own arguments replace bound ones of the
+    /// same name.
     pub(crate) fn arguments(&self, own: ObjectId, objects: &Objects) -> Result<ObjectId> {
         if self.bound.is_empty() {
             return Ok(own);
@@ -95,6 +118,7 @@ impl ResolvedImage {
     }
 }
 
+/// Why a reference cannot be resolved.
 enum Stop {
     Problem(ImageProblem),
     Error(Error),
@@ -112,6 +136,7 @@ impl From<Error> for Stop {
     }
 }
 
+/// The resolution of one reference.
 struct Walk<'a> {
     objects: &'a Objects,
     registry: &'a Registry,
@@ -120,14 +145,14 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn follow(&self, first: ImageRef) -> Result<ResolvedImage, Stop> {
-        let mut met = HashSet::new();
+        let mut seen = HashSet::new();
         let mut bound = Vec::new();
         let mut reference = first;
         loop {
-            if !met.insert(reference.clone()) {
+            if !seen.insert(reference.clone()) {
                 return Err(ImageProblem::ReachesItself { through: reference.to_string() }.into());
             }
-            if met.len() > MAX_IMAGE_DEPTH {
+            if seen.len() > MAX_IMAGE_DEPTH {
                 return Err(ImageProblem::TooDeep.into());
             }
             reference = match &reference {
@@ -139,18 +164,20 @@ impl Walk<'_> {
                     }
                     NodeShape::Runtime { marker, module } => {
                         let (runtime, code) = self.runtime(*id, marker, module)?;
-                        return Ok(end(id.to_string(), code, runtime, bound));
+                        return Ok(resolved(id.to_string(), code, runtime, bound));
                     }
                 },
                 ImageRef::Docker(container) => {
-                    let runtime = Arc::clone(self.registry.for_container(container)?);
-                    return Ok(end(
+                    let runtime = self.registry.for_container(container)?;
+                    return Ok(resolved(
                         reference.to_string(),
                         Code::Container(container.clone()),
                         runtime,
                         bound,
                     ));
                 }
+                // A form that a later version of the API knows.
+                _ => return Err(ImageProblem::Syntax.into()),
             };
         }
     }
@@ -159,31 +186,35 @@ impl Walk<'_> {
         &self,
         node: ObjectId,
         marker: ObjectId,
-        module: Module,
+        module: ObjectRef,
     ) -> Result<(Arc<dyn Runtime>, Code), Stop> {
         let marker = self.text(marker)?;
         let host = HostRef::parse(&marker).map_err(|problem| {
             not_an_image(
                 node,
-                &format!("its marker {:?}: {problem}", marker.chars().take(80).collect::<String>()),
+                &format!(
+                    "its marker {:?} names no host: {problem}",
+                    marker.chars().take(80).collect::<String>()
+                ),
             )
         })?;
         let id = match host {
             HostRef::HostImage(id) => id,
             HostRef::Container(host) => {
                 let runtime = self.registry.for_container(&host)?;
-                return Ok((Arc::clone(runtime), Code::Hosted { host, module }));
+                return Ok((runtime, Code::Hosted { host, module }));
             }
+            _ => return Err(ImageProblem::Syntax.into()),
         };
         let runtime = self.registry.find(id)?;
         if !runtime.capabilities().accepts(module.kind) {
             let name = runtime.host_image().name();
             return Err(not_an_image(
                 node,
-                &format!("runtime {name} takes no module that is a {}", module.kind),
+                &format!("runtime {name} does not accept a {} as a module", module.kind),
             ));
         }
-        Ok((Arc::clone(runtime), Code::Module(module)))
+        Ok((runtime, Code::Module(module)))
     }
 
     fn shape(&self, id: ObjectId) -> Result<NodeShape, Stop> {
@@ -212,14 +243,19 @@ impl Walk<'_> {
     }
 }
 
-fn end(text: String, code: Code, runtime: Arc<dyn Runtime>, bound: Vec<ObjectId>) -> ResolvedImage {
+fn resolved(
+    text: String,
+    code: Code,
+    runtime: Arc<dyn Runtime>,
+    bound: Vec<ObjectId>,
+) -> ResolvedImage {
     let text_blob = ObjectId::of(ObjectKind::Blob, text.as_bytes());
     ResolvedImage {
         text: text.into(),
         text_blob,
         code,
         runtime,
-        prepared: Default::default(),
+        prepared: Prepared::default(),
         bound,
     }
 }

@@ -1,4 +1,4 @@
-//! A call from outside that the memo did not answer at once.
+//! A root call that the dispatcher's fast path for hits did not complete.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -6,36 +6,39 @@ use std::sync::atomic::Ordering;
 
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
-use manifold_runtime_api::{Call, Error, ImageRef, ObjectId, Outcome, Request, Result};
+use manifold_runtime_api::{Call, Error, ImageRef, ObjectId, ObjectRef, Request, Result};
 
+use crate::completion::Completion;
 use crate::core::{Core, Keyed, Want};
 use crate::deadlines;
-use crate::dispatcher::Dispatcher;
 use crate::held::Held;
-use crate::invocation::{Completion, Invocation, OwnedSpelling, Policy};
+use crate::invocation::{Invocation, OwnedRawKey, Policy};
 use crate::scope::{Allowance, Scope};
 use crate::settled::Settled;
 
+/// A root call with its resolved request.
 pub(crate) struct RootCall {
     core: Arc<Core>,
     scope: Arc<Scope>,
-    spelling: OwnedSpelling,
+    raw_key: OwnedRawKey,
     keyed: Keyed,
     want: Want,
     pin: bool,
-    /// What the call was given, once it has to be run.
+    /// The objects that the call was given. They are held once the request has to be run.
     held: Vec<Held>,
 }
 
-/// How often a run is tried that others' limits ended, or whose outcome was lost before it could be pinned.
-const TRIES: u32 = 16;
+/// The maximum number of attempts at a run that limits of other calls end, or whose outcome is lost
+/// before it can be pinned.
+const MAX_TRIES: u32 = 16;
 
 impl RootCall {
-    /// Resolves and keys the call.
-    pub(crate) fn new(dispatcher: &Dispatcher, invocation: Invocation) -> Result<Self> {
-        let core = Arc::clone(&dispatcher.core);
-        let spelling = invocation.spelling().to_owned();
-        let Invocation { image, args, salt, std, policy, pin, budget, limits } = invocation;
+    /// Resolves the image of `invocation` and computes the id of the request.
+    pub(crate) fn new(core: &Arc<Core>, invocation: Invocation) -> Result<Self> {
+        let core = Arc::clone(core);
+        let args = invocation.stored_args(&core.objects)?;
+        let raw_key = invocation.raw_key(args).to_owned();
+        let Invocation { image, salt, std, policy, pin, budget, limits, .. } = invocation;
         let allowance = Allowance {
             limits: limits
                 .map_or(core.allowance.limits, |limits| limits.within(core.allowance.limits)),
@@ -43,7 +46,7 @@ impl RootCall {
                 .map_or(core.allowance.budget, |budget| budget.within(core.allowance.budget)),
             recomputes_all: policy == Policy::RecomputeAll,
         };
-        let root = dispatcher.roots.fetch_add(1, Ordering::Relaxed);
+        let root = core.next_root.fetch_add(1, Ordering::Relaxed);
         let scope = Scope::new(root, salt.into(), std, allowance);
         let keyed = core.key(&scope, &Call { image, args })?;
         let private = policy == Policy::DoNotCache;
@@ -52,7 +55,7 @@ impl RootCall {
         Ok(Self {
             core,
             scope: Arc::new(scope),
-            spelling,
+            raw_key,
             keyed,
             want,
             pin: pin && !private,
@@ -69,14 +72,15 @@ impl RootCall {
         self.store_request()?;
         let mut tries = 1;
         loop {
-            let (outcome, remembered, lasts) =
+            let (outcome, from_memo, pure) =
                 match self.core.look_up_wanted(request, self.want, &self.scope)? {
                     Some(outcome) => (outcome, true, true),
                     None => {
                         self.hold()?;
                         let settled = self.settled().await?;
                         let joined_a_hit = self.want.fresh && !settled.ran;
-                        if tries < TRIES && (joined_a_hit || settled.may_differ_for(&self.scope, 0))
+                        if tries < MAX_TRIES
+                            && (joined_a_hit || settled.may_differ_for(&self.scope, 0))
                         {
                             tries += 1;
                             continue;
@@ -84,14 +88,15 @@ impl RootCall {
                         (settled.result?, !settled.ran, settled.pure)
                     }
                 };
-            let completion = Completion { request, outcome, remembered };
-            // What a breach decided, or a clock, is not what the request stands for.
-            if !lasts {
+            let completion = Completion::new(&self.core, request, outcome, from_memo);
+            // An outcome that a breach or a clock influenced does not depend on the request alone,
+            // so it is not pinned.
+            if !pure {
                 return Ok(completion);
             }
             let Some(missing) = self.pin(outcome)? else { return Ok(completion) };
-            // What was given cannot be made again.
-            if tries == TRIES || self.core.objects.missing_below(self.keyed.args)?.is_some() {
+            // Arguments cannot be computed again.
+            if tries == MAX_TRIES || self.core.objects.missing_below(self.keyed.args)?.is_some() {
                 return Err(Error::missing(missing).in_frame(self.core.frame(&self.keyed)));
             }
             tries += 1;
@@ -99,6 +104,7 @@ impl RootCall {
         }
     }
 
+    /// Stores the request and caches its id by raw key.
     fn store_request(&mut self) -> Result<()> {
         let core = &self.core;
         if core.objects.kind(self.keyed.request)?.is_none() {
@@ -110,11 +116,12 @@ impl RootCall {
             };
             core.objects.write_node(request.encode()?)?;
         }
-        core.spellings.insert(self.spelling.clone(), self.keyed.request);
+        core.raw_keys.insert(self.raw_key.clone(), self.keyed.request);
         Ok(())
     }
 
-    /// Keeps arguments, image and named images for as long as the call runs: nobody could make them again.
+    /// Holds the arguments, the image and the named images while the call runs, because they cannot
+    /// be computed again.
     fn hold(&mut self) -> Result<()> {
         if !self.held.is_empty() || self.core.objects.store.keeps_everything() {
             return Ok(());
@@ -128,10 +135,10 @@ impl RootCall {
         Ok(())
     }
 
-    /// Runs the request, or waits for somebody who does.
+    /// Runs the request, or waits for the run in progress.
     async fn settled(&self) -> Result<Settled> {
         let _watched = deadlines::watch(&self.scope)?;
-        let wait = self.core.demand(&self.scope, self.keyed.clone(), self.want, None)?;
+        let wait = self.core.join_or_start(&self.scope, self.keyed.clone(), self.want, None)?;
         let settled = match select(pin!(wait.settled()), pin!(self.scope.stopped())).await {
             Either::Left((settled, _)) if settled.result.is_ok() => return Ok(settled),
             Either::Left((settled, stopped)) => stopped.now_or_never().map_or(Ok(settled), Err),
@@ -143,8 +150,9 @@ impl RootCall {
         })
     }
 
-    /// Pins the outcome, once all that it reaches is in the store. Answers what is not to be found anywhere.
-    fn pin(&self, outcome: Outcome) -> Result<Option<ObjectId>> {
+    /// Copies everything that the outcome reaches into the store, and pins the outcome. Returns the
+    /// first object that is not available anywhere.
+    fn pin(&self, outcome: ObjectRef) -> Result<Option<ObjectId>> {
         let (objects, request) = (&self.core.objects, self.keyed.request);
         if !self.pin || objects.store.pinned(request)? == Some(outcome) {
             return Ok(None);

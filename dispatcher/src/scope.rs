@@ -1,4 +1,4 @@
-//! What a call from outside and everything it leads to have in common.
+//! [`Scope`]: the state that a root call and all runs nested in it share.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::permits::RootId;
 
+/// The state that a root call and all runs nested in it share.
 pub(crate) struct Scope {
     pub(crate) root: RootId,
     pub(crate) salt: Arc<str>,
@@ -23,27 +24,29 @@ pub(crate) struct Scope {
     pub(crate) clock: Arc<Clock>,
     runs: AtomicU64,
     written: AtomicU64,
-    /// Set when nothing below this call may come from the memo: the requests that succeeded since it began.
+    /// The requests that have succeeded since the call began. Set if the call must not use older
+    /// entries of the memo.
     recomputed: Option<Mutex<HashSet<ObjectId>>>,
-    /// How often frames began again because an object was lost: for each object that stays lost, and for each request.
+    /// The number of rewinds because of lost objects, by id: of each object that stays lost, and of
+    /// each request.
     rewinds: Mutex<HashMap<ObjectId, u32>>,
-    /// Whether one of the counters here ran over.
+    /// Whether a counter of this scope has exceeded the budget.
     breached: AtomicBool,
-    /// Why the whole call is over, before its result is there.
+    /// The error that ended the whole call before its result was available.
     stopped: Announcement<Error>,
 }
 
-/// What a call may use up.
+/// The limits and the budget of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Allowance {
     pub(crate) limits: Limits,
     pub(crate) budget: Budget,
-    /// Whether it has to do everything anew.
+    /// Whether the call must not use memo entries that are older than itself.
     pub(crate) recomputes_all: bool,
 }
 
 impl Allowance {
-    /// What each frame may compute at most, if anybody bounds it.
+    /// Returns the bound on the fuel of each frame, if there is one.
     pub(crate) fn fuel_bound(&self) -> Option<u64> {
         self.limits.fuel.into_iter().chain(self.budget.fuel).min()
     }
@@ -74,24 +77,25 @@ impl Scope {
         }
     }
 
-    /// Counts a run.
+    /// Counts a run against the budget.
     pub(crate) fn count_run(&self) -> Result<()> {
         let count = self.allowance.budget.runs;
         self.spend(&self.runs, 1, count, Limit::Runs { count })
     }
 
-    /// Counts what a guest stores.
+    /// Counts `length` stored bytes against the budget.
     pub(crate) fn count_written(&self, length: usize) -> Result<()> {
         let bytes = self.allowance.budget.written_bytes;
         self.spend(&self.written, length as u64, bytes, Limit::WrittenBytes { bytes })
     }
 
-    /// Whether what the memo has of `request` is older than this call, and this call wants nothing so old.
+    /// Returns whether a memo entry of `request` is older than this call, and this call must not
+    /// use older ones.
     pub(crate) fn is_stale(&self, request: ObjectId) -> bool {
         self.recomputed.as_ref().is_some_and(|recomputed| !recomputed.lock().contains(&request))
     }
 
-    /// Notes a success, which the memo has by now.
+    /// Records that `request` has succeeded and is memoized.
     pub(crate) fn note_success(&self, request: ObjectId) {
         if let Some(recomputed) = &self.recomputed {
             recomputed.lock().insert(request);
@@ -102,17 +106,18 @@ impl Scope {
         self.allowance.recomputes_all
     }
 
-    /// Whether the call's own budget was breached, and not one of those whose runs it shares.
+    /// Returns whether the call's own budget was breached, as opposed to the budget of another call
+    /// whose run it shares.
     pub(crate) fn is_breached(&self) -> bool {
         self.breached.load(Ordering::Relaxed) || self.meter.is_breached()
     }
 
-    /// Counts that something begins again, and answers whether that was no more than `most` times so far.
-    pub(crate) fn allows_rewind(&self, what: ObjectId, most: u32) -> bool {
+    /// Counts a rewind for `id`. Returns whether there have been at most `max` so far.
+    pub(crate) fn count_rewind(&self, id: ObjectId, max: u32) -> bool {
         let mut rewinds = self.rewinds.lock();
-        let count = rewinds.entry(what).or_default();
+        let count = rewinds.entry(id).or_default();
         *count += 1;
-        *count <= most
+        *count <= max
     }
 
     fn spend(&self, spent: &AtomicU64, amount: u64, budget: u64, limit: Limit) -> Result<()> {
@@ -124,8 +129,8 @@ impl Scope {
         Err(limit.into())
     }
 
-    /// What is left of the time.
-    pub(crate) fn rest(&self) -> Duration {
+    /// Returns the time left until the deadline.
+    pub(crate) fn time_left(&self) -> Duration {
         self.allowance.budget.deadline.saturating_sub(self.clock.elapsed())
     }
 
@@ -133,12 +138,12 @@ impl Scope {
         self.stop(Limit::Deadline { time: self.allowance.budget.deadline }.into());
     }
 
-    /// Ends the call with `error`, unless it is over already.
+    /// Ends the call with `error`, unless it has ended already.
     pub(crate) fn stop(&self, error: Error) {
         self.stopped.announce(error);
     }
 
-    /// Waits until the call is stopped.
+    /// Waits until the call is stopped, and returns the error.
     pub(crate) async fn stopped(&self) -> Error {
         self.stopped.wait().await
     }

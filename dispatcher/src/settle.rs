@@ -1,31 +1,34 @@
+//! The end of a run: a success is memoized, and the result is reported.
+
 use std::sync::Arc;
 
-use manifold_runtime_api::{Frame, Limit, ObjectId, Outcome, Reason, Result};
+use manifold_runtime_api::{Frame, Limit, ObjectId, ObjectRef, Reason, Result};
 
-use crate::claim::Lead;
 use crate::core::{Core, Keyed, Want};
 use crate::frame::Seen;
 use crate::observe::Event;
+use crate::running::Running;
 use crate::scope::Scope;
 use crate::settled::{Limited, Settled};
 
 impl Core {
-    /// Remembers what a run answered, if it is a success that the request alone decided. Its object was found in the store.
+    /// Memoizes the outcome of a run, if the run succeeded and the request alone decided the
+    /// outcome. The caller has checked that the outcome's object is available.
     pub(crate) fn settle(
         &self,
         scope: &Scope,
         keyed: &Keyed,
         want: Want,
-        result: Result<Outcome>,
+        result: Result<ObjectRef>,
         seen: Seen,
-        lead: &Lead,
+        run: Running<'_>,
     ) -> Settled {
         let request = keyed.request;
         let mut memoized = false;
         let result = result
             .and_then(|outcome| {
-                if !seen.impure && !want.private && !lead.is_abandoned() {
-                    self.remember(want.fresh || scope.recomputes_all(), request, outcome)?;
+                if !seen.impure && !want.private && !run.lead.is_abandoned() {
+                    self.record(want.fresh || scope.recomputes_all(), request, outcome)?;
                     scope.note_success(request);
                     memoized = true;
                 }
@@ -39,35 +42,47 @@ impl Core {
                 }
                 error
             });
-        self.tell(&Event::Settled { request, result: result.as_ref(), memoized });
         let error = result.as_ref().err();
         let limit = seen.limit.or_else(|| error.and_then(|error| error.breached_limit()));
         let limited = limit.map(|limit| {
-            let (allowance, depth) = (scope.allowance, lead.flight().depth);
+            let (allowance, depth) = (scope.allowance, run.lead.flight().depth);
             Arc::new(Limited { limit, root: scope.root, allowance, depth })
         });
         let pure = !seen.impure && error.is_none_or(|error| error.is_function_of_request());
+        run.end(result.as_ref(), memoized);
         Settled { result, pure, ran: true, root: Some(scope.root), limited }
     }
 
-    fn remember(&self, again: bool, request: ObjectId, outcome: Outcome) -> Result<()> {
+    /// Records an outcome in the memo. If the request was recomputed, also reports an outcome that
+    /// differs from the memoized one.
+    fn record(&self, recomputed: bool, request: ObjectId, outcome: ObjectRef) -> Result<()> {
         let store = &self.objects.store;
-        if again
-            && let Some(remembered) = store.recall(request)?
-            && remembered != outcome
+        if recomputed
+            && let Some(memoized) = store.look_up(request)?
+            && memoized != outcome
         {
-            tracing::warn!(%request, "run again, a request had another outcome: {} and not {}", outcome.id, remembered.id);
-            self.tell(&Event::Diverged { request, remembered: &remembered, recomputed: &outcome });
+            tracing::warn!(
+                %request,
+                "the request has another outcome than before: {} instead of {}",
+                outcome.id,
+                memoized.id
+            );
+            self.emit(&Event::Diverged { request, memoized: &memoized, recomputed: &outcome });
         }
-        store.remember(request, outcome)
+        store.record(request, outcome)
     }
 
+    /// Returns the frame of `keyed` for errors.
     pub(crate) fn frame(&self, keyed: &Keyed) -> Frame {
         Frame::new(keyed.request, &*keyed.image.text, keyed.image.runtime.host_image().name())
     }
 }
 
-/// Whether nothing more of the whole call can succeed.
+/// Returns whether no further run of the whole call can succeed.
 fn ends_the_call(reason: &Reason) -> bool {
-    matches!(reason, Reason::LimitBreached(limit) if limit.is_of_call() && !matches!(limit, Limit::Depth { .. }))
+    matches!(
+        reason,
+        Reason::LimitBreached(limit)
+            if limit.is_of_call() && !matches!(limit, Limit::Depth { .. })
+    )
 }

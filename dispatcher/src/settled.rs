@@ -1,27 +1,29 @@
-//! How a run ended.
+//! [`Settled`]: the end of a run.
 
 use std::sync::Arc;
 
-use manifold_runtime_api::{Error, Limit, Outcome, Result};
+use manifold_runtime_api::{Error, Limit, ObjectRef, Result};
 
 use crate::permits::RootId;
 use crate::scope::{Allowance, Scope};
 
-/// How a run ended, for everybody who waited.
+/// The end of a run, as every waiter receives it.
 #[derive(Debug, Clone)]
 pub(crate) struct Settled {
-    pub(crate) result: Result<Outcome>,
-    /// Whether the request alone decided the result. If not, neither it nor what is made of it is memoized.
+    pub(crate) result: Result<ObjectRef>,
+    /// Whether the request alone decided the result. If not, neither the result nor any outcome
+    /// that depends on it is memoized.
     pub(crate) pure: bool,
-    /// Whether something was run for it, as the memo did not have it.
+    /// Whether the request was run, as opposed to found in the memo.
     pub(crate) ran: bool,
-    /// The call that led to the run, if there was one.
+    /// The root call that started the run. `None` if nothing was run or the run ended without a
+    /// result of its own.
     pub(crate) root: Option<RootId>,
-    /// What the run was allowed, if it met a limit. Others may be allowed more.
+    /// The limit that the run breached, and its bounds. Other calls may have higher ones.
     pub(crate) limited: Option<Arc<Limited>>,
 }
 
-/// What a run was allowed that met a limit.
+/// A breached limit, and the bounds that applied to the run.
 #[derive(Debug)]
 pub(crate) struct Limited {
     pub(crate) limit: Limit,
@@ -31,6 +33,7 @@ pub(crate) struct Limited {
 }
 
 impl Limited {
+    /// Returns whether the limit may not apply to a run of `scope` at `depth`.
     fn may_not_bind(&self, scope: &Scope, depth: u32) -> bool {
         let (mine, theirs) = (&scope.allowance, &self.allowance);
         match self.limit {
@@ -43,13 +46,14 @@ impl Limited {
 }
 
 impl Settled {
-    /// A run that came to no result of its own.
-    pub(crate) fn lost(error: Error) -> Self {
+    /// A run that ended without a result of its own.
+    pub(crate) fn failed(error: Error) -> Self {
         Self { result: Err(error), pure: false, ran: true, root: None, limited: None }
     }
 
-    /// Whether a run for the call of `scope`, nested `depth` levels below it, may end otherwise: this one met a limit that is
-    /// another call's or of another depth, or is not as new as the call wants it.
+    /// Returns whether a run for `scope`, nested `depth` levels below the root call, may end
+    /// differently. It may if this run breached a limit of another call or of another depth, or if
+    /// its outcome is older than `scope` accepts.
     pub(crate) fn may_differ_for(&self, scope: &Scope, depth: u32) -> bool {
         let is_too_old =
             scope.recomputes_all() && self.root != Some(scope.root) && self.result.is_ok();
@@ -57,8 +61,8 @@ impl Settled {
             || self.limited.as_deref().is_some_and(|limited| limited.may_not_bind(scope, depth))
     }
 
-    /// What the memo has.
-    pub(crate) fn remembered(outcome: Outcome) -> Self {
+    /// An outcome from the memo.
+    pub(crate) fn from_memo(outcome: ObjectRef) -> Self {
         Self { result: Ok(outcome), pure: true, ran: false, root: None, limited: None }
     }
 }

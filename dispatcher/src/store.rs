@@ -1,122 +1,118 @@
-//! What the dispatcher keeps things in.
+//! [`Store`]: where objects, the memo and pins live, and the stores of this crate.
+
+#[cfg(feature = "durable")]
+mod durable;
+mod memory;
+mod reach;
 
 use std::sync::Arc;
 
-use manifold_runtime_api::{Error, Object, ObjectId, ObjectKind, Outcome, Result};
+use manifold_runtime_api::{Error, Object, ObjectId, ObjectRef, Result};
 
-use crate::through::{source_through, store_through};
+use crate::source::ObjectSource;
+use crate::through::store_through;
 
-/// The file of a durable store in its directory. Files beside it that begin so are the store's, too.
+#[cfg(feature = "durable")]
+pub use durable::{
+    Collected, Damage, DurableStore, Keep, OpenError, StoreOptions, StoreWait, VerifyReport,
+};
+pub use memory::MemoryStore;
+
+/// The name of a durable store's file in its directory. Every file in that directory whose name
+/// starts with this one belongs to the store.
+#[cfg(any(feature = "durable", feature = "directory"))]
 pub(crate) const STORE_FILE: &str = "manifold.redb";
 
-/// Something that objects can be read from.
-///
-/// # Behavior
-/// - What is read under an id has that id, always.
-/// - Calls may block for as long as a disk takes, and may come from any thread.
-pub trait ObjectSource: Send + Sync + 'static {
-    /// Reads an object; `None` when it is not here.
-    ///
-    /// # Errors
-    /// `StoreFailed` when the source cannot tell; `WrongKind` when `id` is neither a blob nor a tree.
-    fn read(&self, id: ObjectId) -> Result<Option<Object>>;
-
-    /// Tells an object's kind; `None` when it is not here.
-    ///
-    /// # Errors
-    /// As [`ObjectSource::read`].
-    fn kind(&self, id: ObjectId) -> Result<Option<ObjectKind>> {
-        Ok(self.read(id)?.map(|object| object.kind))
-    }
-}
-
-/// A request whose outcome is to stay.
+/// A mark that keeps the outcome of a request from collection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pin {
-    /// The request.
+    /// The id of the pinned request.
     pub request: ObjectId,
-    /// Its outcome.
-    pub outcome: Outcome,
+    /// The outcome that is kept.
+    pub outcome: ObjectRef,
 }
 
-/// Objects that can be written, the memo (which request had which outcome), and pins.
+/// Stores objects, the memo (a map from requests to outcomes), and pins.
 ///
 /// # Behavior
-/// - An object that `write` answered an id for is found by `read`.
-/// - When `remember` or `pin` returns, the objects written before are at least as durable as the entry or pin.
-/// - What a pin reaches outlives every eviction and collection.
+/// - After `write` returns an id, `read` finds the object under that id.
+/// - When `record` or `pin` returns, all objects written before are at least as durable as the
+///   entry or pin.
+/// - No eviction or collection removes an object that a pin reaches.
 pub trait Store: ObjectSource {
-    /// Stores an object and answers its id. Writing what is there already changes nothing.
+    /// Stores an object and returns its id. Has no effect if the object is already there.
     ///
     /// # Errors
-    /// `StoreFailed`.
+    /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the object cannot be
+    /// stored.
     fn write(&self, object: Object) -> Result<ObjectId>;
 
-    /// The outcome remembered for `request`.
+    /// Looks up the memoized outcome of `request`.
     ///
     /// # Errors
-    /// `StoreFailed`.
-    fn recall(&self, request: ObjectId) -> Result<Option<Outcome>>;
+    /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the memo cannot be read.
+    fn look_up(&self, request: ObjectId) -> Result<Option<ObjectRef>>;
 
-    /// Remembers the outcome of `request`, in place of any other.
+    /// Records the outcome of `request` in the memo. Replaces an earlier entry.
     ///
     /// # Errors
-    /// `StoreFailed`.
-    fn remember(&self, request: ObjectId, outcome: Outcome) -> Result<()>;
+    /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the entry cannot be
+    /// recorded.
+    fn record(&self, request: ObjectId, outcome: ObjectRef) -> Result<()>;
 
-    /// Pins the outcome of `request`, in place of any other.
+    /// Pins the outcome of `request`. Replaces an earlier pin of the request.
     ///
     /// # Errors
-    /// `StoreFailed`.
-    fn pin(&self, request: ObjectId, outcome: Outcome) -> Result<()>;
+    /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the pin cannot be set.
+    fn pin(&self, request: ObjectId, outcome: ObjectRef) -> Result<()>;
 
-    /// Takes a pin away. Answers whether there was one.
+    /// Removes a pin. Returns whether the request was pinned.
     ///
     /// # Errors
-    /// `StoreFailed`.
+    /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the pin cannot be removed.
     fn unpin(&self, request: ObjectId) -> Result<bool>;
 
-    /// The pinned outcome of `request`.
+    /// Returns the pinned outcome of `request`, or `None` if the request is not pinned.
     ///
     /// # Errors
-    /// `StoreFailed`.
-    fn pinned(&self, request: ObjectId) -> Result<Option<Outcome>>;
+    /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the pins cannot be read.
+    fn pinned(&self, request: ObjectId) -> Result<Option<ObjectRef>>;
 
-    /// All pins.
+    /// Returns all pins, in no particular order.
     ///
     /// # Errors
-    /// `StoreFailed`.
+    /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the pins cannot be read.
     fn pins(&self) -> Result<Vec<Pin>>;
 
-    /// Whether nobody but its user takes anything out of it: no other process, no collection. A call then need not keep what it was
-    /// given besides. Default: no.
+    /// Returns whether only the embedder removes objects from this store, and no other process or
+    /// collection does. A root call then does not hold copies of its inputs in memory.
+    /// Default: `false`.
     fn keeps_everything(&self) -> bool {
         false
     }
 
-    /// Makes everything written so far as durable as it will be.
+    /// Makes everything that was written so far durable, as far as the store supports it.
     ///
     /// # Errors
-    /// `StoreFailed` when something is not.
+    /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if something could not be made
+    /// durable.
     fn flush(&self) -> Result<()> {
         Ok(())
     }
 }
 
-/// The id of an object that is to be stored.
+/// Returns the id under which an object is to be stored.
 ///
 /// # Errors
-/// `StoreFailed` when it has none.
+/// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the object has no id.
 pub(crate) fn id_to_store(object: &Object) -> Result<ObjectId> {
     let id = object.id();
     if id.is_null() {
-        return Err(Error::store("the content is one half of a SHA-1 collision and has no id"));
+        return Err(Error::store(
+            "the content is one half of a SHA-1 collision and has no object id",
+        ));
     }
     Ok(id)
-}
-
-impl<T: ObjectSource + ?Sized> ObjectSource for Arc<T> {
-    source_through!(self => (**self));
 }
 
 impl<T: Store + ?Sized> Store for Arc<T> {

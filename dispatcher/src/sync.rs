@@ -1,4 +1,5 @@
-//! The mutex of the claims and permits. In this crate's unit tests it is shuttle's, which decides who is next.
+//! The mutex of the claims and permits. In this crate's unit tests it is shuttle's mutex, so that
+//! shuttle controls the interleaving.
 
 #[cfg(not(test))]
 pub(crate) use parking_lot::Mutex;

@@ -1,6 +1,6 @@
-//! Methods that only pass on what they are asked, for wrappers that change a few of them.
+//! Macros that implement trait methods by delegation, for wrappers that override only some methods.
 
-/// The methods of `ObjectSource`, asked of another one.
+/// Implements the methods of `ObjectSource` by calling them on `$inner`.
 macro_rules! source_through {
     ($self:ident => $inner:expr) => {
         fn read(&$self, id: ObjectId) -> Result<Option<Object>> {
@@ -10,25 +10,37 @@ macro_rules! source_through {
         fn kind(&$self, id: ObjectId) -> Result<Option<ObjectKind>> {
             $inner.kind(id)
         }
+
+        fn size(&$self, id: ObjectId) -> Result<Option<u64>> {
+            $inner.size(id)
+        }
+
+        fn read_range(
+            &$self,
+            id: ObjectId,
+            range: std::ops::Range<u64>,
+        ) -> Result<Option<manifold_runtime_api::bytes::Bytes>> {
+            $inner.read_range(id, range)
+        }
     };
 }
 
-/// The methods of `Store`, asked of another one.
+/// Implements the methods of `Store` by calling them on `$inner`.
 macro_rules! store_through {
     ($self:ident => $inner:expr) => {
         fn write(&$self, object: Object) -> Result<ObjectId> {
             $inner.write(object)
         }
 
-        fn recall(&$self, request: ObjectId) -> Result<Option<Outcome>> {
-            $inner.recall(request)
+        fn look_up(&$self, request: ObjectId) -> Result<Option<ObjectRef>> {
+            $inner.look_up(request)
         }
 
-        fn remember(&$self, request: ObjectId, outcome: Outcome) -> Result<()> {
-            $inner.remember(request, outcome)
+        fn record(&$self, request: ObjectId, outcome: ObjectRef) -> Result<()> {
+            $inner.record(request, outcome)
         }
 
-        fn pin(&$self, request: ObjectId, outcome: Outcome) -> Result<()> {
+        fn pin(&$self, request: ObjectId, outcome: ObjectRef) -> Result<()> {
             $inner.pin(request, outcome)
         }
 
@@ -36,7 +48,7 @@ macro_rules! store_through {
             $inner.unpin(request)
         }
 
-        fn pinned(&$self, request: ObjectId) -> Result<Option<Outcome>> {
+        fn pinned(&$self, request: ObjectId) -> Result<Option<ObjectRef>> {
             $inner.pinned(request)
         }
 
@@ -54,7 +66,7 @@ macro_rules! store_through {
     };
 }
 
-/// The methods of `Runtime` that describe it, asked of another one.
+/// Implements the methods of `Runtime` that describe it by calling them on `$inner`.
 macro_rules! description_through {
     ($self:ident => $inner:expr) => {
         fn host_image(&$self) -> &HostImage {

@@ -1,15 +1,14 @@
-//! Invariant 1: at most one execution of a request at a time; everyone else who wants it waits for that one.
-
-mod fixture;
+//! Invariant 1: a request is executed at most once at a time. All other callers wait for that
+//! execution.
 
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fixture::Fixture;
 use manifold_dispatcher::Invocation;
 use manifold_dispatcher::api::Error;
 use manifold_dispatcher::native::NativeRuntime;
+use manifold_testing::Fixture;
 use tokio::sync::{Semaphore, mpsc};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -29,7 +28,7 @@ async fn sixty_four_callers_of_a_cold_request_share_one_execution() {
         .build()
         .unwrap();
     let fixture = Fixture::new(runtime);
-    let invocation = Invocation::new(fixture.image("wait"), fixture.args(&[]));
+    let invocation = Invocation::new(fixture.image("wait")).args(fixture.args(&[]));
     let callers: Vec<_> = (0..64)
         .map(|_| {
             let (dispatcher, invocation) = (fixture.dispatcher.clone(), invocation.clone());
@@ -48,7 +47,7 @@ async fn sixty_four_callers_of_a_cold_request_share_one_execution() {
 }
 
 #[tokio::test]
-async fn failures_are_shared_and_not_remembered() {
+async fn failures_are_shared_and_not_memoized() {
     let runs = Arc::new(AtomicUsize::new(0));
     let runtime = NativeRuntime::builder("flaky", "1")
         .guest("fail-once", {
@@ -68,7 +67,7 @@ async fn failures_are_shared_and_not_remembered() {
         .build()
         .unwrap();
     let fixture = Fixture::new(runtime);
-    let invocation = Invocation::new(fixture.image("fail-once"), fixture.args(&[]));
+    let invocation = Invocation::new(fixture.image("fail-once")).args(fixture.args(&[]));
     let (one, two) = tokio::join!(
         fixture.dispatcher.run(invocation.clone()),
         fixture.dispatcher.run(invocation.clone())
@@ -96,9 +95,9 @@ async fn a_cancelled_execution_stops_before_the_next_one_starts() {
                         self.0.fetch_sub(1, Ordering::SeqCst);
                     }
                 }
-                assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0, "two at a time");
+                assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0, "two executions at a time");
                 let _running = Running(running);
-                started.send(()).map_err(|_| Error::guest_failed("nobody listens"))?;
+                started.send(()).map_err(|_| Error::guest_failed("the channel is closed"))?;
                 while attempts.fetch_add(1, Ordering::SeqCst) < CANCELLED {
                     pending::<()>().await;
                 }
@@ -108,7 +107,7 @@ async fn a_cancelled_execution_stops_before_the_next_one_starts() {
         .build()
         .unwrap();
     let fixture = Fixture::new(runtime);
-    let invocation = Invocation::new(fixture.image("slow"), fixture.args(&[]));
+    let invocation = Invocation::new(fixture.image("slow")).args(fixture.args(&[]));
     for _ in 0..CANCELLED {
         let (dispatcher, invocation) = (fixture.dispatcher.clone(), invocation.clone());
         let caller = tokio::spawn(async move { dispatcher.run(invocation).await });

@@ -1,28 +1,30 @@
-//! Invariant 10: a breached limit is a typed error that names the limit, the guest and the request; the process goes on.
+//! Invariant 10: a breached limit is a typed error that names the limit, the guest and the request.
+//! The process continues.
 //!
-//! Here are the budgets of whole calls; `cli/tests/hostile_guests.rs` has the limits of single frames.
-
-mod fixture;
+//! These tests are about the budgets of root calls. `cli/tests/hostile_guests.rs` has those about
+//! the limits of single frames.
 
 use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fixture::Fixture;
-use manifold_dispatcher::api::{Error, Limit, Limits, Outcome, Reason, Status};
+use manifold_dispatcher::api::{Error, Limit, Limits, ObjectRef, Reason, Status};
 use manifold_dispatcher::native::{NativeGuest, NativeRuntime, argument};
 use manifold_dispatcher::{Budget, Completion, Invocation, Policy};
+use manifold_testing::{Fixture, HoldsPermits};
 use tokio::sync::Semaphore;
 
-/// Guests `count-down`, which nests as deep as its argument says and stores something on every level; `hang`; `try`, which runs
-/// another image and answers its error as text; and `gate`, which waits for `gate`.
+/// A dispatcher with one permit and the guests `count-down`, which nests as deep as its argument
+/// `number` says and stores something on every level; `hang`, which never completes; `try`, which
+/// runs another image and, if that fails, returns the error as text; and `gate`, which waits for
+/// `gate`.
 fn fixture_with(budget: Budget, gate: Arc<Semaphore>) -> Fixture {
     let runtime = NativeRuntime::builder("guests", "1")
         .guest("count-down", count_down)
         .guest("hang", |_| pending())
         .guest("try", |guest| async move {
             let (image, number) = (guest.text("image").await?, guest.required("number").await?);
-            let args = guest.put_tree([argument("number", Outcome::blob(number.id))]).await?;
+            let args = guest.put_tree([argument("number", ObjectRef::blob(number.id))]).await?;
             match guest.run(&image, args).await {
                 Ok(outcome) => Ok(outcome),
                 Err(error) => guest.blob(error.root_cause().to_string()).await,
@@ -37,28 +39,30 @@ fn fixture_with(budget: Budget, gate: Arc<Semaphore>) -> Fixture {
         })
         .build()
         .unwrap();
-    Fixture::with(runtime, |builder| builder.budget(budget).permits(1))
+    Fixture::with(HoldsPermits(runtime), |builder| builder.budget(budget).permits(1))
 }
 
 fn fixture(budget: Budget) -> Fixture {
     fixture_with(budget, Arc::new(Semaphore::new(0)))
 }
 
-async fn count_down(guest: NativeGuest) -> Result<Outcome, Error> {
+async fn count_down(guest: NativeGuest) -> Result<ObjectRef, Error> {
     let number: u32 =
-        guest.text("number").await?.parse().map_err(|_| Error::guest_failed("no number"))?;
+        guest.text("number").await?.parse().map_err(|_| Error::guest_failed("not a number"))?;
     if number == 0 {
         return guest.blob("bottom").await;
     }
-    let below = Outcome::blob(guest.host().put_blob((number - 1).to_string().into()).await?);
+    let below = ObjectRef::blob(guest.host().put_blob((number - 1).to_string().into()).await?);
     let args = guest.put_tree([argument("number", below)]).await?;
     guest.run(&guest.job().image, args).await
 }
 
 fn counting_down(fixture: &Fixture, number: u32) -> Invocation {
-    Invocation::new(fixture.image("count-down"), fixture.args(&[("number", &number.to_string())]))
+    Invocation::new(fixture.image("count-down"))
+        .args(fixture.args(&[("number", &number.to_string())]))
 }
 
+/// Runs `invocation`, which has to breach a limit, and returns the limit and the error.
 async fn breach(fixture: &Fixture, invocation: Invocation) -> (Limit, Error) {
     let error = fixture.dispatcher.run(invocation.clone()).await.unwrap_err();
     let Reason::LimitBreached(limit) = error.root_cause().reason() else { panic!("{error:?}") };
@@ -68,28 +72,28 @@ async fn breach(fixture: &Fixture, invocation: Invocation) -> (Limit, Error) {
         assert_ne!(
             frame.request,
             error.frame().unwrap().request,
-            "the frame that met the limit, and not the call's"
+            "the frame that breached the limit, not the root call's frame"
         );
     }
     assert_eq!(error.breached_limit(), Some(*limit));
     assert!(!error.is_function_of_request());
     let request = error.frame().unwrap().request;
-    assert_eq!(fixture.dispatcher.look_up(request).unwrap(), None, "never remembered");
+    assert_eq!(fixture.dispatcher.look_up(request).unwrap(), None, "not memoized");
     (*limit, error)
 }
 
 #[tokio::test]
-async fn the_number_of_runs() {
+async fn exceeding_the_budget_of_runs_is_an_error() {
     let fixture = fixture(Budget::new().runs(10));
     assert!(fixture.dispatcher.run(counting_down(&fixture, 9)).await.is_ok(), "ten runs");
     let (limit, _) = breach(&fixture, counting_down(&fixture, 100)).await;
     assert_eq!(limit, Limit::Runs { count: 10 });
-    // Ten more of them are in the memo every time, or none is: the call ended, the dispatcher did not.
+    // The breach ended the call, not the dispatcher: further calls succeed.
     assert!(fixture.dispatcher.run(counting_down(&fixture, 12)).await.is_ok());
 }
 
 #[tokio::test]
-async fn the_depth() {
+async fn exceeding_the_budget_of_depth_is_an_error() {
     let fixture = fixture(Budget::new().depth(5));
     let (limit, error) = breach(&fixture, counting_down(&fixture, 6)).await;
     assert_eq!(limit, Limit::Depth { levels: 5 });
@@ -98,37 +102,33 @@ async fn the_depth() {
 }
 
 #[tokio::test]
-async fn a_guest_that_survives_a_breach_below_is_not_remembered() {
+async fn an_outcome_computed_after_catching_a_breach_is_not_memoized() {
     let fixture = fixture(Budget::new().depth(5));
     let count_down = fixture.image("count-down");
-    let invocation = Invocation::new(
-        fixture.image("try"),
-        fixture.args(&[("image", &count_down), ("number", "9")]),
-    );
+    let invocation = Invocation::new(fixture.image("try"))
+        .args(fixture.args(&[("image", &count_down), ("number", "9")]));
     let completion = fixture.dispatcher.run(invocation.clone()).await.unwrap();
     assert!(fixture.text(completion.outcome).contains("nesting of 5 levels"));
     assert_eq!(fixture.dispatcher.look_up(completion.request).unwrap(), None);
 }
 
 #[tokio::test]
-async fn the_bytes_that_are_stored() {
+async fn exceeding_the_budget_of_written_bytes_ends_the_root_call() {
     let fixture = fixture(Budget::new().written_bytes(1000));
     let (limit, _) = breach(&fixture, counting_down(&fixture, 5000)).await;
     assert_eq!(limit, Limit::WrittenBytes { bytes: 1000 });
     let count_down = fixture.image("count-down");
-    let surviving = Invocation::new(
-        fixture.image("try"),
-        fixture.args(&[("image", &count_down), ("number", "5000")]),
-    );
+    let surviving = Invocation::new(fixture.image("try"))
+        .args(fixture.args(&[("image", &count_down), ("number", "5000")]));
     assert_eq!(
         breach(&fixture, surviving).await.0,
         Limit::WrittenBytes { bytes: 1000 },
-        "the whole call ends"
+        "the root call fails even if a guest catches the breach"
     );
 }
 
 #[tokio::test]
-async fn an_invocation_narrows_the_budget_and_never_widens_it() {
+async fn an_invocation_can_narrow_but_not_widen_the_budget() {
     let fixture = fixture(Budget::new().runs(10));
     let wide = counting_down(&fixture, 20).budget(Budget::new().runs(1000));
     assert_eq!(breach(&fixture, wide).await.0, Limit::Runs { count: 10 });
@@ -137,13 +137,13 @@ async fn an_invocation_narrows_the_budget_and_never_widens_it() {
 }
 
 #[test]
-fn the_deadline_in_a_runtime_without_timers() {
+fn a_deadline_works_in_a_tokio_runtime_without_timers() {
     let threads = tokio::runtime::Builder::new_current_thread().build().unwrap();
     threads.block_on(async {
         let fixture = fixture(Budget::new().deadline(Duration::from_millis(50)));
         let start = Instant::now();
         let (limit, error) =
-            breach(&fixture, Invocation::new(fixture.image("hang"), fixture.args(&[]))).await;
+            breach(&fixture, Invocation::new(fixture.image("hang")).args(fixture.args(&[]))).await;
         assert_eq!(limit, Limit::Deadline { time: Duration::from_millis(50) });
         assert_eq!(error.status(), Status::Transient);
         assert!(start.elapsed() >= Duration::from_millis(50));
@@ -151,11 +151,11 @@ fn the_deadline_in_a_runtime_without_timers() {
 }
 
 #[tokio::test]
-async fn a_nested_run_has_no_more_time_than_is_left() {
+async fn a_nested_run_has_only_the_time_that_is_left() {
     let fixture = fixture(Budget::new().deadline(Duration::from_millis(50)));
     let hang = fixture.image("hang");
-    let invocation =
-        Invocation::new(fixture.image("try"), fixture.args(&[("image", &hang), ("number", "1")]));
+    let invocation = Invocation::new(fixture.image("try"))
+        .args(fixture.args(&[("image", &hang), ("number", "1")]));
     assert_eq!(
         breach(&fixture, invocation).await.0,
         Limit::Deadline { time: Duration::from_millis(50) }
@@ -163,11 +163,11 @@ async fn a_nested_run_has_no_more_time_than_is_left() {
 }
 
 #[tokio::test]
-async fn the_deadline_does_not_cover_queueing() {
+async fn the_deadline_excludes_the_time_in_the_queue() {
     let gate = Arc::new(Semaphore::new(0));
     let fixture = fixture_with(Budget::new().deadline(Duration::from_secs(60)), Arc::clone(&gate));
-    // A trusted guest that waits for something else than its host keeps the only permit.
-    let holder = Invocation::new(fixture.image("gate"), fixture.args(&[]));
+    // A native guest that waits for something other than its host keeps the only permit.
+    let holder = Invocation::new(fixture.image("gate")).args(fixture.args(&[]));
     let holder = tokio::spawn({
         let dispatcher = fixture.dispatcher.clone();
         async move { dispatcher.run(holder).await }
@@ -187,7 +187,8 @@ async fn the_deadline_does_not_cover_queueing() {
     assert_eq!(fixture.text(queued.await.unwrap().unwrap().outcome), "bottom");
 }
 
-/// Runs `poor` and then `rich` while a third one holds the only permit, so that they share what they have in common.
+/// Starts `poor` and then `rich` while a third call holds the only permit, so that the two share
+/// the runs that they have in common.
 async fn meet(
     fixture: &Fixture,
     gate: &Semaphore,
@@ -198,7 +199,7 @@ async fn meet(
         let dispatcher = fixture.dispatcher.clone();
         tokio::spawn(async move { dispatcher.run(invocation).await })
     };
-    let holder = run(Invocation::new(fixture.image("gate"), fixture.args(&[])));
+    let holder = run(Invocation::new(fixture.image("gate")).args(fixture.args(&[])));
     while fixture.runs() == 0 {
         tokio::task::yield_now().await;
     }
@@ -212,60 +213,56 @@ async fn meet(
 }
 
 #[tokio::test]
-async fn who_may_use_more_is_not_ended_by_the_limit_of_whom_it_shares_with() {
+async fn a_breach_of_a_smaller_budget_does_not_fail_a_call_that_shares_the_run() {
     let gate = Arc::new(Semaphore::new(0));
     let fixture = fixture_with(Budget::new(), Arc::clone(&gate));
     let poor = counting_down(&fixture, 20).budget(Budget::new().runs(5));
     let (poor, rich) = meet(&fixture, &gate, poor, counting_down(&fixture, 20)).await;
     assert_eq!(poor.unwrap_err().breached_limit(), Some(Limit::Runs { count: 5 }));
     assert_eq!(fixture.text(rich.unwrap().outcome), "bottom");
-    assert!(fixture.dispatcher.stats().joins > 0, "they have met");
+    assert!(fixture.dispatcher.stats().joins > 0, "the calls shared a run");
 }
 
-/// The rich caller's own frame, and not only the caller, is not ended by what the poor one may not.
+/// A breach of the smaller budget does not reach the frames of the call with the larger one either.
 #[tokio::test]
-async fn a_frame_that_may_use_more_runs_again_what_another_calls_limit_ended() {
+async fn a_frame_with_a_larger_budget_runs_again_what_another_calls_budget_ended() {
     let gate = Arc::new(Semaphore::new(0));
     let fixture = fixture_with(Budget::new(), Arc::clone(&gate));
     let poor = counting_down(&fixture, 20).budget(Budget::new().runs(5));
     let count_down = fixture.image("count-down");
-    let rich = Invocation::new(
-        fixture.image("try"),
-        fixture.args(&[("image", &count_down), ("number", "20")]),
-    );
+    let rich = Invocation::new(fixture.image("try"))
+        .args(fixture.args(&[("image", &count_down), ("number", "20")]));
     let (poor, rich) = meet(&fixture, &gate, poor, rich).await;
     assert!(poor.is_err());
     let completion = rich.unwrap();
     assert_eq!(fixture.text(completion.outcome), "bottom");
     assert!(
         fixture.dispatcher.look_up(completion.request).unwrap().is_some(),
-        "and owes nothing to the breach"
+        "the outcome is memoized, because it does not depend on the breach"
     );
-    assert!(fixture.dispatcher.stats().joins > 0, "they have met");
+    assert!(fixture.dispatcher.stats().joins > 0, "the calls shared a run");
 }
 
 #[tokio::test]
-async fn an_outcome_that_a_breach_had_a_part_in_is_not_pinned() {
+async fn an_outcome_computed_after_catching_a_breach_is_not_pinned() {
     let fixture = fixture(Budget::new());
     let count_down = fixture.image("count-down");
-    let invocation = Invocation::new(
-        fixture.image("try"),
-        fixture.args(&[("image", &count_down), ("number", "9")]),
-    );
+    let invocation = Invocation::new(fixture.image("try"))
+        .args(fixture.args(&[("image", &count_down), ("number", "9")]));
     let good = fixture.dispatcher.run(invocation.clone()).await.unwrap();
     let again = invocation.policy(Policy::RecomputeAll).budget(Budget::new().depth(5));
-    let spoilt = fixture.dispatcher.run(again).await.unwrap();
-    assert_ne!(spoilt.outcome, good.outcome);
+    let impure = fixture.dispatcher.run(again).await.unwrap();
+    assert_ne!(impure.outcome, good.outcome);
     let pins = fixture.dispatcher.pins().unwrap();
     assert_eq!(pins.iter().map(|pin| pin.outcome).collect::<Vec<_>>(), [good.outcome]);
     assert_eq!(fixture.dispatcher.look_up(good.request).unwrap(), Some(good.outcome));
 }
 
 #[tokio::test]
-async fn a_bound_on_fuel_is_the_callers_own_affair() {
+async fn a_bound_on_fuel_does_not_affect_another_call_of_the_same_request() {
     let gate = Arc::new(Semaphore::new(0));
     let fixture = fixture_with(Budget::new(), Arc::clone(&gate));
-    let invocation = Invocation::new(fixture.image("gate"), fixture.args(&[]));
+    let invocation = Invocation::new(fixture.image("gate")).args(fixture.args(&[]));
     let bounded = fixture.dispatcher.run(invocation.clone().budget(Budget::new().fuel(1)));
     let free = fixture.dispatcher.run(invocation);
     gate.add_permits(1);
@@ -275,7 +272,7 @@ async fn a_bound_on_fuel_is_the_callers_own_affair() {
 }
 
 #[tokio::test]
-async fn a_runtime_that_measures_no_fuel_refuses_a_bound_on_it() {
+async fn a_bound_on_fuel_is_an_error_if_the_runtime_does_not_measure_fuel() {
     let fixture = fixture(Budget::new());
     let error = fixture
         .dispatcher

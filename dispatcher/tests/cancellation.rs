@@ -1,46 +1,45 @@
-//! Invariant 3: work is cancelled when, and only when, its last waiter is gone. Cancelled work is not memoized.
-
-mod fixture;
+//! Invariant 3: work is cancelled when, and only when, its last waiter leaves. Cancelled work is
+//! not memoized.
 
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fixture::Fixture;
 use manifold_dispatcher::Invocation;
 use manifold_dispatcher::api::{ErrorKind, Reason};
 use manifold_dispatcher::native::NativeRuntime;
+use manifold_testing::Fixture;
 use tokio::sync::{Semaphore, mpsc};
 
-/// Tells when it is dropped.
-struct Telltale(mpsc::UnboundedSender<&'static str>, &'static str);
+/// Sends its name when it is dropped.
+struct DropSignal(mpsc::UnboundedSender<&'static str>, &'static str);
 
-impl Drop for Telltale {
+impl Drop for DropSignal {
     fn drop(&mut self) {
         let _ = self.0.send(self.1);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_last_waiter_takes_the_whole_chain_with_it() {
-    let (tell, mut told) = mpsc::unbounded_channel();
+async fn cancelling_the_last_waiter_cancels_the_whole_chain() {
+    let (sender, mut signals) = mpsc::unbounded_channel();
     let runtime = NativeRuntime::builder("native", "1")
         .guest("parent", {
-            let tell = tell.clone();
+            let sender = sender.clone();
             move |guest| {
-                let telltale = Telltale(tell.clone(), "parent");
+                let signal = DropSignal(sender.clone(), "parent");
                 async move {
-                    let _telltale = telltale;
+                    let _signal = signal;
                     let args = guest.put_tree([]).await?;
                     guest.run(&guest.text("child").await?, args).await
                 }
             }
         })
         .guest("child", move |guest| {
-            let telltale = Telltale(tell.clone(), "child");
-            let _ = tell.send("started");
+            let signal = DropSignal(sender.clone(), "child");
+            let _ = sender.send("started");
             async move {
-                let _telltale = telltale;
+                let _signal = signal;
                 pending::<()>().await;
                 guest.blob("never").await
             }
@@ -48,10 +47,8 @@ async fn the_last_waiter_takes_the_whole_chain_with_it() {
         .build()
         .unwrap();
     let fixture = Fixture::new(runtime);
-    let invocation = Invocation::new(
-        fixture.image("parent"),
-        fixture.args(&[("child", &fixture.image("child"))]),
-    );
+    let invocation = Invocation::new(fixture.image("parent"))
+        .args(fixture.args(&[("child", &fixture.image("child"))]));
     let callers = [(); 2].map(|()| {
         let (dispatcher, invocation) = (fixture.dispatcher.clone(), invocation.clone());
         tokio::spawn(async move { dispatcher.run(invocation).await })
@@ -59,7 +56,7 @@ async fn the_last_waiter_takes_the_whole_chain_with_it() {
     while fixture.dispatcher.stats().joins < 1 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(told.recv().await, Some("started"));
+    assert_eq!(signals.recv().await, Some("started"));
 
     let [one, two] = callers;
     one.abort();
@@ -67,18 +64,18 @@ async fn the_last_waiter_takes_the_whole_chain_with_it() {
     for _ in 0..1000 {
         tokio::task::yield_now().await;
     }
-    assert!(told.try_recv().is_err(), "somebody still waits");
+    assert!(signals.try_recv().is_err(), "the second caller still waits");
 
     two.abort();
-    assert_eq!(told.recv().await, Some("parent"));
-    assert_eq!(told.recv().await, Some("child"));
+    assert_eq!(signals.recv().await, Some("parent"));
+    assert_eq!(signals.recv().await, Some("child"));
     assert_eq!(fixture.journal.memoized.lock().unwrap().len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_child_that_another_chain_wants_lives_on() {
+async fn a_nested_run_with_another_waiter_is_not_cancelled() {
     let gate = Arc::new(Semaphore::new(0));
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let (sender, mut starts) = mpsc::unbounded_channel();
     let runtime = NativeRuntime::builder("native", "1")
         .guest("parent", |guest| async move {
             let args = guest.put_tree([]).await?;
@@ -88,9 +85,9 @@ async fn a_child_that_another_chain_wants_lives_on() {
             let gate = Arc::clone(&gate);
             move |guest| {
                 let gate = Arc::clone(&gate);
-                let _ = tell.send("started");
+                let _ = sender.send("started");
                 async move {
-                    gate.acquire().await.expect("the gate stays").forget();
+                    gate.acquire().await.expect("the gate is not closed").forget();
                     guest.blob("grown up").await
                 }
             }
@@ -102,10 +99,10 @@ async fn a_child_that_another_chain_wants_lives_on() {
     let parents = ["one", "two"].map(|name| {
         let dispatcher = fixture.dispatcher.clone();
         let args = fixture.args(&[("child", &child), ("name", name)]);
-        let invocation = Invocation::new(fixture.image("parent"), args);
+        let invocation = Invocation::new(fixture.image("parent")).args(args);
         tokio::spawn(async move { dispatcher.run(invocation).await })
     });
-    told.recv().await;
+    starts.recv().await;
     while fixture.dispatcher.stats().joins < 1 {
         tokio::task::yield_now().await;
     }
@@ -118,7 +115,7 @@ async fn a_child_that_another_chain_wants_lives_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_panic_wakes_the_others_and_the_next_caller_runs_afresh() {
+async fn a_panic_fails_all_waiters_and_the_next_call_runs_again() {
     let panicked = Arc::new(AtomicBool::new(false));
     let gate = Arc::new(Semaphore::new(0));
     let runtime = NativeRuntime::builder("native", "1")
@@ -127,7 +124,7 @@ async fn a_panic_wakes_the_others_and_the_next_caller_runs_afresh() {
             move |guest| {
                 let (gate, panicked) = (Arc::clone(&gate), Arc::clone(&panicked));
                 async move {
-                    gate.acquire().await.expect("the gate stays").forget();
+                    gate.acquire().await.expect("the gate is not closed").forget();
                     assert!(panicked.swap(true, Ordering::SeqCst), "the first run panics");
                     guest.blob("calm").await
                 }
@@ -136,7 +133,7 @@ async fn a_panic_wakes_the_others_and_the_next_caller_runs_afresh() {
         .build()
         .unwrap();
     let fixture = Fixture::new(runtime);
-    let invocation = Invocation::new(fixture.image("panic-once"), fixture.args(&[]));
+    let invocation = Invocation::new(fixture.image("panic-once")).args(fixture.args(&[]));
     let callers: Vec<_> = (0..8)
         .map(|_| {
             let (dispatcher, invocation) = (fixture.dispatcher.clone(), invocation.clone());
@@ -150,9 +147,10 @@ async fn a_panic_wakes_the_others_and_the_next_caller_runs_afresh() {
     for caller in callers {
         let error = caller.await.unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
-        assert!(
-            matches!(error.reason(), Reason::Panicked { message } if message.contains("the first run panics"))
-        );
+        assert!(matches!(
+            error.reason(),
+            Reason::Panicked { message } if message.contains("the first run panics")
+        ));
     }
     gate.add_permits(1);
     let completion = fixture.dispatcher.run(invocation).await.unwrap();

@@ -1,28 +1,26 @@
-//! Invariant 2: a wait that would close a cycle fails before anybody blocks, also across chains.
-
-mod fixture;
+//! Invariant 2: a wait that would close a cycle fails before it blocks, also across chains of runs.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use fixture::Fixture;
 use manifold_dispatcher::Invocation;
-use manifold_dispatcher::api::{ErrorKind, Outcome, Reason, Result};
+use manifold_dispatcher::api::{ErrorKind, ObjectRef, Reason, Result};
 use manifold_dispatcher::native::{NativeGuest, NativeRuntime, argument};
+use manifold_testing::Fixture;
 use tokio::sync::Barrier;
 
-/// Far longer than anything here takes, and short enough to notice a hang.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The time after which a test counts as hanging. All tests take far less.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Runs the guest's own image on the arguments `{me: name}`.
-async fn run_as(guest: &NativeGuest, name: &str) -> Result<Outcome> {
-    let name = Outcome::blob(guest.host().put_blob(name.to_owned().into()).await?);
+/// Runs the guest's own image with the arguments `{me: name}`.
+async fn run_as(guest: &NativeGuest, name: &str) -> Result<ObjectRef> {
+    let name = ObjectRef::blob(guest.host().put_blob(name.to_owned().into()).await?);
     let args = guest.put_tree([argument("me", name)]).await?;
     guest.run(&guest.job().image.clone(), args).await
 }
 
 #[tokio::test]
-async fn a_request_that_wants_itself() {
+async fn a_request_that_runs_itself_is_an_error() {
     let runtime = NativeRuntime::builder("native", "1")
         .guest("again", |guest| async move {
             let args = guest.job().args;
@@ -31,8 +29,8 @@ async fn a_request_that_wants_itself() {
         .build()
         .unwrap();
     let fixture = Fixture::new(runtime);
-    let invocation = Invocation::new(fixture.image("again"), fixture.args(&[]));
-    let error = tokio::time::timeout(PATIENCE, fixture.dispatcher.run(invocation))
+    let invocation = Invocation::new(fixture.image("again")).args(fixture.args(&[]));
+    let error = tokio::time::timeout(TIMEOUT, fixture.dispatcher.run(invocation))
         .await
         .unwrap()
         .unwrap_err();
@@ -43,9 +41,9 @@ async fn a_request_that_wants_itself() {
     assert_eq!(fixture.journal.memoized.lock().unwrap().len(), 0);
 }
 
-/// A chain that comes back to its start: every guest runs the next image on the same arguments.
+/// Every guest runs its own image with the next number; the last one runs the first request again.
 #[tokio::test]
-async fn a_chain_that_comes_back_lists_every_request() {
+async fn the_error_of_a_long_cycle_lists_every_request() {
     const LENGTH: usize = 50;
     let runtime = NativeRuntime::builder("native", "1")
         .guest("next", |guest| async move {
@@ -55,8 +53,8 @@ async fn a_chain_that_comes_back_lists_every_request() {
         .build()
         .unwrap();
     let fixture = Fixture::new(runtime);
-    let invocation = Invocation::new(fixture.image("next"), fixture.args(&[("me", "0")]));
-    let error = tokio::time::timeout(PATIENCE, fixture.dispatcher.run(invocation))
+    let invocation = Invocation::new(fixture.image("next")).args(fixture.args(&[("me", "0")]));
+    let error = tokio::time::timeout(TIMEOUT, fixture.dispatcher.run(invocation))
         .await
         .unwrap()
         .unwrap_err();
@@ -66,10 +64,10 @@ async fn a_chain_that_comes_back_lists_every_request() {
     assert_eq!(error.chain().filter(|error| error.frame().is_some()).count(), LENGTH);
 }
 
-// root1 → a → (both have started) → b
-// root2 → b → (both have started) → a
+// First root call: a → (wait until both have started) → b
+// Second root call: b → (wait until both have started) → a
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_chains_that_wait_for_each_other() {
+async fn two_chains_that_wait_for_each_other_are_an_error() {
     let both = Arc::new(Barrier::new(2));
     let runtime = NativeRuntime::builder("native", "1")
         .guest("other", move |guest| {
@@ -84,11 +82,13 @@ async fn two_chains_that_wait_for_each_other() {
         .unwrap();
     let fixture = Fixture::with(runtime, |builder| builder.permits(2));
     let invoke = |me| {
-        fixture.dispatcher.run(Invocation::new(fixture.image("other"), fixture.args(&[("me", me)])))
+        fixture
+            .dispatcher
+            .run(Invocation::new(fixture.image("other")).args(fixture.args(&[("me", me)])))
     };
-    let (a, b) = tokio::time::timeout(PATIENCE, async { tokio::join!(invoke("a"), invoke("b")) })
+    let (a, b) = tokio::time::timeout(TIMEOUT, async { tokio::join!(invoke("a"), invoke("b")) })
         .await
-        .expect("an error and no hang");
+        .expect("the calls return within the timeout");
     for error in [a.unwrap_err(), b.unwrap_err()] {
         assert!(
             matches!(error.root_cause().reason(), Reason::Cycle { chain } if chain.len() == 3),
@@ -98,9 +98,10 @@ async fn two_chains_that_wait_for_each_other() {
     assert_eq!(fixture.runs(), 2);
 }
 
-/// What a guest makes of a cycle depends on who called it, so nothing of it is remembered.
+/// Which run fails with the cycle error depends on the caller, so an outcome computed after
+/// catching it is not memoized.
 #[tokio::test]
-async fn a_survived_cycle_is_not_remembered() {
+async fn an_outcome_computed_after_catching_a_cycle_is_not_memoized() {
     let runtime = NativeRuntime::builder("native", "1")
         .guest("careless", |guest| async move {
             let me = guest.text("me").await?;
@@ -110,7 +111,7 @@ async fn a_survived_cycle_is_not_remembered() {
         .build()
         .unwrap();
     let fixture = Fixture::new(runtime);
-    let invocation = Invocation::new(fixture.image("careless"), fixture.args(&[("me", "a")]));
+    let invocation = Invocation::new(fixture.image("careless")).args(fixture.args(&[("me", "a")]));
     let completion = fixture.dispatcher.run(invocation).await.unwrap();
     assert_eq!(fixture.text(completion.outcome), "all is well");
     assert_eq!(fixture.journal.memoized.lock().unwrap().len(), 0);

@@ -1,4 +1,5 @@
-//! Directories as people have them: files that change, other repositories inside, stores inside, files without a length.
+//! Real-world directories: files that change during a scan, nested repositories, stores inside, and
+//! files without a length.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -7,7 +8,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use manifold_dispatcher::api::{Error, Limit, ObjectId, ObjectKind, Outcome, Reason, Status};
+use manifold_dispatcher::api::{Error, Limit, ObjectId, ObjectKind, ObjectRef, Reason, Status};
 use manifold_dispatcher::{
     DirectoryError, DirectoryObjects, DurableStore, GitObjects, ObjectSource,
 };
@@ -32,7 +33,7 @@ fn git(directory: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-fn root_of(directory: &Path) -> Outcome {
+fn root_of(directory: &Path) -> ObjectRef {
     DirectoryObjects::scan(directory).unwrap().root()
 }
 
@@ -40,13 +41,14 @@ fn blob(content: &[u8]) -> ObjectId {
     ObjectId::of(ObjectKind::Blob, content)
 }
 
-fn changed(error: &Error) {
+/// Asserts that `error` is the transient error of a file that changed since the scan.
+fn assert_changed(error: &Error) {
     assert_eq!(error.status(), Status::Transient, "{error}");
     assert!(error.to_string().contains("changed since"), "{error}");
 }
 
 #[test]
-fn a_file_that_has_grown_is_served_as_it_was() {
+fn a_file_that_has_grown_is_read_up_to_its_scanned_length() {
     for length in [3, 5 << 20] {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("log");
@@ -55,14 +57,14 @@ fn a_file_that_has_grown_is_served_as_it_was() {
         let objects = DirectoryObjects::scan(directory.path()).unwrap();
         File::options().append(true).open(&path).unwrap().write_all(b"and more").unwrap();
         assert_eq!(objects.read(blob(&content)).unwrap().unwrap().content, content);
-        // Shorter, it is not what it was.
+        // A file that has become shorter has changed.
         File::options().write(true).open(&path).unwrap().set_len(1).unwrap();
-        changed(&objects.read(blob(&content)).unwrap_err());
+        assert_changed(&objects.read(blob(&content)).unwrap_err());
     }
 }
 
 #[test]
-fn files_that_grow_shrink_and_vanish_meanwhile_are_no_error() {
+fn a_scan_tolerates_files_that_grow_and_vanish_meanwhile() {
     let directory = TempDir::new().unwrap();
     fs::write(directory.path().join("quiet"), "quiet\n").unwrap();
     let done = AtomicBool::new(false);
@@ -92,7 +94,7 @@ fn files_that_grow_shrink_and_vanish_meanwhile_are_no_error() {
         for _ in 0..200 {
             match DirectoryObjects::scan(directory.path()) {
                 Ok(objects) => assert!(objects.read(blob(b"quiet\n")).unwrap().is_some()),
-                // Cut short again and again while it is hashed.
+                // The scan gives up on a file that is truncated repeatedly while it is hashed.
                 Err(DirectoryError::Changing { path }) => {
                     assert!(path.ends_with("grows"), "{path:?}")
                 }
@@ -103,9 +105,9 @@ fn files_that_grow_shrink_and_vanish_meanwhile_are_no_error() {
     });
 }
 
-/// Opening a pipe that nobody writes to would take for ever.
+/// The source must not block by opening a pipe without a writer.
 #[test]
-fn a_file_that_becomes_something_else_has_changed() {
+fn a_file_that_is_replaced_by_something_else_has_changed() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("f");
     let put = |what: &str| {
@@ -123,8 +125,8 @@ fn a_file_that_becomes_something_else_has_changed() {
         fs::write(&path, "a file\n").unwrap();
         let objects = DirectoryObjects::scan(directory.path()).unwrap();
         put(what);
-        changed(&objects.read(blob(b"a file\n")).unwrap_err());
-        // A scan that meets it leaves out what git leaves out.
+        assert_changed(&objects.read(blob(b"a file\n")).unwrap_err());
+        // A scan leaves out what git leaves out.
         assert!(DirectoryObjects::scan(directory.path()).is_ok(), "{what}");
         let _ = fs::remove_dir(&path);
         let _ = fs::remove_file(&path);
@@ -133,23 +135,23 @@ fn a_file_that_becomes_something_else_has_changed() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn files_without_a_length_have_what_can_be_read_from_them() {
+fn files_without_a_length_are_read_to_their_end() {
     let mut expected = String::new();
     File::open("/proc/version").unwrap().read_to_string(&mut expected).unwrap();
     assert_eq!(fs::metadata("/proc/version").unwrap().len(), 0);
     let objects = DirectoryObjects::scan(Path::new("/proc/version")).unwrap();
-    assert_eq!(objects.root(), Outcome::blob(blob(expected.as_bytes())));
+    assert_eq!(objects.root(), ObjectRef::blob(blob(expected.as_bytes())));
     assert_eq!(objects.read(objects.root().id).unwrap().unwrap().content, expected);
-    // Others have more than they say. They are files of a page.
+    // Other files report a length of a page, which is more than their content.
     let page = Path::new("/sys/kernel/mm/transparent_hugepage/enabled");
     if let Ok(content) = fs::read(page) {
         assert!(fs::metadata(page).unwrap().len() > content.len() as u64);
-        assert_eq!(DirectoryObjects::scan(page).unwrap().root(), Outcome::blob(blob(&content)));
+        assert_eq!(DirectoryObjects::scan(page).unwrap().root(), ObjectRef::blob(blob(&content)));
     }
 }
 
 #[test]
-fn a_file_over_a_bound_is_named_with_its_size_and_the_bound() {
+fn the_error_of_a_too_large_file_names_the_file_its_size_and_the_bound() {
     let directory = TempDir::new().unwrap();
     let large = directory.path().join("large");
     File::create(&large).unwrap().set_len(1 << 40).unwrap();
@@ -160,7 +162,8 @@ fn a_file_over_a_bound_is_named_with_its_size_and_the_bound() {
     );
     assert!(error.to_string().contains("large has 1099511627776 bytes"), "{error}");
 
-    // One that is hashed and too large to be read is an error when it is read, and takes no memory.
+    // A file that can be hashed and is too large to be read errors when it is read, without
+    // allocating its length.
     File::create(&large).unwrap().set_len(8 << 20).unwrap();
     let objects = DirectoryObjects::options().largest_read(1 << 20).scan(directory.path()).unwrap();
     let error = objects.read(blob(&vec![0; 8 << 20])).unwrap_err();
@@ -173,7 +176,7 @@ fn a_file_over_a_bound_is_named_with_its_size_and_the_bound() {
 }
 
 #[test]
-fn a_store_inside_is_no_part_of_the_directory() {
+fn a_store_inside_a_directory_is_left_out() {
     let directory = TempDir::new().unwrap();
     fs::write(directory.path().join("a"), "a\n").unwrap();
     let before = root_of(directory.path());
@@ -190,7 +193,7 @@ fn a_store_inside_is_no_part_of_the_directory() {
         drop(store);
         fs::remove_file(place.join("manifold.redb")).unwrap();
     }
-    // What only has such a name, and is elsewhere, stays.
+    // A file with the name of a store's file in another place is kept.
     fs::write(directory.path().join("manifold.redb"), "mine").unwrap();
     let scan = DirectoryObjects::options()
         .without_store(directory.path().join(".store"))
@@ -199,9 +202,9 @@ fn a_store_inside_is_no_part_of_the_directory() {
     assert!(scan.read(blob(b"mine")).unwrap().is_some());
 }
 
-/// A checkout with submodules and other repositories inside is the tree of its commit.
+/// A checkout with submodules and other nested repositories has the same tree as its commit.
 #[test]
-fn a_checkout_is_the_tree_of_its_revision() {
+fn a_checkout_has_the_tree_of_its_commit() {
     let parent = TempDir::new().unwrap();
     let (inner, outer) = (parent.path().join("inner"), parent.path().join("outer"));
     for (place, file) in [(&inner, "in"), (&outer, "out")] {
@@ -212,39 +215,41 @@ fn a_checkout_is_the_tree_of_its_revision() {
         git(place, &["commit", "--quiet", "--message", "x"]);
     }
     let source = inner.display().to_string();
-    // A submodule; a repository inside that is none; one whose HEAD is a packed ref; a linked working tree.
+    // A submodule; a nested repository that is not a submodule and whose HEAD is a packed ref; and
+    // a linked working tree.
     git(&outer, &["submodule", "--quiet", "add", &source, "sub"]);
     git(&outer, &["clone", "--quiet", &source, "nested/clone"]);
     git(&outer.join("nested/clone"), &["pack-refs", "--all"]);
     git(&inner, &["worktree", "add", "--quiet", &outer.join("tree").display().to_string()]);
     git(&outer, &["add", "--all"]);
     git(&outer, &["commit", "--quiet", "--message", "with others inside"]);
-    let revision =
-        |place: &Path, name: &str| Outcome::tree(git(place, &["rev-parse", name]).parse().unwrap());
+    let revision = |place: &Path, name: &str| {
+        ObjectRef::tree(git(place, &["rev-parse", name]).parse().unwrap())
+    };
     assert_eq!(root_of(&outer), revision(&outer, "HEAD^{tree}"));
     assert_eq!(root_of(&outer.join("nested")), revision(&outer, "HEAD:nested"));
     let scan = DirectoryObjects::scan(&outer).unwrap();
     assert_eq!(scan.nested_repositories().len(), 3);
     assert!(scan.read(blob(b"in")).unwrap().is_none());
 
-    // A clone that has filled none of them.
+    // A clone in which the nested repositories are empty directories.
     let clone = parent.path().join("clone");
     git(parent.path(), &["clone", "--quiet", &outer.display().to_string(), "clone"]);
     assert!(fs::read_dir(clone.join("sub")).unwrap().next().is_none());
     assert_eq!(root_of(&clone), revision(&clone, "HEAD^{tree}"));
     assert_eq!(root_of(&clone.join("nested")), revision(&clone, "HEAD:nested"));
 
-    // Another commit inside is another tree, as `git add` would make it.
+    // A new commit in a nested repository changes the tree, as `git add` does.
     fs::write(outer.join("sub/more"), "more").unwrap();
     git(&outer.join("sub"), &["add", "--all"]);
     git(&outer.join("sub"), &["commit", "--quiet", "--message", "more"]);
     assert_ne!(root_of(&outer), revision(&outer, "HEAD^{tree}"));
     git(&outer, &["add", "--all"]);
-    assert_eq!(root_of(&outer), Outcome::tree(git(&outer, &["write-tree"]).parse().unwrap()));
+    assert_eq!(root_of(&outer), ObjectRef::tree(git(&outer, &["write-tree"]).parse().unwrap()));
 }
 
 #[test]
-fn a_repository_inside_without_a_commit_is_an_error_that_names_it() {
+fn a_nested_repository_without_a_commit_is_an_error_that_names_it() {
     let directory = TempDir::new().unwrap();
     fs::create_dir(directory.path().join("new")).unwrap();
     git(&directory.path().join("new"), &["init", "--quiet", "--initial-branch=main", "."]);
@@ -254,15 +259,15 @@ fn a_repository_inside_without_a_commit_is_an_error_that_names_it() {
         matches!(&error, DirectoryError::Nested { path, .. } if path.ends_with("new")),
         "{error:?}"
     );
-    // A `.git` that is no repository is left out, as git leaves it out.
+    // A `.git` that is not a repository is left out, as git does.
     fs::remove_dir_all(directory.path().join("new/.git/refs")).unwrap();
     let scan = DirectoryObjects::scan(directory.path()).unwrap();
     assert!(scan.read(blob(b"f")).unwrap().is_some() && scan.nested_repositories().is_empty());
 }
 
-/// Refs that are no files are for git to read.
+/// Refs in the format reftable are not files; they are read by running git.
 #[test]
-fn a_repository_inside_with_refs_in_tables_is_its_commit() {
+fn a_nested_repository_with_a_reftable_becomes_its_commit() {
     let directory = TempDir::new().unwrap();
     let inner = directory.path().join("inner");
     fs::create_dir(&inner).unwrap();
@@ -271,7 +276,7 @@ fn a_repository_inside_with_refs_in_tables_is_its_commit() {
         .current_dir(&inner)
         .status();
     if !made.unwrap().success() {
-        eprintln!("SKIPPED: this git knows no reftable; git 2.45 and later do");
+        eprintln!("SKIPPED: this git does not support reftable; git 2.45 and later do");
         return;
     }
     fs::write(inner.join("f"), "f").unwrap();
@@ -280,7 +285,7 @@ fn a_repository_inside_with_refs_in_tables_is_its_commit() {
     git(directory.path(), &["init", "--quiet", "."]);
     git(directory.path(), &["add", "--all"]);
     let tree = git(directory.path(), &["write-tree"]);
-    assert_eq!(root_of(directory.path()), Outcome::tree(tree.parse().unwrap()));
+    assert_eq!(root_of(directory.path()), ObjectRef::tree(tree.parse().unwrap()));
     let objects = GitObjects::open(directory.path().join(".git/objects")).unwrap();
     assert!(objects.read(tree.parse().unwrap()).unwrap().is_some());
 }

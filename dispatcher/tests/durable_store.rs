@@ -1,11 +1,13 @@
-//! The store in a file: what outlives the process, what is found damaged, and what a collection leaves.
+//! The durable store: persistence, sharing between openers, detection of damage, and collection.
 
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use manifold_dispatcher::api::{EntryMode, Object, ObjectId, ObjectKind, Outcome, Tree, TreeEntry};
+use manifold_dispatcher::api::{
+    EntryMode, Object, ObjectId, ObjectKind, ObjectRef, Tree, TreeEntry,
+};
 use manifold_dispatcher::layers::Overlaid;
 use manifold_dispatcher::{
     Damage, DurableStore, Keep, MemoryStore, ObjectSource, OpenError, Store,
@@ -21,14 +23,15 @@ fn request(name: &str) -> ObjectId {
     ObjectId::of(ObjectKind::Blob, name.as_bytes())
 }
 
-/// A store that commits only when it is told to, so that tests decide.
+/// Opens a store that commits only when it is flushed, so that tests control the commits.
 fn lazy(directory: &Path) -> DurableStore {
     DurableStore::options().group_time(Duration::MAX).open(directory).unwrap()
 }
 
-/// After this time a store has noticed what another one did.
-const NOTICED: Duration = Duration::from_millis(1100);
+/// The time after which a store sees the changes of another opener.
+const REFRESH_TIME: Duration = Duration::from_millis(1100);
 
+/// Returns the options of a collection that keeps only what pins reach.
 fn nothing_but_pins() -> Keep {
     let mut keep = Keep::default();
     keep.used_within = Duration::ZERO;
@@ -37,23 +40,23 @@ fn nothing_but_pins() -> Keep {
 }
 
 #[test]
-fn what_was_written_is_there_after_a_restart() {
+fn a_reopened_store_has_its_objects_entries_and_pins() {
     let directory = tempfile::tempdir().unwrap();
     let long = Object::blob(vec![7; 300_000]);
     let store = DurableStore::open(directory.path()).unwrap();
     let short = store.write(blob("short")).unwrap();
     assert_eq!(store.write(long.clone()).unwrap(), long.id());
-    store.remember(request("a"), Outcome::blob(short)).unwrap();
-    store.pin(request("a"), Outcome::blob(short)).unwrap();
+    store.record(request("a"), ObjectRef::blob(short)).unwrap();
+    store.pin(request("a"), ObjectRef::blob(short)).unwrap();
     drop(store);
 
     let store = DurableStore::open(directory.path()).unwrap();
     assert_eq!(store.read(short).unwrap(), Some(blob("short")));
     assert_eq!(store.kind(long.id()).unwrap(), Some(ObjectKind::Blob));
     assert_eq!(store.read(long.id()).unwrap(), Some(long));
-    assert_eq!(store.recall(request("a")).unwrap(), Some(Outcome::blob(short)));
-    assert_eq!(store.recall(request("b")).unwrap(), None);
-    assert_eq!(store.pinned(request("a")).unwrap(), Some(Outcome::blob(short)));
+    assert_eq!(store.look_up(request("a")).unwrap(), Some(ObjectRef::blob(short)));
+    assert_eq!(store.look_up(request("b")).unwrap(), None);
+    assert_eq!(store.pinned(request("a")).unwrap(), Some(ObjectRef::blob(short)));
     assert_eq!(store.pins().unwrap().len(), 1);
     assert!(store.unpin(request("a")).unwrap());
     assert!(!store.unpin(request("a")).unwrap());
@@ -61,34 +64,34 @@ fn what_was_written_is_there_after_a_restart() {
 }
 
 #[test]
-fn what_is_not_committed_yet_is_found_all_the_same() {
+fn objects_entries_and_pins_are_found_before_they_are_committed() {
     let directory = tempfile::tempdir().unwrap();
     let store =
         DurableStore::options().group_time(Duration::from_secs(3600)).hot_bytes(0).hot_entries(0);
     let store = store.open(directory.path()).unwrap();
     let id = store.write(blob("fresh")).unwrap();
-    store.remember(request("a"), Outcome::blob(id)).unwrap();
-    store.pin(request("a"), Outcome::blob(id)).unwrap();
+    store.record(request("a"), ObjectRef::blob(id)).unwrap();
+    store.pin(request("a"), ObjectRef::blob(id)).unwrap();
     for _ in 0..2 {
         assert_eq!(store.read(id).unwrap(), Some(blob("fresh")));
         assert_eq!(store.kind(id).unwrap(), Some(ObjectKind::Blob));
-        assert_eq!(store.recall(request("a")).unwrap(), Some(Outcome::blob(id)));
-        assert_eq!(store.pinned(request("a")).unwrap(), Some(Outcome::blob(id)));
-        // The second time all of it comes from the file.
+        assert_eq!(store.look_up(request("a")).unwrap(), Some(ObjectRef::blob(id)));
+        assert_eq!(store.pinned(request("a")).unwrap(), Some(ObjectRef::blob(id)));
+        // The second iteration reads all of them from the file.
         store.flush().unwrap();
     }
 }
 
 #[test]
-fn two_openers_share_the_store() {
+fn two_openers_see_each_others_commits() {
     let directory = tempfile::tempdir().unwrap();
     let (one, two) = (lazy(directory.path()), lazy(directory.path()));
     let id = one.write(blob("shared")).unwrap();
-    one.remember(request("a"), Outcome::blob(id)).unwrap();
-    assert_eq!(two.recall(request("a")).unwrap(), None, "not committed yet");
+    one.record(request("a"), ObjectRef::blob(id)).unwrap();
+    assert_eq!(two.look_up(request("a")).unwrap(), None, "not committed yet");
     one.flush().unwrap();
-    std::thread::sleep(NOTICED);
-    assert_eq!(two.recall(request("a")).unwrap(), Some(Outcome::blob(id)));
+    std::thread::sleep(REFRESH_TIME);
+    assert_eq!(two.look_up(request("a")).unwrap(), Some(ObjectRef::blob(id)));
     assert_eq!(two.read(id).unwrap(), Some(blob("shared")));
     two.write(blob("back")).unwrap();
     two.flush().unwrap();
@@ -99,18 +102,18 @@ fn two_openers_share_the_store() {
 }
 
 #[test]
-fn what_another_opener_collects_does_not_leave_a_pin_dangling() {
+fn a_collection_by_another_opener_leaves_no_pin_dangling() {
     let directory = tempfile::tempdir().unwrap();
     let (one, two) = (lazy(directory.path()), lazy(directory.path()));
     let leaf = one.write(blob("leaf")).unwrap();
     let outcome = one.write(tree(&[("leaf", EntryMode::Blob, leaf)])).unwrap();
-    one.remember(request("a"), Outcome::tree(outcome)).unwrap();
+    one.record(request("a"), ObjectRef::tree(outcome)).unwrap();
     one.flush().unwrap();
     two.collect(&nothing_but_pins(), |_| ()).unwrap();
-    // The first one has all of it in memory, and has noticed nothing yet.
+    // The first opener has all of them in memory, and does not know of the collection yet.
     one.write(blob("leaf")).unwrap();
-    one.remember(request("b"), Outcome::tree(outcome)).unwrap();
-    one.pin(request("b"), Outcome::tree(outcome)).unwrap();
+    one.record(request("b"), ObjectRef::tree(outcome)).unwrap();
+    one.pin(request("b"), ObjectRef::tree(outcome)).unwrap();
     one.flush().unwrap();
     let verified = DurableStore::open(directory.path()).unwrap().verify(|_| ()).unwrap();
     assert_eq!(
@@ -118,35 +121,35 @@ fn what_another_opener_collects_does_not_leave_a_pin_dangling() {
         (Vec::new(), 1, 0)
     );
 
-    std::thread::sleep(NOTICED);
-    assert_eq!(one.recall(request("a")).unwrap(), None, "it has noticed by now");
+    std::thread::sleep(REFRESH_TIME);
+    assert_eq!(one.look_up(request("a")).unwrap(), None, "it has seen the collection");
     two.unpin(request("b")).unwrap();
     two.flush().unwrap();
-    std::thread::sleep(NOTICED);
+    std::thread::sleep(REFRESH_TIME);
     assert_eq!(one.pinned(request("b")).unwrap(), None);
 }
 
 #[test]
-fn a_store_whose_file_is_deleted_begins_again() {
+fn a_store_whose_file_is_deleted_creates_a_new_one() {
     let directory = tempfile::tempdir().unwrap();
     let store = lazy(directory.path());
     let id = store.write(blob("gone")).unwrap();
-    store.remember(request("a"), Outcome::blob(id)).unwrap();
+    store.record(request("a"), ObjectRef::blob(id)).unwrap();
     store.flush().unwrap();
     fs::remove_file(store.file()).unwrap();
-    std::thread::sleep(NOTICED);
-    assert_eq!(store.recall(request("a")).unwrap(), None);
+    std::thread::sleep(REFRESH_TIME);
+    assert_eq!(store.look_up(request("a")).unwrap(), None);
     store.write(blob("gone")).unwrap();
-    store.remember(request("a"), Outcome::blob(id)).unwrap();
+    store.record(request("a"), ObjectRef::blob(id)).unwrap();
     store.flush().unwrap();
     drop(store);
     let store = DurableStore::open(directory.path()).unwrap();
-    assert_eq!(store.recall(request("a")).unwrap(), Some(Outcome::blob(id)));
+    assert_eq!(store.look_up(request("a")).unwrap(), Some(ObjectRef::blob(id)));
     assert_eq!(store.read(id).unwrap(), Some(blob("gone")));
 }
 
 #[test]
-fn many_may_make_a_store_at_once() {
+fn several_threads_can_create_a_store_at_the_same_time() {
     for _ in 0..20 {
         let directory = tempfile::tempdir().unwrap();
         let openers = (0..4).map(|number: u32| {
@@ -159,12 +162,12 @@ fn many_may_make_a_store_at_once() {
         });
         openers.collect::<Vec<_>>().into_iter().for_each(|opener| opener.join().unwrap());
         assert_eq!(lazy(directory.path()).verify(|_| ()).unwrap().objects, 4);
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no other file is left");
     }
 }
 
 #[test]
-fn a_verification_beside_a_writer_finds_nothing_wrong() {
+fn a_verification_during_writes_finds_no_damage() {
     let directory = tempfile::tempdir().unwrap();
     let store = Arc::new(
         DurableStore::options()
@@ -178,8 +181,8 @@ fn a_verification_beside_a_writer_finds_nothing_wrong() {
             for number in 0..2000 {
                 let text = number.to_string();
                 let id = store.write(blob(&text)).unwrap();
-                store.remember(request(&text), Outcome::blob(id)).unwrap();
-                store.pin(request(&text), Outcome::blob(id)).unwrap();
+                store.record(request(&text), ObjectRef::blob(id)).unwrap();
+                store.pin(request(&text), ObjectRef::blob(id)).unwrap();
             }
         })
     };
@@ -192,18 +195,18 @@ fn a_verification_beside_a_writer_finds_nothing_wrong() {
 }
 
 #[test]
-fn an_object_that_is_too_large_for_the_store_spoils_nothing_else() {
+fn a_too_large_object_is_an_error_and_does_not_affect_other_writes() {
     let directory = tempfile::tempdir().unwrap();
     let store = lazy(directory.path());
-    // Never touched, so that it takes no memory.
+    // The pages of the object are never touched, so it takes no memory.
     let error = store.write(Object::blob(vec![0; (3 << 30) + 1])).unwrap_err();
-    assert!(error.to_string().contains("bytes, and this store takes"), "{error}");
+    assert!(error.to_string().contains("over the store's limit of"), "{error}");
     store.write(blob("small")).unwrap();
     store.flush().unwrap();
 }
 
 #[test]
-fn writers_from_many_threads_lose_nothing() {
+fn concurrent_writes_lose_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let options = DurableStore::options()
         .group_time(Duration::from_millis(1))
@@ -216,9 +219,9 @@ fn writers_from_many_threads_lose_nothing() {
             for number in 0..500 {
                 let text = format!("{thread}/{number}");
                 let id = store.write(blob(&text)).unwrap();
-                store.remember(request(&text), Outcome::blob(id)).unwrap();
+                store.record(request(&text), ObjectRef::blob(id)).unwrap();
                 assert_eq!(store.read(id).unwrap(), Some(blob(&text)));
-                assert_eq!(store.recall(request(&text)).unwrap(), Some(Outcome::blob(id)));
+                assert_eq!(store.look_up(request(&text)).unwrap(), Some(ObjectRef::blob(id)));
             }
         })
     });
@@ -233,10 +236,10 @@ fn writers_from_many_threads_lose_nothing() {
 }
 
 #[test]
-fn a_file_that_is_no_store_is_refused() {
+fn a_file_that_is_not_a_store_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("manifold.redb");
-    fs::write(&file, "this is a text and no database, whatever its name may say").unwrap();
+    fs::write(&file, "this is a text file and not a database, in spite of its name").unwrap();
     let error = DurableStore::open(directory.path()).err().unwrap();
     assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
     assert!(error.to_string().contains("delete it"), "{error}");
@@ -244,14 +247,14 @@ fn a_file_that_is_no_store_is_refused() {
     fs::write(&file, "").unwrap();
     assert!(
         matches!(DurableStore::open(directory.path()).err().unwrap(), OpenError::Damaged { .. }),
-        "pins may be lost"
+        "an empty file is an error, because pins may be lost"
     );
     let error = DurableStore::open(file).err().unwrap();
     assert!(matches!(error, OpenError::Io { .. }), "{error:?}");
 }
 
 #[test]
-fn another_format_is_refused() {
+fn a_store_of_another_format_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let meta: redb::TableDefinition<'_, &str, &str> = redb::TableDefinition::new("meta");
     let database = redb::Database::create(directory.path().join("manifold.redb")).unwrap();
@@ -269,7 +272,7 @@ fn another_format_is_refused() {
     );
 }
 
-/// Changes a value of the table `table` behind the store's back.
+/// Changes the value of `key` in `table` with redb alone, without the store's checks.
 fn tamper(directory: &Path, table: &str, key: ObjectId, change: impl FnOnce(&mut Vec<u8>)) {
     let table: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new(table);
     let database = redb::Database::create(directory.join("manifold.redb")).unwrap();
@@ -284,17 +287,17 @@ fn tamper(directory: &Path, table: &str, key: ObjectId, change: impl FnOnce(&mut
 }
 
 #[test]
-fn a_damaged_value_is_said_and_never_served_and_can_be_dropped() {
+fn a_damaged_value_is_reported_and_not_returned_and_can_be_dropped() {
     let directory = tempfile::tempdir().unwrap();
     let long = Object::blob(vec![7; 5000]);
     let store = DurableStore::open(directory.path()).unwrap();
     let short = store.write(blob("short")).unwrap();
     store.write(long.clone()).unwrap();
-    let sound = store.write(blob("sound")).unwrap();
-    store.remember(request("a"), Outcome::blob(sound)).unwrap();
-    store.remember(request("b"), Outcome::blob(sound)).unwrap();
-    store.pin(request("a"), Outcome::blob(sound)).unwrap();
-    store.pin(request("b"), Outcome::blob(long.id())).unwrap();
+    let intact = store.write(blob("intact")).unwrap();
+    store.record(request("a"), ObjectRef::blob(intact)).unwrap();
+    store.record(request("b"), ObjectRef::blob(intact)).unwrap();
+    store.pin(request("a"), ObjectRef::blob(intact)).unwrap();
+    store.pin(request("b"), ObjectRef::blob(long.id())).unwrap();
     drop(store);
     let flip = |value: &mut Vec<u8>| *value.last_mut().unwrap() ^= 1;
     tamper(directory.path(), "objects", short, flip);
@@ -306,14 +309,17 @@ fn a_damaged_value_is_said_and_never_served_and_can_be_dropped() {
     for error in [
         store.read(short).unwrap_err(),
         store.read(long.id()).unwrap_err(),
-        store.recall(request("a")).unwrap_err(),
+        store.look_up(request("a")).unwrap_err(),
         store.pinned(request("a")).unwrap_err(),
     ] {
         assert!(error.to_string().contains("is damaged"), "{error}");
     }
-    assert!(store.pins().is_err(), "a list without it would be a lie");
-    assert!(store.collect(&nothing_but_pins(), |_| ()).is_err(), "nobody knows what it keeps");
-    assert_eq!(store.recall(request("b")).unwrap(), Some(Outcome::blob(sound)));
+    assert!(store.pins().is_err(), "a list without the damaged pin would be wrong");
+    assert!(
+        store.collect(&nothing_but_pins(), |_| ()).is_err(),
+        "it is not known what the damaged pin keeps"
+    );
+    assert_eq!(store.look_up(request("b")).unwrap(), Some(ObjectRef::blob(intact)));
     let verified = store.verify(|_| ()).unwrap();
     let mut expected = vec![
         Damage::Object { id: short },
@@ -331,7 +337,7 @@ fn a_damaged_value_is_said_and_never_served_and_can_be_dropped() {
     store.drop_damaged(&verified).unwrap();
     assert_eq!(store.verify(|_| ()).unwrap().damages, []);
     assert_eq!(store.read(short).unwrap(), None);
-    assert_eq!(store.recall(request("a")).unwrap(), None);
+    assert_eq!(store.look_up(request("a")).unwrap(), None);
     store.write(blob("short")).unwrap();
     store.flush().unwrap();
     assert_eq!(store.read(short).unwrap(), Some(blob("short")));
@@ -365,9 +371,9 @@ fn a_collection_keeps_what_pins_reach() {
         ("std", EntryMode::Blob, store.write(std_text).unwrap()),
     ]);
     let wanted = store.write(wanted).unwrap();
-    store.pin(wanted, Outcome::tree(outer)).unwrap();
-    store.remember(wanted, Outcome::tree(outer)).unwrap();
-    store.remember(request("forgotten"), Outcome::blob(garbage)).unwrap();
+    store.pin(wanted, ObjectRef::tree(outer)).unwrap();
+    store.record(wanted, ObjectRef::tree(outer)).unwrap();
+    store.record(request("forgotten"), ObjectRef::blob(garbage)).unwrap();
 
     let collected = store.collect(&nothing_but_pins(), |_| ()).unwrap();
     assert_eq!((collected.dropped_objects, collected.dropped_entries), (1, 1), "{collected:?}");
@@ -378,7 +384,7 @@ fn a_collection_keeps_what_pins_reach() {
         assert!(store.read(id).unwrap().is_some(), "{id}");
     }
     assert_eq!(store.read(garbage).unwrap(), None);
-    assert_eq!(store.recall(request("forgotten")).unwrap(), None);
+    assert_eq!(store.look_up(request("forgotten")).unwrap(), None);
     assert_eq!(store.verify(|_| ()).unwrap().damages, []);
 
     store.unpin(wanted).unwrap();
@@ -388,12 +394,12 @@ fn a_collection_keeps_what_pins_reach() {
 }
 
 #[test]
-fn a_collection_keeps_what_was_used_lately_within_a_size() {
+fn a_collection_keeps_recently_used_entries_up_to_a_size() {
     let directory = tempfile::tempdir().unwrap();
     let store = lazy(directory.path());
     for number in 0..10u8 {
         let id = store.write(Object::blob(vec![number; 1000])).unwrap();
-        store.remember(request(&number.to_string()), Outcome::blob(id)).unwrap();
+        store.record(request(&number.to_string()), ObjectRef::blob(id)).unwrap();
     }
     let mut keep = nothing_but_pins();
     keep.used_within = Duration::from_secs(3600);
@@ -401,17 +407,17 @@ fn a_collection_keeps_what_was_used_lately_within_a_size() {
     keep.at_most_bytes = Some(3500);
     let collected = store.collect(&keep, |_| ()).unwrap();
     assert_eq!((collected.kept_objects, collected.kept_entries), (3, 3));
-    // Memo entries and objects went together.
+    // Memo entries and their objects are collected together.
     let verified = store.verify(|_| ()).unwrap();
     assert_eq!((verified.objects, verified.entries, verified.entries_without_object), (3, 3, 0));
     keep.pinned_within = Some(Duration::ZERO);
-    store.pin(request("p"), Outcome::blob(ObjectId::empty_tree())).unwrap();
+    store.pin(request("p"), ObjectRef::blob(ObjectId::empty_tree())).unwrap();
     assert_eq!(store.collect(&keep, |_| ()).unwrap().dropped_pins, 1);
     assert_eq!(store.pins().unwrap(), []);
 }
 
 #[test]
-fn a_collection_keeps_what_was_written_lately() {
+fn a_collection_keeps_recently_written_objects() {
     let directory = tempfile::tempdir().unwrap();
     let store = lazy(directory.path());
     let id = store.write(blob("about to be named")).unwrap();
@@ -421,10 +427,10 @@ fn a_collection_keeps_what_was_written_lately() {
     assert!(store.read(id).unwrap().is_some());
 }
 
-/// The bytes of a store's file, and the requests that are in it with the objects that they answer.
+/// The bytes of a store's file, and the requests in it with the objects of their outcomes.
 type Sample = (Vec<u8>, Vec<(ObjectId, Object)>);
 
-/// A store with a hundred outcomes in it.
+/// Creates a store with a hundred outcomes.
 fn sample() -> Sample {
     let directory = tempfile::tempdir().unwrap();
     let store = lazy(directory.path());
@@ -432,7 +438,7 @@ fn sample() -> Sample {
     for number in 0..100usize {
         let object = Object::blob(number.to_string().repeat(1 + number * 7));
         let id = store.write(object.clone()).unwrap();
-        store.remember(request(&number.to_string()), Outcome::blob(id)).unwrap();
+        store.record(request(&number.to_string()), ObjectRef::blob(id)).unwrap();
         objects.push((request(&number.to_string()), object));
         if number % 20 == 0 {
             store.flush().unwrap();
@@ -443,8 +449,9 @@ fn sample() -> Sample {
     (fs::read(file).unwrap(), objects)
 }
 
-/// Opens a store made of `bytes`: whatever it answers has to be right, and whatever is lost has to be said.
-fn never_wrong(bytes: &[u8], objects: &[(ObjectId, Object)], check_up_to: u64) {
+/// Opens a store with the file `bytes` and asserts that everything it returns is right, and that
+/// losses are reported.
+fn assert_never_wrong(bytes: &[u8], objects: &[(ObjectId, Object)], check_up_to: u64) {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("manifold.redb"), bytes).unwrap();
     let Ok(store) = DurableStore::options().check_up_to(check_up_to).open(directory.path()) else {
@@ -452,9 +459,9 @@ fn never_wrong(bytes: &[u8], objects: &[(ObjectId, Object)], check_up_to: u64) {
     };
     let mut lost = false;
     for (request, object) in objects {
-        match store.recall(*request) {
+        match store.look_up(*request) {
             Ok(Some(outcome)) => {
-                assert_eq!(outcome, Outcome::of(object), "a wrong outcome");
+                assert_eq!(outcome, ObjectRef::of(object), "a wrong outcome");
                 match store.read(outcome.id) {
                     Ok(Some(found)) => assert_eq!(&found, object, "a wrong object"),
                     Ok(None) => lost = true,
@@ -465,16 +472,20 @@ fn never_wrong(bytes: &[u8], objects: &[(ObjectId, Object)], check_up_to: u64) {
             Err(error) => assert!(error.to_string().contains("damaged"), "{error}"),
         }
     }
-    let said = store.verify(|_| ()).map_or(true, |verified| !verified.damages.is_empty());
-    assert!(said || !lost, "something is lost, and verification finds nothing");
+    let reported = store.verify(|_| ()).map_or(true, |verified| !verified.damages.is_empty());
+    assert!(reported || !lost, "something is lost, and the verification finds no damage");
     let _ = store.write(blob("more")).and_then(|_| store.flush());
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 300,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
-    fn a_file_cut_short_or_with_flipped_bits_is_never_believed(
+    fn a_truncated_or_corrupted_file_never_returns_wrong_results(
         flips in prop::collection::vec((any::<prop::sample::Index>(), 0u8..8), 0..4),
         cut in prop::option::of(any::<prop::sample::Index>()),
         check in any::<bool>(),
@@ -488,13 +499,14 @@ proptest! {
         if let Some(cut) = cut {
             bytes.truncate(cut.index(bytes.len()));
         }
-        never_wrong(&bytes, objects, if check { u64::MAX } else { 0 });
+        assert_never_wrong(&bytes, objects, if check { u64::MAX } else { 0 });
     }
 }
 
-/// A stamp of the year 2060, as a clock that is wrong writes it: in minutes since 1970.
+/// A timestamp in the year 2060, as a wrong clock would write it, in minutes since 1970.
 const IN_2060: [u8; 4] = (90 * 365 * 24 * 60_u32).to_le_bytes();
 
+/// Returns the timestamp of an object, in minutes since 1970.
 fn stamp_of_object(directory: &Path, id: ObjectId) -> u32 {
     let mut stamp = 0;
     tamper(directory, "objects", id, |value| {
@@ -503,7 +515,7 @@ fn stamp_of_object(directory: &Path, id: ObjectId) -> u32 {
     stamp
 }
 
-/// Dates a memo entry or pin 2060, checksum included.
+/// Sets the timestamp of a memo entry or pin to the year 2060, and updates its checksum.
 fn misdate(directory: &Path, table: &str, request: ObjectId) {
     tamper(directory, table, request, |value| {
         value[1..5].copy_from_slice(&IN_2060);
@@ -513,15 +525,15 @@ fn misdate(directory: &Path, table: &str, request: ObjectId) {
 }
 
 #[test]
-fn what_a_wrong_clock_has_dated_is_dated_anew_when_it_is_used_and_kept_by_nothing_else() {
+fn timestamps_in_the_future_are_corrected_by_use_and_do_not_keep_anything() {
     let directory = tempfile::tempdir().unwrap();
     let store = DurableStore::open(directory.path()).unwrap();
     let (used, unused, pinned) = (blob("used"), blob("unused"), blob("pinned"));
     for (name, object) in [("used", &used), ("unused", &unused), ("pinned", &pinned)] {
         store.write(object.clone()).unwrap();
-        store.remember(request(name), Outcome::blob(object.id())).unwrap();
+        store.record(request(name), ObjectRef::blob(object.id())).unwrap();
     }
-    store.pin(request("pinned"), Outcome::blob(pinned.id())).unwrap();
+    store.pin(request("pinned"), ObjectRef::blob(pinned.id())).unwrap();
     drop(store);
     for (name, object) in [("used", &used), ("unused", &unused), ("pinned", &pinned)] {
         tamper(directory.path(), "objects", object.id(), |value| {
@@ -533,7 +545,7 @@ fn what_a_wrong_clock_has_dated_is_dated_anew_when_it_is_used_and_kept_by_nothin
 
     let store = DurableStore::open(directory.path()).unwrap();
     store.write(used.clone()).unwrap();
-    assert!(store.recall(request("used")).unwrap().is_some());
+    assert!(store.look_up(request("used")).unwrap().is_some());
     drop(store);
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() / 60;
     assert!(u64::from(stamp_of_object(directory.path(), used.id())) <= now);
@@ -543,9 +555,9 @@ fn what_a_wrong_clock_has_dated_is_dated_anew_when_it_is_used_and_kept_by_nothin
     keep.pinned_within = Some(Duration::from_secs(24 * 60 * 60));
     let collected = store.collect(&keep, |_| {}).unwrap();
     assert_eq!((collected.kept_objects, collected.dropped_objects), (2, 1), "{collected:?}");
-    assert!(store.recall(request("used")).unwrap().is_some());
-    assert!(store.recall(request("unused")).unwrap().is_none());
-    // A pin is a promise, and ages from now on.
+    assert!(store.look_up(request("used")).unwrap().is_some());
+    assert!(store.look_up(request("unused")).unwrap().is_none());
+    // The pin is kept, and its age counts from now on.
     assert_eq!(store.pins().unwrap().len(), 1);
     drop(store);
     tamper(directory.path(), "pins", request("pinned"), |value| {
@@ -554,20 +566,20 @@ fn what_a_wrong_clock_has_dated_is_dated_anew_when_it_is_used_and_kept_by_nothin
 }
 
 #[test]
-fn who_waits_for_another_process_says_which() {
+fn waiting_for_a_lock_reports_the_process_that_holds_it() {
     let directory = tempfile::tempdir().unwrap();
     drop(DurableStore::open(directory.path()).unwrap());
-    // Another opening of the file, as another process has it, which began to write and goes on for long.
+    // Another opener of the file, like another process, in a long write transaction.
     let mut builder = redb::Builder::new();
     builder.set_concurrency_mode(redb::ConcurrencyMode::MultiWriter);
     let other = builder.open(directory.path().join("manifold.redb")).unwrap();
     let writing = other.begin_write().unwrap();
-    let (told, waits) = std::sync::mpsc::channel();
+    let (sender, waits) = std::sync::mpsc::channel();
     let path = directory.path().to_owned();
     let waiting = std::thread::spawn(move || {
-        let told = std::sync::Mutex::new(told);
+        let sender = std::sync::Mutex::new(sender);
         let options = DurableStore::options()
-            .on_wait(move |waits| told.lock().unwrap().send(waits.clone()).unwrap());
+            .on_wait(move |waits| sender.lock().unwrap().send(waits.clone()).unwrap());
         options.open(path).map(drop)
     });
     let waits = waits.recv_timeout(Duration::from_secs(30)).unwrap();
@@ -582,44 +594,44 @@ fn who_waits_for_another_process_says_which() {
 }
 
 #[test]
-fn a_store_that_can_only_be_read_is_read() {
+fn a_read_only_store_can_be_read_and_rejects_writes() {
     let directory = tempfile::tempdir().unwrap();
     let store = DurableStore::open(directory.path()).unwrap();
     let id = store.write(blob("there")).unwrap();
-    store.remember(request("a"), Outcome::blob(id)).unwrap();
-    store.pin(request("a"), Outcome::blob(id)).unwrap();
+    store.record(request("a"), ObjectRef::blob(id)).unwrap();
+    store.pin(request("a"), ObjectRef::blob(id)).unwrap();
     drop(store);
 
     let store = DurableStore::options().read_only(true).open(directory.path()).unwrap();
     assert!(store.is_read_only());
     assert_eq!(store.read(id).unwrap(), Some(blob("there")));
-    assert_eq!(store.recall(request("a")).unwrap(), Some(Outcome::blob(id)));
+    assert_eq!(store.look_up(request("a")).unwrap(), Some(ObjectRef::blob(id)));
     assert_eq!(store.pins().unwrap().len(), 1);
     assert_eq!(store.verify(|_| {}).unwrap().damages, []);
     for refused in [
         store.write(blob("more")).map(drop),
-        store.remember(request("b"), Outcome::blob(id)),
-        store.pin(request("b"), Outcome::blob(id)),
+        store.record(request("b"), ObjectRef::blob(id)),
+        store.pin(request("b"), ObjectRef::blob(id)),
         store.unpin(request("a")).map(drop),
         store.collect(&Keep::default(), |_| {}).map(drop),
     ] {
         let error = refused.unwrap_err().to_string();
-        assert!(error.contains("reading alone"), "{error}");
+        assert!(error.contains("open read-only"), "{error}");
     }
 
-    // Memory over it makes a store to compute with.
+    // With a memory store over it, it can be written to.
     let both = Overlaid::new(MemoryStore::new(), store);
     let more = both.write(blob("more")).unwrap();
-    both.remember(request("b"), Outcome::blob(more)).unwrap();
-    both.pin(request("b"), Outcome::blob(more)).unwrap();
+    both.record(request("b"), ObjectRef::blob(more)).unwrap();
+    both.pin(request("b"), ObjectRef::blob(more)).unwrap();
     assert_eq!(both.read(id).unwrap(), Some(blob("there")));
     assert_eq!(both.read(more).unwrap(), Some(blob("more")));
-    assert_eq!(both.recall(request("a")).unwrap(), Some(Outcome::blob(id)));
-    assert_eq!(both.recall(request("b")).unwrap(), Some(Outcome::blob(more)));
+    assert_eq!(both.look_up(request("a")).unwrap(), Some(ObjectRef::blob(id)));
+    assert_eq!(both.look_up(request("b")).unwrap(), Some(ObjectRef::blob(more)));
     assert_eq!(both.pins().unwrap().len(), 2);
 
     let nothing = tempfile::tempdir().unwrap();
     let error = DurableStore::options().read_only(true).open(nothing.path()).err().unwrap();
     assert!(matches!(error, OpenError::Io { .. }), "{error:?}");
-    assert!(fs::read_dir(nothing.path()).unwrap().next().is_none(), "nothing was made");
+    assert!(fs::read_dir(nothing.path()).unwrap().next().is_none(), "no file was created");
 }

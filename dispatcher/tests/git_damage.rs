@@ -1,10 +1,10 @@
-//! Repositories that git can read though something is wrong with them, or unusual: they are read as git reads them.
+//! Damaged and unusual repositories that git can read: the git source reads them as git does.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use manifold_dispatcher::api::{ObjectId, ObjectKind, Outcome, Tree};
+use manifold_dispatcher::api::{ObjectId, ObjectKind, ObjectRef, Tree};
 use manifold_dispatcher::{GitObjects, ObjectSource};
 use tempfile::TempDir;
 
@@ -43,7 +43,7 @@ fn blob_id(text: &[u8]) -> ObjectId {
     ObjectId::of(ObjectKind::Blob, text)
 }
 
-/// A repository with `files`, in one commit.
+/// Creates a repository with `files` in one commit.
 fn repository(files: &[(&str, &[u8])]) -> TempDir {
     let root = TempDir::new().unwrap();
     git(root.path(), &["init", "--quiet", "--initial-branch=main", "."]);
@@ -64,8 +64,8 @@ fn objects(root: &Path) -> PathBuf {
     root.join(".git/objects")
 }
 
-/// All objects that git finds are found, under their ids.
-fn assert_all_is_read(root: &Path, source: &GitObjects) {
+/// Asserts that `source` finds every blob and tree that git lists, with the same id and kind.
+fn assert_finds_all(root: &Path, source: &GitObjects) {
     let listed = git(root, &["rev-list", "--objects", "--no-object-names", "--all"]);
     let mut count = 0;
     for line in listed.lines() {
@@ -90,7 +90,7 @@ fn packs(root: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_multi_pack_index_that_names_packs_that_are_gone_does_no_harm() {
+fn objects_are_found_despite_a_stale_multi_pack_index() {
     let root = repository(&[("a", b"a\n"), ("d/b", b"b\n")]);
     git(root.path(), &["repack", "--quiet", "-d"]);
     commit(root.path(), &[("x", b"x\n")]);
@@ -100,16 +100,16 @@ fn a_multi_pack_index_that_names_packs_that_are_gone_does_no_harm() {
     let stale = fs::read(&index).unwrap();
     git(root.path(), &["-c", "core.multiPackIndex=false", "repack", "--quiet", "-a", "-d"]);
     fs::write(&index, stale).unwrap();
-    assert_all_is_read(root.path(), &GitObjects::open(objects(root.path())).unwrap());
+    assert_finds_all(root.path(), &GitObjects::open(objects(root.path())).unwrap());
 }
 
 #[test]
-fn a_broken_pack_does_no_harm_beside_sound_copies() {
-    let sound = repository(&[("a", b"a\n"), ("d/b", b"b\n"), ("c", &[b'c'; 5000])]);
+fn a_broken_pack_is_skipped_if_there_are_intact_copies() {
+    let intact = repository(&[("a", b"a\n"), ("d/b", b"b\n"), ("c", &[b'c'; 5000])]);
     let root = TempDir::new().unwrap();
     git(
         root.path(),
-        &["clone", "--quiet", "--no-hardlinks", &sound.path().display().to_string(), "."],
+        &["clone", "--quiet", "--no-hardlinks", &intact.path().display().to_string(), "."],
     );
     git(root.path(), &["gc", "--quiet"]);
     let pack = packs(root.path()).pop().unwrap();
@@ -120,7 +120,7 @@ fn a_broken_pack_does_no_harm_beside_sound_copies() {
         &whole[..40],
         &[whole[..50].to_vec(), vec![0xff; whole.len() - 50]].concat(),
     ] {
-        // Alone, it is an error that names object and place.
+        // Without copies, reading may fail with an error that names the repository.
         fs::write(&pack, broken).unwrap();
         let source = GitObjects::open(objects(root.path())).unwrap();
         let error = source
@@ -130,16 +130,16 @@ fn a_broken_pack_does_no_harm_beside_sound_copies() {
         if let Err(error) = error {
             assert!(error.to_string().contains(&root.path().display().to_string()), "{error}");
         }
-        // Beside loose copies it is passed over.
-        let other = objects(sound.path());
+        // With loose copies, the broken pack is skipped.
+        let other = objects(intact.path());
         let source = GitObjects::open_with(objects(root.path()), &[other]).unwrap();
-        assert_all_is_read(sound.path(), &source);
+        assert_finds_all(intact.path(), &source);
     }
 }
 
-/// The base of a delta is lost in the pack, and is there as a loose object.
+/// The base of a delta is damaged in the pack, and exists as a loose object in another repository.
 #[test]
-fn a_delta_whose_base_is_broken_takes_the_base_from_elsewhere() {
+fn a_delta_with_a_damaged_base_uses_another_copy_of_the_base() {
     let text: Vec<u8> = (0..2000).flat_map(|line| format!("line {line}\n").into_bytes()).collect();
     let changed = [&text[..], b"one more\n"].concat();
     let root = repository(&[("f", &text)]);
@@ -174,14 +174,15 @@ fn a_delta_whose_base_is_broken_takes_the_base_from_elsewhere() {
 }
 
 #[test]
-fn alternates_that_repeat_themselves_are_read_once() {
+fn circular_repeated_and_missing_alternates_are_tolerated() {
     let (one, two) = (repository(&[("a", b"a\n")]), repository(&[("b", b"b\n")]));
     let alternates = |root: &Path, text: &str| {
         fs::create_dir_all(objects(root).join("info")).unwrap();
         fs::write(objects(root).join("info/alternates"), text).unwrap();
     };
     let (first, second) = (objects(one.path()), objects(two.path()));
-    // A circle, itself, one twice, and one that is gone.
+    // The alternates of `one` contain `two` twice, `one` itself, and a missing directory. The
+    // alternates of `two` contain `one`, which makes a circle.
     alternates(
         one.path(),
         &format!("{0}\n{0}\n{1}\n/nowhere/objects\n", second.display(), first.display()),
@@ -197,9 +198,10 @@ fn alternates_that_repeat_themselves_are_read_once() {
     }
 }
 
-/// As git does: what an alternate names by a relative path lies beside the alternate, and not beside the first repository.
+/// A relative path in an alternate's own alternates is relative to that alternate, not to the first
+/// repository.
 #[test]
-fn relative_alternates_of_alternates_are_where_git_finds_them() {
+fn relative_alternates_of_alternates_are_resolved_as_git_does() {
     let parent = TempDir::new().unwrap();
     for name in ["far/third", "far/second", "first"] {
         fs::create_dir_all(parent.path().join(name)).unwrap();
@@ -222,7 +224,7 @@ fn relative_alternates_of_alternates_are_where_git_finds_them() {
 }
 
 #[test]
-fn what_comes_later_is_found_and_what_was_repacked_stays() {
+fn new_and_repacked_objects_are_found() {
     let root = repository(&[("a", b"a\n"), ("b", b"b\n")]);
     let source = GitObjects::open(objects(root.path())).unwrap();
     assert_eq!(source.read(blob_id(b"later\n")).unwrap(), None);
@@ -231,16 +233,16 @@ fn what_comes_later_is_found_and_what_was_repacked_stays() {
     for _ in 0..3 {
         git(root.path(), &["repack", "--quiet", "-a", "-d"]);
         git(root.path(), &["prune-packed"]);
-        assert_all_is_read(root.path(), &source);
+        assert_finds_all(root.path(), &source);
         commit(root.path(), &[("d", format!("{:?}", std::time::Instant::now()).as_bytes())]);
-        assert_all_is_read(root.path(), &source);
+        assert_finds_all(root.path(), &source);
     }
 }
 
-/// Reading every object of a chain unpacks every delta once, and not once for each object above it: in any order it answers what git
-/// answers.
+/// Reads all objects of long delta chains in different orders. A delta is unpacked once, and not
+/// once for each object that depends on it; otherwise this would take very long.
 #[test]
-fn long_chains_of_deltas_are_read() {
+fn long_delta_chains_are_read_in_any_order() {
     let root = TempDir::new().unwrap();
     git(root.path(), &["init", "--quiet", "--initial-branch=main", "."]);
     let mut import =
@@ -249,7 +251,7 @@ fn long_chains_of_deltas_are_read() {
         (0..100).map(|line| format!("line {line} of a file that changes a little\n")).collect();
     let mut ids = Vec::new();
     for version in 0..1500 {
-        text[version % 100] = format!("changed for the {version}th time\n");
+        text[version % 100] = format!("changed in version {version}\n");
         let content = text.concat();
         ids.push(blob_id(content.as_bytes()));
         import += &format!("M 100644 inline f{version:05}\ndata {}\n{content}\n", content.len());
@@ -274,12 +276,12 @@ fn long_chains_of_deltas_are_read() {
 }
 
 #[test]
-fn commits_and_tags_are_peeled_and_a_partial_clone_is_told() {
+fn commits_and_tags_are_peeled_and_a_partial_clone_is_detected() {
     let root = repository(&[("a", b"a\n"), ("d/b", b"b\n")]);
     git(root.path(), &["tag", "-a", "-m", "a tag", "v1"]);
     git(root.path(), &["tag", "-a", "-m", "a tag of a tag", "v2", "v1"]);
     let source = GitObjects::open(objects(root.path())).unwrap();
-    let tree = Outcome::tree(id(&git(root.path(), &["rev-parse", "HEAD^{tree}"])));
+    let tree = ObjectRef::tree(id(&git(root.path(), &["rev-parse", "HEAD^{tree}"])));
     for name in ["HEAD", "v1", "v2", "HEAD^{tree}"] {
         assert_eq!(
             source.peel(id(&git(root.path(), &["rev-parse", name]))).unwrap(),
@@ -287,7 +289,7 @@ fn commits_and_tags_are_peeled_and_a_partial_clone_is_told() {
             "{name}"
         );
     }
-    assert_eq!(source.peel(blob_id(b"b\n")).unwrap(), Some(Outcome::blob(blob_id(b"b\n"))));
+    assert_eq!(source.peel(blob_id(b"b\n")).unwrap(), Some(ObjectRef::blob(blob_id(b"b\n"))));
     assert_eq!(source.peel(blob_id(b"nowhere")).unwrap(), None);
     assert!(!source.is_partial());
 
@@ -302,7 +304,7 @@ fn commits_and_tags_are_peeled_and_a_partial_clone_is_told() {
 }
 
 #[test]
-fn a_tree_with_modes_of_old_times_keeps_its_id() {
+fn a_tree_with_a_legacy_mode_keeps_its_id() {
     let root = repository(&[("a", b"a\n")]);
     let mut old = b"100664 a\0".to_vec();
     old.extend_from_slice(blob_id(b"a\n").as_bytes());

@@ -1,6 +1,4 @@
-//! Objects of real repositories and directories, compared with what git says.
-
-mod fixture;
+//! Objects of real repositories and directories, compared with those of git.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -8,12 +6,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use fixture::Fixture;
-use manifold_dispatcher::api::{Error, ObjectId, ObjectKind, Outcome, Reason, Status};
+use manifold_dispatcher::api::{Error, ObjectId, ObjectKind, ObjectRef, Reason, Status};
 use manifold_dispatcher::native::{NativeRuntime, argument};
 use manifold_dispatcher::{
     DirectoryError, DirectoryObjects, GitObjects, Invocation, MemoryStore, ObjectSource,
 };
+use manifold_standard_guests::native_guests;
+use manifold_testing::Fixture;
 use tempfile::TempDir;
 
 fn git(directory: &Path, arguments: &[&str]) -> String {
@@ -36,7 +35,7 @@ fn id(text: &str) -> ObjectId {
     text.parse().unwrap()
 }
 
-/// A directory with everything that a directory may have in it.
+/// Writes a directory with every kind of entry that a directory may have.
 fn write_zoo(root: &Path) {
     let file = |path: &str, content: &[u8]| {
         let path = root.join(path);
@@ -62,7 +61,7 @@ fn write_zoo(root: &Path) {
     symlink("x", root.join("almost-empty/y")).unwrap();
 }
 
-/// The objects below `root`, by git's count.
+/// Returns the id and kind of every object in the repository, as git lists them.
 fn all_objects(directory: &Path) -> Vec<(ObjectId, String)> {
     let listed = git(
         directory,
@@ -76,7 +75,7 @@ fn all_objects(directory: &Path) -> Vec<(ObjectId, String)> {
 }
 
 #[test]
-fn a_directory_is_what_git_would_store() {
+fn a_directory_has_the_objects_that_git_would_store() {
     let directory = TempDir::new().unwrap();
     write_zoo(directory.path());
     let before = DirectoryObjects::scan(directory.path()).unwrap();
@@ -84,7 +83,7 @@ fn a_directory_is_what_git_would_store() {
     git(directory.path(), &["add", "--all"]);
     let tree = git(directory.path(), &["write-tree"]);
     let after = DirectoryObjects::scan(directory.path()).unwrap();
-    assert_eq!(before.root(), Outcome::tree(id(&tree)));
+    assert_eq!(before.root(), ObjectRef::tree(id(&tree)));
     assert_eq!(after.root(), before.root(), ".git is left out");
 
     let listed = all_objects(directory.path());
@@ -106,18 +105,18 @@ fn a_single_file_is_a_blob_and_a_linked_directory_is_followed() {
     let directory = TempDir::new().unwrap();
     write_zoo(directory.path());
     let file = DirectoryObjects::scan(&directory.path().join("a")).unwrap();
-    assert_eq!(file.root(), Outcome::blob(ObjectId::of(ObjectKind::Blob, b"a\n")));
+    assert_eq!(file.root(), ObjectRef::blob(ObjectId::of(ObjectKind::Blob, b"a\n")));
     let link = directory.path().join("to-deep");
     symlink("deep", &link).unwrap();
     let (linked, direct) =
         (DirectoryObjects::scan(&link), DirectoryObjects::scan(&directory.path().join("deep")));
     assert_eq!(linked.unwrap().root(), direct.unwrap().root());
     let empty = DirectoryObjects::scan(&directory.path().join("empty")).unwrap();
-    assert_eq!(empty.root(), Outcome::tree(ObjectId::empty_tree()));
+    assert_eq!(empty.root(), ObjectRef::tree(ObjectId::empty_tree()));
 }
 
 #[test]
-fn a_changed_file_is_never_served_under_the_old_id() {
+fn a_changed_file_is_not_returned_under_its_old_id() {
     let directory = TempDir::new().unwrap();
     fs::write(directory.path().join("f"), "before\n").unwrap();
     let objects = DirectoryObjects::scan(directory.path()).unwrap();
@@ -134,7 +133,7 @@ fn a_changed_file_is_never_served_under_the_old_id() {
 }
 
 #[test]
-fn what_cannot_be_read_or_stored_is_named() {
+fn scan_errors_name_the_path() {
     let directory = TempDir::new().unwrap();
     let missing = DirectoryObjects::scan(&directory.path().join("missing")).err().unwrap();
     assert!(matches!(missing, DirectoryError::Io { .. }), "{missing}");
@@ -156,7 +155,7 @@ async fn a_fold_of_head_reads_loose_and_packed_objects_and_imports_nothing() {
     git(directory.path(), &["init", "--quiet", "."]);
     git(directory.path(), &["add", "--all"]);
     git(directory.path(), &["commit", "--quiet", "--message", "zoo"]);
-    // A submodule, whose commit no one here has.
+    // A submodule whose commit does not exist in the repository.
     let commit = git(directory.path(), &["rev-parse", "HEAD"]);
     git(
         directory.path(),
@@ -173,15 +172,17 @@ async fn a_fold_of_head_reads_loose_and_packed_objects_and_imports_nothing() {
         }
         let source = Arc::new(GitObjects::open(directory.path().join(".git/objects")).unwrap());
         let store = Arc::new(MemoryStore::new());
-        let runtime = NativeRuntime::builder("native", "1").fold_guests().build().unwrap();
+        let runtime = native_guests(NativeRuntime::builder("native", "1")).build().unwrap();
         let fixture = Fixture::with(runtime, |builder| {
-            builder.store(Arc::clone(&store) as _).source(Arc::clone(&source) as _)
+            builder.store(Arc::clone(&store)).source(Arc::clone(&source))
         });
         let dispatcher = &fixture.dispatcher;
         let post = dispatcher.put_blob(fixture.image("file-count")).unwrap();
-        let args = dispatcher
-            .put_tree([argument("in", Outcome::tree(head)), argument("post", Outcome::blob(post))]);
-        let invocation = Invocation::new(fixture.image("fold"), args.unwrap());
+        let args = dispatcher.put_tree([
+            argument("in", ObjectRef::tree(head)),
+            argument("post", ObjectRef::blob(post)),
+        ]);
+        let invocation = Invocation::new(fixture.image("fold")).args(args.unwrap());
         let completion = dispatcher.run(invocation).await.unwrap();
         counts.push(fixture.text(completion.outcome));
 
@@ -198,11 +199,11 @@ async fn a_fold_of_head_reads_loose_and_packed_objects_and_imports_nothing() {
     }
     let files = git(directory.path(), &["ls-tree", "-r", "--name-only", "-z", &commit]);
     let expected = format!("{}\n", files.split_terminator('\0').count());
-    assert_eq!(counts, [expected.clone(), expected], "a submodule is no child");
+    assert_eq!(counts, [expected.clone(), expected], "a submodule is not counted");
 }
 
 #[test]
-fn a_directory_without_objects_is_an_error() {
+fn opening_a_missing_objects_directory_is_an_error() {
     let error = GitObjects::open("/nowhere/objects").err().unwrap();
     assert!(error.to_string().contains("/nowhere/objects"), "{error}");
 }

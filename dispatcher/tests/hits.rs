@@ -1,6 +1,4 @@
-//! What a hit costs: nothing on the heap beyond the answer, and well under a microsecond in memory.
-
-mod fixture;
+//! A hit does not allocate. The tests also print the time of a hit.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -8,28 +6,28 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use fixture::Fixture;
 use manifold_dispatcher::native::NativeRuntime;
 use manifold_dispatcher::{DurableStore, Invocation, MemoryStore, Store};
+use manifold_testing::Fixture;
 
-/// Counts what each thread allocates.
+/// The system's allocator, with a count of allocations for each thread.
 struct Counting;
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
 }
 
-// SAFETY: everything is passed on to the system's allocator.
-#[allow(unsafe_code, reason = "an allocator that counts")]
+// SAFETY: every call is forwarded to the system's allocator.
+#[allow(unsafe_code, reason = "implements an allocator that counts allocations")]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller upholds the contract of the same method.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller upholds the contract of the same method.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -37,12 +35,14 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// Returns the number of allocations that `work` makes on this thread.
 fn allocations(work: impl FnOnce()) -> usize {
     let before = ALLOCATIONS.get();
     work();
     ALLOCATIONS.get() - before
 }
 
+/// Makes many hits on `store`, by call and by request id, and asserts that none of them allocates.
 async fn hits(store: Arc<dyn Store>, what: &str) {
     let runtime = NativeRuntime::builder("native", "1")
         .guest("greet", |guest| async move { guest.blob("hello").await })
@@ -51,7 +51,7 @@ async fn hits(store: Arc<dyn Store>, what: &str) {
     let fixture = Fixture::with(runtime, |builder| builder.store(store));
     let dispatcher = &fixture.dispatcher;
     let invocation =
-        Invocation::new(fixture.image("greet"), fixture.args(&[("salt", "and pepper")]));
+        Invocation::new(fixture.image("greet")).args(fixture.args(&[("salt", "and pepper")]));
     let first = dispatcher.run(invocation.clone()).await.unwrap();
     dispatcher.flush().unwrap();
 
@@ -61,11 +61,11 @@ async fn hits(store: Arc<dyn Store>, what: &str) {
     let run = allocations(|| {
         for call in calls {
             let mut run = std::pin::pin!(dispatcher.run(call));
-            let Poll::Ready(answer) = run.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+            let Poll::Ready(result) = run.as_mut().poll(&mut Context::from_waker(Waker::noop()))
             else {
-                panic!("a hit does not wait")
+                panic!("a hit is pending")
             };
-            assert!(answer.unwrap().remembered);
+            assert!(result.unwrap().from_memo);
         }
     });
     let run_time = start.elapsed() / HITS as u32;

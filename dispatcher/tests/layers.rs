@@ -1,23 +1,21 @@
-//! The wrappers of stores and runtimes, one by one and nested.
-
-mod fixture;
+//! The layers of stores and runtimes, one by one and nested.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fixture::Fixture;
 use manifold_dispatcher::api::{
-    Capabilities, Host, HostImage, Job, Module, Object, ObjectId, ObjectKind, Outcome, Result,
-    Runtime, Status, async_trait,
+    Capabilities, Host, HostImage, Job, Object, ObjectId, ObjectKind, ObjectRef, Result, Runtime,
+    Status, async_trait,
 };
 use manifold_dispatcher::layers::{Delayed, Faults, Faulty, Measured, Verified};
 use manifold_dispatcher::native::NativeRuntime;
 use manifold_dispatcher::{Dispatcher, Invocation, MemoryStore, ObjectSource, Store};
+use manifold_testing::Fixture;
 
-/// A source that answers other bytes than those it was asked for.
-struct Liar;
+/// A source that returns the same object for every id.
+struct WrongBytes;
 
-impl ObjectSource for Liar {
+impl ObjectSource for WrongBytes {
     fn read(&self, _: ObjectId) -> Result<Option<Object>> {
         Ok(Some(Object::blob("something else")))
     }
@@ -31,9 +29,9 @@ fn greeting() -> NativeRuntime {
 }
 
 #[test]
-fn a_verified_source_does_not_pass_on_what_is_damaged() {
-    let wanted = Object::blob("what was asked for");
-    let error = Verified::new(Liar).read(wanted.id()).unwrap_err();
+fn verified_rejects_a_damaged_object() {
+    let wanted = Object::blob("the requested object");
+    let error = Verified::new(WrongBytes).read(wanted.id()).unwrap_err();
     assert!(error.to_string().contains(&format!("object {} is damaged", wanted.id())), "{error}");
 
     let store = Verified::new(MemoryStore::new());
@@ -43,32 +41,31 @@ fn a_verified_source_does_not_pass_on_what_is_damaged() {
 }
 
 #[tokio::test]
-async fn a_measured_store_and_runtime_count_what_they_do() {
+async fn measured_counts_the_operations_of_a_store_and_a_runtime() {
     let store = Arc::new(Measured::new(MemoryStore::new()));
     let runtime = Arc::new(Measured::new(greeting()));
-    let dispatcher =
-        Dispatcher::builder().store(Arc::clone(&store) as _).runtime(Arc::clone(&runtime) as _);
+    let dispatcher = Dispatcher::builder().store(Arc::clone(&store)).runtime(Arc::clone(&runtime));
     let dispatcher = dispatcher.build().unwrap();
-    let module = Module { kind: ObjectKind::Blob, id: dispatcher.put_blob("greet").unwrap() };
+    let module = ObjectRef::blob(dispatcher.put_blob("greet").unwrap());
     let image = dispatcher.put_image(runtime.host_image().id(), module).unwrap();
-    let invocation = Invocation::new(image, dispatcher.put_tree([]).unwrap());
+    let invocation = Invocation::new(image).args(dispatcher.put_tree([]).unwrap());
     for _ in 0..3 {
         dispatcher.run(invocation.clone()).await.unwrap();
     }
     let measures = store.measures();
-    assert_eq!((measures.remembered, measures.failures), (1, 0));
-    assert!(measures.recalled >= 2 && measures.recalled < measures.recalls, "{measures:?}");
+    assert_eq!((measures.records, measures.failures), (1, 0));
+    assert!(measures.found >= 2 && measures.found < measures.look_ups, "{measures:?}");
     assert!(measures.writes > 5 && measures.bytes_written > 100, "{measures:?}");
     assert!(measures.reads > measures.absent && measures.time > Duration::ZERO, "{measures:?}");
     assert_eq!((runtime.measures().jobs, runtime.measures().failures), (1, 0));
 
-    let failing = Measured::new(Verified::new(Liar));
+    let failing = Measured::new(Verified::new(WrongBytes));
     assert!(failing.read(module.id).is_err());
     assert_eq!(failing.measures().failures, 1);
 }
 
 #[tokio::test]
-async fn a_delayed_store_and_runtime_take_their_time() {
+async fn delayed_delays_a_store_and_a_runtime() {
     const DELAY: Duration = Duration::from_millis(20);
     let store = Delayed::new(MemoryStore::new(), DELAY);
     let start = Instant::now();
@@ -78,16 +75,17 @@ async fn a_delayed_store_and_runtime_take_their_time() {
 
     let runtime = Delayed::new(greeting(), DELAY);
     let host = runtime.host_image().id();
-    let dispatcher = Dispatcher::builder().runtime(Arc::new(runtime)).build().unwrap();
-    let module = Module { kind: ObjectKind::Blob, id: dispatcher.put_blob("greet").unwrap() };
+    let dispatcher = Dispatcher::builder().runtime(runtime).build().unwrap();
+    let module = ObjectRef::blob(dispatcher.put_blob("greet").unwrap());
     let image = dispatcher.put_image(host, module).unwrap();
     let args = dispatcher.put_tree([]).unwrap();
     let start = Instant::now();
-    dispatcher.run(Invocation::new(image, args)).await.unwrap();
+    dispatcher.run(Invocation::new(image).args(args)).await.unwrap();
     assert!(start.elapsed() >= DELAY);
 }
 
-/// What happens to fifty objects under `faults`: whether each write succeeds, and what each of ten reads finds.
+/// Writes fifty objects under `faults` and reads each ten times. Returns whether each write
+/// succeeded, and for each read whether it found the object, or `None` if it failed.
 fn history(faults: Faults) -> Vec<(bool, Vec<Option<bool>>)> {
     let store = Faulty::new(MemoryStore::new(), faults);
     let objects = (0..50).map(|number: u32| {
@@ -100,7 +98,7 @@ fn history(faults: Faults) -> Vec<(bool, Vec<Option<bool>>)> {
 }
 
 #[test]
-fn faults_follow_from_the_seed_and_from_nothing_else() {
+fn faults_depend_on_the_seed_only() {
     let mut faults = Faults::seeded(7);
     assert!(
         history(faults)
@@ -120,7 +118,7 @@ fn faults_follow_from_the_seed_and_from_nothing_else() {
 }
 
 #[test]
-fn a_lost_object_is_back_once_it_is_written_again() {
+fn a_lost_object_can_be_read_after_it_is_written_again() {
     let mut faults = Faults::seeded(1);
     faults.loss = 1.0;
     let store = Faulty::new(MemoryStore::new(), faults);
@@ -130,39 +128,39 @@ fn a_lost_object_is_back_once_it_is_written_again() {
     assert!(reads[0] && !reads[9], "{reads:?}");
     assert_eq!(store.losses(), 1);
     store.write(object).unwrap();
-    assert!((0..10).all(|_| store.read(id).unwrap().is_some()), "one object is lost once");
+    assert!((0..10).all(|_| store.read(id).unwrap().is_some()), "an object is lost only once");
 }
 
 #[test]
-fn a_half_done_write_arrives_although_it_fails() {
+fn a_partial_write_fails_although_the_data_is_stored() {
     let mut faults = Faults::seeded(1);
     faults.partial_write = 1.0;
     let store = Faulty::new(MemoryStore::new(), faults);
     let object = Object::blob("half");
     let error = store.write(object.clone()).unwrap_err();
     assert_eq!(error.status(), Status::Transient);
-    let outcome = Outcome::of(&object);
+    let outcome = ObjectRef::of(&object);
     assert!(
-        store.remember(object.id(), outcome).is_err() && store.pin(object.id(), outcome).is_err()
+        store.record(object.id(), outcome).is_err() && store.pin(object.id(), outcome).is_err()
     );
     assert_eq!(store.inner().read(object.id()).unwrap(), Some(object.clone()));
-    assert_eq!(store.recall(object.id()).unwrap(), Some(outcome));
+    assert_eq!(store.look_up(object.id()).unwrap(), Some(outcome));
     assert_eq!(store.pinned(object.id()).unwrap(), Some(outcome));
 }
 
 #[tokio::test]
-async fn a_faulty_runtime_fails_and_the_next_call_runs_afresh() {
+async fn after_an_injected_failure_the_next_call_runs_the_job_again() {
     let mut faults = Faults::seeded(3);
     faults.failure = 0.5;
     let runtime = Faulty::new(greeting(), faults);
     let host = runtime.host_image().id();
-    let dispatcher = Dispatcher::builder().runtime(Arc::new(runtime)).build().unwrap();
-    let module = Module { kind: ObjectKind::Blob, id: dispatcher.put_blob("greet").unwrap() };
+    let dispatcher = Dispatcher::builder().runtime(runtime).build().unwrap();
+    let module = ObjectRef::blob(dispatcher.put_blob("greet").unwrap());
     let image = dispatcher.put_image(host, module).unwrap();
     let mut failures = 0;
     for number in 0..20 {
         let invocation =
-            Invocation::new(image, dispatcher.put_tree([]).unwrap()).salt(number.to_string());
+            Invocation::new(image).args(dispatcher.put_tree([]).unwrap()).salt(number.to_string());
         while let Err(error) = dispatcher.run(invocation.clone()).await {
             assert_eq!(error.status(), Status::Transient, "{error:?}");
             failures += 1;
@@ -171,7 +169,7 @@ async fn a_faulty_runtime_fails_and_the_next_call_runs_afresh() {
     assert!(failures > 5, "{failures} failures");
 }
 
-/// A runtime that is nothing but wrapped, to see that wrappers pass on who they are.
+/// A runtime with capabilities that differ from the defaults, to check that layers forward them.
 struct Plain(HostImage);
 
 #[async_trait]
@@ -184,13 +182,13 @@ impl Runtime for Plain {
         Capabilities::blob_modules().and_tree_modules().and_fuel()
     }
 
-    async fn run(&self, _: Job, host: Arc<dyn Host>) -> Result<Outcome> {
-        Ok(Outcome::blob(host.put_blob("plain".into()).await?))
+    async fn run(&self, _: Job, host: Arc<dyn Host>) -> Result<ObjectRef> {
+        Ok(ObjectRef::blob(host.put_blob("plain".into()).await?))
     }
 }
 
 #[test]
-fn layers_nest_and_are_who_they_wrap() {
+fn nested_layers_keep_the_host_image_and_capabilities() {
     let plain = Plain(HostImage::new("plain").with("version", 1).seal().unwrap());
     let id = plain.host_image().id();
     let runtime =
@@ -200,8 +198,8 @@ fn layers_nest_and_are_who_they_wrap() {
 
     let store =
         Measured::new(Verified::new(Delayed::new(Arc::new(MemoryStore::new()), Duration::ZERO)));
-    let fixture = Fixture::with(greeting(), |builder| builder.store(Arc::new(store)));
-    let invocation = Invocation::new(fixture.image("greet"), fixture.args(&[]));
+    let fixture = Fixture::with(greeting(), |builder| builder.store(store));
+    let invocation = Invocation::new(fixture.image("greet")).args(fixture.args(&[]));
     let executor = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let completion = executor.block_on(fixture.dispatcher.run(invocation)).unwrap();
     assert_eq!(fixture.text(completion.outcome), "hello");

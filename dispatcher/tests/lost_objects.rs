@@ -1,29 +1,30 @@
-//! Invariant 7: a hit whose object is gone is a miss, and is recomputed; so is whatever else was lost on the way.
-
-mod fixture;
+//! Invariant 7: a hit whose object is missing is a miss and is computed again, and so are missing
+//! objects that an outcome reaches.
 
 use std::sync::Arc;
 
-use fixture::{Fixture, VECTORS, Vector, store_fixture};
 use manifold_dispatcher::api::{
-    EntryMode, Error, ObjectId, ObjectKind, Outcome, Runtime, Status, TreeEntry,
+    EntryMode, Error, ObjectId, ObjectKind, ObjectRef, Runtime, Status, TreeEntry,
 };
 use manifold_dispatcher::layers::{Faults, Faulty, Overlaid};
 use manifold_dispatcher::native::{NativeRuntime, argument};
 use manifold_dispatcher::{Dispatcher, Invocation, MemoryStore, Store};
+use manifold_standard_guests::native_guests;
+use manifold_testing::{Fixture, VECTORS, Vector, store_fixture};
 use tokio::sync::Notify;
 
-/// `leaf` answers a blob, `tree` a tree around it, `outer` a tree around that, and `read` the text at the bottom.
+/// A dispatcher and its store. The guest `leaf` returns a blob, `tree` a tree that contains it,
+/// `outer` a tree that contains that one, and `read` the text of the blob.
 fn nested() -> (Fixture, Arc<MemoryStore>) {
     let runtime = NativeRuntime::builder("nested", "1")
         .guest("leaf", |guest| async move { guest.blob("at the bottom").await })
         .guest("tree", |guest| async move {
             let leaf = guest.run(&guest.text("leaf").await?, guest.put_tree([]).await?).await?;
-            guest.put_tree([argument("leaf", leaf)]).await.map(Outcome::tree)
+            guest.put_tree([argument("leaf", leaf)]).await.map(ObjectRef::tree)
         })
         .guest("outer", |guest| async move {
             let tree = guest.run(&guest.text("tree").await?, guest.job().args).await?;
-            guest.put_tree([argument("tree", tree)]).await.map(Outcome::tree)
+            guest.put_tree([argument("tree", tree)]).await.map(ObjectRef::tree)
         })
         .guest("read", |guest| async move {
             let outer = guest.run(&guest.text("outer").await?, guest.job().args).await?;
@@ -31,7 +32,7 @@ fn nested() -> (Fixture, Arc<MemoryStore>) {
             let tree =
                 guest.host().tree(tree.ok_or_else(|| Error::guest_failed("no tree"))?).await?;
             let leaf = tree.get("leaf").ok_or_else(|| Error::guest_failed("no leaf"))?.id;
-            // An error is forgiven, so that a wrong answer would show.
+            // The error is caught, so that a wrong outcome would be visible.
             match guest.host().get(leaf).await {
                 Ok(text) => guest.blob(text).await,
                 Err(_) => guest.blob("nothing").await,
@@ -40,7 +41,7 @@ fn nested() -> (Fixture, Arc<MemoryStore>) {
         .build()
         .unwrap();
     let store = Arc::new(MemoryStore::new());
-    (Fixture::with(runtime, |builder| builder.store(Arc::clone(&store) as _)), store)
+    (Fixture::with(runtime, |builder| builder.store(Arc::clone(&store))), store)
 }
 
 fn names(fixture: &Fixture) -> ObjectId {
@@ -54,50 +55,51 @@ fn leaf_id() -> ObjectId {
 }
 
 #[tokio::test]
-async fn an_outcome_that_is_gone_is_computed_again() {
+async fn a_lost_outcome_is_computed_again() {
     let (fixture, store) = nested();
-    let invocation = Invocation::new(fixture.image("leaf"), fixture.args(&[]));
+    let invocation = Invocation::new(fixture.image("leaf")).args(fixture.args(&[]));
     let first = fixture.dispatcher.run(invocation.clone()).await.unwrap();
     assert!(store.evict(first.outcome.id));
     let second = fixture.dispatcher.run(invocation).await.unwrap();
-    assert!(!second.remembered);
+    assert!(!second.from_memo);
     assert_eq!(fixture.text(second.outcome), "at the bottom");
 }
 
 #[tokio::test]
-async fn what_a_remembered_outcome_reaches_is_computed_again_by_whoever_made_it() {
+async fn a_lost_object_that_a_memoized_outcome_reaches_is_computed_again() {
     let (fixture, store) = nested();
     let args = names(&fixture);
-    fixture.dispatcher.run(Invocation::new(fixture.image("outer"), args)).await.unwrap();
+    fixture.dispatcher.run(Invocation::new(fixture.image("outer")).args(args)).await.unwrap();
     let before = fixture.dispatcher.stats();
     assert!(store.evict(leaf_id()));
-    // The memo still has `outer`, `tree` and `leaf`, and only the blob three levels down is gone.
-    let read = fixture.dispatcher.run(Invocation::new(fixture.image("read"), args)).await.unwrap();
+    // The memo still has `outer`, `tree` and `leaf`. Only the blob three levels down is lost.
+    let read =
+        fixture.dispatcher.run(Invocation::new(fixture.image("read")).args(args)).await.unwrap();
     assert_eq!(fixture.text(read.outcome), "at the bottom");
     let done = fixture.dispatcher.stats() - before;
-    assert_eq!((done.runs, done.rewinds), (5, 1), "read twice, and each of the others once");
+    assert_eq!((done.runs, done.rewinds), (5, 1), "`read` runs twice, each of the others once");
     assert!(
         fixture.dispatcher.look_up(read.request).unwrap().is_some(),
-        "the second answer owes nothing to the loss"
+        "the second outcome does not depend on the loss"
     );
 }
 
 #[tokio::test]
-async fn an_outcome_is_complete_when_it_is_pinned() {
+async fn lost_objects_of_an_outcome_are_computed_again_before_it_is_pinned() {
     let (fixture, store) = nested();
     let args = names(&fixture);
-    let invocation = Invocation::new(fixture.image("outer"), args);
+    let invocation = Invocation::new(fixture.image("outer")).args(args);
     let first = fixture.dispatcher.run(invocation.clone().unpinned()).await.unwrap();
     assert!(store.evict(leaf_id()));
     let second = fixture.dispatcher.run(invocation).await.unwrap();
     assert_eq!(first.outcome, second.outcome);
-    assert!(fixture.dispatcher.read(leaf_id()).is_ok(), "computed again, as the pin is to keep it");
+    assert!(fixture.dispatcher.read(leaf_id()).is_ok(), "computed again for the pin");
 }
 
 #[tokio::test]
-async fn an_argument_that_was_never_there_is_an_error_and_costs_no_further_runs() {
+async fn a_missing_argument_is_an_error_without_further_runs() {
     let (fixture, store) = nested();
-    let invocation = Invocation::new(fixture.image("outer"), names(&fixture));
+    let invocation = Invocation::new(fixture.image("outer")).args(names(&fixture));
     let text = fixture.dispatcher.read_tree(names(&fixture)).unwrap().get("tree").unwrap().id;
     assert!(store.evict(text));
     let error = fixture.dispatcher.run(invocation).await.unwrap_err();
@@ -106,7 +108,7 @@ async fn an_argument_that_was_never_there_is_an_error_and_costs_no_further_runs(
 }
 
 #[tokio::test]
-async fn an_id_that_a_guest_made_up_is_looked_for_a_bounded_number_of_times() {
+async fn a_guest_that_reads_an_invented_id_is_run_a_bounded_number_of_times() {
     let runtime = NativeRuntime::builder("guessing", "1")
         .guest("guess", |guest| async move {
             let id = ObjectId::of(ObjectKind::Blob, guest.job().request.as_bytes());
@@ -119,7 +121,7 @@ async fn an_id_that_a_guest_made_up_is_looked_for_a_bounded_number_of_times() {
             let mut entries = guest.args().await?.entries().to_vec();
             entries.retain(|entry| entry.name != "number");
             let number = guest.host().put_blob(number.saturating_sub(1).to_string().into()).await?;
-            entries.push(argument("number", Outcome::blob(number)));
+            entries.push(argument("number", ObjectRef::blob(number)));
             let args = guest.put_tree(entries).await?;
             guest.run(&image, args).await
         })
@@ -128,24 +130,24 @@ async fn an_id_that_a_guest_made_up_is_looked_for_a_bounded_number_of_times() {
     let fixture = Fixture::new(runtime);
     let (guess, down) = (fixture.image("guess"), fixture.image("down"));
     let args = fixture.args(&[("guess", &guess), ("down", &down), ("number", "10")]);
-    let error = fixture.dispatcher.run(Invocation::new(&down, args)).await.unwrap_err();
+    let error = fixture.dispatcher.run(Invocation::new(&down).args(args)).await.unwrap_err();
     assert!(error.missing_object().is_some());
     assert!(fixture.runs() < 1000, "{} runs for twelve frames", fixture.runs());
 }
 
-/// Each run misses an object that none has missed before, and makes it: every time there is something new to mend.
+/// Each run misses an object that no earlier run has missed, and stores it, so that it is always
+/// worth running the guest again.
 #[tokio::test]
-async fn a_guest_that_always_misses_something_new_is_run_a_bounded_number_of_times() {
+async fn a_guest_that_misses_another_object_in_every_run_is_run_a_bounded_number_of_times() {
     let runtime = NativeRuntime::builder("missing", "1")
         .guest("miss", |guest| async move {
             let number: u64 = guest
                 .text("number")
                 .await?
                 .parse()
-                .map_err(|_| Error::guest_failed("no number"))?;
-            let made_up = |attempt: u64| format!("{number} {attempt}");
+                .map_err(|_| Error::guest_failed("not a number"))?;
             for attempt in 0.. {
-                let text = made_up(attempt);
+                let text = format!("{number} {attempt}");
                 if guest.host().get(ObjectId::of(ObjectKind::Blob, text.as_bytes())).await.is_err()
                 {
                     guest.host().put_blob(text.into()).await?;
@@ -156,16 +158,16 @@ async fn a_guest_that_always_misses_something_new_is_run_a_bounded_number_of_tim
                 return guest.blob("bottom").await;
             }
             let below =
-                Outcome::blob(guest.host().put_blob((number - 1).to_string().into()).await?);
+                ObjectRef::blob(guest.host().put_blob((number - 1).to_string().into()).await?);
             guest.run(&guest.job().image, guest.put_tree([argument("number", below)]).await?).await
         })
         .build()
         .unwrap();
     let fixture = Fixture::new(runtime);
-    let invocation = Invocation::new(fixture.image("miss"), fixture.args(&[("number", "5")]));
+    let invocation = Invocation::new(fixture.image("miss")).args(fixture.args(&[("number", "5")]));
     let completion = fixture.dispatcher.run(invocation).await.unwrap();
     assert_eq!(fixture.text(completion.outcome), "bottom");
-    // Every level adds 17 runs to those of the level above: it does not multiply them.
+    // Every level adds 17 runs to those of the level above. It does not multiply them.
     assert!(
         fixture.runs() <= 17 * (1 + 2 + 3 + 4 + 5 + 6),
         "{} runs for six frames",
@@ -173,27 +175,28 @@ async fn a_guest_that_always_misses_something_new_is_run_a_bounded_number_of_tim
     );
 }
 
-/// Folds the fixture `name` over a store that loses objects, until it succeeds, and compares with the golden vector.
+/// Folds the fixture `name` over a faulty store until the fold succeeds, and compares the result
+/// with the golden vector. Returns how many objects were lost.
 async fn fold_with(name: &str, faults: Faults) -> u64 {
     let vector = Vector::read(name);
     let runtime: Arc<dyn Runtime> =
-        Arc::new(NativeRuntime::builder("native", "1").fold_guests().build().unwrap());
-    let given = Arc::new(MemoryStore::new());
-    let giver = Dispatcher::builder().store(Arc::clone(&given) as _).build().unwrap();
-    vector.store_images(&giver);
-    store_fixture(&giver, name);
-    let args = vector.args(&giver);
+        Arc::new(native_guests(NativeRuntime::builder("native", "1")).build().unwrap());
+    let source = Arc::new(MemoryStore::new());
+    let writer = Dispatcher::builder().store(Arc::clone(&source)).build().unwrap();
+    vector.store_images(&writer);
+    store_fixture(&writer, name);
+    let args = vector.args(&writer);
 
     let store = Arc::new(Faulty::new(MemoryStore::new(), faults));
     let dispatcher = loop {
-        let builder =
-            Dispatcher::builder().store(Arc::clone(&store) as _).source(Arc::clone(&given) as _);
+        let builder = Dispatcher::builder().store(Arc::clone(&store)).source(Arc::clone(&source));
         match builder.runtime_as(vector.host_ref.0, Arc::clone(&runtime)).build() {
             Ok(dispatcher) => break dispatcher,
             Err(error) => assert_eq!(error.status(), Status::Transient, "{error:?}"),
         }
     };
-    let invocation = Invocation::new(vector.images["fold-wasm"].0, args)
+    let invocation = Invocation::new(vector.images["fold-wasm"].0)
+        .args(args)
         .salt(vector.salt.clone())
         .std(vector.std.0);
     for _ in 0..500 {
@@ -202,12 +205,13 @@ async fn fold_with(name: &str, faults: Faults) -> u64 {
                 assert_eq!(completion.request, vector.top_request.0);
                 assert_eq!(
                     completion.outcome,
-                    Outcome::blob(vector.result.1.0),
+                    ObjectRef::blob(vector.result.1.0),
                     "{name} {faults:?}"
                 );
                 return store.losses();
             }
-            // A loss is mended on the spot; an injected failure is told, and the caller tries again.
+            // A lost object is computed again within the call. An injected failure is returned, and
+            // the call is repeated.
             Err(error) => {
                 assert!(
                     faults.failure + faults.partial_write > 0.0,
@@ -217,11 +221,11 @@ async fn fold_with(name: &str, faults: Faults) -> u64 {
             }
         }
     }
-    panic!("{name} {faults:?} does not come to an end");
+    panic!("{name} {faults:?} does not succeed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn folds_that_lose_objects_at_random_still_give_the_right_answers() {
+async fn folds_that_lose_objects_at_random_return_the_right_results() {
     let mut losses = 0;
     for seed in 0..40 {
         for name in VECTORS {
@@ -234,7 +238,7 @@ async fn folds_that_lose_objects_at_random_still_give_the_right_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn folds_whose_store_fails_and_writes_half_end_right_or_with_a_transient_error() {
+async fn folds_on_a_failing_store_return_the_right_result_or_a_transient_error() {
     for seed in 0..20 {
         for name in ["wide", "odd"] {
             let mut faults = Faults::seeded(seed);
@@ -246,44 +250,47 @@ async fn folds_whose_store_fails_and_writes_half_end_right_or_with_a_transient_e
 }
 
 #[tokio::test]
-async fn a_tree_in_the_middle_of_an_outcome_is_computed_again() {
+async fn a_lost_tree_within_an_outcome_is_computed_again() {
     let (fixture, store) = nested();
     let args = names(&fixture);
     let first =
-        fixture.dispatcher.run(Invocation::new(fixture.image("outer"), args)).await.unwrap();
+        fixture.dispatcher.run(Invocation::new(fixture.image("outer")).args(args)).await.unwrap();
     let outer = fixture.dispatcher.read_tree(first.outcome.id).unwrap();
     let [TreeEntry { id, mode: EntryMode::Tree, .. }] = outer.entries() else {
         panic!("{outer:?}")
     };
     assert!(store.evict(*id));
-    let read = fixture.dispatcher.run(Invocation::new(fixture.image("read"), args)).await.unwrap();
+    let read =
+        fixture.dispatcher.run(Invocation::new(fixture.image("read")).args(args)).await.unwrap();
     assert_eq!(fixture.text(read.outcome), "at the bottom");
     assert!(fixture.dispatcher.read_tree(*id).is_ok());
 }
 
-/// A store that says that others may take something out of it, as they do from `store`.
+/// Returns a store that reports that objects may vanish from it, as they do when a test evicts them
+/// from `store`.
 fn losing(store: &Arc<MemoryStore>) -> Arc<dyn Store> {
     Arc::new(Overlaid::new(Arc::clone(store), MemoryStore::new()))
 }
 
-/// A call's arguments, its image and its named images are nobody's to make again.
+/// A call's arguments, its image and its named images cannot be computed again, so the call keeps
+/// them.
 #[tokio::test]
-async fn a_call_keeps_what_it_was_given_while_it_runs() {
-    let (store, begun, lost) =
+async fn a_call_keeps_its_arguments_and_images_while_it_runs() {
+    let (store, started, evicted) =
         (Arc::new(MemoryStore::new()), Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (begins, loses) = (Arc::clone(&begun), Arc::clone(&lost));
+    let (on_start, on_eviction) = (Arc::clone(&started), Arc::clone(&evicted));
     let runtime = NativeRuntime::builder("patient", "1")
         .guest("patient", move |guest| {
-            let (begins, loses) = (Arc::clone(&begins), Arc::clone(&loses));
+            let (started, evicted) = (Arc::clone(&on_start), Arc::clone(&on_eviction));
             async move {
-                begins.notify_one();
-                loses.notified().await;
-                // Its own argument, an image that an argument names, and one that the named images hold.
-                let nobody = guest.put_tree([]).await?;
-                let named = guest.run(&guest.text("helper").await?, nobody).await?;
-                let known = guest.run("/cas/std/other", nobody).await?;
+                started.notify_one();
+                evicted.notified().await;
+                // Use an image that an argument refers to, a named image, and an argument.
+                let empty = guest.put_tree([]).await?;
+                let helper = guest.run(&guest.text("helper").await?, empty).await?;
+                let other = guest.run("/cas/std/other", empty).await?;
                 let mut text = guest.bytes("plain").await?.to_vec();
-                for outcome in [named, known] {
+                for outcome in [helper, other] {
                     text.push(b' ');
                     text.extend(guest.host().get(outcome.id).await?);
                 }
@@ -299,24 +306,24 @@ async fn a_call_keeps_what_it_was_given_while_it_runs() {
     let std =
         fixture.dispatcher.put_tree([TreeEntry::new("other", EntryMode::Tree, other)]).unwrap();
     let args = fixture.args(&[("helper", &fixture.image("helper")), ("plain", "given")]);
-    let invocation = Invocation::new(fixture.image("patient"), args).std(std);
+    let invocation = Invocation::new(fixture.image("patient")).args(args).std(std);
     let everything = store.object_ids();
     let dispatcher = fixture.dispatcher.clone();
     let running = tokio::spawn(async move { dispatcher.run(invocation).await });
-    begun.notified().await;
+    started.notified().await;
     for id in everything {
         store.evict(id);
     }
-    lost.notify_one();
+    evicted.notify_one();
     let outcome = running.await.unwrap().unwrap().outcome;
     assert_eq!(fixture.text(outcome), "given helped named");
-    // Once the call is over, what is lost is lost.
+    // After the call, the evicted objects are not kept any more.
     assert!(fixture.dispatcher.read(args).is_err());
 }
 
-/// For calls to come.
+/// `hold` keeps arguments for later calls.
 #[tokio::test]
-async fn what_is_held_is_found_until_it_is_let_go() {
+async fn held_objects_can_be_read_until_the_last_hold_is_dropped() {
     let store = Arc::new(MemoryStore::new());
     let runtime = NativeRuntime::builder("idle", "1").build().unwrap();
     let fixture = Fixture::with(runtime, |builder| builder.store(losing(&store)));

@@ -1,27 +1,28 @@
-//! A hit by request id is the path that everything else leads to. It takes nothing from the allocator.
-#![allow(unsafe_code, reason = "counts allocations")]
+//! A memo hit by request id, the hottest path of the dispatcher, does not allocate.
+#![allow(unsafe_code, reason = "implements an allocator that counts allocations")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use manifold_dispatcher::api::{Object, Outcome};
+use manifold_dispatcher::api::{Object, ObjectRef};
 use manifold_dispatcher::{Dispatcher, MemoryStore, Store};
 
+/// The system's allocator, with a count of allocations.
 struct Counting;
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: the system's allocator does the work.
+// SAFETY: every call is forwarded to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller upholds the contract of the same method.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller upholds the contract of the same method.
         unsafe { System.dealloc(block, layout) }
     }
 }
@@ -32,13 +33,13 @@ static ALLOCATOR: Counting = Counting;
 #[test]
 fn a_hit_by_request_id_allocates_nothing() {
     let store = Arc::new(MemoryStore::new());
-    let outcome = Outcome::blob(store.write(Object::blob("an outcome")).unwrap());
+    let outcome = ObjectRef::blob(store.write(Object::blob("an outcome")).unwrap());
     let request = Object::blob("a request").id();
-    store.remember(request, outcome).unwrap();
+    store.record(request, outcome).unwrap();
     let dispatcher = Dispatcher::builder().store(store).build().unwrap();
     assert_eq!(dispatcher.look_up(request).unwrap(), Some(outcome));
 
-    // The test's own threads may allocate now and then, but not a thousand times.
+    // Threads of the test harness may allocate a few times, but not a thousand times.
     let before = ALLOCATIONS.load(Ordering::Relaxed);
     for _ in 0..1000 {
         assert_eq!(dispatcher.look_up(request).unwrap(), Some(outcome));

@@ -1,19 +1,18 @@
-//! What a call uses the memo for: reuse, do not cache, recompute.
-
-mod fixture;
+//! The policies: reuse, do not cache, recompute, recompute all.
 
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fixture::Fixture;
 use futures_util::future::join_all;
-use manifold_dispatcher::api::{Call, Error, Outcome};
+use manifold_dispatcher::api::{Call, Error, ObjectRef};
 use manifold_dispatcher::native::{NativeRuntime, argument};
 use manifold_dispatcher::{Event, Invocation, Policy};
+use manifold_testing::Fixture;
 use tokio::sync::Semaphore;
 
-/// A guest `count` that is no function: it answers how often it was run. And `twice`, which runs it twice.
+/// A dispatcher with the guests `count`, which returns how many times it was run and so is not a
+/// pure function, and `twice`, which runs its argument `image` twice in `run_many` and once alone.
 fn counting() -> Fixture {
     let runs = Arc::new(AtomicUsize::new(0));
     let runtime = NativeRuntime::builder("counting", "1")
@@ -47,56 +46,57 @@ async fn run(fixture: &Fixture, invocation: &Invocation, policy: Policy) -> Stri
 }
 
 #[tokio::test]
-async fn what_is_not_to_be_cached_is_neither_shared_nor_remembered_nor_pinned() {
+async fn do_not_cache_neither_shares_nor_memoizes_nor_pins() {
     let fixture = counting();
-    let invocation = Invocation::new(fixture.image("count"), fixture.args(&[]));
+    let invocation = Invocation::new(fixture.image("count")).args(fixture.args(&[]));
     let callers = (0..3).map(|_| run(&fixture, &invocation, Policy::DoNotCache));
-    let mut answers = join_all(callers).await;
-    answers.sort();
-    assert_eq!(answers, ["1", "2", "3"], "each caller has a run of its own");
+    let mut results = join_all(callers).await;
+    results.sort();
+    assert_eq!(results, ["1", "2", "3"], "each caller has its own run");
     assert_eq!(fixture.dispatcher.stats().joins, 0);
     assert_eq!(fixture.dispatcher.pins().unwrap(), []);
-    assert_eq!(run(&fixture, &invocation, Policy::Reuse).await, "4", "nothing was remembered");
+    assert_eq!(run(&fixture, &invocation, Policy::Reuse).await, "4", "nothing was memoized");
     assert_eq!(run(&fixture, &invocation, Policy::DoNotCache).await, "5");
-    assert_eq!(run(&fixture, &invocation, Policy::Reuse).await, "4", "and nothing was overwritten");
+    assert_eq!(run(&fixture, &invocation, Policy::Reuse).await, "4", "nothing was overwritten");
 }
 
 #[tokio::test]
-async fn recomputing_is_shared_and_overwrites() {
+async fn recompute_shares_the_run_and_overwrites_memo_and_pin() {
     let fixture = counting();
-    let invocation = Invocation::new(fixture.image("count"), fixture.args(&[]));
+    let invocation = Invocation::new(fixture.image("count")).args(fixture.args(&[]));
     assert_eq!(run(&fixture, &invocation, Policy::Reuse).await, "1");
-    let answers = join_all((0..8).map(|_| run(&fixture, &invocation, Policy::Recompute))).await;
-    assert!(answers.iter().all(|answer| answer == "2"), "{answers:?}");
+    let results = join_all((0..8).map(|_| run(&fixture, &invocation, Policy::Recompute))).await;
+    assert!(results.iter().all(|result| result == "2"), "{results:?}");
     assert_eq!(run(&fixture, &invocation, Policy::Reuse).await, "2");
     let pins = fixture.dispatcher.pins().unwrap();
     assert_eq!(pins.len(), 1);
-    assert_eq!(fixture.text(pins[0].outcome), "2", "the pin goes with the memo");
+    assert_eq!(fixture.text(pins[0].outcome), "2", "the pin has the same outcome as the memo");
 }
 
 #[tokio::test]
-async fn recomputing_leaves_what_is_below_to_the_memo_unless_all_is_wanted() {
+async fn only_recompute_all_recomputes_nested_runs() {
     let fixture = counting();
     let count = fixture.image("count");
-    let invocation = Invocation::new(fixture.image("twice"), fixture.args(&[("image", &count)]));
+    let invocation =
+        Invocation::new(fixture.image("twice")).args(fixture.args(&[("image", &count)]));
     assert_eq!(run(&fixture, &invocation, Policy::Reuse).await, "111");
     assert_eq!(run(&fixture, &invocation, Policy::Recompute).await, "111");
     assert_eq!(
         run(&fixture, &invocation, Policy::RecomputeAll).await,
         "222",
-        "run once, however often it is wanted"
+        "a nested request is recomputed once within a call"
     );
     assert_eq!(
         run(&fixture, &invocation, Policy::DoNotCache).await,
         "222",
-        "what is below is shared as ever"
+        "nested runs use the memo"
     );
     assert_eq!(run(&fixture, &invocation, Policy::Reuse).await, "222");
 }
 
 #[tokio::test]
-async fn a_guest_that_is_no_function_is_found_out_by_recomputing() {
-    let told = Arc::new(Mutex::new(Vec::new()));
+async fn recompute_detects_a_guest_that_is_not_a_pure_function() {
+    let events = Arc::new(Mutex::new(Vec::new()));
     let runs = Arc::new(AtomicUsize::new(0));
     let runtime = NativeRuntime::builder("counting", "1")
         .guest("count", move |guest| {
@@ -107,20 +107,20 @@ async fn a_guest_that_is_no_function_is_found_out_by_recomputing() {
         .build()
         .unwrap();
     let fixture = Fixture::with(runtime, |builder| {
-        let told = Arc::clone(&told);
-        builder.observer(Arc::new(move |event: &Event<'_>| {
-            if let Event::Diverged { request, remembered, recomputed } = event {
-                told.lock().unwrap().push((*request, **remembered, **recomputed));
+        let events = Arc::clone(&events);
+        builder.on_event(move |event: &Event<'_>| {
+            if let Event::Diverged { request, memoized, recomputed } = event {
+                events.lock().unwrap().push((*request, **memoized, **recomputed));
             }
-        }))
+        })
     });
     for name in ["count", "constant"] {
-        let invocation = Invocation::new(fixture.image(name), fixture.args(&[]));
+        let invocation = Invocation::new(fixture.image(name)).args(fixture.args(&[]));
         run(&fixture, &invocation, Policy::Reuse).await;
         run(&fixture, &invocation, Policy::Recompute).await;
     }
-    let told = told.lock().unwrap();
-    let [(_, remembered, recomputed)] = told[..] else { panic!("{told:?}") };
+    let events = events.lock().unwrap();
+    let [(_, remembered, recomputed)] = events[..] else { panic!("{events:?}") };
     assert_eq!(
         (fixture.text(remembered), fixture.text(recomputed)),
         ("0".to_owned(), "1".to_owned())
@@ -128,23 +128,28 @@ async fn a_guest_that_is_no_function_is_found_out_by_recomputing() {
 }
 
 #[tokio::test]
-async fn a_private_run_that_reaches_itself_is_a_cycle() {
+async fn a_do_not_cache_run_that_requests_itself_is_a_cycle() {
     let runtime = NativeRuntime::builder("loops", "1")
         .guest("again", |guest| async move {
             let (image, args) = (guest.job().image.to_string(), guest.job().args);
             let nested = guest.run(&image, args).await?;
-            guest.put_tree([argument("nested", Outcome::blob(nested.id))]).await.map(Outcome::tree)
+            guest
+                .put_tree([argument("nested", ObjectRef::blob(nested.id))])
+                .await
+                .map(ObjectRef::tree)
         })
         .build()
         .unwrap();
     let fixture = Fixture::new(runtime);
     let invocation =
-        Invocation::new(fixture.image("again"), fixture.args(&[])).policy(Policy::DoNotCache);
+        Invocation::new(fixture.image("again")).args(fixture.args(&[])).policy(Policy::DoNotCache);
     let error = fixture.dispatcher.run(invocation).await.unwrap_err();
     assert!(format!("{error:?}").contains("a cycle of requests"), "{error:?}");
 }
 
-/// `gate` waits for a permit of the semaphore; `above` runs `count`, then `gate`, and answers what `count` did.
+/// A dispatcher with the guests `count`, which returns how many times it was run, and `above`,
+/// which runs its argument `image`, then waits for a permit of `gate`, and returns the nested
+/// outcome.
 fn gated(gate: &Arc<Semaphore>) -> Fixture {
     let (gate, runs) = (Arc::clone(gate), Arc::new(AtomicUsize::new(0)));
     let runtime = NativeRuntime::builder("gated", "1")
@@ -167,13 +172,14 @@ fn gated(gate: &Arc<Semaphore>) -> Fixture {
 }
 
 #[tokio::test]
-async fn recomputing_all_is_not_content_with_what_another_call_took_from_the_memo() {
+async fn recompute_all_does_not_use_a_flight_that_read_the_memo() {
     let gate = Arc::new(Semaphore::new(0));
     let fixture = gated(&gate);
     let count = fixture.image("count");
-    let alone = Invocation::new(&count, fixture.args(&[]));
+    let alone = Invocation::new(&count).args(fixture.args(&[]));
     assert_eq!(run(&fixture, &alone, Policy::Reuse).await, "1");
-    let invocation = Invocation::new(fixture.image("above"), fixture.args(&[("image", &count)]));
+    let invocation =
+        Invocation::new(fixture.image("above")).args(fixture.args(&[("image", &count)]));
     let reusing = run(&fixture, &invocation, Policy::Reuse);
     let recomputing = run(&fixture, &invocation, Policy::RecomputeAll);
     let opening = async {

@@ -1,41 +1,42 @@
-//! Random call graphs, acyclic and cyclic, with shared nodes, failures, duplicates and guests that wait in odd ways, wanted by
-//! many callers at once, of all policies, some of whom give up, against a sequential oracle.
-
-mod fixture;
+//! Compares concurrent runs of random call graphs with a sequential oracle. The graphs are acyclic
+//! or cyclic, and have shared nodes, failures, duplicates and guests that await their runs in
+//! unusual ways. Several callers with all policies run them at once, and some of the calls are
+//! cancelled.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fixture::Fixture;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use manifold_dispatcher::api::{Call, Error, Outcome, Reason, Result};
+use manifold_dispatcher::api::{Call, Error, ObjectRef, Reason, Result};
 use manifold_dispatcher::native::{NativeGuest, NativeRuntime, argument};
 use manifold_dispatcher::{Completion, Invocation, Policy};
+use manifold_testing::Fixture;
 use proptest::prelude::*;
 
-/// What a node does with its children, besides adding up what they answer.
+/// How a node runs its children. Every node adds up their results.
 #[derive(Debug, Clone, Copy)]
 enum Style {
-    /// One after the other.
+    /// Runs them one after the other.
     Sequence,
-    /// In one `run_many`.
+    /// Runs them in one `run_many`.
     Many,
-    /// All begun, then awaited from the last to the first.
+    /// Starts all of them, then awaits them from the last to the first.
     Lazy,
-    /// All at once, in whatever order they come.
+    /// Runs all of them concurrently, and takes the results in the order in which they complete.
     Unordered,
-    /// Each begun and given up, then all in one `run_many` beside a single run of the first.
+    /// Starts and drops each run, then runs all in one `run_many` concurrently with a single run of
+    /// the first.
     Fickle,
-    /// The first in a task of its own, the others meanwhile.
+    /// Runs the first in another task, and the others meanwhile.
     Spawned,
-    /// The first begun where nobody is woken for it, then the others, then the first.
+    /// Polls the first once without a waker, then runs the others, then awaits the first.
     Aside,
-    /// Fails once its children have answered.
+    /// Runs them in one `run_many`, then fails.
     Fail,
-    /// Counts a failed child as 1000.
+    /// Runs them one after the other and counts a failed child as 1000.
     Forgive,
 }
 
@@ -47,30 +48,31 @@ struct Node {
 
 type Graph = Arc<Vec<Node>>;
 
-/// What node `index` answers, by plain recursion over lower nodes.
+/// Returns the result of node `index`, computed by recursion over lower nodes; `None` if it fails.
 fn oracle(graph: &Graph, index: usize, known: &mut HashMap<usize, Option<u64>>) -> Option<u64> {
-    if let Some(answer) = known.get(&index) {
-        return *answer;
+    if let Some(result) = known.get(&index) {
+        return *result;
     }
     let node = &graph[index];
     let children: Vec<_> = node.children.iter().map(|child| oracle(graph, *child, known)).collect();
-    let answer = match node.style {
+    let result = match node.style {
         Style::Fail => None,
-        Style::Forgive => Some(children.iter().map(|answer| answer.unwrap_or(1000)).sum::<u64>()),
+        Style::Forgive => Some(children.iter().map(|result| result.unwrap_or(1000)).sum::<u64>()),
         _ => children.into_iter().sum::<Option<u64>>(),
     };
-    let answer = answer.map(|sum| (sum + index as u64 + 1) % 1_000_003);
-    known.insert(index, answer);
-    answer
+    let result = result.map(|sum| (sum + index as u64 + 1) % 1_000_003);
+    known.insert(index, result);
+    result
 }
 
-async fn node(guest: NativeGuest, graph: Graph) -> Result<Outcome> {
+/// The guest: runs the node whose index is the argument `node`.
+async fn node(guest: NativeGuest, graph: Graph) -> Result<ObjectRef> {
     let index: usize =
-        guest.text("node").await?.parse().map_err(|_| Error::guest_failed("no number"))?;
+        guest.text("node").await?.parse().map_err(|_| Error::guest_failed("not a number"))?;
     let node = &graph[index];
     let mut calls = Vec::new();
     for child in &node.children {
-        let child = Outcome::blob(guest.host().put_blob(child.to_string().into()).await?);
+        let child = ObjectRef::blob(guest.host().put_blob(child.to_string().into()).await?);
         calls.push(Call {
             image: guest.job().image.to_string(),
             args: guest.put_tree([argument("node", child)]).await?,
@@ -107,20 +109,20 @@ async fn node(guest: NativeGuest, graph: Graph) -> Result<Outcome> {
             for call in calls {
                 results.push(guest.host().run(call).await);
             }
-            results.insert(0, first.await.map_err(|_| Error::guest_failed("a lost task"))?);
+            results.insert(0, first.await.map_err(|_| Error::guest_failed("the task failed"))?);
             results
         }
         Style::Aside => {
             let mut first = guest.host().run(calls.remove(0));
             let mut results = Vec::new();
-            let answered = (&mut first).now_or_never();
+            let ready = (&mut first).now_or_never();
             for call in calls {
                 results.push(guest.host().run(call).await);
             }
             results.insert(
                 0,
-                match answered {
-                    Some(answer) => answer,
+                match ready {
+                    Some(result) => result,
                     None => first.await,
                 },
             );
@@ -171,7 +173,7 @@ async fn node(guest: NativeGuest, graph: Graph) -> Result<Outcome> {
                 let text = guest.host().get(result?.id).await?;
                 String::from_utf8_lossy(&text)
                     .parse::<u64>()
-                    .map_err(|_| Error::guest_failed("no number"))?
+                    .map_err(|_| Error::guest_failed("not a number"))?
             }
         };
     }
@@ -181,18 +183,20 @@ async fn node(guest: NativeGuest, graph: Graph) -> Result<Outcome> {
     guest.blob(((sum + index as u64 + 1) % 1_000_003).to_string()).await
 }
 
-/// Which nodes reach a cycle. Such a run fails, or forgives and depends on who came first; it is never remembered.
+/// Returns for each node whether it reaches a cycle. The run of such a node fails, or its outcome
+/// depends on which run came first; it is never memoized.
 fn reach_cycles(graph: &Graph) -> Vec<bool> {
-    // Leaves fall away, then what had only leaves below, and so on; what stays reaches a cycle.
-    let mut stays = vec![true; graph.len()];
-    while let Some(index) = (0..graph.len())
-        .find(|index| stays[*index] && graph[*index].children.iter().all(|child| !stays[*child]))
-    {
-        stays[index] = false;
+    // Remove leaves repeatedly. Every node that is left reaches a cycle.
+    let mut is_left = vec![true; graph.len()];
+    while let Some(index) = (0..graph.len()).find(|index| {
+        is_left[*index] && graph[*index].children.iter().all(|child| !is_left[*child])
+    }) {
+        is_left[index] = false;
     }
-    stays
+    is_left
 }
 
+/// Generates graphs. In an acyclic graph, the children of a node have smaller indices.
 fn graphs(cyclic: bool) -> impl Strategy<Value = Graph> {
     let style = prop_oneof![
         4 => Just(Style::Sequence),
@@ -222,7 +226,8 @@ fn graphs(cyclic: bool) -> impl Strategy<Value = Graph> {
     })
 }
 
-/// A caller: the node it wants, after how many turns of the scheduler it gives up, if it does, and how it uses the memo.
+/// A caller: the node to run, the number of scheduler turns after which the call is cancelled, if
+/// it is, and the policy.
 type Caller = (prop::sample::Index, Option<u8>, Policy);
 
 fn callers() -> impl Strategy<Value = Vec<Caller>> {
@@ -238,6 +243,7 @@ fn callers() -> impl Strategy<Value = Vec<Caller>> {
     )
 }
 
+/// Runs `callers` concurrently, then every node alone, and compares all results with the oracle.
 async fn agree(graph: Graph, permits: usize, width: usize, callers: Vec<Caller>) {
     let runtime = NativeRuntime::builder("graph", "1")
         .guest("node", {
@@ -249,16 +255,16 @@ async fn agree(graph: Graph, permits: usize, width: usize, callers: Vec<Caller>)
     let fixture = Fixture::with(runtime, |builder| builder.permits(permits).width(width));
     let image = fixture.image("node");
     let invocation = |index: usize| {
-        Invocation::new(&image, fixture.args(&[("node", &index.to_string())])).unpinned()
+        Invocation::new(&image).args(fixture.args(&[("node", &index.to_string())])).unpinned()
     };
     let runs: Vec<_> = callers
         .iter()
-        .map(|(node, gives_up, policy)| {
+        .map(|(node, cancelled_after, policy)| {
             let index = node.index(graph.len());
             let (dispatcher, invocation) =
                 (fixture.dispatcher.clone(), invocation(index).policy(*policy));
             let run = tokio::spawn(async move { dispatcher.run(invocation).await });
-            if let Some(turns) = *gives_up {
+            if let Some(turns) = *cancelled_after {
                 let run = run.abort_handle();
                 tokio::spawn(async move {
                     for _ in 0..turns {
@@ -273,51 +279,57 @@ async fn agree(graph: Graph, permits: usize, width: usize, callers: Vec<Caller>)
     let cyclic = reach_cycles(&graph);
     let mut known = HashMap::new();
     for (index, run) in
-        tokio::time::timeout(Duration::from_secs(30), join_all(runs)).await.expect("no hang")
+        tokio::time::timeout(Duration::from_secs(30), join_all(runs)).await.expect("no timeout")
     {
         match run {
-            Ok(answer) => check(&fixture, &graph, &cyclic, index, answer, &mut known),
+            Ok(result) => check(&fixture, &graph, &cyclic, index, result, &mut known),
             Err(error) => assert!(error.is_cancelled(), "{error}"),
         }
     }
-    // Nothing that happened so far may be felt: every node answers as it should, and no permit is missing.
+    // The concurrent runs must not have left traces: every node returns its result, and no permit
+    // was lost.
     for index in 0..graph.len() {
         let run = fixture.dispatcher.run(invocation(index));
-        let answer = tokio::time::timeout(Duration::from_secs(30), run).await.expect("no hang");
-        if let Ok(completion) = &answer {
-            let remembered = fixture.dispatcher.look_up(completion.request).unwrap();
-            assert_eq!(remembered.is_some(), !cyclic[index], "node {index} in the memo");
+        let result = tokio::time::timeout(Duration::from_secs(30), run).await.expect("no timeout");
+        if let Ok(completion) = &result {
+            let memoized = fixture.dispatcher.look_up(completion.request).unwrap();
+            assert_eq!(memoized.is_some(), !cyclic[index], "node {index} in the memo");
         }
-        check(&fixture, &graph, &cyclic, index, answer, &mut known);
+        check(&fixture, &graph, &cyclic, index, result, &mut known);
     }
 }
 
+/// Asserts that `result` is a possible result of node `index`.
 fn check(
     fixture: &Fixture,
     graph: &Graph,
     cyclic: &[bool],
     index: usize,
-    answer: Result<Completion>,
+    result: Result<Completion>,
     known: &mut HashMap<usize, Option<u64>>,
 ) {
     if !cyclic[index] {
-        let answer =
-            answer.ok().map(|completion| fixture.text(completion.outcome).parse().unwrap());
-        assert_eq!(answer, oracle(graph, index, known), "node {index}");
+        let result =
+            result.ok().map(|completion| fixture.text(completion.outcome).parse().unwrap());
+        assert_eq!(result, oracle(graph, index, known), "node {index}");
     } else if matches!(graph[index].style, Style::Forgive) {
-        assert!(answer.is_ok(), "node {index} forgives: {answer:?}");
-    } else if let Err(error) = answer {
-        let why = error.root_cause();
-        let told = matches!(why.reason(), Reason::Cycle { .. } | Reason::GuestFailed { .. });
-        assert!(told, "node {index}: {error:?}");
+        assert!(result.is_ok(), "node {index} catches failures of its children: {result:?}");
+    } else if let Err(error) = result {
+        let cause = error.root_cause();
+        let expected = matches!(cause.reason(), Reason::Cycle { .. } | Reason::GuestFailed { .. });
+        assert!(expected, "node {index}: {error:?}");
     } else {
-        let forgiven = graph[index].children.iter().any(|child| cyclic[*child]);
-        assert!(forgiven, "node {index} reaches a cycle through somebody");
+        let catches = graph[index].children.iter().any(|child| cyclic[*child]);
+        assert!(catches, "node {index} reaches a cycle, but none of its children does");
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 1500,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn concurrent_runs_agree_with_a_sequential_oracle(
@@ -326,18 +338,26 @@ proptest! {
         width in 1usize..5,
         callers in callers(),
     ) {
-        let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
-        threads.block_on(agree(graph, permits, width, callers));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(agree(graph, permits, width, callers));
     }
 
     #[test]
-    fn cycles_are_told_and_spoil_nothing_else(
+    fn cycles_are_errors_and_do_not_affect_other_runs(
         graph in graphs(true),
         permits in 1usize..4,
         width in 1usize..5,
         callers in callers(),
     ) {
-        let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
-        threads.block_on(agree(graph, permits, width, callers));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(agree(graph, permits, width, callers));
     }
 }

@@ -1,16 +1,15 @@
-//! From image references to requests: names, curry nodes, hosts.
+//! Resolving image references to requests: named images, curry nodes and hosts.
 
-mod fixture;
-
-use fixture::Fixture;
 use manifold_dispatcher::api::{
-    CurryNode, EntryMode, Error, ErrorKind, HostRef, ImageProblem, Module, ObjectId, ObjectKind,
+    CurryNode, EntryMode, Error, ErrorKind, HostRef, ImageProblem, ObjectId, ObjectKind, ObjectRef,
     Reason, Runtime, RuntimeNode, TreeEntry,
 };
 use manifold_dispatcher::native::NativeRuntime;
 use manifold_dispatcher::{Completion, Invocation};
+use manifold_testing::Fixture;
 
-/// A guest that answers its arguments, as `name=text` in git's order.
+/// A dispatcher with the guests `show`, which returns its arguments as `name=text` in git's order,
+/// and `careless`, which runs the image in its argument `image` with the id in its argument `args`.
 fn fixture() -> Fixture {
     let runtime = NativeRuntime::builder("native", "1")
         .guest("show", |guest| async move {
@@ -23,7 +22,7 @@ fn fixture() -> Fixture {
         })
         .guest("careless", |guest| async move {
             let args =
-                guest.text("args").await?.parse().map_err(|_| Error::guest_failed("no id"))?;
+                guest.text("args").await?.parse().map_err(|_| Error::guest_failed("not an id"))?;
             guest.run(&guest.text("image").await?, args).await
         })
         .build()
@@ -36,7 +35,7 @@ fn curry(fixture: &Fixture, base: &str, texts: &[(&str, &str)]) -> String {
     fixture.dispatcher.put_node(node.encode().unwrap()).unwrap().to_string()
 }
 
-/// A tree of named images: trees for nodes, blobs for other references.
+/// Stores a tree of named images: an id becomes a tree entry, any other reference a blob.
 fn std(fixture: &Fixture, images: &[(&str, &str)]) -> ObjectId {
     let entry = |(name, reference): &(&str, &str)| match ObjectId::from_hex(reference) {
         Ok(node) => TreeEntry::new(*name, EntryMode::Tree, node),
@@ -55,7 +54,7 @@ async fn run(
     texts: &[(&str, &str)],
     std: Option<ObjectId>,
 ) -> Result<Completion, Error> {
-    let mut invocation = Invocation::new(image, fixture.args(texts));
+    let mut invocation = Invocation::new(image).args(fixture.args(texts));
     invocation.std = std;
     fixture.dispatcher.run(invocation).await
 }
@@ -70,7 +69,7 @@ fn problem(result: Result<Completion, Error>) -> ImageProblem {
 }
 
 #[tokio::test]
-async fn bound_arguments_come_under_the_calls_own_and_nodes_nest() {
+async fn the_calls_own_arguments_override_bound_ones_and_curry_nodes_nest() {
     let fixture = fixture();
     let show = fixture.image("show");
     let inner = curry(&fixture, &show, &[("a", "inner"), ("b", "inner"), ("c", "inner")]);
@@ -82,9 +81,9 @@ async fn bound_arguments_come_under_the_calls_own_and_nodes_nest() {
     let direct = run(&fixture, &show, &same, None).await.unwrap();
     assert_eq!(
         direct.request, completion.request,
-        "a curried call is the request that it comes down to"
+        "a curried call and the equivalent direct call are the same request"
     );
-    assert!(direct.remembered);
+    assert!(direct.from_memo);
 }
 
 #[tokio::test]
@@ -113,10 +112,13 @@ async fn the_key_never_depends_on_a_name() {
 async fn salt_and_std_change_the_key() {
     let fixture = fixture();
     let (show, args) = (fixture.image("show"), fixture.args(&[]));
-    let plain = fixture.dispatcher.run(Invocation::new(&show, args)).await.unwrap();
-    let salted = fixture.dispatcher.run(Invocation::new(&show, args).salt("s")).await.unwrap();
-    let named =
-        fixture.dispatcher.run(Invocation::new(&show, args).std(std(&fixture, &[]))).await.unwrap();
+    let plain = fixture.dispatcher.run(Invocation::new(&show).args(args)).await.unwrap();
+    let salted = fixture.dispatcher.run(Invocation::new(&show).args(args).salt("s")).await.unwrap();
+    let named = fixture
+        .dispatcher
+        .run(Invocation::new(&show).args(args).std(std(&fixture, &[])))
+        .await
+        .unwrap();
     assert_eq!(fixture.runs(), 3);
     assert!(
         plain.request != salted.request
@@ -126,12 +128,12 @@ async fn salt_and_std_change_the_key() {
     assert_eq!(
         fixture.dispatcher.read_tree(salted.request).unwrap().len(),
         4,
-        "the request itself is in the store"
+        "the request's tree is in the store"
     );
 }
 
 #[tokio::test]
-async fn a_reference_that_reaches_itself_is_an_error() {
+async fn circular_and_too_deep_references_are_errors() {
     let fixture = fixture();
     let node = curry(&fixture, "/cas/std/me", &[]);
     let std = std(&fixture, &[("me", &node), ("ping", "/cas/std/pong"), ("pong", "/cas/std/ping")]);
@@ -145,17 +147,16 @@ async fn a_reference_that_reaches_itself_is_an_error() {
 }
 
 #[tokio::test]
-async fn an_unknown_host_is_an_error_that_lists_the_known_ones() {
+async fn an_unknown_host_is_an_error_that_lists_the_known_hosts() {
     let fixture = fixture();
-    let module =
-        Module { kind: ObjectKind::Blob, id: fixture.dispatcher.put_blob("show").unwrap() };
-    let stranger = ObjectId::of(ObjectKind::Blob, b"another host");
-    let image = fixture.dispatcher.put_image(stranger, module).unwrap().to_string();
+    let module = ObjectRef::blob(fixture.dispatcher.put_blob("show").unwrap());
+    let unknown = ObjectId::of(ObjectKind::Blob, b"another host");
+    let image = fixture.dispatcher.put_image(unknown, module).unwrap().to_string();
     let ImageProblem::UnknownHost { host, known } = problem(run(&fixture, &image, &[], None).await)
     else {
-        panic!("another problem")
+        panic!("a different problem")
     };
-    assert_eq!(host, stranger.to_string());
+    assert_eq!(host, unknown.to_string());
     let native = NativeRuntime::builder("native", "1").build().unwrap().host_image().id();
     assert_eq!(known, [format!("{native} (native)")]);
     assert!(fixture.dispatcher.read_tree(native).is_ok(), "the host image is in the store");
@@ -178,7 +179,7 @@ async fn an_unknown_host_is_an_error_that_lists_the_known_ones() {
 }
 
 #[tokio::test]
-async fn what_is_no_image_is_an_error_that_says_why() {
+async fn an_invalid_image_is_an_error_with_the_cause() {
     let fixture = fixture();
     let blob = fixture.dispatcher.put_blob("a blob").unwrap();
     let tree = |entries: &[(&str, EntryMode, ObjectId)]| {
@@ -200,14 +201,14 @@ async fn what_is_no_image_is_an_error_that_says_why() {
         (tree(&[(".caos-curry", file, blob), ("base", file, blob)]), "no entry `args`"),
         (
             tree(&[(".caos-curry", file, blob), ("base", file, blob), ("args", folder, empty)]),
-            "hex digits",
+            "hexadecimal digits",
         ),
     ];
     for (image, words) in cases {
         let ImageProblem::NotAnImage { problem, .. } =
             problem(run(&fixture, &image, &[], None).await)
         else {
-            panic!("{words}: another problem")
+            panic!("{words}: a different problem")
         };
         assert!(problem.contains(words), "{problem:?} does not contain {words:?}");
     }
@@ -217,7 +218,7 @@ async fn what_is_no_image_is_an_error_that_says_why() {
         ("/cas/std/", None, "expected"),
         ("/cas/std/a/b", None, "expected"),
         ("/cas/std/x", None, "`std` is empty"),
-        ("/cas/std/x", Some(std), "there are: there"),
+        ("/cas/std/x", Some(std), "available images: there"),
         (&"a".repeat(64), None, "SHA-256"),
         ("\u{a0}4b825dc642cb6eb9a060e54bf8d69288fbee4904", None, "expected"),
     ] {
@@ -229,22 +230,20 @@ async fn what_is_no_image_is_an_error_that_says_why() {
 }
 
 #[tokio::test]
-async fn the_arguments_have_to_be_a_tree_that_is_there() {
+async fn arguments_that_are_missing_or_not_a_tree_are_an_error() {
     let fixture = fixture();
     let show = fixture.image("show");
     let blob = fixture.dispatcher.put_blob("x").unwrap();
-    let error = fixture.dispatcher.run(Invocation::new(&show, blob)).await.unwrap_err();
+    let error = fixture.dispatcher.run(Invocation::new(&show).args(blob)).await.unwrap_err();
     assert!(matches!(error.reason(), Reason::WrongKind { .. }));
-    let gone = ObjectId::of(ObjectKind::Tree, b"gone");
-    let error = fixture.dispatcher.run(Invocation::new(&show, gone)).await.unwrap_err();
+    let missing = ObjectId::of(ObjectKind::Tree, b"gone");
+    let error = fixture.dispatcher.run(Invocation::new(&show).args(missing)).await.unwrap_err();
     assert!(matches!(error.reason(), Reason::MissingObject { .. }));
-    // A nested run's arguments, too, though its image may never look at them.
+    // The same holds for a nested run's arguments, even if its guest does not read them.
     let nested = fixture.image("careless");
-    for (args, kind) in [(blob, "blob"), (gone, "gone")] {
-        let invocation = Invocation::new(
-            &nested,
-            fixture.args(&[("image", &show), ("args", &args.to_string())]),
-        );
+    for (args, kind) in [(blob, "blob"), (missing, "missing")] {
+        let invocation = Invocation::new(&nested)
+            .args(fixture.args(&[("image", &show), ("args", &args.to_string())]));
         let error = fixture.dispatcher.run(invocation).await.unwrap_err();
         assert!(
             matches!(error.reason(), Reason::MissingObject { .. } | Reason::WrongKind { .. }),
@@ -253,7 +252,7 @@ async fn the_arguments_have_to_be_a_tree_that_is_there() {
     }
 
     let dangling =
-        fixture.dispatcher.put_tree([TreeEntry::new("x", EntryMode::Blob, gone)]).unwrap_err();
+        fixture.dispatcher.put_tree([TreeEntry::new("x", EntryMode::Blob, missing)]).unwrap_err();
     assert!(matches!(dangling.reason(), Reason::MissingObject { .. }));
     let mislabelled =
         fixture.dispatcher.put_tree([TreeEntry::new("x", EntryMode::Tree, blob)]).unwrap_err();
@@ -261,19 +260,19 @@ async fn the_arguments_have_to_be_a_tree_that_is_there() {
 }
 
 #[test]
-fn outside_of_tokio_a_run_is_an_error_and_no_panic() {
+fn a_run_without_a_tokio_runtime_is_an_error() {
     let fixture = fixture();
-    let invocation = Invocation::new(fixture.image("show"), fixture.args(&[]));
+    let invocation = Invocation::new(fixture.image("show")).args(fixture.args(&[]));
     let run = std::pin::pin!(fixture.dispatcher.run(invocation));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     let std::task::Poll::Ready(result) = run.poll(&mut context) else {
-        panic!("nothing to wait for")
+        panic!("the run is pending")
     };
     assert_eq!(result.unwrap_err().kind(), ErrorKind::Runtime);
 }
 
 #[test]
-fn two_runtimes_of_one_host_image_are_refused() {
+fn two_runtimes_with_the_same_host_image_are_rejected() {
     let runtime = || std::sync::Arc::new(NativeRuntime::builder("twin", "1").build().unwrap());
     let built =
         manifold_dispatcher::Dispatcher::builder().runtime(runtime()).runtime(runtime()).build();

@@ -1,47 +1,49 @@
-//! Invariant 5: a frame suspended in `run` or `run_many` holds no OS thread, no run permit and no slot that its children
-//! need: any depth completes with one permit.
-
-mod fixture;
+//! Invariant 5: a frame suspended in `run` or `run_many` holds no OS thread, no run permit and no
+//! slot that its children need. A recursion of any depth completes with one permit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use fixture::{Fixture, store_chain};
 use manifold_dispatcher::api::{
-    Call, Capabilities, Code, EntryMode, Host, HostImage, Job, Limits, Module, ObjectKind, Outcome,
-    Result, Runtime, TreeEntry, async_trait,
+    Call, Capabilities, Code, EntryMode, Host, HostImage, Job, Limits, ObjectRef, Result, Runtime,
+    TreeEntry, async_trait,
 };
 use manifold_dispatcher::native::{NativeRuntime, argument};
 use manifold_dispatcher::{Budget, Dispatcher, Invocation};
+use manifold_standard_guests::native_guests;
+use manifold_testing::{Fixture, store_chain};
 use tokio::sync::Semaphore;
 
 fn fold_fixture() -> Fixture {
-    let runtime = NativeRuntime::builder("native", "1").fold_guests().build().unwrap();
+    let runtime = native_guests(NativeRuntime::builder("native", "1")).build().unwrap();
     Fixture::with(runtime, |builder| builder.permits(1))
 }
 
-async fn fold(fixture: &Fixture, root: Outcome) -> String {
+/// Folds `root` with `file-count` and returns the result as text.
+async fn fold(fixture: &Fixture, root: ObjectRef) -> String {
     let dispatcher: &Dispatcher = &fixture.dispatcher;
     let post = dispatcher.put_blob(fixture.image("file-count")).unwrap();
-    let args =
-        dispatcher.put_tree([argument("in", root), argument("post", Outcome::blob(post))]).unwrap();
-    let completion = dispatcher.run(Invocation::new(fixture.image("fold"), args)).await.unwrap();
+    let args = dispatcher
+        .put_tree([argument("in", root), argument("post", ObjectRef::blob(post))])
+        .unwrap();
+    let completion =
+        dispatcher.run(Invocation::new(fixture.image("fold")).args(args)).await.unwrap();
     fixture.text(completion.outcome)
 }
 
 #[test]
-fn a_chain_of_100_000_levels_with_one_permit_on_one_thread() {
+fn a_chain_of_100_000_levels_completes_with_one_permit_on_one_thread() {
     const LEVELS: usize = 100_000;
     let fixture = fold_fixture();
     let root = store_chain(&fixture.dispatcher, LEVELS);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    assert_eq!(runtime.block_on(fold(&fixture, Outcome::tree(root))), "1\n");
+    assert_eq!(runtime.block_on(fold(&fixture, ObjectRef::tree(root))), "1\n");
     assert_eq!(fixture.runs(), 2 * LEVELS + 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_directory_of_100_000_entries_with_one_permit() {
+async fn a_directory_of_100_000_entries_completes_with_one_permit() {
     const ENTRIES: usize = 100_000;
     let fixture = fold_fixture();
     let dispatcher = &fixture.dispatcher;
@@ -50,12 +52,13 @@ async fn one_directory_of_100_000_entries_with_one_permit() {
         TreeEntry::new(format!("f{number}"), EntryMode::Blob, blob)
     });
     let root = dispatcher.put_tree(entries).unwrap();
-    assert_eq!(fold(&fixture, Outcome::tree(root)).await, format!("{ENTRIES}\n"));
+    assert_eq!(fold(&fixture, ObjectRef::tree(root)).await, format!("{ENTRIES}\n"));
 }
 
-/// The deeper run goes first, so a wide and deep recursion has few frames under way at a time.
+/// Permits are granted last in, first out within a root, so a wide and deep recursion has few live
+/// frames at a time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn frames_under_way_stay_near_depth_times_width() {
+async fn live_frames_are_bounded_by_depth_times_width() {
     const FANOUT: usize = 6;
     const LEVELS: usize = 6;
     const WIDTH: usize = 2;
@@ -75,7 +78,7 @@ async fn frames_under_way_stay_near_depth_times_width() {
                             let path =
                                 guest.host().put_blob(format!("{path}{child}").into()).await?;
                             let args =
-                                guest.put_tree([argument("path", Outcome::blob(path))]).await?;
+                                guest.put_tree([argument("path", ObjectRef::blob(path))]).await?;
                             calls.push(Call { image: guest.job().image.to_string(), args });
                         }
                         for result in guest.host().run_many(calls).await {
@@ -90,17 +93,18 @@ async fn frames_under_way_stay_near_depth_times_width() {
         .build()
         .unwrap();
     let fixture = Fixture::with(runtime, |builder| builder.permits(1).width(WIDTH));
-    let invocation = Invocation::new(fixture.image("branch"), fixture.args(&[("path", "")]));
+    let invocation = Invocation::new(fixture.image("branch")).args(fixture.args(&[("path", "")]));
     fixture.dispatcher.run(invocation).await.unwrap();
     let all: usize = (0..=LEVELS as u32).map(|level| FANOUT.pow(level)).sum();
     assert_eq!(fixture.runs(), all);
     let most = most.load(Ordering::SeqCst);
-    assert!(most <= LEVELS * WIDTH + 1, "{most} of {all} frames were under way at once");
+    assert!(most <= LEVELS * WIDTH + 1, "{most} of {all} frames were live at the same time");
 }
 
-/// Somebody may start runs and look at them later, from outside or in a guest. Nothing waits for that look.
+/// A caller or guest may start runs and poll them again later. Other runs do not wait for that
+/// poll.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_result_that_nobody_looks_at_yet_holds_no_permit() {
+async fn a_started_run_that_is_not_polled_holds_no_permit() {
     let runtime = NativeRuntime::builder("native", "1")
         .guest("echo", |guest| async move {
             tokio::task::yield_now().await;
@@ -109,13 +113,13 @@ async fn a_result_that_nobody_looks_at_yet_holds_no_permit() {
         .guest("patient", |guest| async move {
             let mut calls = Vec::new();
             for name in ["x", "y", "z"] {
-                let name = Outcome::blob(guest.host().put_blob(name.into()).await?);
+                let name = ObjectRef::blob(guest.host().put_blob(name.into()).await?);
                 calls.push(Call {
                     image: guest.text("echo").await?,
                     args: guest.put_tree([argument("name", name)]).await?,
                 });
             }
-            // The first two are begun, and looked at only after the third is done.
+            // The first two runs are started, and polled again only after the third has completed.
             let [mut x, mut y, z] = calls
                 .try_into()
                 .map(|calls: [Call; 3]| calls.map(|call| guest.host().run(call)))
@@ -134,7 +138,7 @@ async fn a_result_that_nobody_looks_at_yet_holds_no_permit() {
     let fixture = Fixture::with(runtime, |builder| builder.permits(1));
     let echo = fixture.image("echo");
     let run = |name: &str| {
-        fixture.dispatcher.run(Invocation::new(&echo, fixture.args(&[("name", name)])))
+        fixture.dispatcher.run(Invocation::new(&echo).args(fixture.args(&[("name", name)])))
     };
     let finish = async {
         let (mut a, mut b) = (Box::pin(run("a")), Box::pin(run("b")));
@@ -144,14 +148,17 @@ async fn a_result_that_nobody_looks_at_yet_holds_no_permit() {
         run("c").await.unwrap();
         a.await.unwrap();
         b.await.unwrap();
-        let patient = Invocation::new(fixture.image("patient"), fixture.args(&[("echo", &echo)]));
+        let patient =
+            Invocation::new(fixture.image("patient")).args(fixture.args(&[("echo", &echo)]));
         fixture.dispatcher.run(patient).await.unwrap()
     };
-    let completion = tokio::time::timeout(Duration::from_secs(20), finish).await.expect("no hang");
+    let completion = tokio::time::timeout(Duration::from_secs(20), finish)
+        .await
+        .expect("completes within the timeout");
     assert_eq!(fixture.text(completion.outcome), "z");
 }
 
-/// A native runtime whose modules take their time to be prepared, until the gate opens.
+/// A native runtime that does not finish preparing a module until the gate opens.
 struct SlowToPrepare(NativeRuntime, Arc<Semaphore>);
 
 #[async_trait]
@@ -165,11 +172,11 @@ impl Runtime for SlowToPrepare {
     }
 
     async fn prepare(&self, _: &Code, _: &Limits, _: &dyn Host) -> Result<()> {
-        self.1.acquire().await.expect("the gate stays").forget();
+        self.1.acquire().await.expect("the gate is not closed").forget();
         Ok(())
     }
 
-    async fn run(&self, job: Job, host: Arc<dyn Host>) -> Result<Outcome> {
+    async fn run(&self, job: Job, host: Arc<dyn Host>) -> Result<ObjectRef> {
         self.0.run(job, host).await
     }
 }
@@ -183,27 +190,28 @@ async fn preparing_a_module_holds_no_permit() {
     };
     let slow = SlowToPrepare(hello("slow").build().unwrap(), Arc::clone(&gate));
     let slow_host = slow.host_image().id();
-    let fixture = Fixture::with(hello("quick").build().unwrap(), |builder| {
-        builder.permits(1).runtime(Arc::new(slow))
-    });
-    let module =
-        Module { kind: ObjectKind::Blob, id: fixture.dispatcher.put_blob("hello").unwrap() };
+    let fixture =
+        Fixture::with(hello("quick").build().unwrap(), |builder| builder.permits(1).runtime(slow));
+    let module = ObjectRef::blob(fixture.dispatcher.put_blob("hello").unwrap());
     let slow_image = fixture.dispatcher.put_image(slow_host, module).unwrap();
-    let slow_run = fixture.dispatcher.run(Invocation::new(slow_image, fixture.args(&[])));
+    let slow_run = fixture.dispatcher.run(Invocation::new(slow_image).args(fixture.args(&[])));
     let quick_run = async {
         let completion = fixture
             .dispatcher
-            .run(Invocation::new(fixture.image("hello"), fixture.args(&[])))
+            .run(Invocation::new(fixture.image("hello")).args(fixture.args(&[])))
             .await;
         gate.add_permits(1);
         completion
     };
     let both = async { tokio::join!(slow_run, quick_run) };
-    let (slow, quick) = tokio::time::timeout(Duration::from_secs(20), both).await.expect("no hang");
+    let (slow, quick) = tokio::time::timeout(Duration::from_secs(20), both)
+        .await
+        .expect("completes within the timeout");
     assert_eq!(slow.unwrap().outcome, quick.unwrap().outcome);
 }
 
-/// A small fold that comes after a huge one has its turns.
+/// Permits are granted round-robin across roots, so a small fold completes before an earlier huge
+/// one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_later_root_is_not_starved() {
     let fixture = fold_fixture();
@@ -218,20 +226,20 @@ async fn a_later_root_is_not_starved() {
     let order = AtomicUsize::new(1);
     tokio::join!(
         async {
-            fold(&fixture, Outcome::tree(huge)).await;
+            fold(&fixture, ObjectRef::tree(huge)).await;
             huge_done.store(order.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
         },
         async {
-            fold(&fixture, Outcome::tree(small)).await;
+            fold(&fixture, ObjectRef::tree(small)).await;
             small_done.store(order.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
         }
     );
     assert_eq!((small_done.into_inner(), huge_done.into_inner()), (1, 2));
 }
 
-/// A call that joins what a huge one has put at the bottom of its queue does not wait for all that lies above.
+/// A call that joins a run at the end of another root's queue does not wait for the runs before it.
 #[tokio::test]
-async fn a_root_that_joins_has_its_turns_too() {
+async fn a_root_that_joins_a_queued_run_is_not_starved() {
     const CHILDREN: usize = 300;
     let runtime = NativeRuntime::builder("wide", "1")
         .guest("leaf", |guest| async move {
@@ -242,7 +250,8 @@ async fn a_root_that_joins_has_its_turns_too() {
             let image = guest.text("leaf").await?;
             let mut calls = Vec::new();
             for number in 0..CHILDREN {
-                let number = Outcome::blob(guest.host().put_blob(number.to_string().into()).await?);
+                let number =
+                    ObjectRef::blob(guest.host().put_blob(number.to_string().into()).await?);
                 calls.push(Call {
                     image: image.clone(),
                     args: guest.put_tree([argument("number", number)]).await?,
@@ -257,7 +266,7 @@ async fn a_root_that_joins_has_its_turns_too() {
         .unwrap();
     let fixture = Fixture::with(runtime, |builder| builder.permits(1));
     let leaf = fixture.image("leaf");
-    let wide = Invocation::new(fixture.image("wide"), fixture.args(&[("leaf", &leaf)]));
+    let wide = Invocation::new(fixture.image("wide")).args(fixture.args(&[("leaf", &leaf)]));
     let wide = tokio::spawn({
         let dispatcher = fixture.dispatcher.clone();
         async move { dispatcher.run(wide).await }
@@ -265,11 +274,12 @@ async fn a_root_that_joins_has_its_turns_too() {
     while fixture.runs() < 2 {
         tokio::task::yield_now().await;
     }
-    // The first of its children runs. The second one has waited longest, and is last.
-    let first = Invocation::new(&leaf, fixture.args(&[("number", "1")]))
+    // The first child runs. The second one has waited longest, and so is last in the queue.
+    let first = Invocation::new(&leaf)
+        .args(fixture.args(&[("number", "1")]))
         .budget(Budget::new().deadline(Duration::from_secs(5)));
     fixture.dispatcher.run(first).await.unwrap();
-    assert_eq!(fixture.dispatcher.stats().joins, 1, "it was under way");
-    assert!(fixture.runs() < 20, "{} runs came before", fixture.runs());
+    assert_eq!(fixture.dispatcher.stats().joins, 1, "the call joined the queued run");
+    assert!(fixture.runs() < 20, "{} runs were started before it", fixture.runs());
     wide.await.unwrap().unwrap();
 }

@@ -1,8 +1,11 @@
-"""A host of Manifold modules in Python: a container that runs it serves modules that are Python source.
+"""A host for Manifold modules that are Python source, to be run as a container.
 
-A module defines `run(job)`, where `job` has the arguments' entries and the operations of the guest ABI, and returns bytes, which
-become a blob, or an `Object`. The container connects to the socket in MANIFOLD_SOCKET. Every connection is good for one job: the
-answer to its first request, `job`, is the job, and comes when there is one.
+A module defines `run(job)`, where `job` provides the entries of the arguments and the operations of
+the guest ABI. `run` returns bytes, which are stored as a blob, or an `Object`.
+
+The container connects to the socket at the path in the environment variable MANIFOLD_SOCKET. Each
+connection serves one job. The first request on a connection is `job`. The response to it is the
+job, and arrives when there is one.
 """
 
 import base64
@@ -14,22 +17,25 @@ import threading
 
 
 class Failure(Exception):
-    """What the host answers, or a module's own words."""
+    """An operation failed on the host, or the module fails its job. Its text is the message."""
 
 
 class HostGone(BaseException):
-    """Nobody wants the job any more. No module's `except Exception` catches it."""
+    """The host has closed the connection because the job is no longer needed.
+
+    A `BaseException`, so that a module's `except Exception` does not catch it.
+    """
 
 
 class Object:
-    """A blob or a tree."""
+    """A reference to a blob or a tree: its kind and id."""
 
     def __init__(self, kind, hash):
         self.kind, self.hash = kind, hash
 
 
 class Job:
-    """One job, over one connection."""
+    """One job, and the operations of the guest ABI over its connection."""
 
     def __init__(self, connection):
         self.stream = connection.makefile("rwb")
@@ -51,7 +57,9 @@ class Job:
         return response
 
     def args(self):
-        return {entry["name"]: Object(entry["kind"], entry["hash"]) for entry in self.tree(self.fields["args"])}
+        """Returns the arguments by name."""
+        entries = self.tree(self.fields["args"])
+        return {entry["name"]: Object(entry["kind"], entry["hash"]) for entry in entries}
 
     def tree(self, hash):
         return self.call({"op": "tree", "hash": hash})["entries"]
@@ -60,7 +68,8 @@ class Job:
         return base64.b64decode(self.call({"op": "get", "hash": hash})["bytes_b64"])
 
     def put_blob(self, content):
-        return Object("blob", self.call({"op": "put_blob", "bytes_b64": base64.b64encode(content).decode()})["hash"])
+        encoded = base64.b64encode(content).decode()
+        return Object("blob", self.call({"op": "put_blob", "bytes_b64": encoded})["hash"])
 
     def run(self, image, args):
         outcome = self.call({"op": "run", "image": image, "args": args})
@@ -74,10 +83,10 @@ modules = {}
 
 
 def load(job):
-    """Compiles a module, once for all its jobs."""
+    """Returns the `run` function of the job's module, which is compiled only once."""
     module = job.fields["module"]
     if module["kind"] != "blob":
-        raise Failure("a Python module is one file")
+        raise Failure("a Python module must be a single file: a blob, not a tree")
     hash = module["hash"]
     if hash not in modules:
         names = {"Object": Object, "Failure": Failure}
@@ -86,14 +95,16 @@ def load(job):
     return modules[hash]
 
 
-def work(connection, taken):
+def work(connection, idle):
+    """Serves one job over `connection`. Releases `idle` once the job has arrived."""
     with connection:
         try:
             try:
                 job = Job(connection)
             finally:
-                # The host may have taken this connection back. If it is gone, the next one fails.
-                taken.release()
+                # Released even if the host has closed this connection without a job, so that a new
+                # connection takes its place. If the host has ended, connecting fails.
+                idle.release()
             try:
                 result = load(job)(job)
                 outcome = result if isinstance(result, Object) else job.put_blob(result)
@@ -103,26 +114,30 @@ def work(connection, taken):
             except Failure as failure:
                 job.call({"op": "fail", "message": str(failure)})
             except BaseException as error:
-                # Even one that would end the process ends only the job.
+                # An exception that would end the process, such as SystemExit, fails only the job.
                 job.call({"op": "fail", "message": f"{type(error).__name__}: {error}"})
         except HostGone:
             pass
         except Failure as failure:
-            print(f"a job could not be begun or ended: {failure}", file=sys.stderr, flush=True)
+            print(f"cannot start or finish a job: {failure}", file=sys.stderr, flush=True)
 
 
 def main():
     path = os.environ.get("MANIFOLD_SOCKET")
     if path is None:
-        sys.exit("this container is a host: name it in a runtime marker, as docker://<digest>")
+        sys.exit(
+            "MANIFOLD_SOCKET is not set: this image is a host for modules; "
+            "name it in a runtime marker, as docker://<digest>"
+        )
     threading.stack_size(1024 * 1024)
-    # A job may wait for others that need this host, too, so there is always one more connection than there are jobs.
-    taken = threading.Semaphore(4)
+    # A job may wait for nested runs that need this host, too. So the number of jobs is not bounded,
+    # and four connections always wait for a job.
+    idle = threading.Semaphore(4)
     while True:
-        taken.acquire()
+        idle.acquire()
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(path)
-        threading.Thread(target=work, args=(connection, taken), daemon=True).start()
+        threading.Thread(target=work, args=(connection, idle), daemon=True).start()
 
 
 main()

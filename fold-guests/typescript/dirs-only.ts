@@ -1,4 +1,9 @@
-/** A fold's pre-visitor: of the entries of `in`, the directories. A blob has none. @module */
+/**
+ * A pre-visitor for fold: returns the entries of `in` that are directories. For a blob, it returns
+ * an empty tree.
+ *
+ * @module
+ */
 
 import { main, tree } from "./sdk.ts";
 

@@ -1,4 +1,8 @@
-/** A fold visitor: 1 for a blob, the sum of the children for a tree. @module */
+/**
+ * A fold visitor that counts files: 1 for a blob, the sum of the children's results for a tree.
+ *
+ * @module
+ */
 
 import { main } from "./sdk.ts";
 import { sum } from "./visitor.ts";

@@ -1,16 +1,31 @@
 /**
  * `fold(in, post, pre?)`: visits a tree from the leaves up.
  *
- * 1. The children are what `pre` answers for `{in}` (a tree), if there is a `pre`; else the entries of `in` if it is a tree; else there
- *    are none. A submodule is no child: its commit belongs to another repository.
- * 2. Every child is folded, all in one `runMany`: a blob without `pre` goes straight to `post` with no children, anything else is a
- *    request for fold itself.
- * 3. The results under the children's names are `children`, and what `post` answers for `{children, in}` is the outcome.
+ * 1. The children are determined. With `pre`, they are the entries of the tree that `pre` returns
+ *    for the arguments `{in}`. Without `pre`, they are the entries of `in` if it is a tree, and
+ *    there are none if it is a blob. Submodules are skipped, because their commits belong to other
+ *    repositories.
+ * 2. All children are folded in one `runMany`. Without `pre`, a blob is passed directly to
+ *    `post`, with an empty tree of children. Any other child is a request for fold itself.
+ * 3. The results are stored in a tree `children` under the children's names. The outcome is the
+ *    object that `post` returns for the arguments `{children, in}`.
  *
  * @module
  */
 
-import { type Job, main, named, object, type Outcome, putTree, run, runAll, text, tree, type TreeEntry } from "./sdk.ts";
+import {
+  type Job,
+  main,
+  named,
+  object,
+  type Outcome,
+  putTree,
+  run,
+  runAll,
+  text,
+  tree,
+  type TreeEntry,
+} from "./sdk.ts";
 
 export default main(async (job) => {
   const input = object(job.required("in"));
@@ -31,27 +46,35 @@ export default main(async (job) => {
   return await run(post, await visit({ kind: "tree", hash: await putTree(folded) }, input));
 });
 
-/** A visitor is named by a blob that holds an image reference, perhaps with white space around it: `echo` writes some. */
+/**
+ * Returns the image reference that the blob `argument` holds. White space around it is trimmed,
+ * because `echo` writes a trailing newline.
+ */
 async function visitor(argument: TreeEntry): Promise<string> {
   return (await text(argument.hash)).replace(/^[ \t\n\r\f]+|[ \t\n\r\f]+$/g, "");
 }
 
-/** The arguments of the visitor. */
+/** Stores the arguments tree of `post`. */
 function visit(children: Outcome, input: Outcome): Promise<string> {
   return putTree([named(children, "children"), named(input, "in")]);
 }
 
-/** The arguments of fold itself: its own, with `child` in the place of `in`. */
+/** Stores the arguments tree of a nested fold: the arguments of `job`, with `child` as `in`. */
 function recurse(job: Job, child: Outcome): Promise<string> {
-  const visitors = ["post", "pre"].map((name) => job.optional(name)).filter((entry) => entry !== undefined);
+  const visitors = ["post", "pre"]
+    .map((name) => job.optional(name))
+    .filter((entry) => entry !== undefined);
   return putTree([named(child, "in"), ...visitors]);
 }
 
+/** Returns the children of `input`, without submodules. */
 async function childrenOf(input: Outcome, pre: TreeEntry | undefined): Promise<TreeEntry[]> {
-  const parent = pre === undefined ? input : await run(await visitor(pre), await putTree([named(input, "in")]));
+  const parent = pre === undefined
+    ? input
+    : await run(await visitor(pre), await putTree([named(input, "in")]));
   if (parent.kind !== "tree") {
     if (pre === undefined) return [];
-    throw new Error("`pre` has to answer a tree");
+    throw new Error("`pre` must return a tree");
   }
   return (await tree(parent.hash)).filter((entry) => entry.kind !== "commit");
 }

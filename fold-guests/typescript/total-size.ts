@@ -1,6 +1,6 @@
-/** A fold visitor: the bytes of all blobs. @module */
+/** A fold visitor that adds up the sizes of all blobs in bytes. @module */
 
-import { get, main } from "./sdk.ts";
+import { main, size } from "./sdk.ts";
 import { sum } from "./visitor.ts";
 
-export default main((job) => sum(job, async (blob) => (await get(blob.hash)).length));
+export default main((job) => sum(job, (blob) => size(blob.hash)));

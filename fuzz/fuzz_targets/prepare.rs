@@ -1,5 +1,5 @@
-//! Whatever a module holds, preparing it answers: it can be run, or it is bad and the error says so, or it takes more than it may. The
-//! process goes on, and nothing takes for ever.
+//! Prepares arbitrary bytes as a JavaScript or TypeScript module. Preparing must succeed, or fail
+//! with a guest error or a breached limit. It must not abort the process or hang.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
@@ -8,21 +8,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use manifold_runtime_api::{
-    Call, Code, EntryMode, Error, ErrorKind, Host, Limits, Module, Object, ObjectId, ObjectKind,
-    Outcome, Result, Runtime, Tree, TreeEntry,
-};
+use manifold_runtime_api::{Call, Code, EntryMode, Error, ErrorKind, Host, Limits, Object, ObjectId, ObjectRef, Result, Runtime, Tree, TreeEntry};
 use manifold_runtime_v8::V8Runtime;
 
 static EXECUTOR: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .build()
-        .expect("there are threads")
+        .expect("threads can be started")
 });
 static RUNTIME: LazyLock<V8Runtime> = LazyLock::new(|| V8Runtime::new().expect("V8 starts"));
 
-/// A host that has one file in one tree.
+/// A host that has a tree with one file, and supports reading only.
 struct OneFile {
     file: Object,
     tree: Tree,
@@ -39,19 +36,19 @@ impl Host for OneFile {
     }
 
     async fn put_blob(&self, _: Bytes) -> Result<ObjectId> {
-        Err(Error::store("nothing is stored"))
+        Err(Error::store("this host is read-only"))
     }
 
     async fn put_tree(&self, _: Tree) -> Result<ObjectId> {
-        Err(Error::store("nothing is stored"))
+        Err(Error::store("this host is read-only"))
     }
 
-    async fn run(&self, _: Call) -> Result<Outcome> {
-        Err(Error::store("nothing is run"))
+    async fn run(&self, _: Call) -> Result<ObjectRef> {
+        Err(Error::store("this host runs nothing"))
     }
 
-    async fn run_many(&self, calls: Vec<Call>) -> Vec<Result<Outcome>> {
-        calls.iter().map(|_| Err(Error::store("nothing is run"))).collect()
+    async fn run_many(&self, calls: Vec<Call>) -> Vec<Result<ObjectRef>> {
+        calls.iter().map(|_| Err(Error::store("this host runs nothing"))).collect()
     }
 
     fn log(&self, _: &str) {}
@@ -62,7 +59,7 @@ fuzz_target!(|input: &[u8]| {
     let name = if *language == b'j' { "main.js" } else { "main.ts" };
     let file = Object::blob(text.to_vec());
     let Ok(tree) = Tree::new([TreeEntry::new(name, EntryMode::Blob, file.id())]) else { return };
-    let module = Module { kind: ObjectKind::Tree, id: tree.id() };
+    let module = ObjectRef::tree(tree.id());
     let mut limits = Limits::default();
     limits.compute_time = Duration::from_secs(20);
     let prepared =

@@ -1,18 +1,20 @@
 /**
- * A guest for Manifold as an ordinary function.
+ * The TypeScript SDK for Manifold guests. A guest is an ordinary function.
  *
  * ```ts
  * import { get, main } from "./sdk.ts";
  *
- * // Answers the argument `in` in upper case.
+ * // Returns the argument `in` in upper case.
  * export default main(async (job) => {
  *   const content = await get(job.required("in").hash);
  *   return new TextDecoder("utf-8", { fatal: true }).decode(content).toUpperCase();
  * });
  * ```
  *
- * Text or bytes that the function returns become a blob, entries a tree, and what has a `kind` and a `hash` is the outcome as it
- * is. What it throws ends the job with its words, and a nested run's failure that it lets through keeps that run's causes.
+ * The function's return value becomes the outcome: text and bytes are stored as a blob, entries are
+ * stored as a tree, and an object with a `kind` and a `hash` is the outcome itself. If the function
+ * throws, the job fails with the message of the error. The error of a nested run that it does not
+ * catch keeps the causes of that run.
  *
  * @module
  */
@@ -21,7 +23,6 @@ import {
   get,
   type Job as RawJob,
   type Kind,
-  ManifoldError,
   type NewEntry,
   type Outcome,
   type Request,
@@ -30,26 +31,39 @@ import {
   type TreeEntry,
 } from "manifold:guest";
 
-export { fail, get, log, ManifoldError, putBlob, putTree, run, tree } from "manifold:guest";
+export {
+  fail,
+  get,
+  getRange,
+  log,
+  ManifoldError,
+  putBlob,
+  putTree,
+  run,
+  size,
+  tree,
+} from "manifold:guest";
 export type { EntryKind, Kind, Mode, NewEntry, Outcome, Request, TreeEntry } from "manifold:guest";
 
-/** What an entry returns: see the head of this file. */
+/** A value that a guest can return as its outcome. See the description of this module. */
 export type IntoOutcome = string | Uint8Array | readonly NewEntry[] | Outcome;
 
-/** Makes a function the guest's entry; export it as the default. */
-export function main(entry: (job: Job) => IntoOutcome | Promise<IntoOutcome>): (job: RawJob) => Promise<IntoOutcome> {
+/** Makes a function the guest's entry point. A guest exports the result as its default. */
+export function main(
+  entry: (job: Job) => IntoOutcome | Promise<IntoOutcome>,
+): (job: RawJob) => Promise<IntoOutcome> {
   return async (job) => await entry(new Job(job, await tree(job.args)));
 }
 
-/** What the guest was called with. */
+/** The request that the guest runs. */
 export class Job {
-  /** The running image: a recursive guest needs no name for itself. */
+  /** The image reference of the running guest, with which a recursive guest runs itself. */
   readonly image: string;
-  /** The id of the tree of named images; empty when there is none. */
+  /** The id of the tree of named images. Empty if there is no such tree. */
   readonly std: string;
-  /** The request's salt. */
+  /** The request's salt, which is part of the memo key. */
   readonly salt: string;
-  /** The arguments, in git's order. */
+  /** The arguments: the entries of the request's `args` tree, in git's order. */
   readonly args: readonly TreeEntry[];
 
   constructor(job: RawJob, args: readonly TreeEntry[]) {
@@ -59,12 +73,12 @@ export class Job {
     this.args = args;
   }
 
-  /** The argument `name`, if there is one. */
+  /** Returns the argument `name`, or `undefined` if it is missing. */
   optional(name: string): TreeEntry | undefined {
     return this.args.find((entry) => entry.name === name && entry.nameBytes === undefined);
   }
 
-  /** The argument `name`, which the caller has to give. */
+  /** Returns the argument `name`. Throws if it is missing. */
   required(name: string): TreeEntry {
     const entry = this.optional(name);
     if (entry === undefined) throw new Error(`the argument \`${name}\` is missing`);
@@ -72,28 +86,41 @@ export class Job {
   }
 }
 
-/** Anything that has a name: text, or bytes where those are no text. */
+/** The name of an entry: text, or raw bytes if the name is not valid UTF-8. */
 export type Name = string | Pick<TreeEntry, "name" | "nameBytes">;
 
-/** An object under a name, with the plain mode of its kind, as arguments and children have it. */
+/**
+ * Returns a tree entry that names the object, with the plain mode of its kind, for use in a tree of
+ * arguments or children.
+ */
 export function named(object: { kind: TreeEntry["kind"]; hash: string }, name: Name): NewEntry {
-  const names = typeof name === "string" ? { name } : { name: name.name, nameBytes: name.nameBytes };
+  const names = typeof name === "string"
+    ? { name }
+    : { name: name.name, nameBytes: name.nameBytes };
   return { ...names, kind: object.kind, hash: object.hash };
 }
 
-/** An entry as an outcome. A submodule's commit is none. */
+/**
+ * Returns the object that an entry names, as an outcome. Throws if the entry is a submodule,
+ * because its commit belongs to another repository.
+ */
 export function object(entry: TreeEntry): Outcome {
-  if (entry.kind === "commit") throw new Error(`\`${entry.name}\` is a submodule, whose commit belongs to another repository`);
+  if (entry.kind === "commit") {
+    throw new Error(`\`${entry.name}\` is a submodule, whose commit belongs to another repository`);
+  }
   const kind: Kind = entry.kind;
   return { kind, hash: entry.hash };
 }
 
-/** The text of a blob. */
+/** Reads a blob as text. Throws if it is not valid UTF-8. */
 export async function text(hash: string): Promise<string> {
   return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(await get(hash));
 }
 
-/** Runs images, some at a time, and answers in their order. Throws what the first of them that failed says. */
+/**
+ * Runs images concurrently and returns their outcomes in the order of `requests`. If runs fail,
+ * throws the error of the first failed run in that order.
+ */
 export async function runAll(requests: readonly Request[]): Promise<Outcome[]> {
   const results = await runManyResults(requests);
   return results.map((result) => {

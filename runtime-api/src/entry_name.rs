@@ -1,4 +1,4 @@
-//! Which names may stand in a tree: what `git fsck --strict` lets through.
+//! Validation of the names of tree entries. It accepts what `git fsck --strict` accepts.
 
 use bstr::{BStr, ByteSlice};
 use gix_validate::path::{component, component::Error as Refusal};
@@ -6,7 +6,7 @@ use gix_validate::path::{component, component::Error as Refusal};
 use crate::git_attributes_name;
 use crate::tree::EntryMode;
 
-/// What is wrong with the name of a tree entry.
+/// Why the name of a tree entry is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameProblem {
@@ -14,37 +14,40 @@ pub enum NameProblem {
     #[error("the name is empty")]
     Empty,
     /// The name is `.` or `..`.
-    #[error("`.` and `..` may not be names")]
+    #[error("`.` and `..` are not valid names")]
     Relative,
-    /// The name holds a `/`.
-    #[error("the name holds a slash")]
+    /// The name contains a `/`.
+    #[error("the name contains a slash")]
     Slash,
-    /// The name holds a NUL byte.
-    #[error("the name holds a NUL byte")]
+    /// The name contains a NUL byte.
+    #[error("the name contains a NUL byte")]
     Nul,
-    /// The name is `.git`, or some file system would take it for `.git`.
-    #[error("git keeps `.git`, and every name that a file system takes for it, to itself")]
+    /// The name is `.git`, or a file system may treat it as `.git`.
+    #[error("the name is `.git`, or a file system may treat it as `.git`, which git reserves")]
     DotGit,
-    /// The name is one of git's own files, such as `.gitmodules`, and the entry has a mode that git refuses for it.
-    #[error("git's own file of this name must be a regular file")]
+    /// The name is that of a file that git itself reads, such as `.gitmodules`, and the entry has a
+    /// mode that git refuses for it.
+    #[error("git reads a file of this name; the entry must be a regular file")]
     GitFile,
     /// The name is longer than 4096 bytes.
     #[error("the name is longer than 4096 bytes")]
     TooLong,
 }
 
-/// `fsck.largePathname` of git 2.45 and later.
-const MAX_LENGTH: usize = 4096;
+/// The maximum length of a name in bytes, as `fsck.largePathname` of git 2.45 and later.
+const MAX_NAME_BYTES: usize = 4096;
 
-/// HFS+ and NTFS look-alikes are refused on every platform, as git's fsck does; names that merely trouble Windows are not.
-const AS_FSCK: component::Options =
+/// The options that match git's fsck: names that look like `.git` on HFS+ and NTFS are refused on
+/// every platform. Names that are merely inconvenient on Windows are accepted.
+const FSCK_OPTIONS: component::Options =
     component::Options { protect_windows: false, protect_hfs: true, protect_ntfs: true };
 
-/// Only Windows takes a backslash for a separator, so only its look-alikes count in the parts of such a name.
-const BETWEEN_BACKSLASHES: component::Options =
-    component::Options { protect_hfs: false, ..AS_FSCK };
+/// The options for the parts of a name between backslashes. Only Windows treats a backslash as a
+/// separator, so only look-alikes on NTFS count there.
+const BACKSLASH_PART_OPTIONS: component::Options =
+    component::Options { protect_hfs: false, ..FSCK_OPTIONS };
 
-/// Checks one entry's name, given the entry's mode.
+/// Validates the name of an entry of the given mode.
 pub(crate) fn check(name: &BStr, mode: EntryMode) -> Result<(), NameProblem> {
     if is_plain(name) {
         return Ok(());
@@ -52,10 +55,10 @@ pub(crate) fn check(name: &BStr, mode: EntryMode) -> Result<(), NameProblem> {
     if name.find_byte(0).is_some() {
         return Err(NameProblem::Nul);
     }
-    if name.len() > MAX_LENGTH {
+    if name.len() > MAX_NAME_BYTES {
         return Err(NameProblem::TooLong);
     }
-    check_component(name, mode, AS_FSCK)?;
+    check_component(name, mode, FSCK_OPTIONS)?;
     if matches!(mode, EntryMode::Tree | EntryMode::Commit)
         && git_attributes_name::is_look_alike(name)
     {
@@ -63,7 +66,7 @@ pub(crate) fn check(name: &BStr, mode: EntryMode) -> Result<(), NameProblem> {
     }
     let mut parts = name.split_str(b"\\").peekable();
     while let Some(part) = parts.next() {
-        match check_component(part.as_bstr(), mode, BETWEEN_BACKSLASHES) {
+        match check_component(part.as_bstr(), mode, BACKSLASH_PART_OPTIONS) {
             Err(NameProblem::DotGit) => return Err(NameProblem::DotGit),
             Err(NameProblem::GitFile) if parts.peek().is_none() => {
                 return Err(NameProblem::GitFile);
@@ -74,11 +77,11 @@ pub(crate) fn check(name: &BStr, mode: EntryMode) -> Result<(), NameProblem> {
     Ok(())
 }
 
-/// Whether the name is far from everything that git is careful about, as nearly every name is: all look-alikes start with a
-/// dot, or hold a tilde, a backslash, or something that is not ASCII.
+/// Returns whether no special rule can apply to the name, which is true of nearly every name. All
+/// look-alikes start with a dot, or contain a tilde, a backslash, or a character that is not ASCII.
 fn is_plain(name: &BStr) -> bool {
     !name.is_empty()
-        && name.len() <= MAX_LENGTH
+        && name.len() <= MAX_NAME_BYTES
         && name[0] != b'.'
         && name.iter().all(|byte| matches!(byte, 1..0x80) && !matches!(byte, b'/' | b'\\' | b'~'))
 }
@@ -88,7 +91,8 @@ fn check_component(
     mode: EntryMode,
     options: component::Options,
 ) -> Result<(), NameProblem> {
-    // Git wants `.gitmodules` to be a regular file. The library asks that of symbolic links, so other modes go by that name.
+    // Git requires `.gitmodules` to be a regular file. `gix-validate` checks this for symbolic
+    // links only, so all modes other than those of regular files are passed as symbolic links.
     let regular = matches!(mode, EntryMode::Blob | EntryMode::Executable);
     let as_link = (!regular).then_some(component::Mode::Symlink);
     component(name, as_link, options).map(|_| ()).map_err(|problem| match problem {

@@ -1,5 +1,6 @@
-//! The error of every operation: what went wrong, in which frame, and because of what.
+//! [`Error`]: the reason of a failure, the frame in which it happened, and its chain of causes.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -8,29 +9,29 @@ use crate::object::ObjectId;
 use crate::reason::{Limit, Reason};
 use crate::tree::TreeError;
 
-/// The result of Manifold's operations.
+/// The result type of Manifold's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Whose fault an error is, for programs that decide what to do next.
+/// Which party caused an error. Programs use it to decide how to react.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The guest failed, trapped, or broke the ABI.
+    /// The guest failed, trapped, or violated the ABI.
     Guest,
-    /// The request makes no sense: a bad image, a bad tree, a cycle.
+    /// The request is invalid: a bad image, a bad tree, or a cycle.
     Request,
-    /// A limit was breached.
+    /// A guest exceeded a limit or a budget.
     Limit,
-    /// The runtime, or what it depends on, failed.
+    /// The runtime, or something that it depends on, failed.
     Runtime,
-    /// The store failed, or does not have an object.
+    /// The store failed, or an object is missing.
     Store,
-    /// The work was cancelled, or died in a panic.
+    /// The run was cancelled, or it panicked.
     Cancelled,
 }
 
 impl ErrorKind {
-    /// The kind as one lower-case word, as the guest ABI transmits it.
+    /// Returns the kind as one lower-case word. The guest ABI transmits this word.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Guest => "guest",
@@ -49,7 +50,7 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// Whether trying again may help.
+/// Whether a retry may succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Status {
     /// The same request fails again.
@@ -58,20 +59,20 @@ pub enum Status {
     Transient,
 }
 
-/// Where an error happened: the run of one request.
+/// The run of a request in which an error happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Frame {
     /// The request's id.
     pub request: ObjectId,
-    /// The image that was run, as it stands in the request.
+    /// The image reference in the request.
     pub image: String,
-    /// The name of the runtime that ran it.
+    /// The name of the runtime that ran the request.
     pub runtime: String,
 }
 
 impl Frame {
-    /// The frame of `request`, run by `runtime` for `image`.
+    /// Creates the frame of `request`, which `runtime` ran for `image`.
     pub fn new(request: ObjectId, image: impl Into<String>, runtime: impl Into<String>) -> Self {
         Self { request, image: image.into(), runtime: runtime.into() }
     }
@@ -83,12 +84,13 @@ impl fmt::Display for Frame {
     }
 }
 
-/// An error with its whole chain, from the failing guest's own words through every frame above it.
+/// An error with its chain of causes, from the failing guest's own message through every frame
+/// above it.
 ///
 /// # Behavior
-/// - `Display` is one line without the causes; [`Error::chain`] and [`std::error::Error::source`] walk them;
-///   `Debug` tells the whole story.
-/// - Cloning is cheap, for one failure has many waiters.
+/// - `Display` shows this error without its causes. `Debug` shows the whole chain with its frames.
+/// - [`Error::chain`] and [`std::error::Error::source`] walk the causes.
+/// - Cloning is cheap, because all waiters of a run share its failure.
 /// - A chain of any length is dropped without recursion.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
@@ -97,139 +99,180 @@ struct Inner {
     reason: Reason,
     frame: Option<Frame>,
     cause: Option<Error>,
+    value: Option<Arc<dyn Any + Send + Sync>>,
     function_of_request: bool,
     breached: Option<Limit>,
-    lost: Option<ObjectId>,
+    missing_id: Option<ObjectId>,
 }
 
 impl Error {
-    /// An error without a frame or a cause.
+    /// Creates an error without a frame or a cause.
     pub fn new(reason: Reason) -> Self {
-        Self::assemble(reason, None, None)
+        Self::assemble(reason, None, None, None)
     }
 
-    /// A guest's failure in its own words. Words beyond 4 KiB are cut, for every frame above may repeat them.
+    /// Creates a guest's failure with the guest's own message. A message longer than 4 KiB is
+    /// truncated, because every frame above may repeat it.
     pub fn guest_failed(message: impl Into<String>) -> Self {
         let mut message = message.into();
-        if message.len() > MAX_GUEST_WORDS {
-            message.truncate(message.floor_char_boundary(MAX_GUEST_WORDS));
+        if message.len() > MAX_GUEST_MESSAGE_BYTES {
+            message.truncate(message.floor_char_boundary(MAX_GUEST_MESSAGE_BYTES));
             message.push('…');
         }
         Self::new(Reason::GuestFailed { message })
     }
 
-    /// A breach of the ABI by the guest.
+    /// Creates an error for a guest that violated the ABI.
     pub fn abi_violation(problem: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Reason::AbiViolation { problem: problem.into() })
     }
 
-    /// A failure of the runtime that trying again will not mend.
+    /// Creates a permanent failure of the runtime.
     pub fn runtime(problem: impl fmt::Display) -> Self {
         Self::new(Reason::RuntimeFailed { problem: problem.to_string(), status: Status::Permanent })
     }
 
-    /// A failure of the store that trying again will not mend.
+    /// Creates a permanent failure of the store.
     pub fn store(problem: impl fmt::Display) -> Self {
         Self::new(Reason::StoreFailed { problem: problem.to_string(), status: Status::Permanent })
     }
 
-    /// No object `id` is in the store.
+    /// Creates an error for the missing object `id`.
     pub fn missing(id: ObjectId) -> Self {
         Self::new(Reason::MissingObject { id })
     }
 
-    /// The tree `id` is one that git refuses.
+    /// Creates an error for the invalid tree `id`.
     pub fn bad_tree(id: ObjectId, problem: TreeError) -> Self {
         Self::new(Reason::BadTree { id: Some(id), problem })
     }
 
-    /// The same error, because of `cause`. An error that has a cause already keeps it.
+    /// Returns this error with `cause` as its cause. An error that already has a cause keeps it.
     #[must_use]
     pub fn caused_by(self, cause: Self) -> Self {
         match self.0.cause {
             Some(_) => self,
-            None => Self::assemble(self.0.reason.clone(), self.0.frame.clone(), Some(cause)),
+            None => {
+                let Inner { reason, frame, value, .. } = &*self.0;
+                Self::assemble(reason.clone(), frame.clone(), Some(cause), value.clone())
+            }
         }
     }
 
-    /// The same error, known to have happened in `frame`. An error of another frame becomes the cause of one in `frame`.
+    /// Returns this error with `frame` as the frame in which it happened.
+    ///
+    /// If the error already has a frame, it becomes the cause of a new error with the reason
+    /// [`Reason::NestedRunFailed`] in `frame`.
     #[must_use]
     pub fn in_frame(self, frame: Frame) -> Self {
         match &self.0.frame {
-            Some(_) => Self::assemble(Reason::NestedRunFailed, Some(frame), Some(self)),
-            None => Self::assemble(self.0.reason.clone(), Some(frame), self.0.cause.clone()),
+            Some(_) => Self::assemble(Reason::NestedRunFailed, Some(frame), Some(self), None),
+            None => {
+                let Inner { reason, cause, value, .. } = &*self.0;
+                Self::assemble(reason.clone(), Some(frame), cause.clone(), value.clone())
+            }
         }
     }
 
-    fn assemble(reason: Reason, frame: Option<Frame>, cause: Option<Self>) -> Self {
+    /// Returns this error with a value of the program that failed, for callers in the same process.
+    /// [`Error::value`] returns it. It is not part of any message, and does not reach guests.
+    #[must_use]
+    pub fn with_value(self, value: Arc<dyn Any + Send + Sync>) -> Self {
+        let Inner { reason, frame, cause, .. } = &*self.0;
+        Self::assemble(reason.clone(), frame.clone(), cause.clone(), Some(value))
+    }
+
+    fn assemble(
+        reason: Reason,
+        frame: Option<Frame>,
+        cause: Option<Self>,
+        value: Option<Arc<dyn Any + Send + Sync>>,
+    ) -> Self {
         let function_of_request = reason.is_function_of_request()
             && cause.as_ref().is_none_or(Self::is_function_of_request);
         let breached = match &reason {
             Reason::LimitBreached(limit) => Some(*limit),
             _ => cause.as_ref().and_then(Self::breached_limit),
         };
-        let lost = match &reason {
+        let missing_id = match &reason {
             Reason::MissingObject { id } => Some(*id),
             _ => cause.as_ref().and_then(Self::missing_object),
         };
-        Self(Arc::new(Inner { reason, frame, cause, function_of_request, breached, lost }))
+        Self(Arc::new(Inner {
+            reason,
+            frame,
+            cause,
+            value,
+            function_of_request,
+            breached,
+            missing_id,
+        }))
     }
 
-    /// What went wrong, at this end of the chain.
+    /// Returns the value that [`Error::with_value`] attached to this error itself, if it is a `T`.
+    /// Values of its causes are not searched.
+    pub fn value<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        Arc::clone(self.0.value.as_ref()?).downcast().ok()
+    }
+
+    /// Returns the reason of this error, the outermost one of the chain.
     pub fn reason(&self) -> &Reason {
         &self.0.reason
     }
 
-    /// The frame it happened in, where it is known.
+    /// Returns the frame in which this error happened, if known.
     pub fn frame(&self) -> Option<&Frame> {
         self.0.frame.as_ref()
     }
 
-    /// The error that led to this one.
+    /// Returns the direct cause of this error, if any.
     pub fn cause(&self) -> Option<&Self> {
         self.0.cause.as_ref()
     }
 
-    /// This error, its cause, the cause of that, and so on.
+    /// Iterates over this error, its cause, the cause of its cause, and so on.
     pub fn chain(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |error| error.cause())
     }
 
-    /// The last error of the chain: where it all began.
+    /// Returns the last error of the chain.
     pub fn root_cause(&self) -> &Self {
         self.chain().last().unwrap_or(self)
     }
 
-    /// Whose fault it is: the kind of the root cause.
+    /// Returns the kind of the root cause.
     pub fn kind(&self) -> ErrorKind {
         self.root_cause().reason().kind()
     }
 
-    /// Whether trying again may help: it may if anything in the chain is transient.
+    /// Returns [`Status::Transient`] if any error in the chain is transient, since a retry may then
+    /// succeed.
     pub fn status(&self) -> Status {
         let transient = self.chain().any(|error| error.reason().status() == Status::Transient);
         if transient { Status::Transient } else { Status::Permanent }
     }
 
-    /// The limit whose breach is nearest in the chain.
+    /// Returns the first breached limit in the chain, starting at this error.
     pub fn breached_limit(&self) -> Option<Limit> {
         self.0.breached
     }
 
-    /// The object whose absence is nearest in the chain.
+    /// Returns the first missing object in the chain, starting at this error.
     pub fn missing_object(&self) -> Option<ObjectId> {
-        self.0.lost
+        self.0.missing_id
     }
 
-    /// Whether the request alone decides this failure. A guest that saw any other failure and went on may have an outcome
-    /// that is no function of its request, so that outcome is shared and not memoized.
+    /// Returns whether this failure depends on the request alone.
+    ///
+    /// If a guest catches any other failure and continues, its outcome may not be a function of its
+    /// request. Such an outcome is shared with the waiters but not memoized.
     pub fn is_function_of_request(&self) -> bool {
         self.0.function_of_request
     }
 }
 
-/// How many bytes of a guest's words an error keeps.
-const MAX_GUEST_WORDS: usize = 4096;
+/// The maximum length of a guest's message in an error, in bytes.
+const MAX_GUEST_MESSAGE_BYTES: usize = 4096;
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

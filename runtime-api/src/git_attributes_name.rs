@@ -1,11 +1,13 @@
-//! Names that a file system may take for `.gitattributes`: git's fsck wants a regular file under them.
+//! Names that a file system may treat as `.gitattributes`. Git's fsck requires a regular file under
+//! such a name.
 //!
-//! The rules are those of git's `is_hfs_dotgitattributes` (`utf8.c`) and `is_ntfs_dotgitattributes` (`path.c`).
+//! The rules are those of git's `is_hfs_dotgitattributes` (`utf8.c`) and `is_ntfs_dotgitattributes`
+//! (`path.c`).
 
 use bstr::{BStr, ByteSlice};
 
 const NAME: &str = ".gitattributes";
-/// What NTFS makes of the name when `gitatt~1` to `gitatt~4` are taken.
+/// The start of the short name that NTFS gives the file when `gitatt~1` to `gitatt~4` are taken.
 const HASHED_SHORT_NAME: &[u8] = b"gi7d29";
 
 pub(crate) fn is_look_alike(name: &BStr) -> bool {
@@ -21,7 +23,8 @@ fn is_for_hfs(name: &BStr) -> bool {
     })
 }
 
-/// NTFS ignores case, trailing dots and spaces, and a stream's name after a colon, and has short names.
+/// NTFS ignores case, trailing dots and spaces, and a stream name after a colon. It also has short
+/// names.
 fn is_for_ntfs(name: &BStr) -> bool {
     let starts_with = |prefix: &[u8]| {
         name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))

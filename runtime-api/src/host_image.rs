@@ -1,4 +1,4 @@
-//! What a runtime is, as far as results depend on it.
+//! [`HostImage`]: the description that identifies a runtime.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,13 @@ use crate::image::EncodedNode;
 use crate::object::ObjectId;
 use crate::tree::TreeError;
 
-/// The description of a host whose hash is the host's identity.
+/// The complete description of a runtime. The id of its tree, the host image hash, identifies the
+/// runtime.
 ///
-/// Two hosts with the same hash give the same answers, so the description holds the name, the engine's version, the ABI's
-/// and every setting that can change a result. A setting that can only turn an answer into an error need not be in it.
+/// Two runtimes with the same host image hash must produce the same outcomes. So the description
+/// contains the name, the version of the underlying engine, the version of the ABI, and every
+/// setting that can change an outcome. A setting that can only turn an outcome into an error may be
+/// left out.
 ///
 /// ```
 /// use manifold_runtime_api::HostImage;
@@ -26,7 +29,7 @@ pub struct HostImage {
     node: EncodedNode,
 }
 
-/// A [`HostImage`] whose settings are still being listed.
+/// A builder for a [`HostImage`], which collects its settings.
 #[derive(Debug, Clone)]
 pub struct HostImageBuilder {
     name: String,
@@ -34,40 +37,42 @@ pub struct HostImageBuilder {
 }
 
 impl HostImage {
-    /// Starts the description of the host called `name`.
+    /// Starts the description of the runtime called `name`.
     #[expect(clippy::new_ret_no_self, reason = "reads as one sentence with `with` and `seal`")]
     pub fn new(name: impl Into<String>) -> HostImageBuilder {
         HostImageBuilder { name: name.into(), settings: BTreeMap::new() }
     }
 
-    /// The runtime's name, for people.
+    /// Returns the runtime's name, for display.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The host image hash: what a runtime marker carries.
+    /// Returns the host image hash, which the marker of a [`RuntimeNode`](crate::RuntimeNode)
+    /// contains.
     pub fn id(&self) -> ObjectId {
         self.id
     }
 
-    /// The tree and its blobs, for the store.
+    /// Returns the tree and its blobs, to be stored.
     pub fn node(&self) -> &EncodedNode {
         &self.node
     }
 }
 
 impl HostImageBuilder {
-    /// Adds one setting that can change a result.
+    /// Adds a setting that can change an outcome. A later value of the same setting replaces an
+    /// earlier one.
     #[must_use]
     pub fn with(mut self, setting: impl Into<String>, value: impl ToString) -> Self {
         self.settings.insert(setting.into(), value.to_string());
         self
     }
 
-    /// Fixes the description: the tree with a blob for each setting, and one called `name`.
+    /// Builds the description: a tree with one blob for each setting, and one called `name`.
     ///
     /// # Errors
-    /// [`TreeError`] when a setting's name cannot be the name of a tree entry.
+    /// Returns a [`TreeError`] if the name of a setting is not a valid name of a tree entry.
     pub fn seal(self) -> Result<HostImage, TreeError> {
         let mut settings = self.settings;
         settings.insert("name".to_owned(), self.name.clone());

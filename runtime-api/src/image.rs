@@ -1,17 +1,18 @@
-//! Image references, and the two tree nodes that an image can be.
+//! Image references, and the two kinds of image nodes: [`RuntimeNode`] and [`CurryNode`].
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::object::{Object, ObjectId, ObjectKind};
+use crate::object::{Object, ObjectId, ObjectKind, ObjectRef};
 use crate::tree::{EntryMode, Tree, TreeEntry, TreeError};
 
-/// What a caller writes to name an image.
+/// An image reference, as a caller writes it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ImageRef {
-    /// Hex digits: a [`RuntimeNode`] or a [`CurryNode`].
+    /// A hexadecimal object id: a [`RuntimeNode`] or a [`CurryNode`].
     Node(ObjectId),
     /// `/cas/std/<name>`: an entry of the job's tree of named images.
     Std(String),
@@ -19,68 +20,72 @@ pub enum ImageRef {
     Docker(DockerReference),
 }
 
-/// Why an image reference cannot be used.
+/// Why an image reference cannot be resolved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageProblem {
     /// The text has none of the known forms.
-    #[error("expected 40 hex digits, /cas/std/<name>, or docker://<name>@sha256:<digest>")]
+    #[error("expected 40 hexadecimal digits, /cas/std/<name>, or docker://<name>@sha256:<digest>")]
     Syntax,
-    /// An id of git's SHA-256 format.
-    #[error("SHA-256 ids are not supported so far")]
+    /// The text is an id of git's SHA-256 format, which is not supported yet.
+    #[error("SHA-256 object ids are not supported yet")]
     Sha256,
-    /// The job has no tree of named images.
+    /// The reference is a name, and the job has no tree of named images.
     #[error("the job has no tree of named images (its `std` is empty)")]
     NoStd,
     /// The tree of named images has no such entry.
-    #[error("no image of that name; there are: {}", known.join(", "))]
+    #[error("no image of that name; available images: {}", known.join(", "))]
     UnknownName {
-        /// The names there are.
+        /// The names in the tree.
         known: Vec<String>,
     },
-    /// The named object is neither a runtime node nor a curry node.
-    #[error("object {id} is no image: {problem}")]
+    /// The object is neither a runtime node nor a curry node.
+    #[error("object {id} is not an image: {problem}")]
     NotAnImage {
-        /// The object.
+        /// The object's id.
         id: ObjectId,
-        /// What is wrong with it.
+        /// Why the object is not an image.
         problem: String,
     },
-    /// Following the reference comes back to itself.
-    #[error("the reference reaches itself through {through:?}")]
+    /// The reference leads back to itself.
+    #[error("the reference leads back to itself through {through:?}")]
     ReachesItself {
-        /// The reference met a second time.
+        /// The first reference that was met a second time.
         through: String,
     },
-    /// More nodes in a row than [`MAX_IMAGE_DEPTH`].
-    #[error("more than {MAX_IMAGE_DEPTH} nodes lead from the reference to a runtime")]
+    /// The reference leads to a runtime through more than [`MAX_IMAGE_DEPTH`] references.
+    #[error("more than {MAX_IMAGE_DEPTH} references lead from this reference to a runtime")]
     TooDeep,
-    /// The marker names a host that nobody registered.
-    #[error("no runtime has the host image {host}; registered are: {}", known.join(", "))]
+    /// The marker names a host image that no registered runtime has.
+    #[error(
+        "no runtime is registered for the host image {host}; registered host images: {}",
+        known.join(", ")
+    )]
     UnknownHost {
-        /// The host reference in the marker.
+        /// The host image hash in the marker.
         host: String,
-        /// The registered hosts, each with its hash and name.
+        /// The registered host images, each as its hash and the runtime's name.
         known: Vec<String>,
     },
-    /// A container image named by a tag instead of a digest.
-    #[error("a tag moves; name the image by digest (name@sha256:…)")]
+    /// A container image is named by a tag instead of a digest.
+    #[error("a tag can change; name the image by digest (name@sha256:…)")]
     MovingTag,
-    /// A container image, and no runtime that runs containers.
+    /// The image needs containers, and no runtime for containers is registered.
     #[error("no runtime for containers is registered")]
     NoContainers,
     /// The container engine does not have the image.
     #[error(
-        "the container engine has no such image: {problem}; load it with `docker load` or `docker pull`"
+        "the container engine does not have this image: {problem}; load it with `docker load` or \
+         `docker pull`"
     )]
     NotInEngine {
-        /// The engine's own words.
+        /// The container engine's error message.
         problem: String,
     },
 }
 
 impl ImageProblem {
-    /// Whether every dispatcher finds the same problem in the same reference.
+    /// Returns whether every dispatcher finds the same problem in the same reference.
     pub(crate) fn is_function_of_reference(&self) -> bool {
         !matches!(
             self,
@@ -92,17 +97,20 @@ impl ImageProblem {
     }
 }
 
-/// How many curry nodes and names may stand in a row between a reference and its runtime node.
+/// The maximum number of references from an image reference to its runtime node or container image,
+/// both included.
 pub const MAX_IMAGE_DEPTH: usize = 256;
 
 const STD_PREFIX: &str = "/cas/std/";
 const DOCKER_PREFIX: &str = "docker://";
 
 impl ImageRef {
-    /// Reads a reference. White space around it ([`char::is_ascii_whitespace`]) is trimmed: `echo` writes some.
+    /// Parses an image reference. Leading and trailing white space ([`char::is_ascii_whitespace`])
+    /// is ignored, because `echo` appends some.
     ///
     /// # Errors
-    /// [`ImageProblem::Syntax`] or [`ImageProblem::Sha256`].
+    /// - [`ImageProblem::Sha256`] if the text is an id of git's SHA-256 format.
+    /// - [`ImageProblem::Syntax`] if the text has none of the forms of a reference.
     pub fn parse(text: &str) -> Result<Self, ImageProblem> {
         let text = text.trim_ascii();
         if let Some(name) = text.strip_prefix(STD_PREFIX) {
@@ -130,7 +138,7 @@ impl fmt::Display for ImageRef {
     }
 }
 
-/// A container image: the text after `docker://`.
+/// The name of a container image: the text after `docker://`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DockerReference(String);
 
@@ -140,12 +148,13 @@ impl DockerReference {
         if printable { Ok(Self(text.to_owned())) } else { Err(ImageProblem::Syntax) }
     }
 
-    /// The reference as the engine takes it, without `docker://`.
+    /// Returns the reference without `docker://`, as the container engine expects it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether the reference names content (`name@sha256:…` or `sha256:…`) and not a tag that may move.
+    /// Returns whether the reference names content (`name@sha256:…` or `sha256:…`), as opposed to a
+    /// tag, which can change.
     pub fn is_by_digest(&self) -> bool {
         let digest = self.0.rsplit_once('@').map_or(self.0.as_str(), |(_, digest)| digest);
         digest
@@ -160,20 +169,24 @@ impl fmt::Display for DockerReference {
     }
 }
 
-/// Who runs a module: the content of a runtime node's marker.
+/// What runs a module: the host reference in the marker of a [`RuntimeNode`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum HostRef {
-    /// The whole hash of a registered runtime's [`crate::HostImage`].
+    /// The full hash of a registered runtime's [`HostImage`](crate::HostImage).
     HostImage(ObjectId),
-    /// A container that is itself a runtime.
+    /// A container that itself serves as a runtime.
     Container(DockerReference),
 }
 
 impl HostRef {
-    /// Reads a marker. White space around it is trimmed, as in [`ImageRef::parse`].
+    /// Parses the content of a marker. Leading and trailing white space is ignored, as in
+    /// [`ImageRef::parse`].
     ///
     /// # Errors
-    /// [`ImageProblem::Syntax`] or [`ImageProblem::Sha256`].
+    /// - [`ImageProblem::Sha256`] if the text is an id of git's SHA-256 format.
+    /// - [`ImageProblem::Syntax`] if the text is neither a hexadecimal id nor a container
+    ///   reference.
     pub fn parse(text: &str) -> Result<Self, ImageProblem> {
         match ImageRef::parse(text)? {
             ImageRef::Node(id) => Ok(Self::HostImage(id)),
@@ -192,45 +205,39 @@ impl fmt::Display for HostRef {
     }
 }
 
-/// A guest's code: a blob, or a tree for languages whose modules have several files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Module {
-    /// What `id` is.
-    pub kind: ObjectKind,
-    /// The code.
-    pub id: ObjectId,
-}
-
-/// What a job runs, at the end of its image reference.
+/// The code that a job runs, after its image reference has been resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Code {
-    /// A module, on the runtime itself.
-    Module(Module),
-    /// A container image, which is the guest.
+    /// A module that the runtime runs itself: a blob, or a tree if modules have several files.
+    Module(ObjectRef),
+    /// A container image that is the guest.
     Container(DockerReference),
-    /// A module, on a container that is its host.
+    /// A module that a container runs as its host.
     Hosted {
         /// The container image of the host.
         host: DockerReference,
-        /// What the host runs.
-        module: Module,
+        /// The module that the host runs.
+        module: ObjectRef,
     },
 }
 
 impl Code {
-    /// The module, where there is one.
-    pub fn module(&self) -> Option<Module> {
+    /// Returns the module, or `None` for a container that is the guest.
+    pub fn module(&self) -> Option<ObjectRef> {
         match self {
             Self::Module(module) | Self::Hosted { module, .. } => Some(*module),
             Self::Container(_) => None,
         }
     }
 
-    /// The module, for a runtime that gets nothing else, as its [`crate::Capabilities`] say.
+    /// Returns the module of a job without containers. For runtimes whose
+    /// [`Capabilities`](crate::Capabilities) exclude containers.
     ///
     /// # Errors
-    /// `RuntimeFailed` when a container is involved.
-    pub fn own_module(&self) -> Result<Module, crate::Error> {
+    /// [`Reason::RuntimeFailed`](crate::Reason::RuntimeFailed) if the code is a container or runs
+    /// in one.
+    pub fn own_module(&self) -> Result<ObjectRef, crate::Error> {
         match self {
             Self::Module(module) => Ok(*module),
             Self::Container(container) | Self::Hosted { host: container, .. } => {
@@ -242,53 +249,57 @@ impl Code {
     }
 }
 
-/// An image that a runtime runs: the tree `{".caos-runtime": blob(host reference), "module": blob or tree}`.
+/// An image that a runtime runs: the tree `{".caos-runtime": blob(host reference), "module": blob
+/// or tree}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuntimeNode {
-    /// Who runs the module.
+    /// What runs the module.
     pub host: HostRef,
-    /// What is run.
-    pub module: Module,
+    /// The module.
+    pub module: ObjectRef,
 }
 
-/// An image with arguments bound to it: the tree `{".caos-curry": blob, "base": blob(image reference), "args": tree}`.
+/// An image with bound arguments: the tree `{".caos-curry": blob, "base": blob(image reference),
+/// "args": tree}`.
 ///
-/// Bound arguments come under the call's own, which win. The marker holds `1`; when it is read, anything will do.
+/// The arguments of a call take precedence over bound arguments of the same name.
+/// [`CurryNode::encode`] writes `1` into the marker; readers ignore the marker's content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CurryNode {
-    /// The image reference that the arguments are bound to, as text.
+    /// The image reference that the arguments are bound to.
     pub base: String,
-    /// The tree of bound arguments.
+    /// The id of the tree of bound arguments.
     pub args: ObjectId,
 }
 
-/// The entry that makes a tree a [`RuntimeNode`].
+/// The name of the entry that marks a tree as a [`RuntimeNode`].
 pub const RUNTIME_MARKER: &str = ".caos-runtime";
-/// The entry that makes a tree a [`CurryNode`].
+/// The name of the entry that marks a tree as a [`CurryNode`].
 pub const CURRY_MARKER: &str = ".caos-curry";
 
-/// A tree, and the blobs it names that have to be stored with it.
+/// An encoded tree with the blobs that have to be stored along with it.
 #[derive(Debug, Clone)]
 pub struct EncodedNode {
     /// The tree.
     pub tree: Arc<Tree>,
-    /// The blobs, in no order that matters.
+    /// The blobs, in no particular order.
     pub blobs: Vec<Object>,
 }
 
 impl EncodedNode {
-    /// The tree's id.
+    /// Returns the tree's id.
     pub fn id(&self) -> ObjectId {
         self.tree.id()
     }
 
-    /// Everything to store: the blobs, then the tree.
+    /// Returns all objects to store: first the blobs, then the tree.
     pub fn into_objects(self) -> impl Iterator<Item = Object> {
         let tree = self.tree.to_object();
         self.blobs.into_iter().chain([tree])
     }
 
-    /// A node of blob entries named by `texts`, and `entries` whose objects are stored already.
+    /// Creates a node with one blob entry for each of `texts`, and with `entries`, whose objects
+    /// are already stored.
     pub(crate) fn new(
         texts: impl IntoIterator<Item = (String, Bytes)>,
         entries: impl IntoIterator<Item = TreeEntry>,
@@ -305,10 +316,10 @@ impl EncodedNode {
 }
 
 impl RuntimeNode {
-    /// The node as objects. The module itself is stored by whoever has it.
+    /// Encodes the node. The caller stores the module itself.
     ///
     /// # Errors
-    /// [`TreeError::NullId`] when the module has the null id.
+    /// [`TreeError::NullId`] if the module's id is the null id.
     pub fn encode(&self) -> Result<EncodedNode, TreeError> {
         let module = TreeEntry::new("module", EntryMode::plain(self.module.kind), self.module.id);
         EncodedNode::new([(RUNTIME_MARKER.to_owned(), self.host.to_string().into())], [module])
@@ -316,10 +327,10 @@ impl RuntimeNode {
 }
 
 impl CurryNode {
-    /// The node as objects. The tree of arguments is stored by whoever has it.
+    /// Encodes the node. The caller stores the tree of arguments itself.
     ///
     /// # Errors
-    /// [`TreeError::NullId`] when the arguments have the null id.
+    /// [`TreeError::NullId`] if `args` is the null id.
     pub fn encode(&self) -> Result<EncodedNode, TreeError> {
         let args = TreeEntry::new("args", EntryMode::Tree, self.args);
         let texts = [
@@ -330,35 +341,35 @@ impl CurryNode {
     }
 }
 
-/// The shape of an image node, before the blobs that it names have been read.
+/// The kind of an image node and the ids of its parts, before the blobs that it names are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeShape {
-    /// A runtime node.
+    /// The tree is a [`RuntimeNode`].
     Runtime {
-        /// The blob that holds the host reference.
+        /// The id of the blob that contains the host reference.
         marker: ObjectId,
         /// The module.
-        module: Module,
+        module: ObjectRef,
     },
-    /// A curry node.
+    /// The tree is a [`CurryNode`].
     Curry {
-        /// The blob that holds the base's image reference.
+        /// The id of the blob that contains the image reference of the base.
         base: ObjectId,
-        /// The tree of bound arguments.
+        /// The id of the tree of bound arguments.
         args: ObjectId,
     },
 }
 
 impl NodeShape {
-    /// Reads the shape off a tree.
+    /// Returns the shape of the image node that `tree` is.
     ///
     /// # Errors
-    /// A text that says what the tree has too much or too little to be an image.
+    /// Returns a message that says which entry is missing, unexpected or of the wrong kind.
     pub fn of(tree: &Tree) -> Result<Self, String> {
         let entry = |name: &str, kinds: &[ObjectKind]| {
             let entry = tree.get(name).ok_or_else(|| format!("it has no entry `{name}`"))?;
             let kind = entry.mode.object_kind().filter(|kind| kinds.contains(kind));
-            kind.map(|kind| Module { kind, id: entry.id })
+            kind.map(|kind| ObjectRef { kind, id: entry.id })
                 .ok_or_else(|| format!("its entry `{name}` is a {}", entry.mode.kind_str()))
         };
         let (shape, size) = if tree.get(RUNTIME_MARKER).is_some() {

@@ -17,6 +17,8 @@ mod object;
 mod reason;
 mod request;
 mod runtime;
+mod stopwatch;
+mod test_host;
 mod tree;
 
 pub use entry_name::NameProblem;
@@ -25,15 +27,23 @@ pub use host::{Call, Host};
 pub use host_image::{HostImage, HostImageBuilder};
 pub use image::{
     CURRY_MARKER, Code, CurryNode, DockerReference, EncodedNode, HostRef, ImageProblem, ImageRef,
-    MAX_IMAGE_DEPTH, Module, NodeShape, RUNTIME_MARKER, RuntimeNode,
+    MAX_IMAGE_DEPTH, NodeShape, RUNTIME_MARKER, RuntimeNode,
 };
 pub use limits::Limits;
 pub use meter::{MemoryReservation, Meter};
-pub use object::{IdError, Object, ObjectId, ObjectKind};
+pub use object::{IdError, Object, ObjectId, ObjectKind, ObjectRef};
 pub use reason::{Limit, Reason};
-pub use request::{Outcome, Request, RequestScope};
+pub use request::{Request, RequestScope};
 pub use runtime::{Capabilities, Job, Runtime};
+pub use stopwatch::Stopwatch;
+pub use test_host::TestHost;
 pub use tree::{EntryMode, Tree, TreeEntry, TreeError};
 
+// Re-exported for implementers, because public traits and signatures use them.
 pub use async_trait::async_trait;
 pub use {bstr, bytes};
+
+#[doc(hidden)]
+pub type Outcome = ObjectRef;
+#[doc(hidden)]
+pub type Module = ObjectRef;

@@ -1,50 +1,52 @@
-//! Git objects: their ids, kinds and contents.
+//! Git objects: [`ObjectId`], [`ObjectKind`] and [`Object`].
 
 use std::fmt;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::str::FromStr;
 
 use bytes::Bytes;
 
-/// How much of a blob is in memory while it is hashed piece by piece.
-const PIECE: usize = 128 << 10;
+/// The size of the buffer for hashing a blob that is read from a stream, in bytes.
+const HASH_BUFFER_BYTES: usize = 128 << 10;
 
 /// The id of a git object: the hash of its header and content, as git computes it.
 ///
-/// The width follows the object format, so nothing may assume 20 bytes. Only SHA-1 ids exist so far; git's SHA-256
-/// format will be a second width of the same type.
+/// Do not assume a width of 20 bytes. Only SHA-1 ids are supported so far. SHA-256 ids will be a
+/// second width of the same type.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectId(gix_hash::ObjectId);
 
-/// Why a text or a byte string is not an object id.
+/// Why a string or a byte string is not an object id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdError {
-    /// The text is not 40 hex digits.
-    #[error("{text:?} is not an object id: expected 40 hex digits")]
+    /// The text is not 40 hexadecimal digits.
+    #[error("invalid object id {text:?}: expected 40 hexadecimal digits")]
     NotHex {
-        /// The text, cut to a readable length.
+        /// The text, truncated to 80 characters.
         text: String,
     },
     /// The text is an id of git's SHA-256 format, which is not supported yet.
-    #[error("{text:?} is a SHA-256 object id; only SHA-1 ids are supported so far")]
+    #[error("unsupported SHA-256 object id {text:?}: only SHA-1 ids are supported")]
     Sha256 {
         /// The id as given.
         text: String,
     },
-    /// The byte string has no width of a known object format.
-    #[error("an object id has 20 bytes, not {length}")]
+    /// The length of the byte string is not that of an object id.
+    #[error("invalid object id of {length} bytes: expected 20 bytes")]
     Length {
-        /// The length found, in bytes.
+        /// The actual length, in bytes.
         length: usize,
     },
 }
 
 impl ObjectId {
-    /// Parses hex digits of either case.
+    /// Parses hexadecimal digits, in upper or lower case.
     ///
     /// # Errors
-    /// [`IdError`] when `text` is not exactly as long as an id, or holds something else than hex digits.
+    /// - [`IdError::Sha256`] if `text` is a SHA-256 id.
+    /// - [`IdError::NotHex`] if `text` is not exactly 40 hexadecimal digits.
     pub fn from_hex(text: &str) -> Result<Self, IdError> {
         match gix_hash::ObjectId::from_hex(text.as_bytes()) {
             Ok(id) => Ok(Self(id)),
@@ -55,30 +57,31 @@ impl ObjectId {
         }
     }
 
-    /// Takes the raw bytes of an id.
+    /// Creates an id from its raw bytes.
     ///
     /// # Errors
-    /// [`IdError::Length`] when no object format has ids of that length.
+    /// [`IdError::Length`] if no supported object format has ids of that length.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, IdError> {
         gix_hash::ObjectId::try_from(bytes)
             .map(Self)
             .map_err(|_| IdError::Length { length: bytes.len() })
     }
 
-    /// The raw bytes, as they stand in a tree object.
+    /// Returns the raw bytes, as they appear in an encoded tree.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_slice()
     }
 
-    /// Whether every byte is zero: git's "no object".
+    /// Returns whether all bytes are zero. Git uses this null id for "no object".
     pub fn is_null(&self) -> bool {
         self.0.is_null()
     }
 
-    /// Hashes an object of `kind` with `content`, header included, as `git hash-object` does.
+    /// Hashes an object of `kind` with `content`, including git's header, as `git hash-object`
+    /// does.
     ///
-    /// Content that was crafted to collide under SHA-1 is detected and has no id: the answer is the null id, which every
-    /// tree and every store refuses.
+    /// If `content` contains a detected SHA-1 collision attack, this returns the null id, which
+    /// every tree and every store refuses.
     pub fn of(kind: ObjectKind, content: &[u8]) -> Self {
         let kind = match kind {
             ObjectKind::Blob => gix_object::Kind::Blob,
@@ -90,14 +93,17 @@ impl ObjectId {
         }
     }
 
-    /// Hashes a blob of `length` bytes that is read piece by piece, as [`ObjectId::of`] would hash it whole.
+    /// Hashes a blob of `length` bytes that is read from `content`, without holding all of it in
+    /// memory. The result equals that of [`ObjectId::of`].
     ///
     /// # Errors
-    /// What `content` answers; `UnexpectedEof` or `InvalidData` when it has fewer or more than `length` bytes.
+    /// - The error that `content` returns.
+    /// - [`io::ErrorKind::UnexpectedEof`] if `content` has fewer than `length` bytes.
+    /// - [`io::ErrorKind::InvalidData`] if `content` has more than `length` bytes.
     pub fn of_blob_from(content: &mut impl Read, length: u64) -> io::Result<Self> {
         let mut hasher = gix_hash::hasher(gix_hash::Kind::Sha1);
         hasher.update(&gix_object::encode::loose_header(gix_object::Kind::Blob, length));
-        let mut buffer = vec![0; PIECE];
+        let mut buffer = vec![0; HASH_BUFFER_BYTES];
         let mut left = length;
         loop {
             let read = content.read(&mut buffer)?;
@@ -113,7 +119,7 @@ impl ObjectId {
         Ok(hasher.try_finalize().map_or(Self(gix_hash::ObjectId::null(gix_hash::Kind::Sha1)), Self))
     }
 
-    /// The id of the tree without entries.
+    /// Returns the id of the empty tree.
     pub fn empty_tree() -> Self {
         Self(gix_hash::ObjectId::empty_tree(gix_hash::Kind::Sha1))
     }
@@ -147,17 +153,17 @@ impl FromStr for ObjectId {
     }
 }
 
-/// The two kinds of git objects that Manifold computes with.
+/// The kind of a git object. Manifold uses only these two of git's kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ObjectKind {
     /// A byte string.
     Blob,
-    /// A directory: names, modes and ids.
+    /// A directory: a list of names with modes and object ids.
     Tree,
 }
 
 impl ObjectKind {
-    /// Git's word for the kind: `blob` or `tree`.
+    /// Returns git's word for the kind: `blob` or `tree`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Blob => "blob",
@@ -172,28 +178,64 @@ impl fmt::Display for ObjectKind {
     }
 }
 
-/// An object's kind and its content without git's header. Cloning shares the content.
+/// The kind of an object and its content, without git's header. Clones share the content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
-    /// What the content is.
+    /// Whether the object is a blob or a tree.
     pub kind: ObjectKind,
-    /// The content: a blob's bytes, or a tree in git's encoding.
+    /// The content: the bytes of a blob, or a tree in git's encoding.
     pub content: Bytes,
 }
 
 impl Object {
-    /// A blob with `content`.
+    /// Creates a blob with `content`.
     pub fn blob(content: impl Into<Bytes>) -> Self {
         Self { kind: ObjectKind::Blob, content: content.into() }
     }
 
-    /// A tree that is already in git's encoding. Nothing is checked here; [`crate::Tree::decode`] does.
+    /// Creates a tree from `content` in git's encoding. This does not validate it;
+    /// [`crate::Tree::decode`] does.
     pub fn encoded_tree(content: impl Into<Bytes>) -> Self {
         Self { kind: ObjectKind::Tree, content: content.into() }
+    }
+
+    /// Returns the bytes in `range` of the content, without what lies beyond its end. Shares the
+    /// content.
+    pub fn range(&self, range: Range<u64>) -> Bytes {
+        let length = self.content.len();
+        let bound = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(length);
+        let (start, end) = (bound(range.start), bound(range.end));
+        self.content.slice(start..end.max(start))
     }
 
     /// Computes the object's id.
     pub fn id(&self) -> ObjectId {
         ObjectId::of(self.kind, &self.content)
+    }
+}
+
+/// The kind and the id of an object: an outcome, an argument or a module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ObjectRef {
+    /// Whether the object is a blob or a tree.
+    pub kind: ObjectKind,
+    /// The object's id.
+    pub id: ObjectId,
+}
+
+impl ObjectRef {
+    /// Creates a reference to the blob `id`.
+    pub const fn blob(id: ObjectId) -> Self {
+        Self { kind: ObjectKind::Blob, id }
+    }
+
+    /// Creates a reference to the tree `id`.
+    pub const fn tree(id: ObjectId) -> Self {
+        Self { kind: ObjectKind::Tree, id }
+    }
+
+    /// Creates a reference to `object`, and computes its id.
+    pub fn of(object: &Object) -> Self {
+        Self { kind: object.kind, id: object.id() }
     }
 }

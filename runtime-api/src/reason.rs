@@ -1,4 +1,4 @@
-//! What can go wrong: the kinds of failures that a program can match on.
+//! The reasons of failures, which a program can match on: [`Reason`] and [`Limit`].
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,118 +9,119 @@ use crate::image::ImageProblem;
 use crate::object::{ObjectId, ObjectKind};
 use crate::tree::TreeError;
 
-/// A bound that the host sets on a guest.
+/// A limit or a budget that a guest exceeded, with its bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Limit {
-    /// Linear memory or heap, in bytes.
+    /// The linear memory or heap of one frame.
     #[error("memory of {bytes} bytes")]
     Memory {
-        /// The bound.
+        /// The maximum, in bytes.
         bytes: u64,
     },
-    /// Elements of a table.
+    /// The elements of one frame's tables.
     #[error("table of {elements} elements")]
     Table {
-        /// The bound.
+        /// The maximum number of elements.
         elements: u64,
     },
-    /// Time spent computing in one frame.
+    /// The computing time of one frame.
     #[error("computing time of {time:?}")]
     ComputeTime {
-        /// The bound.
+        /// The maximum time.
         time: Duration,
     },
-    /// The call stack.
+    /// The call stack of one frame.
     #[error("call stack of {bytes} bytes")]
     Stack {
-        /// The bound.
+        /// The maximum, in bytes.
         bytes: u64,
     },
-    /// A request that the guest makes, in bytes.
+    /// The size of one request from the guest.
     #[error("guest request of {bytes} bytes")]
     GuestRequest {
-        /// The bound.
+        /// The maximum, in bytes.
         bytes: u64,
     },
-    /// A response that the guest asks for, in bytes.
+    /// The size of one response to the guest.
     #[error("response to a guest of {bytes} bytes")]
     Response {
-        /// The bound.
+        /// The maximum, in bytes.
         bytes: u64,
     },
-    /// A module, in bytes.
+    /// The size of a module.
     #[error("module of {found} bytes, where {bytes} are allowed")]
     Module {
-        /// The bound.
+        /// The maximum, in bytes.
         bytes: u64,
-        /// What it has; where it is a tree, as far as that was read.
+        /// The module's size in bytes. For a tree, the size of the part that was read before the
+        /// limit was exceeded.
         found: u64,
     },
-    /// The call stack of the transpiler, which the nesting of a module's code uses up.
+    /// The call stack of the transpiler. Deeply nested code in a module uses it up.
     #[error("call stack of {bytes} bytes for transpiling")]
     TranspilerStack {
-        /// The bound.
+        /// The maximum, in bytes.
         bytes: u64,
     },
     /// The memory of the transpiler.
     #[error("memory of {bytes} bytes for transpiling")]
     TranspilerMemory {
-        /// The bound.
+        /// The maximum, in bytes.
         bytes: u64,
     },
-    /// The time that transpiling a file takes.
+    /// The time that transpiling one file takes.
     #[error("time of {time:?} for transpiling")]
     TranspilerTime {
-        /// The bound.
+        /// The maximum time.
         time: Duration,
     },
-    /// What one frame computes, in its runtime's units.
+    /// The fuel that one frame uses.
     #[error("fuel of {units} units")]
     Fuel {
-        /// The bound.
+        /// The maximum, in units of the frame's runtime.
         units: u64,
     },
-    /// What all frames of a call from outside compute together, in their runtimes' units.
+    /// The fuel that all frames of a root call use together.
     #[error("fuel of {units} units for the whole call")]
     TotalFuel {
-        /// The bound.
+        /// The maximum, in units of the frames' runtimes.
         units: u64,
     },
-    /// Memory that the frames of a call from outside hold together, in bytes.
+    /// The memory that all frames of a root call hold together.
     #[error("memory of {bytes} bytes for the whole call")]
     TotalMemory {
-        /// The bound.
+        /// The maximum, in bytes.
         bytes: u64,
     },
-    /// How deep runs are nested.
+    /// The depth to which runs are nested below a root call.
     #[error("nesting of {levels} levels")]
     Depth {
-        /// The bound.
+        /// The maximum number of levels.
         levels: u32,
     },
-    /// How often a call from outside has something run.
+    /// The number of runs that a root call leads to.
     #[error("{count} runs for the whole call")]
     Runs {
-        /// The bound.
+        /// The maximum number of runs.
         count: u64,
     },
-    /// What the guests of a call from outside store together, in bytes.
+    /// The size of the objects that all guests of a root call store together.
     #[error("stored objects of {bytes} bytes for the whole call")]
     WrittenBytes {
-        /// The bound.
+        /// The maximum, in bytes.
         bytes: u64,
     },
-    /// Time from the beginning of a call from outside.
+    /// The time since a root call began.
     #[error("deadline of {time:?} for the whole call")]
     Deadline {
-        /// The bound.
+        /// The maximum time.
         time: Duration,
     },
 }
 
 impl Limit {
-    /// Whether it bounds a whole call from outside, and not each frame for itself.
+    /// Returns whether this bounds a whole root call, as opposed to a single frame.
     pub const fn is_of_call(&self) -> bool {
         matches!(
             self,
@@ -134,96 +135,106 @@ impl Limit {
     }
 }
 
-/// What went wrong, without where. One line each; a program matches on it.
+/// Why an operation failed, without the frame in which it failed.
+///
+/// `Display` shows the reason without its causes. Programs match on the variants.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The guest ended its job with these words.
+    /// The guest ended its job with an error message.
     #[error("{message}")]
     GuestFailed {
-        /// The guest's own words, cut to a bounded length.
+        /// The guest's message, truncated to 4 KiB.
         message: String,
     },
-    /// The guest's code stopped in a way that it cannot catch.
+    /// A memoized function of this process returned an error. [`Error::value`](crate::Error::value)
+    /// is that error.
+    #[error("{message}")]
+    FunctionFailed {
+        /// The error's message.
+        message: String,
+    },
+    /// The guest's code stopped in a way that the guest cannot catch.
     #[error("the guest trapped: {trap}")]
     Trapped {
-        /// The engine's description.
+        /// The runtime's description of the trap.
         trap: String,
     },
-    /// The guest ended itself with a status that stands for a failure.
+    /// The guest exited with a status that means failure.
     #[error("the guest exited with status {status}")]
     Exited {
-        /// The status.
+        /// The exit status.
         status: i64,
     },
     /// The guest returned without naming an outcome.
     #[error("the guest returned without calling `out`")]
     NoOutcome,
-    /// The guest named an outcome a second time.
+    /// The guest named an outcome twice.
     #[error("the guest called `out` twice")]
     OutcomeTwice,
-    /// The guest broke the ABI.
-    #[error("the guest broke the ABI: {problem}")]
+    /// The guest violated the guest ABI.
+    #[error("the guest violated the ABI: {problem}")]
     AbiViolation {
-        /// What it did.
+        /// How the guest violated the ABI.
         problem: Cow<'static, str>,
     },
-    /// A module that the runtime cannot load.
+    /// The runtime cannot load a module.
     #[error("module {module} cannot be loaded: {problem}")]
     BadModule {
         /// The module's id.
         module: ObjectId,
-        /// What is wrong with it.
+        /// Why the module cannot be loaded.
         problem: String,
     },
-    /// An image reference that cannot be resolved.
+    /// An image reference cannot be resolved.
     #[error("image {reference:?}: {problem}")]
     BadImage {
-        /// The reference, as given.
+        /// The reference as the caller wrote it.
         reference: String,
-        /// What is wrong with it.
+        /// Why the reference cannot be resolved.
         #[source]
         problem: ImageProblem,
     },
-    /// A tree that git refuses.
-    #[error("{} is refused: {problem}", id.map_or("a tree".to_owned(), |id| format!("tree {id}")))]
+    /// A tree is invalid: git would refuse it.
+    #[error("invalid tree{}: {problem}", id.map(|id| format!(" {id}")).unwrap_or_default())]
     BadTree {
-        /// The tree's id, where it has one.
+        /// The tree's id, or `None` for a tree that was never stored.
         id: Option<ObjectId>,
-        /// Why.
+        /// Why the tree is invalid.
         problem: TreeError,
     },
-    /// An object that was expected to be a blob, or a tree, is not.
+    /// An object has another kind than expected.
     #[error("object {id} is a {found}, not a {expected}")]
     WrongKind {
-        /// The object.
+        /// The object's id.
         id: ObjectId,
-        /// What it was taken for.
+        /// The expected kind.
         expected: ObjectKind,
-        /// What it is.
+        /// The actual kind in git's words, for example `commit`.
         found: &'static str,
     },
     /// The run would wait for itself.
     #[error("a cycle of requests: {}", Chain(chain))]
     Cycle {
-        /// The requests, each waiting for the next one, from the wanted request to the one that wanted it.
+        /// The requests of the cycle. Each one waits for the next. The first one appears again at
+        /// the end.
         chain: Vec<ObjectId>,
     },
-    /// A limit was breached.
+    /// A guest exceeded a limit or a budget.
     #[error("limit breached: {0}")]
     LimitBreached(Limit),
-    /// The runtime failed through no fault of the guest.
+    /// The runtime failed, and the guest did not cause it.
     #[error("the runtime failed: {problem}")]
     RuntimeFailed {
         /// What happened.
         problem: String,
-        /// Whether trying again may help.
+        /// Whether a retry may succeed.
         status: Status,
     },
-    /// No object of that id is in the store.
+    /// An object exists in neither the store nor a source.
     #[error("object {id} is not in the store")]
     MissingObject {
-        /// The object.
+        /// The id of the missing object.
         id: ObjectId,
     },
     /// The store failed.
@@ -231,28 +242,29 @@ pub enum Reason {
     StoreFailed {
         /// What happened.
         problem: String,
-        /// Whether trying again may help.
+        /// Whether a retry may succeed.
         status: Status,
     },
-    /// The work was cancelled before it finished.
+    /// The run was cancelled before it finished.
     #[error("the run was cancelled")]
     Cancelled,
     /// The code that ran the request panicked.
     #[error("the run panicked: {message}")]
     Panicked {
-        /// The panic's message where it is a text.
+        /// The panic's message, if it is a string.
         message: String,
     },
-    /// A run that this one needed failed.
+    /// A nested run failed and the guest passed the failure on. The cause in the chain says why.
     #[error("a nested run failed")]
     NestedRunFailed,
 }
 
 impl Reason {
-    /// Whose fault it is.
+    /// Returns which party caused the failure.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::GuestFailed { .. }
+            | Self::FunctionFailed { .. }
             | Self::Trapped { .. }
             | Self::Exited { .. }
             | Self::NoOutcome
@@ -271,7 +283,7 @@ impl Reason {
         }
     }
 
-    /// Whether trying again may help, as far as this reason alone tells.
+    /// Returns whether a retry may succeed, judged by this reason alone.
     pub fn status(&self) -> Status {
         match self {
             Self::RuntimeFailed { status, .. } | Self::StoreFailed { status, .. } => *status,
@@ -287,10 +299,11 @@ impl Reason {
         }
     }
 
-    /// Whether the request alone decides this failure, so that it comes again wherever the request is run.
+    /// Returns whether the failure depends on the request alone, so that it recurs wherever the
+    /// request is run.
     pub(crate) fn is_function_of_request(&self) -> bool {
         match self {
-            Self::Cycle { .. } => false,
+            Self::Cycle { .. } | Self::FunctionFailed { .. } => false,
             Self::BadImage { problem, .. } => problem.is_function_of_reference(),
             _ => matches!(self.kind(), ErrorKind::Guest | ErrorKind::Request),
         }

@@ -1,34 +1,36 @@
-//! Requests: what is run, and the key that remembers its outcome.
+//! Requests and their memo keys.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::image::EncodedNode;
-use crate::object::{Object, ObjectId, ObjectKind};
+use crate::object::{ObjectId, ObjectKind};
 use crate::tree::{EntryMode, Tree, TreeEntry, TreeError};
 
-/// One application of an image to arguments, with every name already resolved.
+/// The application of an image to arguments, with all names resolved.
 ///
-/// As a git object it is the tree of `args` (`40000`), and of `image`, `salt` and `std` (`100644`): the image reference,
-/// an opaque text, and the id of the tree of named images in hex, empty when there is none. The tree's id is the memo key.
+/// A request is stored as a git tree of four entries. `args` is a tree (mode `40000`). `image`,
+/// `salt` and `std` are blobs (mode `100644`): the image reference, an opaque text, and the
+/// hexadecimal id of the tree of named images, which is empty if there is none. The id of the
+/// request's tree is the memo key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Request {
-    /// The arguments tree.
+    /// The id of the tree of arguments.
     pub args: ObjectId,
-    /// The image: hex digits of a runtime node, or `docker://…`.
+    /// The image reference: the hexadecimal id of a runtime node, or `docker://…`.
     pub image: Arc<str>,
-    /// Opaque text that changes the key and nothing else.
+    /// An opaque text. It changes the memo key and has no other effect.
     pub salt: Arc<str>,
-    /// The tree of named images.
+    /// The id of the tree of named images, or `None` if there is none.
     pub std: Option<ObjectId>,
 }
 
 impl Request {
-    /// The request as objects: three blobs and the tree whose id is the key.
+    /// Encodes the request as three blobs and a tree. The tree's id is the memo key.
     ///
     /// # Errors
-    /// [`TreeError::NullId`] when the arguments have the null id.
+    /// [`TreeError::NullId`] if `args` is the null id.
     pub fn encode(&self) -> Result<EncodedNode, TreeError> {
         let args = TreeEntry::new("args", EntryMode::Tree, self.args);
         EncodedNode::new(
@@ -41,17 +43,17 @@ impl Request {
         )
     }
 
-    /// The memo key.
+    /// Computes the memo key.
     ///
     /// # Errors
-    /// As [`Request::encode`].
+    /// [`TreeError::NullId`] if `args` is the null id.
     pub fn id(&self) -> Result<ObjectId, TreeError> {
         let scope = RequestScope::new(&self.salt, self.std);
         scope.key(ObjectId::of(ObjectKind::Blob, self.image.as_bytes()), self.args)
     }
 }
 
-/// The parts of a request that a whole tree of nested runs shares, hashed once.
+/// The parts of a request that all nested runs of a root call share, hashed once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestScope {
     salt: ObjectId,
@@ -67,10 +69,11 @@ impl RequestScope {
         }
     }
 
-    /// The key of the request for the image whose reference is the blob `image`, applied to `args`.
+    /// Computes the memo key of a request. `image` is the id of the blob that contains the image
+    /// reference, and `args` that of the tree of arguments.
     ///
     /// # Errors
-    /// [`TreeError::NullId`] when one of them has the null id.
+    /// [`TreeError::NullId`] if `image` or `args` is the null id.
     pub fn key(&self, image: ObjectId, args: ObjectId) -> Result<ObjectId, TreeError> {
         Ok(Tree::new([
             TreeEntry::new("args", EntryMode::Tree, args),
@@ -84,30 +87,4 @@ impl RequestScope {
 
 fn std_text(std: Option<ObjectId>) -> String {
     std.map(|id| id.to_string()).unwrap_or_default()
-}
-
-/// What a run answers: an object in the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Outcome {
-    /// Whether the object is a blob or a tree.
-    pub kind: ObjectKind,
-    /// The object.
-    pub id: ObjectId,
-}
-
-impl Outcome {
-    /// The blob `id`.
-    pub const fn blob(id: ObjectId) -> Self {
-        Self { kind: ObjectKind::Blob, id }
-    }
-
-    /// The tree `id`.
-    pub const fn tree(id: ObjectId) -> Self {
-        Self { kind: ObjectKind::Tree, id }
-    }
-
-    /// The outcome of storing `object`.
-    pub fn of(object: &Object) -> Self {
-        Self { kind: object.kind, id: object.id() }
-    }
 }

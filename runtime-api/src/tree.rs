@@ -1,7 +1,7 @@
-//! Git trees: strict decoding, canonical encoding.
+//! Git trees: strict decoding and canonical encoding.
 //!
-//! The format is git's (`Documentation/gitformat-*`, `fsck.c`, `tree.c`): entries `mode SP name NUL id`, sorted by name
-//! with directories compared as if their names ended in `/`.
+//! The format is git's (`Documentation/gitformat-*`, `fsck.c`, `tree.c`): entries of the form `mode
+//! SP name NUL id`, sorted by name. The name of a directory is compared as if it ended in `/`.
 
 use std::fmt;
 
@@ -9,30 +9,30 @@ use bstr::{BStr, BString, ByteSlice};
 use gix_object::WriteTo;
 
 use crate::entry_name::{self, NameProblem};
+use crate::object::ObjectRef;
 use crate::object::{Object, ObjectId, ObjectKind};
-use crate::request::Outcome;
 
-/// The mode of a tree entry. These five are all that Manifold reads or writes.
+/// The mode of a tree entry. Manifold reads and writes only these five.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EntryMode {
     /// `40000`, a directory.
     Tree,
     /// `100644`, a file.
     Blob,
-    /// `100755`, a file with the executable bit.
+    /// `100755`, an executable file.
     Executable,
-    /// `120000`, a symbolic link: a blob that holds the target path.
+    /// `120000`, a symbolic link: a blob that contains the target path.
     Symlink,
     /// `160000`, a submodule: the id of a commit in another repository.
     Commit,
 }
 
 impl EntryMode {
-    /// Every mode there is.
+    /// All modes.
     pub const ALL: [Self; 5] =
         [Self::Tree, Self::Blob, Self::Executable, Self::Symlink, Self::Commit];
 
-    /// The mode as git writes it: octal digits without a leading zero.
+    /// Returns the mode as it appears in a tree: octal digits without a leading zero.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Tree => "40000",
@@ -43,19 +43,20 @@ impl EntryMode {
         }
     }
 
-    /// Parses a mode as git writes it, in a tree (`40000`) or for people (`040000`).
+    /// Parses a mode as git writes it in a tree (`40000`) or displays it (`040000`).
     pub fn parse(text: &str) -> Option<Self> {
         let text = if text == "040000" { "40000" } else { text };
         Self::ALL.into_iter().find(|mode| mode.as_str() == text)
     }
 
-    /// Git's own spelling in a tree, and no other.
+    /// Parses a mode exactly as git writes it in a tree.
     fn parse_strict(spelling: &[u8]) -> Option<Self> {
         Self::ALL.into_iter().find(|mode| mode.as_str().as_bytes() == spelling)
     }
 
-    /// What git takes for a mode that it wrote in old times (`100664`, `040000`): the type of the file, and whether the owner may
-    /// execute it. This is `canon_mode` of git's `cache.h`, but for types that there never were.
+    /// Parses a mode that old versions of git wrote (`100664`, `040000`) as git does today: by its
+    /// file type and by whether the owner may execute the file. This is `canon_mode` of git's
+    /// `cache.h`, except that unknown file types are refused.
     fn parse_as_git_reads(spelling: &[u8]) -> Option<Self> {
         const TYPE: u32 = 0o170_000;
         const OWNER_EXECUTES: u32 = 0o100;
@@ -73,7 +74,7 @@ impl EntryMode {
         }
     }
 
-    /// The plain mode for an object of `kind`: `100644` or `40000`.
+    /// Returns the plain mode for an object of `kind`: `100644` or `40000`.
     pub const fn plain(kind: ObjectKind) -> Self {
         match kind {
             ObjectKind::Blob => Self::Blob,
@@ -81,7 +82,8 @@ impl EntryMode {
         }
     }
 
-    /// The kind of object that an entry of this mode names; `None` for a submodule, whose commit lives elsewhere.
+    /// Returns the kind of object that an entry of this mode names, or `None` for a submodule,
+    /// whose commit belongs to another repository.
     pub const fn object_kind(self) -> Option<ObjectKind> {
         match self {
             Self::Tree => Some(ObjectKind::Tree),
@@ -90,7 +92,7 @@ impl EntryMode {
         }
     }
 
-    /// Git's word for what the entry names: `tree`, `blob` or `commit`.
+    /// Returns git's word for the object that the entry names: `tree`, `blob` or `commit`.
     pub const fn kind_str(self) -> &'static str {
         match self.object_kind() {
             Some(kind) => kind.as_str(),
@@ -119,35 +121,36 @@ impl fmt::Display for EntryMode {
 /// One entry of a [`Tree`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TreeEntry {
-    /// The name: bytes, not text.
+    /// The name. It need not be UTF-8.
     pub name: BString,
-    /// What the entry is.
+    /// The mode, which says what kind of object the entry names.
     pub mode: EntryMode,
-    /// The object that the entry names.
+    /// The id of the object that the entry names.
     pub id: ObjectId,
 }
 
 impl TreeEntry {
-    /// An entry `name` of `mode` that names `id`.
+    /// Creates an entry called `name` with `mode` that names the object `id`.
     pub fn new(name: impl Into<BString>, mode: EntryMode, id: ObjectId) -> Self {
         Self { name: name.into(), mode, id }
     }
 }
 
-/// Why a tree is refused. Git's `fsck --strict` refuses the same ones.
+/// Why a tree is invalid. `git fsck --strict` refuses the same trees, except that it accepts some
+/// modes that git no longer writes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TreeError {
-    /// An entry's name may not stand in a tree.
+    /// The name of an entry is invalid.
     #[error("tree entry {name:?}: {problem}")]
     Name {
-        /// The name.
+        /// The entry's name.
         name: BString,
-        /// What is wrong with it.
+        /// Why the name is invalid.
         problem: NameProblem,
     },
-    /// Two entries have one name; a file and a directory of one name count.
-    #[error("tree entry {name:?} stands there twice")]
+    /// Two entries have the same name. This includes a file and a directory of the same name.
+    #[error("tree entry {name:?} appears twice")]
     Duplicate {
         /// The name.
         name: BString,
@@ -155,47 +158,52 @@ pub enum TreeError {
     /// The entries of an encoded tree are not in git's order.
     #[error("tree entry {name:?} is out of order")]
     Order {
-        /// The first entry that should stand earlier.
+        /// The first entry that belongs before the one in front of it.
         name: BString,
     },
-    /// The mode of an entry is not one of git's five, or is padded with zeros.
-    #[error("tree entry {name:?} has the mode {mode:?}, which is none of git's")]
+    /// The mode of an entry is not one of git's five, or it is padded with zeros.
+    #[error(
+        "tree entry {name:?} has the invalid mode {mode:?}: expected 40000, 100644, 100755, 120000 \
+         or 160000"
+    )]
     Mode {
-        /// The name.
+        /// The entry's name.
         name: BString,
-        /// The mode as it is spelled.
+        /// The mode as it appears in the tree.
         mode: BString,
     },
     /// An entry names the null id.
     #[error("tree entry {name:?} names the null id")]
     NullId {
-        /// The name.
+        /// The entry's name.
         name: BString,
     },
-    /// The bytes are not entries of the form `mode SP name NUL id`.
-    #[error("malformed tree: {problem}")]
+    /// The encoding is not a sequence of entries of the form `mode SP name NUL id`.
+    #[error("malformed encoding: {problem}")]
     Malformed {
-        /// What was found.
+        /// What is wrong with the encoding.
         problem: &'static str,
     },
 }
 
-/// A git tree whose entries are known to be valid, unique and in git's order.
+/// A git tree whose entries are valid, unique and in git's order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Tree {
     entries: Vec<TreeEntry>,
 }
 
 impl Tree {
-    /// The tree without entries.
+    /// Creates a tree without entries.
     pub const fn empty() -> Self {
         Self { entries: Vec::new() }
     }
 
-    /// Makes a tree of entries in any order.
+    /// Creates a tree from entries in any order.
     ///
     /// # Errors
-    /// [`TreeError`] for a name that git refuses, a duplicate, or the null id.
+    /// - [`TreeError::Name`] if git would refuse the name of an entry.
+    /// - [`TreeError::Duplicate`] if two entries have the same name.
+    /// - [`TreeError::NullId`] if an entry names the null id.
     pub fn new(entries: impl IntoIterator<Item = TreeEntry>) -> Result<Self, TreeError> {
         let mut entries: Vec<TreeEntry> = entries.into_iter().collect();
         entries.sort_by(in_git_order);
@@ -204,25 +212,27 @@ impl Tree {
         Ok(tree)
     }
 
-    /// Reads git's encoding, and refuses whatever is not canonical.
+    /// Decodes a tree in git's encoding, and refuses an encoding that is not canonical.
     ///
     /// # Behavior
-    /// - `Tree::decode(bytes)?.encode() == bytes` for every `bytes` that is accepted.
-    /// - Everything that `git fsck --strict` refuses in a tree is refused.
+    /// - `Tree::decode(bytes)?.encode() == bytes` for all `bytes` that are accepted.
+    /// - A tree that `git fsck --strict` refuses is refused.
     ///
     /// # Errors
-    /// [`TreeError`], which names the first entry at fault.
+    /// Returns a [`TreeError`] that names the first invalid entry.
     pub fn decode(bytes: &[u8]) -> Result<Self, TreeError> {
         Self::decode_with(bytes, EntryMode::parse_strict)
     }
 
-    /// Reads a tree of an existing repository. Modes that git itself only reads for old times' sake (`100664`, `040000`) count
-    /// as what git takes them for; everything else is as strict as [`Tree::decode`].
+    /// Decodes a tree of an existing repository, including trees that old versions of git wrote.
     ///
-    /// The id of the tree stays that of `bytes`, which [`Tree::encode`] may not give back.
+    /// Modes that git no longer writes but still reads (`100664`, `040000`) are decoded as git
+    /// reads them. Everything else is as strict as [`Tree::decode`]. [`Tree::encode`] and
+    /// [`Tree::id`] use today's modes, so they may differ from `bytes` and from the id of the
+    /// object that was read.
     ///
     /// # Errors
-    /// [`TreeError`], which names the first entry at fault.
+    /// Returns a [`TreeError`] that names the first invalid entry.
     pub fn decode_as_git_reads(bytes: &[u8]) -> Result<Self, TreeError> {
         Self::decode_with(bytes, |spelling| {
             EntryMode::parse_strict(spelling).or_else(|| EntryMode::parse_as_git_reads(spelling))
@@ -237,9 +247,9 @@ impl Tree {
         let mut start = 0;
         for entry in gix_object::TreeRefIter::from_bytes(bytes, gix_hash::Kind::Sha1) {
             let entry = entry.map_err(|_| TreeError::Malformed {
-                problem: "an entry is cut short, or its mode is not octal",
+                problem: "an entry is truncated, or its mode is not octal",
             })?;
-            // The library reads the mode as a number. Git wants it spelled in one way.
+            // gix parses the mode as a number, but git allows only one spelling of each mode.
             let spelling = bytes[start..].split(|byte| *byte == b' ').next().unwrap_or_default();
             let mode = parse(spelling).ok_or_else(|| TreeError::Mode {
                 name: entry.filename.to_owned(),
@@ -257,10 +267,10 @@ impl Tree {
         Ok(tree)
     }
 
-    /// Git's encoding of the tree, without the object header.
+    /// Returns the tree in git's encoding, without the object header.
     #[expect(
         clippy::expect_used,
-        reason = "writing to a Vec cannot fail, and no valid name holds a NUL byte"
+        reason = "writing to a Vec cannot fail, and no valid name contains a NUL byte"
     )]
     pub fn encode(&self) -> Vec<u8> {
         let entries = self.entries.iter().map(|entry| gix_object::tree::EntryRef {
@@ -274,29 +284,30 @@ impl Tree {
         encoded
     }
 
-    /// The tree as an object, ready for a store.
+    /// Returns the encoded tree as an object, to be stored.
     pub fn to_object(&self) -> Object {
         Object::encoded_tree(self.encode())
     }
 
-    /// The tree's id.
+    /// Computes the tree's id.
     pub fn id(&self) -> ObjectId {
         ObjectId::of(ObjectKind::Tree, &self.encode())
     }
 
-    /// The entries in git's order.
+    /// Returns the entries in git's order.
     pub fn entries(&self) -> &[TreeEntry] {
         &self.entries
     }
 
-    /// The blobs and trees that it holds; submodules are another repository's.
-    pub fn objects(&self) -> impl Iterator<Item = Outcome> {
+    /// Iterates over the blobs and trees that the entries name. Submodules are skipped, because
+    /// their commits belong to other repositories.
+    pub fn objects(&self) -> impl Iterator<Item = ObjectRef> {
         self.entries
             .iter()
-            .filter_map(|entry| Some(Outcome { kind: entry.mode.object_kind()?, id: entry.id }))
+            .filter_map(|entry| Some(ObjectRef { kind: entry.mode.object_kind()?, id: entry.id }))
     }
 
-    /// The entry called `name`, if there is one.
+    /// Returns the entry called `name`, if there is one.
     pub fn get(&self, name: impl AsRef<[u8]>) -> Option<&TreeEntry> {
         let name = BStr::new(name.as_ref());
         let position = |is_tree| {
@@ -312,22 +323,22 @@ impl Tree {
         position(false).or_else(|_| position(true)).ok().map(|index| &self.entries[index])
     }
 
-    /// How many entries there are.
+    /// Returns the number of entries.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there are no entries.
+    /// Returns whether the tree has no entries.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Takes the entries out, in git's order.
+    /// Returns the entries in git's order, consuming the tree.
     pub fn into_entries(self) -> Vec<TreeEntry> {
         self.entries
     }
 
-    /// Checks names, duplicates and ids of entries that are already in order.
+    /// Validates the names and ids of entries that are already in order, and checks for duplicates.
     fn check(&self) -> Result<(), TreeError> {
         for entry in &self.entries {
             entry_name::check(entry.name.as_bstr(), entry.mode)
@@ -339,7 +350,8 @@ impl Tree {
         if let Some(pair) = self.entries.windows(2).find(|pair| pair[0].name == pair[1].name) {
             return Err(TreeError::Duplicate { name: pair[0].name.clone() });
         }
-        // A directory sorts as if its name ended in `/`, so a file of the same name may stand some entries earlier.
+        // A directory sorts as if its name ended in `/`, so a file of the same name is not
+        // necessarily the entry in front of it.
         for entry in self.entries.iter().filter(|entry| entry.mode == EntryMode::Tree) {
             let file = self
                 .entries

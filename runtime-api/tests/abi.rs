@@ -1,72 +1,88 @@
-//! `caos_abi_v1`, request by request.
+//! Tests of the JSON encoding, `caos_abi_v1`: responses, errors, limits and the job's result.
 
-mod map_host;
+mod session;
 
 use std::sync::Arc;
 
 use manifold_runtime_api::abi::{Encoding, Session};
-use manifold_runtime_api::{Error, ErrorKind, Limit, Object, ObjectId, Outcome, Reason, Result};
-use map_host::{MapHost, job};
+use manifold_runtime_api::{
+    Error, ErrorKind, Limit, Object, ObjectId, ObjectRef, Reason, Result, TestHost,
+};
 use serde_json::{Value, json};
+use session::{host, job};
 
 const EMPTY_TREE: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
 const EMPTY_BLOB: &str = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391";
 const HELLO: &str = "b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0";
 
-struct Talk {
-    host: Arc<MapHost>,
+struct Client {
+    host: TestHost,
     session: Session,
 }
 
-impl Talk {
-    fn begin() -> Self {
-        let host = Arc::new(MapHost::default());
-        Self { session: Session::new(job(&host), Arc::clone(&host) as _), host }
+impl Client {
+    fn new() -> Self {
+        let host = host();
+        Self { session: Session::new(job(), Arc::new(host.clone())), host }
     }
 
-    async fn say(&self, request: impl AsRef<[u8]>) -> Value {
+    async fn send_bytes(&self, request: impl AsRef<[u8]>) -> Value {
         let reply = self.session.call(Encoding::Json, request.as_ref()).await;
-        serde_json::from_slice(&reply.body).expect("a response is JSON")
+        serde_json::from_slice(&reply.into_body()).expect("a response is JSON")
     }
 
-    async fn ask(&self, request: Value) -> Value {
-        self.say(request.to_string()).await
+    async fn send(&self, request: Value) -> Value {
+        self.send_bytes(request.to_string()).await
     }
 
-    fn finish(self) -> Result<Outcome> {
+    fn finish(self) -> Result<ObjectRef> {
         self.session.finish(Ok(()))
     }
 }
 
 #[tokio::test]
-async fn every_operation_answers_as_the_table_says() {
-    let talk = Talk::begin();
+async fn every_operation_responds_as_documented() {
+    let client = Client::new();
     let job = json!({"args": EMPTY_TREE, "std": "", "salt": "some \"salt\"", "image": "the image", "stack": ""});
-    assert_eq!(talk.ask(json!({"op": "job"})).await, job);
+    assert_eq!(client.send(json!({"op": "job"})).await, job);
     assert_eq!(
-        talk.ask(json!({"op": "put_blob", "bytes_b64": "aGVsbG8="})).await,
+        client.send(json!({"op": "put_blob", "bytes_b64": "aGVsbG8="})).await,
         json!({"hash": HELLO})
     );
     assert_eq!(
-        talk.ask(json!({"op": "put_blob", "bytes_b64": "aGVsbG8"})).await,
+        client.send(json!({"op": "put_blob", "bytes_b64": "aGVsbG8"})).await,
         json!({"hash": HELLO})
     );
     assert_eq!(
-        talk.ask(json!({"op": "get", "hash": HELLO})).await,
+        client.send(json!({"op": "get", "hash": HELLO})).await,
         json!({"bytes_b64": "aGVsbG8="})
     );
-    assert_eq!(talk.ask(json!({"op": "tree", "hash": EMPTY_TREE})).await, json!({"entries": []}));
+    assert_eq!(client.send(json!({"op": "size", "hash": HELLO})).await, json!({"size": 5}));
+    for (offset, length, part) in
+        [(0, 5, "aGVsbG8="), (1, 2, "ZWw="), (3, u64::MAX, "bG8="), (5, 1, ""), (9, 9, "")]
+    {
+        let request = json!({"op": "get_range", "hash": HELLO, "offset": offset, "length": length});
+        assert_eq!(client.send(request).await, json!({"bytes_b64": part}), "{offset} {length}");
+    }
+    assert_eq!(
+        client.send(json!({"op": "tree", "hash": EMPTY_TREE})).await,
+        json!({"entries": []})
+    );
     let outcome = json!({"kind": "tree", "hash": EMPTY_TREE});
-    assert_eq!(talk.ask(json!({"op": "run", "image": "same", "args": EMPTY_TREE})).await, outcome);
-    assert_eq!(talk.ask(json!({"op": "log", "msg": "a line"})).await, json!({}));
-    assert_eq!(talk.ask(json!({"op": "out", "kind": "blob", "hash": HELLO})).await, json!({}));
-    assert_eq!(*talk.host.log.lock().unwrap(), ["a line"]);
-    assert_eq!(talk.finish().unwrap(), Outcome::blob(HELLO.parse().unwrap()));
+    assert_eq!(
+        client.send(json!({"op": "run", "image": "same", "args": EMPTY_TREE})).await,
+        outcome
+    );
+    assert_eq!(client.send(json!({"op": "log", "msg": "a line"})).await, json!({}));
+    assert_eq!(client.send(json!({"op": "out", "kind": "blob", "hash": HELLO})).await, json!({}));
+    assert_eq!(client.host.log(), ["a line"]);
+    assert_eq!(client.finish().unwrap(), ObjectRef::blob(HELLO.parse().unwrap()));
 }
 
 #[tokio::test]
-async fn trees_are_taken_in_any_order_and_come_back_in_gits() {
-    let talk = Talk::begin();
+async fn put_tree_takes_any_order_and_tree_returns_gits_order() {
+    let client = Client::new();
+    client.host.put_blob("");
     let entries = json!([
         {"name": "z", "kind": "blob", "hash": EMPTY_BLOB},
         {"name": "d", "kind": "tree", "hash": EMPTY_TREE},
@@ -74,8 +90,8 @@ async fn trees_are_taken_in_any_order_and_come_back_in_gits() {
         {"name": "ignored", "name_b64": "Y2Fm6Q==", "kind": "blob", "hash": EMPTY_BLOB, "mode": "120000"},
         {"name": "sub", "kind": "commit", "hash": HELLO},
     ]);
-    let stored = talk.ask(json!({"op": "put_tree", "entries": entries})).await;
-    let answer = talk.ask(json!({"op": "tree", "hash": stored["hash"]})).await;
+    let stored = client.send(json!({"op": "put_tree", "entries": entries})).await;
+    let answer = client.send(json!({"op": "tree", "hash": stored["hash"]})).await;
     let expected = json!({"entries": [
         {"name": "caf\\xE9", "name_b64": "Y2Fm6Q==", "kind": "blob", "hash": EMPTY_BLOB, "mode": "120000"},
         {"name": "d.x", "kind": "blob", "hash": EMPTY_BLOB, "mode": "100755"},
@@ -84,86 +100,87 @@ async fn trees_are_taken_in_any_order_and_come_back_in_gits() {
         {"name": "z", "kind": "blob", "hash": EMPTY_BLOB, "mode": "100644"},
     ]});
     assert_eq!(answer, expected);
-    let again = talk.ask(json!({"op": "put_tree", "entries": answer["entries"]})).await;
-    assert_eq!(again, stored, "what `tree` answers, `put_tree` takes");
+    let again = client.send(json!({"op": "put_tree", "entries": answer["entries"]})).await;
+    assert_eq!(again, stored, "`put_tree` accepts the entries that `tree` returns");
 }
 
 #[tokio::test]
-async fn the_mode_of_a_directory_may_be_spelled_as_git_shows_it() {
-    let talk = Talk::begin();
+async fn a_directory_mode_may_have_a_leading_zero() {
+    let client = Client::new();
     let mut stored = Vec::new();
     for mode in ["40000", "040000"] {
         let entries = json!([{"name": "d", "mode": mode, "hash": EMPTY_TREE}]);
-        stored.push(talk.ask(json!({"op": "put_tree", "entries": entries})).await);
+        stored.push(client.send(json!({"op": "put_tree", "entries": entries})).await);
     }
     assert_eq!(stored[0], stored[1]);
-    let answer = talk.ask(json!({"op": "tree", "hash": stored[1]["hash"]})).await;
+    let answer = client.send(json!({"op": "tree", "hash": stored[1]["hash"]})).await;
     assert_eq!(answer["entries"][0]["mode"], "40000");
 }
 
 #[tokio::test]
-async fn a_guest_that_stops_without_a_word_is_quoted_from_its_log() {
+async fn the_log_of_a_guest_that_traps_is_quoted_in_the_error() {
     let trapped = |trap: &str| Error::new(Reason::Trapped { trap: trap.to_owned() });
-    let talk = Talk::begin();
-    talk.ask(json!({"op": "log", "msg": "x".repeat(2000)})).await;
-    talk.ask(json!({"op": "get", "hash": HELLO})).await;
-    talk.ask(json!({"op": "log", "msg": "panicked at the end"})).await;
-    let error = talk.session.finish(Err(trapped("unreachable"))).unwrap_err();
+    let client = Client::new();
+    client.send(json!({"op": "log", "msg": "x".repeat(2000)})).await;
+    client.send(json!({"op": "get", "hash": HELLO})).await;
+    client.send(json!({"op": "log", "msg": "panicked at the end"})).await;
+    let error = client.session.finish(Err(trapped("unreachable"))).unwrap_err();
     let chain: Vec<_> = error.chain().map(ToString::to_string).collect();
     assert_eq!(chain.len(), 3, "{error:?}");
     assert!(chain[0].contains("unreachable"), "{chain:?}");
     assert!(
-        chain[1].starts_with("it logged last: x") && chain[1].ends_with("x\npanicked at the end"),
+        chain[1].starts_with("the guest's log ends with: x")
+            && chain[1].ends_with("x\npanicked at the end"),
         "{chain:?}"
     );
     assert!(chain[1].len() < 1100, "{chain:?}");
     assert!(chain[2].contains("not in the store"), "{chain:?}");
 
-    // Who has said why is not quoted.
-    let talk = Talk::begin();
-    talk.ask(json!({"op": "log", "msg": "a line"})).await;
-    talk.ask(json!({"op": "fail", "message": "its own words"})).await;
-    let error = talk.session.finish(Ok(())).unwrap_err();
+    // The log of a guest that called `fail` is not quoted.
+    let client = Client::new();
+    client.send(json!({"op": "log", "msg": "a line"})).await;
+    client.send(json!({"op": "fail", "message": "its own message"})).await;
+    let error = client.session.finish(Ok(())).unwrap_err();
     assert_eq!(error.chain().count(), 1, "{error:?}");
 }
 
 #[tokio::test]
-async fn a_failed_operation_is_answered_and_the_guest_goes_on() {
-    let wrong = [
+async fn a_failed_operation_returns_an_error_and_the_job_continues() {
+    let cases = [
         (json!({"op": "sing"}), "no such operation"),
         (json!({"op": "get"}), "`hash` is missing"),
-        (json!({"op": "get", "hash": "zz"}), "not an object id"),
+        (json!({"op": "get", "hash": "zz"}), "invalid object id"),
         (json!({"op": "get", "hash": HELLO}), "not in the store"),
-        (json!({"op": "put_blob", "bytes_b64": "=="}), "not base64"),
+        (json!({"op": "put_blob", "bytes_b64": "=="}), "not valid base64"),
         (
             json!({"op": "put_tree", "entries": [{"name": "a", "hash": HELLO}]}),
             "neither `mode` nor `kind`",
         ),
         (
             json!({"op": "put_tree", "entries": [{"name": "a", "mode": "100664", "hash": HELLO}]}),
-            "none of git's",
+            "expected 40000",
         ),
         (
             json!({"op": "put_tree", "entries": [{"name": "a/b", "kind": "blob", "hash": HELLO}]}),
             "slash",
         ),
         (json!({"op": "run", "image": "same"}), "`args` is missing"),
-        (json!({"op": "out", "kind": "twig", "hash": HELLO}), "not \"blob\" or \"tree\""),
+        (json!({"op": "out", "kind": "twig", "hash": HELLO}), "expected \"blob\" or \"tree\""),
     ];
-    for (request, words) in wrong {
-        let talk = Talk::begin();
-        let answer = talk.ask(request.clone()).await;
+    for (request, expected) in cases {
+        let client = Client::new();
+        let answer = client.send(request.clone()).await;
         let error =
-            answer["error"].as_str().unwrap_or_else(|| panic!("{request} answers {answer}"));
-        assert!(error.contains(words), "{request} answers {error:?}");
-        assert!(!talk.session.has_ended());
-        talk.ask(json!({"op": "out", "kind": "tree", "hash": EMPTY_TREE})).await;
-        assert!(talk.finish().is_ok(), "{request}");
+            answer["error"].as_str().unwrap_or_else(|| panic!("response to {request}: {answer}"));
+        assert!(error.contains(expected), "response to {request}: {error:?}");
+        assert!(!client.session.has_ended());
+        client.send(json!({"op": "out", "kind": "tree", "hash": EMPTY_TREE})).await;
+        assert!(client.finish().is_ok(), "{request}");
     }
 }
 
 #[tokio::test]
-async fn what_is_no_json_object_ends_the_job() {
+async fn a_request_that_is_not_a_json_object_with_an_op_ends_the_job() {
     for request in [
         "",
         "x",
@@ -174,108 +191,108 @@ async fn what_is_no_json_object_ends_the_job() {
         "{\"op\":\"job\"}x",
         "{\"op\":\"job\",\"op\":\"job\"}",
     ] {
-        let talk = Talk::begin();
-        assert!(talk.say(request).await["error"].is_string(), "{request}");
-        assert!(talk.session.has_ended());
-        let error = talk.finish().unwrap_err();
+        let client = Client::new();
+        assert!(client.send_bytes(request).await["error"].is_string(), "{request}");
+        assert!(client.session.has_ended());
+        let error = client.finish().unwrap_err();
         assert!(matches!(error.reason(), Reason::AbiViolation { .. }), "{request}: {error:?}");
     }
     let nested = format!("{{\"op\":\"job\",\"x\":{}", "[".repeat(100_000));
-    let talk = Talk::begin();
-    assert!(talk.say(nested).await["error"].is_string());
+    let client = Client::new();
+    assert!(client.send_bytes(nested).await["error"].is_string());
 }
 
 #[tokio::test]
-async fn out_is_called_exactly_once() {
-    let talk = Talk::begin();
-    assert!(matches!(talk.finish().unwrap_err().reason(), Reason::NoOutcome));
+async fn a_missing_or_second_out_fails_the_job() {
+    let client = Client::new();
+    assert!(matches!(client.finish().unwrap_err().reason(), Reason::NoOutcome));
 
-    let talk = Talk::begin();
-    talk.ask(json!({"op": "out", "kind": "tree", "hash": EMPTY_TREE})).await;
+    let client = Client::new();
+    client.send(json!({"op": "out", "kind": "tree", "hash": EMPTY_TREE})).await;
     assert!(
-        talk.ask(json!({"op": "out", "kind": "tree", "hash": EMPTY_TREE})).await["error"]
+        client.send(json!({"op": "out", "kind": "tree", "hash": EMPTY_TREE})).await["error"]
             .is_string()
     );
-    assert!(talk.session.has_ended());
-    assert!(matches!(talk.finish().unwrap_err().reason(), Reason::OutcomeTwice));
+    assert!(client.session.has_ended());
+    assert!(matches!(client.finish().unwrap_err().reason(), Reason::OutcomeTwice));
 }
 
 #[tokio::test]
-async fn fail_ends_the_job_in_the_guests_words_even_after_out() {
-    let talk = Talk::begin();
-    talk.ask(json!({"op": "out", "kind": "tree", "hash": EMPTY_TREE})).await;
-    assert_eq!(talk.ask(json!({"op": "fail", "message": "on second thought"})).await, json!({}));
-    assert!(talk.session.has_ended());
-    let error = talk.finish().unwrap_err();
+async fn fail_after_out_ends_the_job_with_the_guests_message() {
+    let client = Client::new();
+    client.send(json!({"op": "out", "kind": "tree", "hash": EMPTY_TREE})).await;
+    assert_eq!(client.send(json!({"op": "fail", "message": "on second thought"})).await, json!({}));
+    assert!(client.session.has_ended());
+    let error = client.finish().unwrap_err();
     assert!(
         matches!(error.reason(), Reason::GuestFailed { message } if message == "on second thought")
     );
 }
 
 #[tokio::test]
-async fn a_nested_failure_is_told_with_its_kind_and_chain_and_explains_a_later_trap() {
-    let talk = Talk::begin();
-    let answer = talk.ask(json!({"op": "run", "image": "other", "args": EMPTY_TREE})).await;
+async fn a_nested_failure_has_kind_and_chain_and_causes_a_later_trap() {
+    let client = Client::new();
+    let answer = client.send(json!({"op": "run", "image": "other", "args": EMPTY_TREE})).await;
     assert_eq!(answer["error"], "no \"luck\" today");
     assert_eq!(answer["kind"], "guest");
     let line = format!("no \"luck\" today (in request {EMPTY_TREE} (image other, runtime map))");
     assert_eq!(answer["chain"], json!([line]));
 
     let trap = Error::new(Reason::Trapped { trap: "unreachable".into() });
-    let error = talk.session.finish(Err(trap)).unwrap_err();
+    let error = client.session.finish(Err(trap)).unwrap_err();
     assert!(matches!(error.reason(), Reason::Trapped { .. }));
     assert!(matches!(error.root_cause().reason(), Reason::GuestFailed { .. }), "{error:?}");
 }
 
 #[tokio::test]
-async fn run_many_keeps_failures_in_their_places() {
-    let talk = Talk::begin();
+async fn run_many_returns_failures_in_call_order() {
+    let client = Client::new();
     let reqs =
         json!([{"image": "same", "args": EMPTY_TREE}, {"image": "other", "args": EMPTY_TREE}]);
-    let answer = talk.ask(json!({"op": "run_many", "reqs": reqs})).await;
+    let answer = client.send(json!({"op": "run_many", "reqs": reqs})).await;
     assert_eq!(answer["results"][0], json!({"kind": "tree", "hash": EMPTY_TREE}));
     assert_eq!(answer["results"][1]["error"], "no \"luck\" today");
 }
 
 #[tokio::test]
-async fn requests_responses_and_logs_have_limits() {
-    let host = Arc::new(MapHost::default());
-    let mut job = job(&host);
+async fn requests_responses_and_logs_are_limited() {
+    let host = host();
+    let mut job = job();
     (job.limits.response_bytes, job.limits.log_bytes) = (300, 10);
     let large = host.put(Object::blob(vec![b'x'; 290]));
-    let talk = Talk { session: Session::new(job, Arc::clone(&host) as _), host };
+    let client = Client { session: Session::new(job, Arc::new(host.clone())), host };
 
     for _ in 0..3 {
-        talk.ask(json!({"op": "log", "msg": "sixßx"})).await;
+        client.send(json!({"op": "log", "msg": "sixßx"})).await;
     }
-    let log = talk.host.log.lock().unwrap().clone();
+    let log = client.host.log();
     assert_eq!(log[..2], ["sixßx", "six"]);
-    assert_eq!(log.len(), 3, "one line says that the rest is dropped: {log:?}");
+    assert_eq!(log.len(), 3, "one line reports that the rest is dropped: {log:?}");
 
-    let answer = talk.ask(json!({"op": "get", "hash": large.to_string()})).await;
+    let answer = client.send(json!({"op": "get", "hash": large.to_string()})).await;
     assert_eq!(answer["kind"], "limit", "the response is larger than the blob");
-    assert!(talk.session.has_ended(), "no guest survives a limit");
-    let error = talk.finish().unwrap_err();
+    assert!(client.session.has_ended(), "a breached limit ends the job");
+    let error = client.finish().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Limit, "{error:?}");
     assert!(matches!(
         error.root_cause().reason(),
         Reason::LimitBreached(Limit::Response { bytes: 300 })
     ));
 
-    let host = Arc::new(MapHost::default());
-    let mut job = map_host::job(&host);
+    let host = session::host();
+    let mut job = session::job();
     job.limits.guest_request_bytes = 200;
-    let talk = Talk { session: Session::new(job, Arc::clone(&host) as _), host };
-    assert_eq!(talk.say([b' '; 201]).await["kind"], "limit");
-    let error = talk.finish().unwrap_err();
+    let client = Client { session: Session::new(job, Arc::new(host.clone())), host };
+    assert_eq!(client.send_bytes([b' '; 201]).await["kind"], "limit");
+    let error = client.finish().unwrap_err();
     assert!(matches!(error.reason(), Reason::LimitBreached(Limit::GuestRequest { bytes: 200 })));
 }
 
 #[tokio::test]
-async fn a_guest_cannot_grow_an_error_without_bounds() {
-    let talk = Talk::begin();
-    talk.ask(json!({"op": "fail", "message": "é".repeat(1 << 20)})).await;
-    assert!(talk.finish().unwrap_err().to_string().len() < 5000);
+async fn the_message_of_fail_is_truncated() {
+    let client = Client::new();
+    client.send(json!({"op": "fail", "message": "é".repeat(1 << 20)})).await;
+    assert!(client.finish().unwrap_err().to_string().len() < 5000);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Trees against the real git: the same ids, the same refusals.
+//! Compares trees with the installed git: ids, encodings, and which trees are refused.
 
 use std::io::Write;
 use std::path::Path;
@@ -9,7 +9,7 @@ use manifold_runtime_api::{EntryMode, Object, ObjectId, ObjectKind, Tree, TreeEn
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-/// A repository that git checks trees for.
+/// An empty repository in which git checks trees.
 struct Git(TempDir);
 
 impl Git {
@@ -25,7 +25,7 @@ impl Git {
         run(self.0.path(), arguments, input)
     }
 
-    /// The id that git stores a tree under, unless it refuses it.
+    /// Stores a tree with git and returns its id, or git's error if git refuses the tree.
     fn store(&self, encoded: &[u8]) -> Result<ObjectId, String> {
         let id = self.run(&["hash-object", "-w", "-t", "tree", "--stdin"], encoded)?;
         Ok(id.trim().parse().unwrap())
@@ -40,7 +40,7 @@ impl Git {
         (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
     }
 
-    /// The id that git gives to an object without judging it.
+    /// Returns the id that git computes for a tree without validating it.
     fn id(&self, encoded: &[u8]) -> ObjectId {
         self.run(&["hash-object", "--literally", "-t", "tree", "--stdin"], encoded)
             .unwrap()
@@ -49,7 +49,7 @@ impl Git {
             .unwrap()
     }
 
-    /// Whether git's strictest check lets an object through that it stored without looking.
+    /// Stores a tree without validation, checks it with `git fsck --strict`, and removes it again.
     fn fsck(&self, encoded: &[u8]) -> Result<(), String> {
         let id =
             self.run(&["hash-object", "-w", "--literally", "-t", "tree", "--stdin"], encoded)?;
@@ -71,7 +71,7 @@ fn run(directory: &Path, arguments: &[&str], input: &[u8]) -> Result<String, Str
         .stderr(Stdio::piped())
         .spawn()
         .expect("git is installed");
-    // A git that refuses before it has read everything closes the pipe.
+    // If git fails before it has read all of its input, it closes the pipe.
     let _ = child.stdin.take().unwrap().write_all(input);
     let output = child.wait_with_output().unwrap();
     if output.status.success() {
@@ -85,7 +85,7 @@ fn empty_blob() -> ObjectId {
     ObjectId::of(ObjectKind::Blob, b"")
 }
 
-/// An object of the mode's kind: one that the repository has, but for a submodule.
+/// The id of an object of the mode's kind. The repository contains it, except for a submodule.
 fn target(mode: EntryMode) -> ObjectId {
     match mode.object_kind() {
         Some(ObjectKind::Tree) => ObjectId::empty_tree(),
@@ -98,7 +98,7 @@ fn entry(name: impl Into<BString>, mode: EntryMode) -> TreeEntry {
     TreeEntry::new(name, mode, target(mode))
 }
 
-/// Git's encoding of entries as they stand, right or wrong.
+/// Encodes entries in git's format, without sorting or validating them.
 fn encode(entries: &[(&str, &[u8], ObjectId)]) -> Vec<u8> {
     let mut encoded = Vec::new();
     for (mode, name, id) in entries {
@@ -111,7 +111,7 @@ fn encode(entries: &[(&str, &[u8], ObjectId)]) -> Vec<u8> {
     encoded
 }
 
-/// Names around everything that git is careful about.
+/// Names that git treats specially, and names that resemble them.
 const TRICKY: &[&str] = &[
     ".",
     "..",
@@ -203,12 +203,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn trees_are_made_as_git_makes_them_and_refused_as_git_refuses_them(
+    fn trees_have_gits_encoding_and_are_refused_where_git_refuses_them(
         entries in prop::collection::vec((tricky_name(), mode()), 0..5),
     ) {
         let git = Git::new();
         let mut sorted: Vec<TreeEntry> = entries.into_iter().map(|(name, mode)| entry(name, mode)).collect();
-        // In git's order, as git checks it: the id of an unsorted tree says nothing.
+        // `Tree::new` sorts its entries, so git gets them sorted, too.
         sorted.sort_by_key(|entry| {
             let mut key = entry.name.to_vec();
             key.extend((entry.mode == EntryMode::Tree).then_some(b'/'));
@@ -230,7 +230,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_trees_are_refused_as_git_refuses_them(
+    fn damaged_trees_are_refused_where_git_refuses_them(
         names in prop::collection::btree_set("[a-e]{1,2}(\\.[a-c])?", 1..5),
         cut in any::<prop::sample::Index>(),
         damage in prop_oneof![Just(None), any::<u8>().prop_map(Some)],
@@ -247,18 +247,24 @@ proptest! {
             Ok(tree) => {
                 prop_assert_eq!(tree.encode(), &encoded[..]);
                 prop_assert_eq!(git.id(&encoded), tree.id());
-                // Damage to an id leaves a tree that names what is not there, which is no fault of the tree.
+                // A damaged id leaves a valid tree that names a missing object.
                 let complaint = git.fsck(&encoded).err().unwrap_or_default();
-                prop_assert!(!complaint.contains("error in tree"), "git refuses what is taken: {complaint}");
+                prop_assert!(
+                    !complaint.contains("error in tree"),
+                    "git refuses a tree that was accepted: {complaint}"
+                );
             }
-            // Git reads any mode, and only remarks on it.
+            // Git reads any mode and only warns about it.
             Err(TreeError::Mode { .. }) => {}
-            Err(error) => prop_assert!(git.fsck(&encoded).is_err(), "git takes what is refused: {error}"),
+            Err(error) => prop_assert!(
+                git.fsck(&encoded).is_err(),
+                "git accepts a tree that was refused: {error}"
+            ),
         }
     }
 
     #[test]
-    fn what_is_decoded_is_what_was_encoded(entries in prop::collection::vec((tricky_name(), mode()), 0..12)) {
+    fn encoded_trees_decode_to_the_same_tree(entries in prop::collection::vec((tricky_name(), mode()), 0..12)) {
         if let Ok(tree) = Tree::new(entries.into_iter().map(|(name, mode)| entry(name, mode))) {
             prop_assert_eq!(Tree::decode(&tree.encode()), Ok(tree.clone()));
             for entry in tree.entries() {
@@ -277,7 +283,7 @@ proptest! {
 }
 
 #[test]
-fn every_tricky_name_in_every_mode_is_judged_as_git_judges_it() {
+fn tricky_names_are_refused_in_the_same_modes_as_by_git() {
     let git = Git::new();
     let mut wrong = Vec::new();
     for name in TRICKY {
@@ -293,7 +299,7 @@ fn every_tricky_name_in_every_mode_is_judged_as_git_judges_it() {
 }
 
 #[test]
-fn malformed_trees_are_refused_as_git_refuses_them() {
+fn git_and_decode_both_refuse_malformed_trees() {
     let (blob, tree, null) =
         (empty_blob(), ObjectId::empty_tree(), ObjectId::from_bytes(&[0; 20]).unwrap());
     let long = [b'x'; 4097];
@@ -304,7 +310,7 @@ fn malformed_trees_are_refused_as_git_refuses_them() {
         ("padded mode", encode(&[("0100644", b"a", blob)])),
         ("padded directory", encode(&[("040000", b"a", tree)])),
         ("empty mode", encode(&[("", b"a", blob)])),
-        ("mode that is no number", encode(&[("10064x", b"a", blob)])),
+        ("mode that is not a number", encode(&[("10064x", b"a", blob)])),
         ("duplicate", encode(&[("100644", b"a", blob), ("100644", b"a", blob)])),
         (
             "file and directory, apart",
@@ -318,7 +324,7 @@ fn malformed_trees_are_refused_as_git_refuses_them() {
     ];
     let git = Git::new();
     for (what, encoded) in cases {
-        assert!(git.fsck(encoded).is_err(), "git takes: {what}");
+        assert!(git.fsck(encoded).is_err(), "git accepts: {what}");
         assert!(Tree::decode(encoded).is_err(), "{what}");
     }
     let long = encode(&[("100644", &long, blob)]);
@@ -327,20 +333,21 @@ fn malformed_trees_are_refused_as_git_refuses_them() {
         assert!(git.fsck(&long).is_err());
     } else {
         eprintln!(
-            "skipped: git {:?} has no opinion on long names; git 2.45 and later do",
+            "skipped: git {:?} does not check the length of names; git 2.45 and later do",
             git.version()
         );
     }
-    // Git keeps reading old trees with such a mode; nothing new is to have one. The last two are 100644 in 16 bits.
+    // Git still reads old trees with such modes, but `decode` refuses them. The last two equal
+    // 100644 in their lower 16 bits.
     for mode in ["100664", "100600", "644", "40755", "120777", "10644", "1100644", "700644"] {
         let decoded = Tree::decode(&encode(&[(mode, b"a", blob)]));
         assert!(matches!(decoded, Err(TreeError::Mode { .. })), "{mode}: {decoded:?}");
     }
 }
 
-/// Trees that git wrote once, and reads as `ls-tree` shows.
+/// Compares modes that old versions of git wrote with what `git ls-tree` reads.
 #[test]
-fn modes_of_old_times_are_read_as_git_reads_them() {
+fn legacy_modes_are_decoded_as_git_reads_them() {
     let git = Git::new();
     let (blob, tree) = (empty_blob(), ObjectId::empty_tree());
     for (mode, id) in [
@@ -367,13 +374,13 @@ fn modes_of_old_times_are_read_as_git_reads_them() {
         let refused = Tree::decode_as_git_reads(&encode(&[(mode, b"a", blob)]));
         assert!(refused.is_err(), "{mode}: {refused:?}");
     }
-    // In everything else it is as strict.
+    // Names are checked as strictly as by `decode`.
     let wrong = encode(&[("100664", b".git", blob)]);
     assert!(matches!(Tree::decode_as_git_reads(&wrong), Err(TreeError::Name { .. })));
 }
 
 #[test]
-fn what_a_tree_holds_passes_fsck_with_everything_that_git_allows() {
+fn fsck_accepts_a_tree_with_every_mode_and_unusual_names() {
     let git = Git::new();
     let names = [
         "a",
@@ -389,8 +396,8 @@ fn what_a_tree_holds_passes_fsck_with_everything_that_git_allows() {
     ];
     let entries = names.iter().map(|name| entry(*name, EntryMode::Blob)).chain([
         entry("run.sh", EntryMode::Executable),
-        entry("up", EntryMode::Symlink),
-        entry("hollow", EntryMode::Tree),
+        entry("link", EntryMode::Symlink),
+        entry("empty", EntryMode::Tree),
         entry("sub", EntryMode::Commit),
         TreeEntry::new(&b"caf\xe9"[..], EntryMode::Blob, empty_blob()),
     ]);
@@ -400,7 +407,7 @@ fn what_a_tree_holds_passes_fsck_with_everything_that_git_allows() {
 }
 
 #[test]
-fn blobs_have_gits_ids_whole_or_piece_by_piece() {
+fn blob_ids_match_git_for_whole_and_streamed_content() {
     let git = Git::new();
     for content in [&b""[..], b"hello\n", &[0xff; 300_000]] {
         let gits = git.run(&["hash-object", "--stdin"], content).unwrap();

@@ -1,8 +1,8 @@
-//! White space around image references, by the table that guests in every language are tested with, too.
+//! White space around image references. The guest SDKs are tested with the same table.
 
 use manifold_runtime_api::{CurryNode, HostRef, ImageProblem, ImageRef, NodeShape, ObjectId};
 
-/// The table's lines: what stands there, and the same reference without white space.
+/// Returns the lines of the table: a text, and the same text as a reference without white space.
 fn cases() -> Vec<(String, String)> {
     let lines = include_str!("references.txt").lines().filter(|line| line.starts_with('"'));
     let text = |quoted: &str| {
@@ -44,7 +44,7 @@ fn white_space_around_a_marker_is_trimmed() {
 }
 
 #[test]
-fn the_marker_of_a_curry_node_holds_1() {
+fn the_marker_of_a_curry_node_contains_1() {
     let node = CurryNode { base: "/cas/std/fold".to_owned(), args: ObjectId::empty_tree() }
         .encode()
         .unwrap();

@@ -1,26 +1,28 @@
-//! One job's conversation with its guest, over whatever connects them.
+//! The exchange of requests and responses between a job and its guest, over a [`Wire`].
 
 use std::time::{Duration, Instant};
 
-use manifold_runtime_api::abi::{Encoding, Session};
+use manifold_runtime_api::abi::{Encoding, Reply, Session};
 use manifold_runtime_api::{Error, Limit, MemoryReservation};
 
 use crate::wire::{Diagnostics, Received, Wire};
 
-/// How a conversation came to its end.
+/// How a conversation ended.
 pub(crate) enum End {
     /// The guest has named its outcome, or the session knows why there will be none.
     Settled,
-    /// The guest is to be stopped for this.
+    /// The guest must be stopped because of this error.
     Stopped(Error),
-    /// The guest has closed its end: `half`, when in the middle of a line; `unanswered`, when it had a request answered that took
-    /// its time, and was gone by then.
-    Silence { half: bool, unanswered: bool },
+    /// The guest closed its end of the wire. `mid_line` is true if that was in the middle of a
+    /// line, and `unanswered` if it was before the response to its last request was sent.
+    Closed { mid_line: bool, unanswered: bool },
 }
 
-/// Talks until the job is settled. Only the time in which the guest does not answer counts as its computing time.
+/// Serves the guest's requests until the job is settled. Only the time spent waiting for the guest
+/// counts as its computing time.
 ///
-/// A guest's job is over when its outcome is named: what it says after that is not heard.
+/// The job is over when the guest has named its outcome. Anything that the guest writes after that
+/// is ignored.
 pub(crate) async fn converse(wire: &mut Wire, session: &Session, memory: &mut Buffers) -> End {
     let limits = session.job().limits;
     let bound = limits.guest_request_bytes;
@@ -35,28 +37,32 @@ pub(crate) async fn converse(wire: &mut Wire, session: &Session, memory: &mut Bu
             Some(Received::TooLong) => {
                 break End::Stopped(Limit::GuestRequest { bytes: bound }.into());
             }
-            Some(Received::End { rest }) => break End::Silence { half: rest > 0, unanswered },
+            Some(Received::End { rest }) => break End::Closed { mid_line: rest > 0, unanswered },
             None => break too_long(),
         };
         if let Err(breach) = memory.hold(line.len()) {
             break End::Stopped(breach.into());
         }
-        let mut reply = session.call(Encoding::Json, &line).await.body;
+        let mut reply = match session.call(Encoding::Json, &line).await {
+            Reply::Continue(response) => response,
+            Reply::Ended(_) => break End::Settled,
+        };
         if let Err(breach) = memory.hold(reply.len()) {
             break End::Stopped(breach.into());
-        }
-        if session.has_ended() {
-            break End::Settled;
         }
         unanswered = wire.is_closed(&mut diagnostics);
         reply.push(b'\n');
         if session.has_outcome() {
-            // Nothing depends on whether the guest hears it.
-            let _ =
-                tokio::time::timeout(FAREWELL, wire.send(&reply, bound, &mut diagnostics)).await;
+            // The result is ignored: nothing depends on whether the guest receives this response.
+            let _ = tokio::time::timeout(
+                LAST_RESPONSE_TIMEOUT,
+                wire.send(&reply, bound, &mut diagnostics),
+            )
+            .await;
             break End::Settled;
         }
-        // A guest that cannot be told anything may have left words to read.
+        // An error of `send` is ignored: a guest that reads nothing more may still have written
+        // requests.
         if clock.wait(wire.send(&reply, bound, &mut diagnostics)).await.is_none() {
             break too_long();
         }
@@ -65,9 +71,10 @@ pub(crate) async fn converse(wire: &mut Wire, session: &Session, memory: &mut Bu
     end
 }
 
-/// What a job's requests and responses take here of its call's memory.
+/// Charges a job's requests and responses to its call's memory budget.
 pub(crate) struct Buffers {
     reservation: MemoryReservation,
+    /// Length in bytes of the longest request or response so far.
     held: u64,
 }
 
@@ -76,7 +83,7 @@ impl Buffers {
         Self { reservation, held: 0 }
     }
 
-    /// Charges a text, unless there was one as long before.
+    /// Charges a text of `bytes` bytes, as far as it is longer than all texts before it.
     fn hold(&mut self, bytes: usize) -> Result<(), Limit> {
         let more = (bytes as u64).saturating_sub(self.held);
         self.reservation.grow(more)?;
@@ -85,15 +92,17 @@ impl Buffers {
     }
 }
 
-/// How long the answer to `out` may take to get through.
-const FAREWELL: Duration = Duration::from_millis(50);
+/// Maximum time to send the response to `out`.
+const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_millis(50);
 
+/// Counts the guest's computing time.
 struct Clock {
+    /// Computing time that the guest has left.
     left: Duration,
 }
 
 impl Clock {
-    /// Waits for the guest; `None` when its time is over.
+    /// Waits for the guest; returns `None` if its computing time runs out first.
     async fn wait<T>(&mut self, guest: impl Future<Output = T>) -> Option<T> {
         let start = Instant::now();
         let result = tokio::time::timeout(self.left, guest).await.ok();

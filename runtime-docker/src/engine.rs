@@ -1,6 +1,8 @@
-//! The connection to a container engine, and everything that is asked of it.
+//! The client of a container engine: connecting, starting containers, removing them, and removing
+//! orphans.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -20,33 +22,73 @@ use tokio::task::JoinHandle;
 
 use crate::error::{EngineError, Step};
 use crate::owner::Owner;
-use crate::retry::{Setback, retrying};
+use crate::retry::{RecentFailure, retrying};
 use crate::wire::Wire;
 
-/// A container engine. Cloning is cheap, and clones share everything.
+/// A connection to a container engine. Cloning is cheap, and clones share the connection and its
+/// containers.
 ///
 /// # Behavior
-/// - Nothing is connected before the first job needs it. What processes that crashed have left in the engine is removed then.
-/// - Every call has a deadline, and only a few containers are started at a time: more would stall the engine.
-/// - Containers are removed in the background; [`ContainerEngine::close`] waits for that.
+/// - It connects when the first job needs it. Containers that crashed processes have left in the
+///   engine are removed then.
+/// - Every call has a deadline. Only a few containers are started at a time, because more would
+///   stall the engine.
+/// - Containers are removed in the background. [`ContainerEngine::close`] waits for that.
 #[derive(Clone)]
 pub struct ContainerEngine {
     pub(crate) shared: Arc<Shared>,
 }
 
-/// How to reach an engine, and how much to ask of it.
+impl fmt::Debug for ContainerEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ContainerEngine").finish_non_exhaustive()
+    }
+}
+
+/// How to reach an engine, and bounds for its use.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct EngineOptions {
-    /// Where it is: `unix:///path`, or `tcp://host:port`. Default: `DOCKER_HOST`, or else `/var/run/docker.sock`.
+    /// The engine's address: `unix:///path` or `tcp://host:port`. Default: the value of
+    /// `DOCKER_HOST`, or `unix:///var/run/docker.sock` if that is not set.
     pub endpoint: String,
-    /// How long one call may take. Default: 20 s.
+    /// Maximum time for one call. Default: 20 s.
     pub deadline: Duration,
-    /// How many containers are started, or removed, at a time. Default: 4 of each.
+    /// How many containers are started, and how many removed, at a time. Default: 4 of each.
     pub at_once: usize,
-    /// How many containers there may be. A job that needs one more fails; it does not wait, for those who would have to end may
-    /// be waiting for it. Default: 512.
+    /// Maximum number of containers at one time. A job that needs one more fails. It does not wait,
+    /// because the jobs that would have to end first may be waiting for it. Default: 512.
     pub containers: usize,
+}
+
+impl EngineOptions {
+    /// Sets [`EngineOptions::endpoint`](#structfield.endpoint).
+    #[must_use]
+    pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
+        self.endpoint = endpoint.into();
+        self
+    }
+
+    /// Sets [`EngineOptions::deadline`](#structfield.deadline).
+    #[must_use]
+    pub const fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Sets [`EngineOptions::at_once`](#structfield.at_once).
+    #[must_use]
+    pub const fn at_once(mut self, at_once: usize) -> Self {
+        self.at_once = at_once;
+        self
+    }
+
+    /// Sets [`EngineOptions::containers`](#structfield.containers).
+    #[must_use]
+    pub const fn containers(mut self, containers: usize) -> Self {
+        self.containers = containers;
+        self
+    }
 }
 
 impl Default for EngineOptions {
@@ -61,50 +103,52 @@ impl Default for EngineOptions {
     }
 }
 
+/// The state that all clones of a [`ContainerEngine`] share.
 pub(crate) struct Shared {
     pub(crate) options: EngineOptions,
     docker: tokio::sync::Mutex<Option<Docker>>,
     starts: Semaphore,
     removals: Semaphore,
     owner: Owner,
-    /// Which of this process's connections to engines this is.
+    /// Number of this connection among all that this process makes to engines.
     connection: u64,
     containers: Mutex<Containers>,
-    fewer: Condvar,
+    changed: Condvar,
     is_podman: AtomicBool,
-    /// Why the engine was given up last. Containers are not started then.
-    pub(crate) lost: Setback<EngineError>,
-    /// Why containers could not be removed.
-    immovable: Setback<EngineError>,
+    /// The last failure to reach the engine. While it is recent, no containers are started.
+    pub(crate) connection_failure: RecentFailure<EngineError>,
+    /// The last timeout of a removal. While it is recent, no further removals are tried.
+    removal_failure: RecentFailure<EngineError>,
     handle: Handle,
     runtime: Option<Runtime>,
 }
 
+/// Counts of this process's containers.
 #[derive(Default)]
 struct Containers {
-    /// How many there are, as far as this process knows.
+    /// How many exist, as far as this process knows.
     alive: usize,
     /// How many of them are being removed.
-    leaving: usize,
+    removing: usize,
     /// How many are being started.
-    coming: usize,
+    starting: usize,
     closed: bool,
 }
 
-/// The label that says which process a container belongs to.
+/// Label that names the process that owns a container.
 const OWNER: &str = "io.manifold.owner";
-/// The label that says which of its connections made a container.
+/// Label that numbers the connection that created a container, within its process.
 const CONNECTION: &str = "io.manifold.connection";
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 static CONTAINERS: AtomicU64 = AtomicU64::new(0);
-/// How long a container that could not be removed is left alone, at first and at last.
-const STUCK: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
+/// First and longest pause between attempts to remove a container that could not be removed.
+const REMOVAL_PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
 
 impl ContainerEngine {
-    /// The engine that `options` describe. It is not connected to yet.
+    /// Creates a client of the engine that `options` describe. Does not connect yet.
     ///
     /// # Errors
-    /// When the system gives no threads.
+    /// Returns an error if the client's threads cannot be started.
     pub fn new(options: EngineOptions) -> std::io::Result<Self> {
         let start = || {
             Builder::new_multi_thread()
@@ -113,9 +157,10 @@ impl ContainerEngine {
                 .enable_all()
                 .build()
         };
-        // Tokio panics where the system gives no threads.
-        let runtime = std::panic::catch_unwind(start)
-            .map_err(|_| std::io::Error::other("there are no more threads"))??;
+        // Tokio panics if it cannot start a thread.
+        let runtime = std::panic::catch_unwind(start).map_err(|_| {
+            std::io::Error::other("cannot start a thread for the container engine's client")
+        })??;
         let at_once = options.at_once.max(1);
         let shared = Shared {
             options,
@@ -125,27 +170,27 @@ impl ContainerEngine {
             owner: Owner::this_process(),
             connection: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
             containers: Mutex::default(),
-            fewer: Condvar::new(),
+            changed: Condvar::new(),
             is_podman: AtomicBool::new(false),
-            lost: Setback::default(),
-            immovable: Setback::default(),
+            connection_failure: RecentFailure::default(),
+            removal_failure: RecentFailure::default(),
             handle: runtime.handle().clone(),
             runtime: Some(runtime),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Connects to the engine, and answers its name and version.
+    /// Connects to the engine and returns its name and version.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// [`EngineError::Unreachable`] or [`EngineError::TimedOut`] if the engine does not respond.
     pub async fn version(&self) -> Result<String, EngineError> {
         let shared = Arc::clone(&self.shared);
         self.shared
             .spawn(async move {
                 let docker = shared.docker().await?;
                 let version = shared.call(Step::Connect, docker.version()).await?;
-                shared.lost.forget();
+                shared.connection_failure.clear();
                 let name =
                     version.platform.map_or_else(|| "engine".to_owned(), |platform| platform.name);
                 Ok(format!("{name} {}", version.version.unwrap_or_default()).trim().to_owned())
@@ -153,10 +198,12 @@ impl ContainerEngine {
             .await
     }
 
-    /// The digest that the engine has for an image's name, such as a tag that may move: what to put after `docker://`.
+    /// Returns the digest of the image that `name` currently stands for in the engine. `name` may
+    /// be a tag. The digest is what to put after `docker://`.
     ///
     /// # Errors
-    /// When the engine has no such image, or does not answer.
+    /// - [`EngineError::Refused`] if the engine has no such image.
+    /// - [`EngineError::Unreachable`] or [`EngineError::TimedOut`] if the engine does not respond.
     pub async fn digest(&self, name: &str) -> Result<String, EngineError> {
         let (shared, name) = (Arc::clone(&self.shared), name.to_owned());
         self.shared
@@ -166,31 +213,32 @@ impl ContainerEngine {
                 image.id.ok_or_else(|| EngineError::Refused {
                     step: Step::InspectImage,
                     code: 200,
-                    message: "it named no id".to_owned(),
+                    message: "the response contains no image id".to_owned(),
                 })
             })
             .await
     }
 
-    /// The labels of the containers that are made through this.
+    /// Returns the labels of the containers that are created through this connection.
     pub fn labels(&self) -> HashMap<String, String> {
         self.shared.labels()
     }
 
-    /// Whether there are containers of this process, or some on their way.
+    /// Returns whether this connection has containers, including those that are being started.
     pub fn has_containers(&self) -> bool {
         let containers = self.shared.containers.lock();
-        containers.alive + containers.coming > 0
+        containers.alive + containers.starting > 0
     }
 
-    /// Takes no more jobs, and waits until every container that nobody uses any more is removed.
+    /// Accepts no more jobs, removes all containers of this connection, and waits until they are
+    /// removed.
     ///
     /// # Errors
-    /// When containers stay, because the engine cannot be reached or does not answer. The next process that uses the engine
-    /// removes them.
+    /// Returns an error if containers remain because the engine cannot be reached or does not
+    /// respond. The next process that uses the engine removes them.
     pub fn close(&self) -> Result<(), EngineError> {
         self.shared.containers.lock().closed = true;
-        self.shared.wait_for_calm(self.shared.options.deadline);
+        self.shared.wait_until_idle(self.shared.options.deadline);
         let shared = Arc::clone(&self.shared);
         let (done, end) = std::sync::mpsc::channel();
         self.shared.handle.spawn(async move {
@@ -201,7 +249,8 @@ impl ContainerEngine {
 }
 
 impl Shared {
-    /// Runs `work` on the engine's own threads, whoever waits for it. Work goes on when nobody does any more.
+    /// Runs `work` on this client's own threads and waits for it. The work continues even if the
+    /// returned future is dropped.
     pub(crate) async fn spawn<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, EngineError>> + Send + 'static,
@@ -213,7 +262,7 @@ impl Shared {
         &self.handle
     }
 
-    /// Makes one call, within the deadline.
+    /// Makes one call to the engine, with the default deadline.
     pub(crate) async fn call<T>(
         &self,
         step: Step,
@@ -222,7 +271,7 @@ impl Shared {
         self.call_within(self.options.deadline, step, call).await
     }
 
-    /// Makes one call that may take longer than others.
+    /// Makes one call to the engine, with its own deadline.
     pub(crate) async fn call_within<T>(
         &self,
         deadline: Duration,
@@ -237,10 +286,10 @@ impl Shared {
                 let error = EngineError::TimedOut { endpoint: endpoint.clone(), step, deadline };
                 match step {
                     Step::Connect | Step::List | Step::Create | Step::Attach | Step::Start => {
-                        self.lost.remember(&error)
+                        self.connection_failure.record(&error)
                     }
-                    Step::Remove => self.immovable.remember(&error),
-                    // One image or container says nothing of the others.
+                    Step::Remove => self.removal_failure.record(&error),
+                    // A timeout for one image or container says nothing about others.
                     Step::Load | Step::InspectImage | Step::Wait | Step::Inspect => {}
                 }
                 Err(error)
@@ -248,13 +297,13 @@ impl Shared {
         }
     }
 
-    /// The client. Connects first, and removes what others have left, if nobody has yet.
+    /// Returns the client. The first call connects, and removes orphaned containers.
     pub(crate) async fn docker(&self) -> Result<Docker, EngineError> {
         let mut connected = self.docker.lock().await;
         if let Some(docker) = &*connected {
             return Ok(docker.clone());
         }
-        self.lost.check()?;
+        self.connection_failure.check()?;
         let endpoint = &self.options.endpoint;
         let docker = Docker::connect_with_host(endpoint)
             .map_err(|error| EngineError::new(endpoint, Step::Connect, error))?;
@@ -269,7 +318,7 @@ impl Shared {
             .sweep(&docker, |labels| labels.get(OWNER).is_some_and(|owner| Owner::is_orphan(owner)))
             .await
         {
-            tracing::warn!("orphaned containers may be left: {error}");
+            tracing::warn!("cannot remove all orphaned containers: {error}");
         }
         *connected = Some(docker.clone());
         Ok(docker)
@@ -282,12 +331,12 @@ impl Shared {
         ])
     }
 
-    /// Creates a container, attaches to it, and starts it; again if that may help.
+    /// Creates a container, attaches to it, and starts it. Retries transient failures.
     pub(crate) async fn launch(self: &Arc<Self>, body: Box<ContainerCreateBody>) -> Launched {
-        self.lost.check()?;
+        self.connection_failure.check()?;
         let launched = retrying(|| Box::pin(self.launch_once(body.clone()))).await;
         if let Err(error @ EngineError::Unreachable { .. }) = &launched {
-            self.lost.remember(error);
+            self.connection_failure.record(error);
         }
         launched
     }
@@ -295,17 +344,18 @@ impl Shared {
     async fn launch_once(self: &Arc<Self>, mut body: Box<ContainerCreateBody>) -> Launched {
         let shared = Arc::clone(self);
         body.labels = Some(self.labels());
-        // Let go after the container, whose removal is under way by then.
-        let coming = self.is_coming();
+        // Dropped after the container, so that `wait_until_idle` counts either this or the
+        // container's removal.
+        let starting = self.count_starting();
         self.spawn(async move {
-            let _coming = coming;
+            let _starting = starting;
             let docker = shared.docker().await?;
             if shared.is_podman.load(Ordering::Relaxed) {
                 adapt_to_podman(&mut body);
             }
             let Ok(_turn) = shared.starts.acquire().await else { return Err(EngineError::Closed) };
-            shared.lost.check()?;
-            let container = shared.name_container()?;
+            shared.connection_failure.check()?;
+            let container = shared.reserve_container()?;
             let options = CreateContainerOptionsBuilder::new().name(&container.name).build();
             if let Err(error) = shared
                 .call(Step::Create, Box::pin(docker.create_container(Some(options), *body)))
@@ -336,8 +386,13 @@ impl Shared {
         .await
     }
 
-    /// Takes a place for a container. Whatever becomes of it, it is removed.
-    fn name_container(self: &Arc<Self>) -> Result<Container, EngineError> {
+    /// Counts a new container and names it. Dropping the returned value removes it, even if it was
+    /// never created.
+    ///
+    /// # Errors
+    /// - [`EngineError::Closed`] if this connection is closed.
+    /// - [`EngineError::TooMany`] if there are as many containers as the options allow.
+    fn reserve_container(self: &Arc<Self>) -> Result<Container, EngineError> {
         let mut containers = self.containers.lock();
         if containers.closed {
             return Err(EngineError::Closed);
@@ -351,13 +406,14 @@ impl Shared {
             self.owner.name(),
             CONTAINERS.fetch_add(1, Ordering::Relaxed)
         );
-        Ok(Container { shared: Arc::clone(self), name, is_leaving: false })
+        Ok(Container { shared: Arc::clone(self), name, is_removing: false })
     }
 
-    /// Removes a container, in the background, and kills it if it has not ended within `patience`. What is answered ends when the
-    /// container is gone, or stays for now.
+    /// Removes a container in the background, and kills it if it has not ended within `patience`.
+    /// The returned task ends when the container is removed, or when its removal has failed for
+    /// now.
     fn dispose(self: &Arc<Self>, name: String, patience: Duration) -> JoinHandle<()> {
-        self.containers.lock().leaving += 1;
+        self.containers.lock().removing += 1;
         let shared = Arc::clone(self);
         self.handle.spawn(async move {
             if !patience.is_zero()
@@ -366,19 +422,19 @@ impl Shared {
                 wait_for_end(&docker, &name, patience).await;
             }
             let removed = retrying(|| shared.remove(&name)).await;
-            shared.containers.lock().leaving -= 1;
+            shared.containers.lock().removing -= 1;
             match removed {
-                Ok(()) => shared.has_left(),
+                Ok(()) => shared.count_removed(),
                 Err(error) => {
-                    tracing::warn!("container {name} stays for now: {error}");
-                    shared.fewer.notify_all();
-                    tokio::spawn(remove_some_time(Arc::downgrade(&shared), name));
+                    tracing::warn!("cannot remove container {name}, will retry: {error}");
+                    shared.changed.notify_all();
+                    tokio::spawn(keep_removing(Arc::downgrade(&shared), name));
                 }
             }
         })
     }
 
-    /// Removes what an engine makes after all, that did not answer in time when it was asked to.
+    /// Removes a container whose creation timed out, in case the engine creates it later.
     fn remove_later(self: &Arc<Self>, name: String) {
         let shared = Arc::clone(self);
         self.handle.spawn(async move {
@@ -387,34 +443,35 @@ impl Shared {
         });
     }
 
-    /// Counts a container that is being started, until this is dropped.
-    fn is_coming(self: &Arc<Self>) -> Coming {
-        self.containers.lock().coming += 1;
-        Coming(Arc::clone(self))
+    /// Counts a container as being started until the returned value is dropped.
+    fn count_starting(self: &Arc<Self>) -> Starting {
+        self.containers.lock().starting += 1;
+        Starting(Arc::clone(self))
     }
 
-    fn has_left(&self) {
+    /// Counts a container as removed.
+    fn count_removed(&self) {
         self.containers.lock().alive -= 1;
-        self.fewer.notify_all();
+        self.changed.notify_all();
     }
 
     async fn remove(&self, name: &str) -> Result<(), EngineError> {
         let docker = self.docker().await?;
         let Ok(_turn) = self.removals.acquire().await else { return Err(EngineError::Closed) };
-        self.immovable.check()?;
+        self.removal_failure.check()?;
         self.force_removal(&docker, name).await
     }
 
     async fn force_removal(&self, docker: &Docker, container: &str) -> Result<(), EngineError> {
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         match self.call(Step::Remove, docker.remove_container(container, Some(options))).await {
-            // Not there, or somebody is at it.
+            // The container does not exist, or is already being removed.
             Err(EngineError::Refused { code: 404 | 409, .. }) => Ok(()),
             result => result,
         }
     }
 
-    /// Removes the containers whose labels say that they are `unwanted`.
+    /// Removes the containers with labels for which `unwanted` returns true.
     async fn sweep(
         &self,
         docker: &Docker,
@@ -422,7 +479,8 @@ impl Shared {
     ) -> Result<(), EngineError> {
         let mut filters = HashMap::from([("label", vec![OWNER])]);
         if self.is_podman.load(Ordering::Relaxed) {
-            // It has a further one, `stopped`, on the way to `exited`, which bollard does not know.
+            // Podman has a further status, `stopped`, on the way to `exited`, which bollard cannot
+            // parse.
             filters.insert("status", vec!["created", "running", "paused", "exited"]);
         }
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
@@ -440,7 +498,7 @@ impl Shared {
         let mut outcome = Ok(());
         while let Some(removed) = removals.next().await {
             match removed {
-                // What is true of one may not be of the next.
+                // The engine may refuse to remove one container and still remove the next.
                 Err(error @ EngineError::Refused { .. }) => outcome = Err(error),
                 removed => removed?,
             }
@@ -448,7 +506,8 @@ impl Shared {
         outcome
     }
 
-    /// Removes whatever this process still has. There is nothing to do in an engine that was never reached.
+    /// Removes all remaining containers of this connection. Does nothing if the engine was never
+    /// reached.
     async fn remove_own(&self) -> Result<(), EngineError> {
         let Some(docker) = self.docker.lock().await.clone() else { return Ok(()) };
         let own = self.labels();
@@ -458,19 +517,20 @@ impl Shared {
         .await
     }
 
-    /// Blocks until nothing is being started or removed any more, or until `patience` is over.
-    pub(crate) fn wait_for_calm(&self, patience: Duration) {
+    /// Blocks until no container is being started or removed, or until `patience` has passed.
+    pub(crate) fn wait_until_idle(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
         let mut containers = self.containers.lock();
-        while containers.leaving + containers.coming > 0
-            && !self.fewer.wait_until(&mut containers, deadline).timed_out()
+        while containers.removing + containers.starting > 0
+            && !self.changed.wait_until(&mut containers, deadline).timed_out()
         {}
     }
 }
 
-/// Tries to remove a container ever more seldom, until the engine is closed, which removes what is left.
-async fn remove_some_time(shared: Weak<Shared>, name: String) {
-    let (mut pause, longest) = STUCK;
+/// Retries the removal of a container at growing intervals, until the connection is closed, which
+/// removes what remains.
+async fn keep_removing(shared: Weak<Shared>, name: String) {
+    let (mut pause, longest) = REMOVAL_PAUSES;
     loop {
         tokio::time::sleep(pause).await;
         let Some(shared) = shared.upgrade() else { return };
@@ -478,13 +538,14 @@ async fn remove_some_time(shared: Weak<Shared>, name: String) {
             return;
         }
         if shared.remove(&name).await.is_ok() {
-            return shared.has_left();
+            return shared.count_removed();
         }
         pause = (pause * 2).min(longest);
     }
 }
 
-/// Podman raises each limit that it is not told to what the machine allows, for which it may not have the right.
+/// Sets the limit on processes explicitly. Podman raises each limit that is not set to the
+/// machine's maximum, which it may not have the right to do.
 fn adapt_to_podman(body: &mut ContainerCreateBody) {
     let processes_of_user =
         ResourcesUlimits { name: Some("nproc".to_owned()), soft: Some(4096), hard: Some(4096) };
@@ -493,66 +554,73 @@ fn adapt_to_podman(body: &mut ContainerCreateBody) {
     }
 }
 
-/// A container that is being started.
-struct Coming(Arc<Shared>);
+/// Counts a container as being started until it is dropped.
+struct Starting(Arc<Shared>);
 
-impl Drop for Coming {
+impl Drop for Starting {
     fn drop(&mut self) {
-        self.0.containers.lock().coming -= 1;
-        self.0.fewer.notify_all();
+        self.0.containers.lock().starting -= 1;
+        self.0.changed.notify_all();
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // The last one to let go may be a task on these very threads.
+        // The last reference may be dropped on one of the runtime's own threads, where a blocking
+        // shutdown would panic.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-/// A container of this process. It is killed and removed when it is dropped.
+/// A container of this process. Dropping it kills and removes the container in the background.
 pub(crate) struct Container {
     shared: Arc<Shared>,
     name: String,
-    is_leaving: bool,
+    is_removing: bool,
 }
 
-/// A container that runs, and its standard streams.
+/// A running container and its standard streams.
 pub(crate) type Launched = Result<(Container, Wire), EngineError>;
 
 /// How a container ended.
 #[derive(Debug)]
-pub(crate) struct Death {
+pub(crate) struct Exit {
     pub(crate) out_of_memory: bool,
     pub(crate) exit_code: i64,
 }
 
-impl Death {
-    /// Whether its own program ended it, as far as one can tell: engines that lost it answer 255, and kill what they find when they
-    /// are started again.
-    pub(crate) fn is_of_its_own(&self) -> bool {
+impl Exit {
+    /// Returns whether the container's own program ended it, as far as the exit code shows. An
+    /// engine that has lost a container reports 255, and an engine that restarts kills the
+    /// containers that it finds.
+    pub(crate) fn ended_by_itself(&self) -> bool {
         const KILLED: i64 = 128 + 9;
-        /// The guest SDK's word for it.
-        const HOST_IS_GONE: i64 = 86;
-        const STATUS_IS_LOST: i64 = 255;
-        ![KILLED, HOST_IS_GONE, STATUS_IS_LOST].contains(&self.exit_code)
+        /// The status with which the guest SDK exits when its host is gone.
+        const LOST_ITS_HOST: i64 = 86;
+        const UNKNOWN_STATUS: i64 = 255;
+        ![KILLED, LOST_ITS_HOST, UNKNOWN_STATUS].contains(&self.exit_code)
     }
 }
 
-/// Waits for a container's end for some time. What it ended with is not told here: bollard takes any code but 0 for an error.
+/// Waits until a container ends, or until `patience` has passed. Does not return the exit code,
+/// because bollard reports any code other than 0 as an error.
 async fn wait_for_end(docker: &Docker, name: &str, patience: Duration) {
     let mut ends = docker.wait_container(name, None::<WaitContainerOptions>);
     let _ = tokio::time::timeout(patience, ends.next()).await;
 }
 
-/// How long a process may take to end after it has closed its standard output.
-pub(crate) const LAST_BREATH: Duration = Duration::from_secs(2);
+/// How long a process may take to end after it has named its outcome or closed its standard output.
+pub(crate) const EXIT_GRACE: Duration = Duration::from_secs(2);
 
 impl Container {
-    /// How it ended; `None` when it has not within `patience`.
-    pub(crate) async fn death(&self, patience: Duration) -> Result<Option<Death>, EngineError> {
+    /// Waits until the container ends, and returns how it ended; `None` if it has not ended within
+    /// `patience`.
+    pub(crate) async fn wait_for_exit(
+        &self,
+        patience: Duration,
+    ) -> Result<Option<Exit>, EngineError> {
         let (shared, name) = (Arc::clone(&self.shared), self.name.clone());
         self.shared
             .spawn(async move {
@@ -562,7 +630,7 @@ impl Container {
                     shared.call(Step::Inspect, docker.inspect_container(&name, None)).await?;
                 let ContainerState { running, oom_killed, exit_code, .. } =
                     container.state.unwrap_or_default();
-                Ok((running != Some(true)).then(|| Death {
+                Ok((running != Some(true)).then(|| Exit {
                     out_of_memory: oom_killed == Some(true),
                     exit_code: exit_code.unwrap_or_default(),
                 }))
@@ -570,17 +638,19 @@ impl Container {
             .await
     }
 
-    /// Removes it in the background, and kills it if it has not ended within `patience`: to kill one that is about to end would have
-    /// the engine start a process for nothing. What is answered ends when the container is gone, or stays for now.
+    /// Removes the container in the background, and kills it if it has not ended within `patience`.
+    /// Waiting for a container that is about to end saves the engine the process that it starts to
+    /// kill one. The returned task ends when the container is removed, or when its removal has
+    /// failed for now.
     pub(crate) fn remove(mut self, patience: Duration) -> JoinHandle<()> {
-        self.is_leaving = true;
+        self.is_removing = true;
         self.shared.dispose(std::mem::take(&mut self.name), patience)
     }
 }
 
 impl Drop for Container {
     fn drop(&mut self) {
-        if !self.is_leaving {
+        if !self.is_removing {
             self.shared.dispose(std::mem::take(&mut self.name), Duration::ZERO);
         }
     }

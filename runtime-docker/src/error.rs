@@ -1,31 +1,31 @@
-//! What can go wrong between this process and the engine.
+//! Errors of calls to the container engine, and their mapping to errors of jobs.
 
 use std::fmt;
 use std::time::Duration;
 
 use manifold_runtime_api::{Error, ImageProblem, Reason, Status};
 
-/// What was asked of the engine.
+/// An operation of the engine, named in an [`EngineError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Step {
-    /// Finding the engine and asking who it is.
+    /// Connecting to the engine and reading its version.
     Connect,
     /// Loading an image.
     Load,
-    /// Looking at an image.
+    /// Inspecting an image.
     InspectImage,
     /// Creating a container.
     Create,
-    /// Attaching to its standard streams.
+    /// Attaching to a container's standard streams.
     Attach,
-    /// Starting it.
+    /// Starting a container.
     Start,
-    /// Waiting for its end.
+    /// Waiting for a container to end.
     Wait,
-    /// Looking at it.
+    /// Inspecting a container.
     Inspect,
-    /// Removing it.
+    /// Removing a container.
     Remove,
     /// Listing containers.
     List,
@@ -36,81 +36,82 @@ impl fmt::Display for Step {
         f.write_str(match self {
             Self::Connect => "connect",
             Self::Load => "load an image",
-            Self::InspectImage => "look at an image",
+            Self::InspectImage => "inspect an image",
             Self::Create => "create a container",
             Self::Attach => "attach to a container",
             Self::Start => "start a container",
             Self::Wait => "wait for a container",
-            Self::Inspect => "look at a container",
+            Self::Inspect => "inspect a container",
             Self::Remove => "remove a container",
             Self::List => "list containers",
         })
     }
 }
 
-/// Why the engine did not do what it was asked for.
+/// Why an operation of the container engine failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// There is no engine to talk to, or it went away.
-    #[error(
-        "the container engine at {endpoint} cannot be reached to {step}: {problem}; is it running?"
-    )]
+    /// The engine cannot be reached, or the connection to it broke.
+    #[error("cannot reach the container engine at {endpoint} to {step}: {problem}; is it running?")]
     Unreachable {
-        /// Where it was looked for.
+        /// Address of the engine.
         endpoint: String,
-        /// What it was to do.
+        /// The operation that failed.
         step: Step,
-        /// What happened.
+        /// The error of the connection, with its causes.
         problem: String,
     },
-    /// It did not answer in time.
+    /// The engine did not respond in time.
     #[error("the container engine at {endpoint} did not {step} within {deadline:?}")]
     TimedOut {
-        /// Where it is.
+        /// Address of the engine.
         endpoint: String,
-        /// What it was to do.
+        /// The operation that failed.
         step: Step,
-        /// How long it was given.
+        /// Time after which the operation was given up.
         deadline: Duration,
     },
-    /// It refused.
+    /// The engine responded with an error.
     #[error("the container engine refused to {step} ({code}): {message}")]
     Refused {
-        /// What it was to do.
+        /// The operation that failed.
         step: Step,
-        /// The HTTP status.
+        /// HTTP status of the response.
         code: u16,
-        /// Its own words.
+        /// The engine's error message.
         message: String,
     },
-    /// There are as many containers as this process may have.
-    #[error("this process has {count} containers, and may not have more at one time")]
+    /// The process has as many containers as
+    /// [`EngineOptions::containers`](crate::EngineOptions::containers) allows.
+    #[error("this process already has {count} containers, the maximum at one time")]
     TooMany {
-        /// How many there are.
+        /// Number of containers that exist.
         count: usize,
     },
-    /// A container that was to serve jobs does not.
+    /// A serving container ended, or takes no further jobs.
     #[error("the container of {image} {problem}")]
     NotServing {
-        /// The image.
+        /// The container's image.
         image: String,
-        /// What it did instead.
+        /// What the container did instead, as the predicate of a sentence.
         problem: String,
-        /// Whether another one may.
+        /// Whether another container may succeed.
         status: Status,
     },
-    /// A container that was to serve jobs goes on, and does not ask for any.
+    /// A serving container runs, but does not connect to its socket to ask for a job.
     #[error(
-        "the container of {image} did not connect to its socket within {patience:?}; is it made for many jobs?"
+        "the container of {image} did not connect to its socket within {patience:?}; is it made \
+         for many jobs?"
     )]
     NotConnecting {
-        /// The image.
+        /// The container's image.
         image: String,
-        /// How long it was given.
+        /// Time that the container was given to connect.
         patience: Duration,
     },
-    /// It has been closed by this process.
+    /// This process has closed its connection to the engine, see
+    /// [`ContainerEngine::close`](crate::ContainerEngine::close).
     #[error("this process has closed its connection to the container engine")]
     Closed,
 }
@@ -128,7 +129,7 @@ impl EngineError {
             Bollard::JsonDataError { message, .. } => Self::Refused {
                 step,
                 code: 200,
-                message: format!("its answer is not understood: {message}"),
+                message: format!("cannot parse its response: {message}"),
             },
             error => Self::Unreachable {
                 endpoint: endpoint.to_owned(),
@@ -138,7 +139,7 @@ impl EngineError {
         }
     }
 
-    /// Whether trying again may help.
+    /// Returns whether trying again may succeed.
     pub fn status(&self) -> Status {
         match self {
             Self::Unreachable { .. }
@@ -146,21 +147,30 @@ impl EngineError {
             | Self::TooMany { .. }
             // The machine may have been busy.
             | Self::NotConnecting { .. } => Status::Transient,
-            // Engines have one status for everything that is wrong with an image.
-            Self::Refused { step: Step::Load, message, .. } if !message.contains("no space left") => Status::Permanent,
-            Self::NotServing { status, .. } => *status,
-            // Podman prepares a container when it is attached to.
-            Self::Refused { step: Step::Attach | Step::Start, message, .. } if is_about_the_image(message) => {
+            // Engines report everything that is wrong with an image with the same HTTP status.
+            Self::Refused { step: Step::Load, message, .. }
+                if !message.contains("no space left") =>
+            {
                 Status::Permanent
             }
-            // Somebody else has removed it in the meantime.
-            Self::Refused { step: Step::Attach | Step::Start, code: 404 | 409, .. } => Status::Transient,
+            Self::NotServing { status, .. } => *status,
+            // Podman prepares a container when a client attaches to it, so `Attach` can fail like
+            // `Start`.
+            Self::Refused { step: Step::Attach | Step::Start, message, .. }
+                if is_about_the_image(message) =>
+            {
+                Status::Permanent
+            }
+            // Another program has removed the container in the meantime.
+            Self::Refused { step: Step::Attach | Step::Start, code: 404 | 409, .. } => {
+                Status::Transient
+            }
             Self::Refused { code, .. } if *code >= 500 => Status::Transient,
             Self::Refused { .. } | Self::Closed => Status::Permanent,
         }
     }
 
-    /// As the error of a job of `image`.
+    /// Converts to the error of a job that uses `image`.
     pub(crate) fn of_job(self, image: &str) -> Error {
         match self {
             Self::Refused { step: Step::Create | Step::InspectImage, code: 404, message } => {
@@ -174,7 +184,10 @@ impl EngineError {
     }
 }
 
-/// Engines answer 400, 404 or 500 when an image's program is not there or cannot be run, in the words of their runtimes.
+/// Returns whether an error message says that an image's program does not exist or cannot be run.
+///
+/// Engines report this with status 400, 404 or 500 and the message of their container runtime, so
+/// only the message tells.
 fn is_about_the_image(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     let about_a_program =
@@ -185,6 +198,7 @@ fn is_about_the_image(message: &str) -> bool {
             .any(|words| message.contains(words))
 }
 
+/// Formats an error followed by its causes, without repeating text.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

@@ -1,8 +1,14 @@
 //! Container images that are kept in the store, as git trees.
 //!
-//! Such an image is a tree of `config.json`, which is an [OCI image configuration](https://github.com/opencontainers/image-spec/blob/main/config.md)
-//! without `rootfs`, and of trees `layer00`, `layer01`, …, the lowest first; or it is a root file system, whose program is
-//! `/guest`. It is loaded into the engine once, as `manifold-image:<tree id>`, from an archive that only the tree decides.
+//! Such an image has one of two forms:
+//!
+//! - a tree with `config.json`, an
+//!   [OCI image configuration](https://github.com/opencontainers/image-spec/blob/main/config.md)
+//!   without `rootfs`, and with trees `layer00`, `layer01`, …, the lowest first;
+//! - the tree of a root file system, whose program is `/guest`.
+//!
+//! It is loaded into the engine once, as `manifold-image:<tree id>`. The archive that is loaded is
+//! a function of the tree.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -27,16 +33,16 @@ use crate::engine::Shared;
 use crate::error::{EngineError, Step};
 use crate::retry::retrying;
 
-/// The label that says which tree an image was made from.
+/// Label that names the tree from which an image was made.
 const TREE: &str = "io.manifold.tree";
 
-/// What an engine says of an image.
-struct Known {
+/// What the engine reports about an image.
+struct Inspected {
     tree: Option<String>,
     volumes: Vec<String>,
 }
 
-async fn inspect(engine: &Arc<Shared>, name: &str) -> Result<Known, EngineError> {
+async fn inspect(engine: &Arc<Shared>, name: &str) -> Result<Inspected, EngineError> {
     let inspected = retrying(|| {
         let (shared, name) = (Arc::clone(engine), name.to_owned());
         engine.spawn(async move {
@@ -46,10 +52,11 @@ async fn inspect(engine: &Arc<Shared>, name: &str) -> Result<Known, EngineError>
     });
     let config = inspected.await?.config.unwrap_or_default();
     let tree = config.labels.and_then(|mut labels| labels.remove(TREE));
-    Ok(Known { tree, volumes: config.volumes.unwrap_or_default() })
+    Ok(Inspected { tree, volumes: config.volumes.unwrap_or_default() })
 }
 
-/// Makes sure that the engine has an image and that it can be run as strictly as promised.
+/// Checks that the engine has an image and that the image declares no volumes, which would escape
+/// the isolation.
 pub(crate) async fn check(engine: &Arc<Shared>, name: &str) -> Result<()> {
     let reference = format!("docker://{name}");
     let known = inspect(engine, name).await.map_err(|error| error.of_job(&reference))?;
@@ -57,12 +64,19 @@ pub(crate) async fn check(engine: &Arc<Shared>, name: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::runtime(format!(
-        "image {reference} declares volumes ({}), which can be written without bound; make it without them",
+        "image {reference} declares volumes ({}), to which guests could write without limit; build \
+         it without volumes",
         known.volumes.join(", ")
     )))
 }
 
-/// Makes sure that the engine has the image that is kept in `tree`, and answers its name there.
+/// Loads the image that is kept in `tree` into the engine, unless the engine has it, and returns
+/// its name there.
+///
+/// # Errors
+/// - [`Reason::BadModule`] if the tree is not a container image.
+/// - [`Limit::Module`] if the image is larger than `bound` bytes.
+/// - [`Reason::RuntimeFailed`] if the archive cannot be written or the engine does not load it.
 pub(crate) async fn load(
     engine: &Arc<Shared>,
     tree: ObjectId,
@@ -76,7 +90,7 @@ pub(crate) async fn load(
         Err(error) => return Err(error.into()),
     }
     let (archive, bytes) = Archive { host, module: tree, left: bound, bound }.write(&name).await?;
-    // Ten megabytes a second, whatever else the disk does.
+    // Allows for 10 MB per second, for a disk that is busy.
     let patience = engine.options.deadline + Duration::from_secs(bytes / 10_000_000);
     let archive = Arc::new(archive);
     let loaded = retrying(|| {
@@ -84,7 +98,7 @@ pub(crate) async fn load(
         engine.spawn(async move {
             let docker = shared.docker().await?;
             let options = ImportImageOptionsBuilder::new().quiet(true).build();
-            let loading = docker.import_image_stream(options, from_the_beginning(archive), None);
+            let loading = docker.import_image_stream(options, stream_file(archive), None);
             shared.call_within(patience, Step::Load, loading.try_for_each(async |_| Ok(()))).await
         })
     });
@@ -92,14 +106,15 @@ pub(crate) async fn load(
     Ok(name)
 }
 
-/// A file in pieces. Those who read it do not disturb each other.
-fn from_the_beginning(file: Arc<File>) -> impl Stream<Item = io::Result<Bytes>> + Send {
-    const PIECE: usize = 1 << 18;
+/// Streams a file from its beginning. Several streams of one file are independent, because each
+/// keeps its own offset.
+fn stream_file(file: Arc<File>) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    const PIECE_BYTES: usize = 1 << 18;
     futures_util::stream::try_unfold(0, move |offset| {
         let file = Arc::clone(&file);
         async move {
             let reading = tokio::task::spawn_blocking(move || {
-                let mut piece = vec![0; PIECE];
+                let mut piece = vec![0; PIECE_BYTES];
                 let bytes = file.read_at(&mut piece, offset)?;
                 piece.truncate(bytes);
                 io::Result::Ok(piece)
@@ -111,15 +126,18 @@ fn from_the_beginning(file: Arc<File>) -> impl Stream<Item = io::Result<Bytes>> 
     })
 }
 
+/// Writes the archive of one image.
 struct Archive<'a> {
     host: &'a dyn Host,
     module: ObjectId,
+    /// Bytes that the image may still take.
     left: u64,
+    /// Maximum size of the image, in bytes.
     bound: u64,
 }
 
 impl Archive<'_> {
-    /// The image as `docker load` takes it.
+    /// Writes the image in the format of `docker load`, and returns the file and its size in bytes.
     async fn write(mut self, name: &str) -> Result<(File, u64)> {
         let tree = self.host.tree(self.module).await?;
         let mut config = self.config(&tree).await?;
@@ -138,41 +156,41 @@ impl Archive<'_> {
             json!([{ "Config": config_name, "RepoTags": [name], "Layers": layer_names }])
                 .to_string();
 
-        let mut archive = tar::Builder::new(tempfile::tempfile().map_err(no_room)?);
+        let mut archive = tar::Builder::new(tempfile::tempfile().map_err(archive_error)?);
         for (name, content) in [(&config_name, &config), (&"manifest.json".to_owned(), &manifest)] {
             let mut header = header(EntryType::Regular, 0o644, content.len() as u64);
-            archive.append_data(&mut header, name, content.as_bytes()).map_err(no_room)?;
+            archive.append_data(&mut header, name, content.as_bytes()).map_err(archive_error)?;
         }
         for (name, mut layer) in layer_names.iter().zip(layers) {
-            layer.file.seek(SeekFrom::Start(0)).map_err(no_room)?;
+            layer.file.seek(SeekFrom::Start(0)).map_err(archive_error)?;
             let mut header = header(EntryType::Regular, 0o644, layer.bytes);
-            archive.append_data(&mut header, name, &layer.file).map_err(no_room)?;
+            archive.append_data(&mut header, name, &layer.file).map_err(archive_error)?;
         }
-        let mut file = archive.into_inner().map_err(no_room)?;
-        let bytes = file.stream_position().map_err(no_room)?;
+        let mut file = archive.into_inner().map_err(archive_error)?;
+        let bytes = file.stream_position().map_err(archive_error)?;
         Ok((file, bytes))
     }
 
-    /// The configuration, without the layers.
+    /// Returns the image's configuration, without the layers.
     async fn config(&mut self, tree: &Tree) -> Result<Map<String, Value>> {
         let given = match tree.get("config.json") {
             Some(entry) if entry.mode.object_kind() == Some(ObjectKind::Blob) => {
                 let text = self.get(entry.id).await?;
                 match serde_json::from_slice(&text) {
                     Ok(Value::Object(config)) => config,
-                    Ok(_) => return Err(self.bad("its config.json is no object")),
+                    Ok(_) => return Err(self.bad("its config.json is not an object")),
                     Err(error) => return Err(self.bad(&format!("its config.json: {error}"))),
                 }
             }
-            Some(_) => return Err(self.bad("its config.json is no file")),
+            Some(_) => return Err(self.bad("its config.json is not a file")),
             None => Map::from_iter([("config".to_owned(), json!({ "Entrypoint": ["/guest"] }))]),
         };
         let mut run = match given.get("config") {
             Some(Value::Object(run)) => run.clone(),
             None => return Err(self.bad("its config.json has no `config`")),
-            Some(_) => return Err(self.bad("the `config` in its config.json is no object")),
+            Some(_) => return Err(self.bad("the `config` in its config.json is not an object")),
         };
-        // What only this program decides about.
+        // All other keys are dropped: the isolation decides about them.
         run.retain(|key, _| ["Entrypoint", "Cmd", "Env", "WorkingDir"].contains(&key.as_str()));
         for (key, value) in &run {
             let is_text_list =
@@ -194,7 +212,9 @@ impl Archive<'_> {
         let architecture = match given.get("architecture") {
             None => json!(architecture),
             Some(given) if given.is_string() => given.clone(),
-            Some(_) => return Err(self.bad("the `architecture` in its config.json is no text")),
+            Some(_) => {
+                return Err(self.bad("the `architecture` in its config.json is not a string"));
+            }
         };
         Ok(Map::from_iter([
             ("architecture".to_owned(), architecture),
@@ -204,14 +224,17 @@ impl Archive<'_> {
         ]))
     }
 
-    /// The layers' trees, the lowest first.
+    /// Returns the trees of the layers, the lowest first.
     fn layers(&self, tree: &Tree) -> Result<Vec<ObjectId>> {
         if tree.get("config.json").is_none() {
-            // In a layer it takes something away, and in a root file system it would be lost.
+            // In a layer such a name deletes a file. In a root file system it would have no effect
+            // and the file would be lost.
             if let Some(entry) = tree.entries().iter().find(|entry| entry.name.starts_with(b".wh."))
             {
-                return Err(self
-                    .bad(&format!("{} is no name for a file of a root file system", entry.name)));
+                return Err(self.bad(&format!(
+                    "{} is not a valid file name in a root file system",
+                    entry.name
+                )));
             }
             return Ok(vec![self.module]);
         }
@@ -230,28 +253,32 @@ impl Archive<'_> {
         Ok(layers)
     }
 
+    /// Writes the archive of one layer.
     async fn layer(&mut self, tree: ObjectId) -> Result<Layer> {
-        let mut builder = tar::Builder::new(Hashing::new(tempfile::tempfile().map_err(no_room)?));
+        let mut builder =
+            tar::Builder::new(Hashing::new(tempfile::tempfile().map_err(archive_error)?));
         let mut open = vec![(PathBuf::new(), EntryMode::Tree, tree)];
         while let Some((path, mode, id)) = open.pop() {
             match mode {
                 EntryMode::Tree => {
                     if !path.as_os_str().is_empty() {
                         let mut header = header(EntryType::Directory, 0o755, 0);
-                        builder.append_data(&mut header, &path, io::empty()).map_err(no_room)?;
+                        builder
+                            .append_data(&mut header, &path, io::empty())
+                            .map_err(archive_error)?;
                     }
                     let tree = self.host.tree(id).await?;
-                    // The last one pushed is the next.
+                    // Reversed, because the last entry pushed is processed next.
                     for entry in tree.entries().iter().rev() {
                         let path = path.join(OsStr::from_bytes(&entry.name));
                         let bytes = path.as_os_str().len();
                         if bytes > MAX_PATH {
                             return Err(
-                                self.bad(&format!("a path in it has more than {MAX_PATH} bytes"))
+                                self.bad(&format!("it has a path of more than {MAX_PATH} bytes"))
                             );
                         }
-                        // Here, and as names of the archive.
-                        self.charge(HEADER + 4 * bytes as u64)?;
+                        // The path takes memory here, and space as a name in the archive.
+                        self.charge(HEADER_BYTES + 4 * bytes as u64)?;
                         open.push((path, entry.mode, entry.id));
                     }
                 }
@@ -259,26 +286,25 @@ impl Archive<'_> {
                     let content = self.get(id).await?;
                     let permissions = if mode == EntryMode::Executable { 0o755 } else { 0o644 };
                     let mut header = header(EntryType::Regular, permissions, content.len() as u64);
-                    builder.append_data(&mut header, &path, &content[..]).map_err(no_room)?;
+                    builder.append_data(&mut header, &path, &content[..]).map_err(archive_error)?;
                 }
                 EntryMode::Symlink => {
                     let target = self.get(id).await?;
                     let mut header = header(EntryType::Symlink, 0o777, 0);
                     if target.is_empty() || target.len() > MAX_PATH || target.contains(&0) {
-                        return Err(
-                            self.bad(&format!("the link {} leads to no path", path.display()))
-                        );
+                        return Err(self
+                            .bad(&format!("the target of link {} is not a path", path.display())));
                     }
                     builder
                         .append_link(&mut header, &path, Path::new(OsStr::from_bytes(&target)))
-                        .map_err(no_room)?;
+                        .map_err(archive_error)?;
                 }
                 EntryMode::Commit => {
                     return Err(self.bad(&format!("{} is a submodule", path.display())));
                 }
             }
         }
-        let hashing = builder.into_inner().map_err(no_room)?;
+        let hashing = builder.into_inner().map_err(archive_error)?;
         Ok(Layer {
             digest: hex(&hashing.digest.finalize()),
             bytes: hashing.bytes,
@@ -292,6 +318,7 @@ impl Archive<'_> {
         Ok(content)
     }
 
+    /// Counts `bytes` against the maximum size of the image.
     fn charge(&mut self, bytes: u64) -> Result<()> {
         let found = self.bound.saturating_sub(self.left).saturating_add(bytes);
         self.left =
@@ -304,9 +331,9 @@ impl Archive<'_> {
     }
 }
 
-/// What every entry of an archive takes, at least.
-const HEADER: u64 = 512;
-/// The longest path that the kernel takes.
+/// Minimum size of an archive entry, in bytes.
+const HEADER_BYTES: u64 = 512;
+/// The longest path that the kernel accepts, in bytes.
 const MAX_PATH: usize = 4096;
 
 fn header(kind: EntryType, mode: u32, bytes: u64) -> Header {
@@ -320,8 +347,8 @@ fn header(kind: EntryType, mode: u32, bytes: u64) -> Header {
     header
 }
 
-fn no_room(error: io::Error) -> Error {
-    let problem = format!("the archive of a container image cannot be written: {error}");
+fn archive_error(error: io::Error) -> Error {
+    let problem = format!("cannot write the archive of a container image: {error}");
     Error::new(Reason::RuntimeFailed { problem, status: Status::Transient })
 }
 
@@ -329,14 +356,14 @@ fn hex(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A layer's archive.
+/// The archive of a layer.
 struct Layer {
     digest: String,
     bytes: u64,
     file: File,
 }
 
-/// Hashes what it writes.
+/// Writes to a file and hashes the bytes written.
 struct Hashing {
     file: File,
     digest: Sha256,

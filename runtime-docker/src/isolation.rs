@@ -1,4 +1,4 @@
-//! What a container may do. Strict unless loosened.
+//! What a container may do. The default is strict.
 
 use std::collections::HashMap;
 
@@ -7,50 +7,135 @@ use bollard::models::{
 };
 use manifold_runtime_api::HostImageBuilder;
 
-/// What surrounds a guest's process. Everything here can change what a guest sees, so all of it is part of the host image.
+/// The environment and limits of a guest's process. A guest can observe every setting, so all of
+/// them are part of the host image.
 ///
-/// The default drops all capabilities, forbids gaining privileges, keeps the engine's seccomp profile, mounts the root file system
-/// read-only, gives 64 MiB of scratch in `/tmp`, runs as user 65534, and has no network.
+/// The default drops all capabilities, forbids gaining privileges, keeps the engine's seccomp
+/// profile, mounts the root file system read-only, provides 64 MiB of scratch space in `/tmp`, runs
+/// as user 65534, and has no network.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Isolation {
-    /// Memory of a container, in bytes, its scratch included; swap is not used. A job's own limit may be tighter. A container that serves
-    /// many jobs may have four times that. Default: 256 MiB.
+    /// Memory of a container, in bytes, including its scratch space. Swap is not used. A job's own
+    /// limit may be lower. A container that serves many jobs gets four times as much. Default: 256
+    /// MiB.
     pub memory_bytes: u64,
-    /// Computing time in thousandths of a core; four times that for a container that serves many jobs. Default: 1000.
+    /// Share of the processors, in thousandths of a core. A container that serves many jobs gets
+    /// four times as much. Default: 1000.
     pub millicores: u32,
-    /// Processes and threads at one time. A container that serves many jobs may have four times that. Default: 128.
+    /// Maximum number of processes and threads at one time. A container that serves many jobs gets
+    /// four times as many. Default: 128.
     pub processes: u32,
-    /// Open files of a process. Default: 1024.
+    /// Maximum number of open files per process. Default: 1024.
     pub open_files: u32,
-    /// Scratch in `/tmp`, in bytes; none when 0. A container that serves many jobs never has any, so that nothing that one job
-    /// writes is there for the next. Default: 64 MiB.
+    /// Size of the scratch space in `/tmp`, in bytes; 0 for none. A container that serves many jobs
+    /// never has any, so that no job can leave data for the next. Default: 64 MiB.
     pub scratch_bytes: u64,
-    /// Whether the root file system can be written. Default: no.
+    /// Whether the root file system is writable. Default: false.
     pub writable_root: bool,
-    /// The user and group, as the engine takes them. Default: `65534:65534`.
+    /// User and group, in the engine's syntax. Default: `65534:65534`.
     pub user: String,
     /// Capabilities that are kept, such as `CHOWN`. Default: none.
     pub capabilities: Vec<String>,
-    /// Whether programs may gain privileges (set-user-id bits). Default: no.
+    /// Whether programs may gain privileges, as with set-user-id bits. Default: false.
     pub gains_privileges: bool,
-    /// Which system calls are allowed.
+    /// Which system calls are allowed. Default: [`Seccomp::Default`].
     pub seccomp: Seccomp,
-    /// The engine's network that the container is in. Default: none at all. With a network, results are functions of more than
-    /// the request, and that is on whoever chooses it.
+    /// Name of the engine's network that the container joins. Default: `None`, for no network. With
+    /// a network, an outcome can depend on more than the request. The embedder that sets it has to
+    /// accept that.
     pub network: Option<String>,
 }
 
-/// Which system calls are allowed.
+impl Isolation {
+    /// Sets [`Isolation::memory_bytes`](#structfield.memory_bytes).
+    #[must_use]
+    pub const fn memory_bytes(mut self, memory_bytes: u64) -> Self {
+        self.memory_bytes = memory_bytes;
+        self
+    }
+
+    /// Sets [`Isolation::millicores`](#structfield.millicores).
+    #[must_use]
+    pub const fn millicores(mut self, millicores: u32) -> Self {
+        self.millicores = millicores;
+        self
+    }
+
+    /// Sets [`Isolation::processes`](#structfield.processes).
+    #[must_use]
+    pub const fn processes(mut self, processes: u32) -> Self {
+        self.processes = processes;
+        self
+    }
+
+    /// Sets [`Isolation::open_files`](#structfield.open_files).
+    #[must_use]
+    pub const fn open_files(mut self, open_files: u32) -> Self {
+        self.open_files = open_files;
+        self
+    }
+
+    /// Sets [`Isolation::scratch_bytes`](#structfield.scratch_bytes).
+    #[must_use]
+    pub const fn scratch_bytes(mut self, scratch_bytes: u64) -> Self {
+        self.scratch_bytes = scratch_bytes;
+        self
+    }
+
+    /// Sets [`Isolation::writable_root`](#structfield.writable_root).
+    #[must_use]
+    pub const fn writable_root(mut self, writable_root: bool) -> Self {
+        self.writable_root = writable_root;
+        self
+    }
+
+    /// Sets [`Isolation::user`](#structfield.user).
+    #[must_use]
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.user = user.into();
+        self
+    }
+
+    /// Sets [`Isolation::capabilities`](#structfield.capabilities).
+    #[must_use]
+    pub fn capabilities(mut self, capabilities: Vec<String>) -> Self {
+        self.capabilities = capabilities;
+        self
+    }
+
+    /// Sets [`Isolation::gains_privileges`](#structfield.gains_privileges).
+    #[must_use]
+    pub const fn gains_privileges(mut self, gains_privileges: bool) -> Self {
+        self.gains_privileges = gains_privileges;
+        self
+    }
+
+    /// Sets [`Isolation::seccomp`](#structfield.seccomp).
+    #[must_use]
+    pub fn seccomp(mut self, seccomp: Seccomp) -> Self {
+        self.seccomp = seccomp;
+        self
+    }
+
+    /// Sets [`Isolation::network`](#structfield.network).
+    #[must_use]
+    pub fn network(mut self, network: Option<String>) -> Self {
+        self.network = network;
+        self
+    }
+}
+
+/// The seccomp profile of a container: which system calls are allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Seccomp {
     /// The engine's own profile.
     #[default]
     Default,
-    /// All of them.
+    /// No profile: all system calls are allowed.
     Unconfined,
-    /// A profile of one's own, in JSON.
+    /// A custom profile, as JSON text.
     Profile(String),
 }
 
@@ -73,27 +158,28 @@ impl Default for Isolation {
     }
 }
 
-/// Where a container that serves many jobs finds the host's socket.
+/// Path of the host's socket in a container that serves many jobs.
 pub(crate) const SOCKET: &str = "/run/manifold/socket";
 const SOCKET_DIRECTORY: &str = "/run/manifold";
 
-/// What containers are given that is no setting: the name of the host, `/tmp` without execution, signals, sysctls. It goes up with any
-/// change that a guest can see.
+/// Version of everything that a guest can observe and that is not a setting: host name, `/tmp`
+/// without execution, signals, sysctls. It must be incremented with any change that a guest can
+/// observe.
 const REVISION: u32 = 1;
 
-/// In what time a container gets its share of the cores, in microseconds.
+/// Period over which a container gets its share of the processors, in microseconds.
 const CPU_PERIOD: i64 = 100_000;
 
-/// How much more a container that serves many jobs may have.
-const SERVING_SHARE: u32 = 4;
+/// Factor by which a container that serves many jobs gets more memory, processes and processors.
+const SERVING_FACTOR: u32 = 4;
 
 impl Isolation {
-    /// The default.
+    /// Returns the default isolation, see [`Isolation`].
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Lists the settings in a host image.
+    /// Adds the settings to a host image.
     pub(crate) fn describe(&self, image: HostImageBuilder) -> HostImageBuilder {
         let seccomp = match &self.seccomp {
             Seccomp::Default => "the engine's",
@@ -116,34 +202,36 @@ impl Isolation {
             .with("network", self.network.as_deref().unwrap_or("none"))
     }
 
-    /// Why a container cannot serve many jobs with this: one of them could leave something for the next.
+    /// Returns the setting with which one job of a serving container could leave data for the next;
+    /// `None` if there is none.
     pub(crate) fn leak_between_jobs(&self) -> Option<&'static str> {
         let user = self.user.split(':').next().unwrap_or_default();
         if self.writable_root {
-            Some("a root file system that can be written")
+            Some("a writable root file system")
         } else if user == "root" || user.chars().all(|digit| digit == '0') {
-            Some("root, who can write to /dev,")
+            Some("the user root, which can write to /dev")
         } else if self.seccomp == Seccomp::Unconfined {
-            Some("unconfined system calls, among them the kernel's key rings,")
+            Some("unconfined system calls, which include the kernel's key rings")
         } else {
             None
         }
     }
 
-    /// How many processes a container that serves many jobs may have.
+    /// Returns how many processes a container that serves many jobs may have.
     pub(crate) fn serving_processes(&self) -> u32 {
-        self.processes.saturating_mul(SERVING_SHARE)
+        self.processes.saturating_mul(SERVING_FACTOR)
     }
 
-    /// What the engine is told. `served_from` is the directory with the socket of a container that serves many jobs.
+    /// Returns the engine's configuration of a container. `served_from` is the directory with the
+    /// socket, for a container that serves many jobs.
     pub(crate) fn host_config(&self, memory_bytes: u64, served_from: Option<&str>) -> HostConfig {
         let serving = served_from.is_some();
         let memory =
-            if serving { memory_bytes.saturating_mul(SERVING_SHARE.into()) } else { memory_bytes };
+            if serving { memory_bytes.saturating_mul(SERVING_FACTOR.into()) } else { memory_bytes };
         let memory = i64::try_from(memory).unwrap_or(i64::MAX);
         let processes = if serving { self.serving_processes() } else { self.processes };
         let millicores =
-            if serving { self.millicores.saturating_mul(SERVING_SHARE) } else { self.millicores };
+            if serving { self.millicores.saturating_mul(SERVING_FACTOR) } else { self.millicores };
         let mut security = Vec::new();
         if !self.gains_privileges {
             security.push("no-new-privileges".to_owned());
@@ -163,7 +251,7 @@ impl Isolation {
         HostConfig {
             memory: Some(memory),
             memory_swap: Some(memory),
-            // In this form an engine with fewer cores takes it, too.
+            // Unlike `nano_cpus`, this form is accepted by an engine with fewer cores.
             cpu_period: Some(CPU_PERIOD),
             cpu_quota: Some(i64::from(millicores) * CPU_PERIOD / 1000),
             pids_limit: Some(processes.into()),
@@ -172,7 +260,8 @@ impl Isolation {
                 ulimit("core", 0),
                 ulimit("msgqueue", 0),
             ]),
-            // What one job leaves there would be there for the next.
+            // A serving container gets no System V IPC objects, because one job could leave data in
+            // them for the next.
             sysctls: serving.then(|| {
                 [("kernel.shmmni", "0"), ("kernel.msgmni", "0"), ("kernel.sem", "0 0 0 0")]
                     .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -193,9 +282,9 @@ impl Isolation {
             cap_add: (!self.capabilities.is_empty()).then(|| self.capabilities.clone()),
             security_opt: Some(security),
             network_mode: Some(self.network.clone().unwrap_or_else(|| "none".to_owned())),
-            // With the host's, the container's random id would be seen.
+            // In the host's cgroup namespace a guest could observe the container's random id.
             cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
-            // Without shared memory in /dev/shm.
+            // No shared memory in /dev/shm.
             ipc_mode: Some("none".to_owned()),
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
             ..HostConfig::default()

@@ -1,4 +1,5 @@
-//! Containers started ahead, each for one job, and blocked on their input until it comes.
+//! Pool of parked containers: started in advance, blocked on their input, and used for one job
+//! each.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,11 +13,11 @@ use crate::error::EngineError;
 use crate::spec::Spec;
 use crate::wire::{Diagnostics, Wire};
 
-/// The containers of one image.
+/// The parked containers of one [`Spec`].
 pub(crate) struct Pool {
     engine: Arc<Shared>,
     spec: Spec,
-    /// How many are kept.
+    /// How many containers to keep parked.
     target: usize,
     state: Mutex<State>,
 }
@@ -29,7 +30,8 @@ struct State {
     is_closed: bool,
 }
 
-/// How long a job has the machine for itself before its container is replaced, which takes all of a processor.
+/// How long the replacement of a job's container is delayed. A start occupies a whole processor,
+/// which the job can use meanwhile.
 const HEAD_START: Duration = Duration::from_millis(5);
 
 impl Pool {
@@ -44,7 +46,7 @@ impl Pool {
         Self { engine, spec, target, state: Mutex::new(state) }
     }
 
-    /// A container that nobody has used, as soon as there is one.
+    /// Returns an unused container. Waits for one to start if none is parked.
     pub(crate) async fn take(self: &Arc<Self>) -> Launched {
         let arrival = {
             let mut state = self.state.lock();
@@ -53,7 +55,7 @@ impl Pool {
             }
             state.last_used = Instant::now();
             while let Some((container, mut wire)) = state.parked.pop_front() {
-                // It may have ended while it waited; then another will do.
+                // A container that has ended while it was parked is skipped.
                 if !wire.is_closed(&mut Diagnostics::default()) {
                     drop(state);
                     self.refill_soon();
@@ -68,7 +70,7 @@ impl Pool {
         arrival.await.unwrap_or(Err(EngineError::Closed))
     }
 
-    /// Refills the pool when the job that has just got a container has had its head start.
+    /// Refills the pool after [`HEAD_START`].
     fn refill_soon(self: &Arc<Self>) {
         let pool = Arc::clone(self);
         self.engine.handle().spawn(async move {
@@ -77,7 +79,8 @@ impl Pool {
         });
     }
 
-    /// Starts as many as are wanted and not on their way.
+    /// Starts containers until those parked and starting suffice for all waiters and the pool's
+    /// target.
     pub(crate) fn refill(self: &Arc<Self>) {
         let missing = {
             let mut state = self.state.lock();
@@ -106,7 +109,8 @@ impl Pool {
         self.state.lock().is_closed
     }
 
-    /// Gives a container to whoever has waited longest, or parks it.
+    /// Gives a started container, or the error of its start, to the longest waiter. Parks the
+    /// container if there is no waiter.
     fn deliver(&self, mut started: Launched) {
         let mut state = self.state.lock();
         state.starting -= 1;
@@ -120,28 +124,29 @@ impl Pool {
             Ok(started) if state.parked.len() < self.target && !state.is_closed => {
                 state.parked.push_back(started)
             }
-            // Whoever it was for has gone.
+            // The pool is full or closed, so the container is dropped and removed.
             Ok(_) => {}
-            // Nobody asked for this one; the next who asks has it tried again.
+            // No job waits for this container. The next call of `take` tries again.
             Err(error) => {
-                tracing::debug!("a container of {} was not started ahead: {error}", self.spec.image)
+                tracing::debug!("cannot park a container of {}: {error}", self.spec.image)
             }
         }
     }
 
-    /// Lets the containers go.
+    /// Removes the parked containers.
     pub(crate) fn clear(&self) {
         self.state.lock().parked.clear();
     }
 
-    /// Lets the containers go, and starts no more.
+    /// Removes the parked containers and starts no more.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         state.is_closed = true;
         state.parked.clear();
     }
 
-    /// Lets the containers go if nobody has asked for one for so long. Answers whether that is so.
+    /// Removes the parked containers if the pool was not used for `time`. Returns whether that is
+    /// the case.
     pub(crate) fn is_idle(&self, time: Duration) -> bool {
         let mut state = self.state.lock();
         let idle =

@@ -1,4 +1,4 @@
-//! Trying again, a bounded number of times, and not at once.
+//! Bounded retries with pauses, and short-lived memory of failures.
 
 use std::time::{Duration, Instant};
 
@@ -7,15 +7,16 @@ use parking_lot::Mutex;
 
 use crate::error::EngineError;
 
-/// How often something is tried in all.
+/// Total number of attempts.
 pub(crate) const ATTEMPTS: u32 = 3;
 
-/// How long to wait after attempt `attempt`, which begins at 1.
+/// Returns the pause after attempt number `attempt`, counted from 1.
 pub(crate) fn pause(attempt: u32) -> Duration {
     Duration::from_millis(50) * 4u32.saturating_pow(attempt - 1)
 }
 
-/// Asks the engine again when that may help.
+/// Calls `ask` until it succeeds, fails permanently or times out, or until [`ATTEMPTS`] calls were
+/// made.
 pub(crate) async fn retrying<T, F>(mut ask: impl FnMut() -> F) -> Result<T, EngineError>
 where
     F: Future<Output = Result<T, EngineError>>,
@@ -23,7 +24,7 @@ where
     let mut attempt = 1;
     loop {
         match ask().await {
-            // A call that used up its time is not tried again, for that would take as long again.
+            // A call that timed out is not retried, because that could take as long again.
             Err(error @ EngineError::TimedOut { .. }) => return Err(error),
             Err(error) if error.status() == Status::Transient && attempt < ATTEMPTS => {
                 tracing::debug!("attempt {attempt}: {error}");
@@ -35,32 +36,32 @@ where
     }
 }
 
-/// A failure that is remembered for a moment. Whoever stands in a queue behind the one who met it need not meet it, too: a
-/// thousand frames that each waited for a deadline would take hours to say so.
-pub(crate) struct Setback<E>(Mutex<Option<(Instant, E)>>);
+/// The last failure, kept for half a second so that queued callers fail immediately with the same
+/// error. Otherwise a thousand frames that each wait for a deadline would take hours to fail.
+pub(crate) struct RecentFailure<E>(Mutex<Option<(Instant, E)>>);
 
-/// For how long.
-const MOMENT: Duration = Duration::from_millis(500);
+/// How long a failure is kept.
+const FAILURE_LIFETIME: Duration = Duration::from_millis(500);
 
-impl<E> Default for Setback<E> {
+impl<E> Default for RecentFailure<E> {
     fn default() -> Self {
         Self(Mutex::new(None))
     }
 }
 
-impl<E: Clone> Setback<E> {
-    pub(crate) fn remember(&self, error: &E) {
+impl<E: Clone> RecentFailure<E> {
+    pub(crate) fn record(&self, error: &E) {
         *self.0.lock() = Some((Instant::now(), error.clone()));
     }
 
-    pub(crate) fn forget(&self) {
+    pub(crate) fn clear(&self) {
         *self.0.lock() = None;
     }
 
-    /// Fails as the last one did, if that was a moment ago.
+    /// Returns the last failure as an error if it is recent.
     pub(crate) fn check(&self) -> Result<(), E> {
         match &*self.0.lock() {
-            Some((since, error)) if since.elapsed() < MOMENT => Err(error.clone()),
+            Some((since, error)) if since.elapsed() < FAILURE_LIFETIME => Err(error.clone()),
             _ => Ok(()),
         }
     }

@@ -1,7 +1,8 @@
-//! Containers that serve many jobs: a guest that forks a process for each, or a host of modules.
+//! Containers that serve many jobs: a guest that forks a process for each job, or a host of
+//! modules.
 //!
-//! Such a container connects to a socket of this process, and every connection is good for one job: what goes over it is the
-//! guest ABI, and the answer to the connection's first request, `job`, is the job.
+//! Such a container connects to a socket of this process. Each connection is used for one job and
+//! carries the guest ABI. The guest's first request on it is `job`, and the response is the job.
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -16,52 +17,56 @@ use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::engine::{Container, LAST_BREATH, Shared};
+use crate::engine::{Container, EXIT_GRACE, Shared};
 use crate::error::EngineError;
 use crate::spec::Spec;
 use crate::wire::{Diagnostics, Received, Wire};
 
-/// The containers of one image.
+/// The serving containers of one [`Spec`].
 pub(crate) struct Servers {
     engine: Arc<Shared>,
     spec: Spec,
-    /// How many jobs one container has at a time.
+    /// Maximum number of jobs in one container at a time.
     jobs: usize,
     servers: tokio::sync::Mutex<Vec<Arc<Server>>>,
     last_used: Mutex<Instant>,
 }
 
-/// A container, and the connections on which it waits for jobs.
+/// A serving container and its connections that wait for jobs.
 pub(crate) struct Server {
     container: Container,
     arrivals: tokio::sync::Mutex<mpsc::Receiver<Wire>>,
+    /// Number of jobs that it has now.
     jobs: AtomicUsize,
-    /// No more jobs for this one.
+    /// Whether it gets no further jobs.
     is_retired: AtomicBool,
     has_connected: AtomicBool,
-    /// The last line that it wrote beside its connections.
+    /// The last line that it wrote to its standard output or standard error.
     last_words: Arc<Mutex<String>>,
     accepting: AbortHandle,
     _directory: TempDir,
 }
 
-/// A connection for one job. The container has one job less when it is dropped.
-pub(crate) struct Place {
+/// A job's share of a serving container, with its connection. Dropping it ends the container's
+/// count of the job.
+pub(crate) struct Assignment {
     pub(crate) server: Arc<Server>,
     pub(crate) wire: Option<Wire>,
-    /// Whether the container may be given further jobs: this one has come to its end.
+    /// Whether the job has ended, so that the container can be given further jobs.
     pub(crate) is_settled: bool,
 }
 
-/// How many connections may wait for jobs. One more is closed.
-const WAITING: usize = 256;
-/// How long a container may take to connect for the first time, and again.
-const CONNECTING: Duration = Duration::from_secs(20);
-const BUSY: Duration = Duration::from_secs(3);
+/// Maximum number of connections that wait for jobs. Further ones are closed.
+const MAX_WAITING: usize = 256;
+/// How long a container may take to connect for the first time.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a container that has connected before may take to connect again.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Servers {
     pub(crate) fn new(engine: Arc<Shared>, spec: Spec) -> Self {
-        // Some processes wait for jobs, one waits for them, and needs file descriptors for each.
+        // Half of the processes are for jobs, because further ones wait for jobs and one is their
+        // parent. The parent needs several file descriptors for each.
         let jobs = (spec.isolation.serving_processes() / 2)
             .min(spec.isolation.open_files / 4)
             .max(1) as usize;
@@ -74,46 +79,54 @@ impl Servers {
         }
     }
 
-    /// A connection to a container that has room for a job. Starts one if there is none.
-    pub(crate) async fn take(&self) -> Result<Place, EngineError> {
+    /// Returns a connection to a container that has room for a job. Starts a container if there is
+    /// none.
+    ///
+    /// # Errors
+    /// - [`EngineError::NotServing`] if the container ended, or takes no further job in time.
+    /// - [`EngineError::NotConnecting`] if a new container does not connect in time.
+    /// - The error of the engine if a container cannot be started.
+    pub(crate) async fn take(&self) -> Result<Assignment, EngineError> {
         *self.last_used.lock() = Instant::now();
-        let mut place = {
+        let mut assignment = {
             let mut servers = self.servers.lock().await;
             servers.retain(|server| server.takes_jobs());
             match servers.iter().find(|server| server.jobs.load(Ordering::Relaxed) < self.jobs) {
-                Some(server) => Place::new(Arc::clone(server)),
+                Some(server) => Assignment::new(Arc::clone(server)),
                 None => {
                     let server = Arc::new(self.start().await?);
                     servers.push(Arc::clone(&server));
-                    Place::new(server)
+                    Assignment::new(server)
                 }
             }
         };
-        let patience = if place.server.has_connected() { BUSY } else { CONNECTING };
-        let failure = match tokio::time::timeout(patience, place.server.connection()).await {
+        let patience =
+            if assignment.server.has_connected() { RECONNECT_TIMEOUT } else { CONNECT_TIMEOUT };
+        let failure = match tokio::time::timeout(patience, assignment.server.connection()).await {
             Ok(Some(wire)) => {
-                place.wire = Some(wire);
-                return Ok(place);
+                assignment.wire = Some(wire);
+                return Ok(assignment);
             }
-            Ok(None) => place.server.why_it_ended().await,
-            // It had connections before: it has as many jobs as it takes, and another container is needed.
-            Err(_) if place.server.has_connected() => {
-                (format!("took no further job within {patience:?}"), Status::Transient)
+            Ok(None) => assignment.server.describe_end().await,
+            // It has connected before, so it works but takes no more jobs. Another container is
+            // needed.
+            Err(_) if assignment.server.has_connected() => {
+                (format!("did not take another job within {patience:?}"), Status::Transient)
             }
             Err(_) => {
-                place.server.retire();
+                assignment.server.retire();
                 return Err(EngineError::NotConnecting {
                     image: self.spec.image.to_string(),
                     patience,
                 });
             }
         };
-        place.server.retire();
+        assignment.server.retire();
         let (problem, status) = failure;
         Err(EngineError::NotServing { image: self.spec.image.to_string(), problem, status })
     }
 
-    /// Makes sure that there is a container.
+    /// Starts a container if there is none that takes jobs.
     pub(crate) async fn warm(&self) -> Result<(), EngineError> {
         let mut servers = self.servers.lock().await;
         servers.retain(|server| server.takes_jobs());
@@ -129,18 +142,18 @@ impl Servers {
             .spawn(async move {
                 let unusable = |error: std::io::Error| EngineError::NotServing {
                     image: spec.image.to_string(),
-                    problem: format!("cannot be given a socket: {error}"),
+                    problem: format!("cannot be started without a socket: {error}"),
                     status: Status::Transient,
                 };
                 let (directory, listener) = listen().map_err(unusable)?;
-                let inside = directory.path().join(INSIDE);
+                let mounted = directory.path().join(MOUNTED);
                 let (container, output) =
-                    engine.launch(spec.for_many_jobs(&inside.to_string_lossy())).await?;
-                let (connections, arrivals) = mpsc::channel(WAITING);
+                    engine.launch(spec.for_many_jobs(&mounted.to_string_lossy())).await?;
+                let (connections, arrivals) = mpsc::channel(MAX_WAITING);
                 let last_words = Arc::<Mutex<String>>::default();
                 let log = ServerLog {
                     image: Arc::clone(&spec.image),
-                    left: LOG.into(),
+                    left: MAX_LOG_BYTES.into(),
                     last: Arc::clone(&last_words),
                 };
                 let accepting = tokio::spawn(accept(listener, connections, output, log));
@@ -158,7 +171,8 @@ impl Servers {
             .await
     }
 
-    /// Lets containers go that have ended, and all of them if nobody has asked for so long. Answers whether that is so.
+    /// Drops containers that have ended or are retired, and all of them if none has a job and none
+    /// was requested for `time`. Returns whether the latter is the case.
     pub(crate) fn is_idle(&self, time: Duration) -> bool {
         let Ok(mut servers) = self.servers.try_lock() else { return false };
         servers.retain(|server| server.takes_jobs());
@@ -171,26 +185,28 @@ impl Servers {
     }
 }
 
-/// The directory that a container gets to see. The one around it keeps everybody else out.
-const INSIDE: &str = "container";
+/// Name of the directory that is mounted in a container. Its parent directory denies access to
+/// other users.
+const MOUNTED: &str = "container";
 
+/// Creates the directory of a container and listens on a socket in it.
 fn listen() -> std::io::Result<(TempDir, UnixListener)> {
     let mode = std::fs::Permissions::from_mode;
     let directory =
         tempfile::Builder::new().prefix("manifold-").permissions(mode(0o700)).tempdir()?;
-    let inside = directory.path().join(INSIDE);
-    std::fs::create_dir(&inside)?;
-    std::fs::set_permissions(&inside, mode(0o755))?;
-    let socket = inside.join("socket");
+    let mounted = directory.path().join(MOUNTED);
+    std::fs::create_dir(&mounted)?;
+    std::fs::set_permissions(&mounted, mode(0o755))?;
+    let socket = mounted.join("socket");
     let listener = UnixListener::bind(&socket)?;
     std::fs::set_permissions(&socket, mode(0o666))?;
     Ok((directory, listener))
 }
 
-/// How much of what a container says is logged, in bytes.
-const LOG: usize = 1 << 20;
+/// Maximum size of a container's own output that is logged, in bytes.
+const MAX_LOG_BYTES: usize = 1 << 20;
 
-/// What a container says that is no job's.
+/// The log of a container's own output, which belongs to no job.
 struct ServerLog {
     image: Arc<str>,
     left: AtomicUsize,
@@ -208,7 +224,7 @@ impl ServerLog {
     }
 }
 
-/// Takes connections, and what the container says beside them, until it ends.
+/// Accepts connections and logs the container's own output, until the container ends.
 async fn accept(
     listener: UnixListener,
     connections: mpsc::Sender<Wire>,
@@ -221,21 +237,21 @@ async fn accept(
         tokio::select! {
             accepted = listener.accept() => {
                 if let Ok((connection, _)) = accepted {
-                    // Too many at once: this one is closed.
+                    // If too many connections wait, this one is dropped and so closed.
                     let _ = connections.try_send(Wire::socket(connection));
                 } else {
-                    // Out of file descriptors, say. It passes.
+                    // Usually a lack of file descriptors, which is temporary.
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
-            said = output.line(1 << 13, &mut diagnostics) => match said {
+            received = output.line(1 << 13, &mut diagnostics) => match received {
                 Received::Line(line) => log.take(&String::from_utf8_lossy(&line)),
                 Received::TooLong => output.discard(),
                 Received::End { .. } => break,
             },
         }
     }
-    // It may have connected before it ended, which makes a difference.
+    // The container may have connected before it ended. `describe_end` depends on that.
     while let Some(Ok((connection, _))) = listener.accept().now_or_never() {
         let _ = connections.try_send(Wire::socket(connection));
     }
@@ -251,43 +267,45 @@ impl Server {
         self.has_connected.load(Ordering::Relaxed)
     }
 
-    /// What became of a container that has ended, and whether another one may do better.
-    async fn why_it_ended(&self) -> (String, Status) {
-        let said = self.last_words.lock().clone();
-        let said = if said.is_empty() { said } else { format!("; it said: {said}") };
+    /// Describes how the container ended, as the predicate of a sentence, and returns whether
+    /// another container may succeed.
+    async fn describe_end(&self) -> (String, Status) {
+        let output = self.last_words.lock().clone();
+        let output =
+            if output.is_empty() { output } else { format!("; its last output was: {output}") };
         if self.has_connected() {
-            return (format!("ended{said}"), Status::Transient);
+            return (format!("ended{output}"), Status::Transient);
         }
-        match self.container.death(LAST_BREATH).await {
-            Ok(Some(death)) if death.out_of_memory => {
-                (format!("used up its memory before it waited for jobs{said}"), Status::Permanent)
+        match self.container.wait_for_exit(EXIT_GRACE).await {
+            Ok(Some(exit)) if exit.out_of_memory => {
+                (format!("ran out of memory before it connected{output}"), Status::Permanent)
             }
-            Ok(Some(death)) if death.is_of_its_own() => {
-                let status = death.exit_code;
+            Ok(Some(exit)) if exit.ended_by_itself() => {
+                let status = exit.exit_code;
                 (
-                    format!("ended with status {status} before it waited for jobs{said}"),
+                    format!("exited with status {status} before it connected{output}"),
                     Status::Permanent,
                 )
             }
-            Ok(_) => (format!("was ended before it waited for jobs{said}"), Status::Transient),
+            Ok(_) => (format!("was killed before it connected{output}"), Status::Transient),
             Err(error) => (format!("was lost: {error}"), Status::Transient),
         }
     }
 
-    /// A connection that waits for a job; `None` when the container has ended.
+    /// Returns a connection that waits for a job; `None` if the container has ended.
     async fn connection(&self) -> Option<Wire> {
         let mut arrivals = self.arrivals.lock().await;
         loop {
             let mut wire = arrivals.recv().await?;
             self.has_connected.store(true, Ordering::Relaxed);
-            // A process may end while it waits.
+            // A process may end while it waits for a job. Its connection is skipped.
             if !wire.is_closed(&mut Diagnostics::default()) {
                 return Some(wire);
             }
         }
     }
 
-    /// Gives this container no more jobs. It goes when its last one has ended.
+    /// Gives this container no further jobs. It is removed when its last job has ended.
     pub(crate) fn retire(&self) {
         self.is_retired.store(true, Ordering::Relaxed);
     }
@@ -299,17 +317,18 @@ impl Drop for Server {
     }
 }
 
-impl Place {
+impl Assignment {
     fn new(server: Arc<Server>) -> Self {
         server.jobs.fetch_add(1, Ordering::Relaxed);
         Self { server, wire: None, is_settled: false }
     }
 }
 
-impl Drop for Place {
+impl Drop for Assignment {
     fn drop(&mut self) {
         if self.wire.is_some() && !self.is_settled {
-            // The process may go on for ever. Only the end of the container ends it for certain.
+            // The job's process may run forever. Only the end of the container is certain to end
+            // it.
             self.server.retire();
         }
         self.server.jobs.fetch_sub(1, Ordering::Relaxed);

@@ -1,4 +1,5 @@
-//! What connects a guest's process with this one: standard streams, or a socket.
+//! The connection between a guest's process and this one: standard streams or a socket, read line
+//! by line.
 
 use std::io;
 use std::pin::Pin;
@@ -10,35 +11,37 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio_util::io::ReaderStream;
 
-/// What a process wrote.
+/// Bytes that a process wrote.
 enum Piece {
     Output(Bytes),
     Diagnostics(Bytes),
 }
 
-/// Both directions.
+/// A connection to a guest's process, in both directions.
 pub(crate) struct Wire {
     pieces: Pin<Box<dyn Stream<Item = io::Result<Piece>> + Send>>,
     input: Pin<Box<dyn AsyncWrite + Send>>,
-    /// Output that nobody has taken yet.
+    /// Output that was received and not returned yet.
     output: BytesMut,
-    /// How much of it has no line end.
+    /// Number of bytes at the beginning of `output` that are known to contain no line end.
     scanned: usize,
+    /// Whether the process has closed its end.
     has_ended: bool,
 }
 
-/// What was received.
+/// The result of [`Wire::line`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Received {
-    /// A line, without its end.
+    /// A line, without its line end.
     Line(Bytes),
-    /// More than the bound, and no line end.
+    /// More bytes than the bound without a line end.
     TooLong,
-    /// No more than this, which has no line end.
+    /// The process closed its end after `rest` bytes without a line end.
     End { rest: usize },
 }
 
 impl Wire {
+    /// Creates a wire from a container's standard streams.
     pub(crate) fn attached(attached: AttachContainerResults) -> Self {
         let pieces = attached.output.map(|piece| match piece {
             Ok(LogOutput::StdErr { message }) => Ok(Piece::Diagnostics(message)),
@@ -52,6 +55,7 @@ impl Wire {
         Self::new(Box::pin(pieces), attached.input)
     }
 
+    /// Creates a wire from a connection to a socket.
     pub(crate) fn socket(connection: UnixStream) -> Self {
         let (output, input) = connection.into_split();
         Self::new(
@@ -67,7 +71,8 @@ impl Wire {
         Self { pieces, input, output: BytesMut::new(), scanned: 0, has_ended: false }
     }
 
-    /// The next line of at most `bound` bytes. What the process writes beside its output goes to `diagnostics`.
+    /// Receives the next line. Returns [`Received::TooLong`] when more than `bound` bytes without a
+    /// line end have arrived. Standard error goes to `diagnostics`.
     pub(crate) async fn line(&mut self, bound: u64, diagnostics: &mut Diagnostics<'_>) -> Received {
         loop {
             if let Some(end) = self.output[self.scanned..].iter().position(|byte| *byte == b'\n') {
@@ -87,14 +92,14 @@ impl Wire {
         }
     }
 
-    /// Forgets what was received and not taken.
+    /// Drops the output that was received and not returned.
     pub(crate) fn discard(&mut self) {
         self.output.clear();
         self.scanned = 0;
     }
 
-    /// Sends `text`, and meanwhile takes what comes, for a process may have to write before it reads. Gives up when that is more
-    /// than `bound`.
+    /// Sends `text`, and receives output meanwhile, because a process may block on writing before
+    /// it reads. Stops receiving when there are more than `bound` bytes of output.
     pub(crate) async fn send(
         &mut self,
         text: &[u8],
@@ -118,10 +123,11 @@ impl Wire {
         }
     }
 
-    /// Whether the process has closed its end already, and little is left of what it said. Does not wait.
+    /// Returns whether the process has closed its end, without waiting. Returns false if more than
+    /// a few pieces of output are still to be received before that.
     pub(crate) fn is_closed(&mut self, diagnostics: &mut Diagnostics<'_>) -> bool {
-        const LITTLE: usize = 16;
-        for _ in 0..LITTLE {
+        const MAX_PIECES: usize = 16;
+        for _ in 0..MAX_PIECES {
             if self.has_ended {
                 break;
             }
@@ -148,20 +154,21 @@ fn keep(
     match piece {
         Some(Ok(Piece::Output(text))) => output.extend_from_slice(&text),
         Some(Ok(Piece::Diagnostics(text))) => diagnostics.take(&text),
-        // A connection that breaks is one that ends; what ended it is found out from the engine.
+        // A broken connection is treated like a closed one. The caller asks the engine for the
+        // cause.
         Some(Err(_)) | None => *has_ended = true,
     }
 }
 
-/// Takes what a process writes to standard error, and hands it on in lines.
+/// Splits a process's standard error into lines and passes them to a log.
 #[derive(Default)]
 pub(crate) struct Diagnostics<'a> {
     line: Vec<u8>,
     log: Option<&'a (dyn Fn(&str) + Send + Sync)>,
 }
 
-/// A longer line is several.
-const LINE: usize = 8192;
+/// Maximum length of a line of standard error, in bytes. Longer lines are split.
+const MAX_LINE: usize = 8192;
 
 impl<'a> Diagnostics<'a> {
     pub(crate) fn new(log: &'a (dyn Fn(&str) + Send + Sync)) -> Self {
@@ -171,13 +178,13 @@ impl<'a> Diagnostics<'a> {
     fn take(&mut self, text: &[u8]) {
         for part in text.split_inclusive(|byte| *byte == b'\n') {
             self.line.extend_from_slice(part);
-            if part.ends_with(b"\n") || self.line.len() >= LINE {
+            if part.ends_with(b"\n") || self.line.len() >= MAX_LINE {
                 self.flush();
             }
         }
     }
 
-    /// Hands on what has no line end.
+    /// Logs the unfinished last line.
     pub(crate) fn flush(&mut self) {
         let line = std::mem::take(&mut self.line);
         if let (Some(log), false) = (self.log, line.is_empty()) {
@@ -204,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_are_found_wherever_the_pieces_end() {
+    async fn lines_do_not_depend_on_piece_boundaries() {
         let mut wire =
             wire(vec![output("{\"a"), output("\":1}\n{}"), output("\n\nhal"), output("f")]);
         let mut diagnostics = Diagnostics::default();
@@ -216,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_without_end_is_bounded_and_diagnostics_are_lines() {
+    async fn an_unfinished_line_is_bounded_and_diagnostics_are_split_into_lines() {
         let logged = Mutex::<Vec<String>>::default();
         let log = |line: &str| logged.lock().unwrap().push(line.to_owned());
         let error = Piece::Diagnostics(Bytes::from_static(b"one\ntw"));
@@ -224,9 +231,10 @@ mod tests {
         let mut wire = wire(vec![error, output("0123456789"), more, output("0123456789\n")]);
         let mut diagnostics = Diagnostics::new(&log);
         assert_eq!(wire.line(9, &mut diagnostics).await, Received::TooLong);
-        assert!(
-            matches!(wire.line(100, &mut diagnostics).await, Received::Line(line) if line.len() == 20)
-        );
+        assert!(matches!(
+            wire.line(100, &mut diagnostics).await,
+            Received::Line(line) if line.len() == 20
+        ));
         diagnostics.flush();
         assert_eq!(*logged.lock().unwrap(), ["one", "two", "three"]);
     }

@@ -1,4 +1,5 @@
-//! Memory of array buffers, which V8 keeps outside its heap: counted for the guest that asked for it, and bounded.
+//! Allocator of array buffers, whose memory V8 keeps outside its heap. Each allocation is charged
+//! to the guest that requested it, and bounded.
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 use std::ffi::c_void;
@@ -9,12 +10,13 @@ use std::sync::{Arc, OnceLock};
 use deno_core::v8;
 use parking_lot::Mutex;
 
-/// What one guest has in array buffers.
+/// The array buffer memory of one guest.
 #[derive(Debug)]
 pub(crate) struct Account {
     limit: u64,
     used: AtomicU64,
-    /// The largest allocation that failed, in bytes, or 0. V8 collects garbage and tries again, so it may yet succeed.
+    /// The size of the largest failed allocation in bytes, or 0. V8 collects garbage and retries,
+    /// so a later attempt may succeed and reset this.
     failed: AtomicU64,
 }
 
@@ -23,22 +25,22 @@ impl Account {
         Self { limit, used: AtomicU64::new(0), failed: AtomicU64::new(0) }
     }
 
-    /// Bytes in use.
+    /// Returns the number of bytes in use.
     pub(crate) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Whether so many bytes would be within the limit.
+    /// Returns whether `bytes` more bytes are within the limit.
     pub(crate) fn has_room_for(&self, bytes: usize) -> bool {
         self.used().saturating_add(bytes as u64) <= self.limit
     }
 
-    /// Whether an allocation failed for good.
+    /// Returns whether an allocation has failed and no retry has succeeded.
     pub(crate) fn is_breached(&self) -> bool {
         self.failed.load(Ordering::Relaxed) > 0
     }
 
-    /// Notes that something else than an allocation of V8's found no room.
+    /// Records a breach outside of V8's allocator, which no retry can clear.
     pub(crate) fn breach(&self) {
         self.failed.store(u64::MAX, Ordering::Relaxed);
     }
@@ -61,9 +63,9 @@ impl Account {
     }
 }
 
-/// The allocator of one isolate.
+/// The array buffer allocator of one isolate.
 pub(crate) struct Buffers {
-    /// Whose turn it is.
+    /// The account of the guest that has the turn.
     current: Mutex<Option<Arc<Account>>>,
     isolate: OnceLock<v8::IsolateHandle>,
 }
@@ -73,63 +75,65 @@ impl Buffers {
         Arc::new(Self { current: Mutex::new(None), isolate: OnceLock::new() })
     }
 
-    /// Names the isolate, once there is one.
+    /// Sets the isolate that uses this allocator. Called once, right after the isolate is created.
     pub(crate) fn attach(&self, isolate: v8::IsolateHandle) {
-        // An isolate is attached once, so there was none before.
+        // It is set only once, so this cannot fail.
         let _ = self.isolate.set(isolate);
     }
 
-    /// From now on `account` is charged.
+    /// Charges later allocations to `account`.
     pub(crate) fn charge(&self, account: Option<Arc<Account>>) {
         *self.current.lock() = account;
     }
 
-    /// As V8 takes it.
+    /// Returns a handle for V8's isolate parameters.
     pub(crate) fn allocator(self: &Arc<Self>) -> v8::UniqueRef<v8::Allocator> {
-        // SAFETY: the handle is an `Arc<Buffers>` turned into a pointer, which is what the functions of `VTABLE` expect, and
-        // `release` drops it.
+        // SAFETY: the handle is an `Arc<Buffers>` turned into a pointer, as the functions of
+        // `VTABLE` expect, and `release` drops it.
         unsafe { v8::new_rust_allocator(Arc::into_raw(Arc::clone(self)), &VTABLE) }
     }
 
     fn allocate(&self, bytes: usize, zeroed: bool) -> *mut c_void {
         let account = self.current.lock().clone();
         if account.as_ref().is_some_and(|account| !account.take(bytes)) {
-            self.look_later();
+            self.request_check();
             return null_mut();
         }
         let Some(layout) = Header::layout(bytes) else { return null_mut() };
-        // SAFETY: the layout is not empty, for it holds a header.
+        // SAFETY: the layout is not empty, because it contains a header.
         let block = unsafe { if zeroed { alloc_zeroed(layout) } else { alloc(layout) } };
         let Some(block) = NonNull::new(block) else {
             if let Some(account) = account {
                 account.give_back(bytes);
                 account.failed.fetch_max((bytes as u64).max(1), Ordering::Relaxed);
             }
-            self.look_later();
+            self.request_check();
             return null_mut();
         };
-        // SAFETY: the block begins with room for a header, aligned as the layout says, and goes on after it.
+        // SAFETY: the block begins with space for a header, is aligned for it by the layout, and
+        // extends beyond it.
         unsafe {
             block.cast::<Header>().write(Header { account });
             block.add(Header::SIZE).as_ptr().cast()
         }
     }
 
-    /// Has the guest stopped at its next step if the allocation has not succeeded by then.
-    fn look_later(&self) {
+    /// Requests an interrupt that stops the guest, unless a retry of the allocation has succeeded
+    /// by then.
+    fn request_check(&self) {
         if let Some(isolate) = self.isolate.get() {
             isolate.request_interrupt(stop_if_failed, std::ptr::from_ref(self).cast_mut().cast());
         }
     }
 }
 
-/// What stands before every buffer.
+/// The header that precedes every buffer.
 struct Header {
     account: Option<Arc<Account>>,
 }
 
 impl Header {
-    /// A multiple of the alignment that V8 expects.
+    /// Bytes before the buffer. A multiple of the alignment that V8 expects.
     const SIZE: usize = 16;
 
     fn layout(bytes: usize) -> Option<Layout> {
@@ -159,7 +163,8 @@ unsafe extern "C" fn free(_: &Buffers, data: *mut c_void, bytes: usize) {
     else {
         return;
     };
-    // SAFETY: V8 frees what `allocate` answered, with the same size: a header stands before it, and the block has the layout.
+    // SAFETY: V8 frees a pointer that `allocate` returned, with the same size, so a header precedes
+    // it and the block has this layout.
     unsafe {
         let block = data.sub(Header::SIZE);
         if let Some(account) = block.cast::<Header>().read().account {
@@ -170,12 +175,13 @@ unsafe extern "C" fn free(_: &Buffers, data: *mut c_void, bytes: usize) {
 }
 
 unsafe extern "C" fn release(buffers: *const Buffers) {
-    // SAFETY: this is the pointer that `allocator` made of an `Arc`, and V8 gives it back once.
+    // SAFETY: this is the pointer that `allocator` created from an `Arc`, and V8 releases it once.
     drop(unsafe { Arc::from_raw(buffers) });
 }
 
 unsafe extern "C" fn stop_if_failed(_: v8::UnsafeRawIsolatePtr, buffers: *mut c_void) {
-    // SAFETY: `look_later` passed the allocator itself, which the isolate that calls here keeps alive.
+    // SAFETY: `request_check` passed the allocator itself, and the isolate that calls this function
+    // keeps it alive.
     let buffers = unsafe { &*buffers.cast::<Buffers>() };
     let breached = buffers.current.lock().as_ref().is_some_and(|account| account.is_breached());
     if let (true, Some(isolate)) = (breached, buffers.isolate.get()) {

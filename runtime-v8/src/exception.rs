@@ -1,4 +1,4 @@
-//! What a guest threw, in its own words and at its own places.
+//! Renders exceptions of guests as text, with positions in the guest's own files.
 
 use std::fmt::Write;
 
@@ -7,42 +7,45 @@ use deno_core::v8;
 use crate::operations::text_up_to;
 use crate::program::{Program, Script};
 
-/// How much of a guest's words is kept, in bytes.
-const WORDS: usize = 4096;
+/// The length at which the text of an exception is cut, in bytes.
+const MAX_TEXT_BYTES: usize = 4096;
 
-/// How many places of a stack are named.
-const PLACES: usize = 6;
+/// The maximum number of stack positions in the text.
+const MAX_POSITIONS: usize = 6;
 
-/// How many errors in one another are told, and how many side by side.
-const DEEP: usize = 8;
-const WIDE: usize = 8;
+/// The maximum nesting depth of errors in the text.
+const MAX_DEPTH: usize = 8;
 
-/// What V8 refuses in a module, and where.
+/// The maximum number of errors of an `AggregateError`, and of fields of an object, in the text.
+const MAX_ITEMS: usize = 8;
+
+/// A syntax error that V8 reports in a module, and its position.
 pub(crate) struct SyntaxProblem {
-    words: String,
-    /// Line and column of the code that V8 has, from 1.
+    message: String,
+    /// Line and column in the code that V8 compiled, from 1.
     place: Option<(u32, u32)>,
 }
 
 impl SyntaxProblem {
-    /// What V8 has thrown while it compiled.
+    /// Creates the problem from the exception that V8 threw while it compiled a module.
     pub(crate) fn of(scope: &mut v8::PinScope<'_, '_>, thrown: v8::Local<'_, v8::Value>) -> Self {
         let message = v8::Exception::create_message(scope, thrown);
-        Self { words: own_words(scope, thrown), place: place_of(scope, message) }
+        Self { message: message_text(scope, thrown), place: place_of(scope, message) }
     }
 
-    /// A problem of the whole file.
-    pub(crate) fn whole(words: impl Into<String>) -> Self {
-        Self { words: words.into(), place: None }
+    /// Creates a problem of the whole file.
+    pub(crate) fn whole(message: impl Into<String>) -> Self {
+        Self { message: message.into(), place: None }
     }
 
-    /// The problem in one line, with its place in the guest's own text of the file at `path`.
+    /// Returns the problem as one line, with its position in the guest's own text of the file at
+    /// `path`.
     pub(crate) fn at(&self, path: &str, script: &Script) -> String {
         match self.place {
-            None => format!("{path}: {}", self.words),
+            None => format!("{path}: {}", self.message),
             Some((line, column)) => {
                 let (line, column) = script.place(line, column);
-                format!("{path}:{line}:{column}: {}", self.words)
+                format!("{path}:{line}:{column}: {}", self.message)
             }
         }
     }
@@ -52,7 +55,7 @@ fn place_of(
     scope: &v8::PinScope<'_, '_>,
     message: v8::Local<'_, v8::Message>,
 ) -> Option<(u32, u32)> {
-    // What has no place has line 0.
+    // V8 reports line 0 if there is no position.
     let line = message
         .get_line_number(scope)
         .and_then(|line| u32::try_from(line).ok())
@@ -61,59 +64,64 @@ fn place_of(
     Some((line, column + 1))
 }
 
-/// Renders what was thrown: its name, message and the places where it happened, as `TypeError: no (main.ts:3:5 in f ← main.ts:9:1)`,
-/// then the fields that it has besides, the errors of an `AggregateError`, and the cause, each in the same way.
+/// Renders a thrown value: its name, message and stack positions, then its other fields, the errors
+/// of an `AggregateError`, and its cause, each in the same way. For example:
+/// `TypeError: no (main.ts:3:5 in f ← main.ts:9:1)`.
 ///
-/// Reading an exception may call into the guest; what goes wrong then is left out.
+/// Reading an exception may call into the guest. Parts that fail to be read are omitted.
 pub(crate) fn render(
     scope: &mut v8::PinScope<'_, '_>,
     thrown: v8::Local<'_, v8::Value>,
     program: &Program,
 ) -> String {
-    let mut told = Told { text: String::new(), program, met: Vec::new() };
+    let mut rendering = Rendering { text: String::new(), program, seen: Vec::new() };
     if thrown.is_null_or_undefined() {
-        told.text.push_str("the guest threw ");
+        rendering.text.push_str("the guest threw ");
     }
-    tell(scope, thrown, 0, &mut told);
-    if told.text.is_empty() { "the guest threw an empty text".to_owned() } else { told.text }
+    render_value(scope, thrown, 0, &mut rendering);
+    if rendering.text.is_empty() {
+        "the guest threw an empty string".to_owned()
+    } else {
+        rendering.text
+    }
 }
 
-/// What was told of something that was thrown.
-struct Told<'a> {
+/// The text of an exception while it is rendered.
+struct Rendering<'a> {
     text: String,
     program: &'a Program,
-    /// The objects that it was told of.
-    met: Vec<v8::Global<v8::Value>>,
+    /// The objects that are already in the text.
+    seen: Vec<v8::Global<v8::Value>>,
 }
 
-/// Fields of an error that are told in another way.
-const OF_ERRORS: [&str; 4] = ["cause", "errors", "error", "suppressed"];
+/// Fields of an error that are rendered separately.
+const NESTED_ERRORS: [&str; 4] = ["cause", "errors", "error", "suppressed"];
 
-fn tell(
+fn render_value(
     scope: &mut v8::PinScope<'_, '_>,
     thrown: v8::Local<'_, v8::Value>,
     depth: usize,
-    told: &mut Told<'_>,
+    rendering: &mut Rendering<'_>,
 ) {
-    let Told { text, program, met } = told;
+    let Rendering { text, program, seen } = rendering;
     if thrown.is_object() {
-        if met.iter().any(|met| *met == thrown) {
-            text.push_str("the same again");
+        if seen.iter().any(|seen| *seen == thrown) {
+            text.push_str("already shown");
             return;
         }
-        met.push(v8::Global::new(scope, thrown));
+        seen.push(v8::Global::new(scope, thrown));
     }
-    let words = own_words(scope, thrown);
+    let message = message_text(scope, thrown);
     let fields = match v8::Local::<v8::Object>::try_from(thrown) {
-        // What the host has told the guest comes from the host, too, as the cause.
-        Ok(_) if words.starts_with("ManifoldError") => None,
-        Ok(object) if thrown.is_native_error() => fields(scope, object, &OF_ERRORS),
+        // The session attaches an error of the host as the cause, so its fields are not repeated.
+        Ok(_) if message.starts_with("ManifoldError") => None,
+        Ok(object) if thrown.is_native_error() => fields(scope, object, &NESTED_ERRORS),
         Ok(object) => json(scope, object).or_else(|| fields(scope, object, &[])),
         Err(_) => None,
     };
-    // What every plain object is as text says nothing, either, and an array is told by its elements.
-    if fields.is_none() || !(words.starts_with("[object ") || thrown.is_array()) {
-        text.push_str(&words);
+    // The text of a plain object carries no information, and an array is rendered by its elements.
+    if fields.is_none() || !(message.starts_with("[object ") || thrown.is_array()) {
+        text.push_str(&message);
     }
     let mut places = stack(scope, thrown).map(|stack| places(&stack, program)).unwrap_or_default();
     if places.is_empty() && thrown.is_native_error() {
@@ -128,64 +136,64 @@ fn tell(
         let _ = write!(text, "{gap}{fields}");
     }
     let Ok(object) = v8::Local::<v8::Object>::try_from(thrown) else { return };
-    if !thrown.is_native_error() || depth >= DEEP || text.len() >= WORDS {
+    if !thrown.is_native_error() || depth >= MAX_DEPTH || text.len() >= MAX_TEXT_BYTES {
         return;
     }
-    tell_others(scope, object, depth, told);
+    render_nested(scope, object, depth, rendering);
 }
 
-/// The errors that an error has in it.
-fn tell_others(
+/// Renders the errors that an error contains.
+fn render_nested(
     scope: &mut v8::PinScope<'_, '_>,
     object: v8::Local<'_, v8::Object>,
     depth: usize,
-    told: &mut Told<'_>,
+    rendering: &mut Rendering<'_>,
 ) {
     if let Some(errors) = own_value(scope, object, "errors")
         .and_then(|errors| v8::Local::<v8::Array>::try_from(errors).ok())
     {
-        told.text.push_str(": [");
+        rendering.text.push_str(": [");
         for index in 0..errors.length() {
-            if index as usize == WIDE || told.text.len() >= WORDS {
-                let _ = write!(told.text, ", {} more", errors.length() - index);
+            if index as usize == MAX_ITEMS || rendering.text.len() >= MAX_TEXT_BYTES {
+                let _ = write!(rendering.text, ", {} more", errors.length() - index);
                 break;
             }
             if index > 0 {
-                told.text.push_str(", ");
+                rendering.text.push_str(", ");
             }
             if let Some(error) = element(scope, errors, index) {
-                tell(scope, error, depth + 1, told);
+                render_value(scope, error, depth + 1, rendering);
             }
         }
-        told.text.push(']');
+        rendering.text.push(']');
     }
-    // A `SuppressedError` has the last two.
+    // The last two are fields of `SuppressedError`.
     for name in ["cause", "error", "suppressed"] {
         if let Some(other) = own_value(scope, object, name) {
-            let _ = write!(told.text, "; {name}: ");
-            tell(scope, other, depth + 1, told);
+            let _ = write!(rendering.text, "; {name}: ");
+            render_value(scope, other, depth + 1, rendering);
         }
     }
 }
 
-fn own_words(scope: &mut v8::PinScope<'_, '_>, thrown: v8::Local<'_, v8::Value>) -> String {
+fn message_text(scope: &mut v8::PinScope<'_, '_>, thrown: v8::Local<'_, v8::Value>) -> String {
     v8::tc_scope!(let scope, scope);
     match thrown.to_string(scope) {
         Some(text) => {
-            let text = text_up_to(scope, text, WORDS);
-            // The name that every error has says nothing.
+            let text = text_up_to(scope, text, MAX_TEXT_BYTES);
+            // The generic name `Error` carries no information.
             text.strip_prefix("Error: ").map(str::to_owned).unwrap_or(text)
         }
         None => {
             scope.reset();
             let symbol = if thrown.is_symbol() { thrown.to_detail_string(scope) } else { None };
-            let symbol = symbol.map(|text| text_up_to(scope, text, WORDS));
-            symbol.unwrap_or_else(|| "the guest threw something that is no text".to_owned())
+            let symbol = symbol.map(|text| text_up_to(scope, text, MAX_TEXT_BYTES));
+            symbol.unwrap_or_else(|| "the guest threw a value without a text form".to_owned())
         }
     }
 }
 
-/// The value of a property of the object itself. A getter is not called.
+/// Returns the value of an own property. Does not call getters.
 fn own_value<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     object: v8::Local<'_, v8::Object>,
@@ -214,22 +222,24 @@ fn element<'s>(
     array.get_index(scope, index)
 }
 
-/// The object as JSON; nothing when there is nothing in it, or what JSON knows not: large integers, and objects that hold themselves.
+/// Returns the object as JSON. `None` if it is empty, or contains a value that JSON does not
+/// support, such as a `BigInt` or a cycle.
 fn json(scope: &mut v8::PinScope<'_, '_>, object: v8::Local<'_, v8::Object>) -> Option<String> {
     v8::tc_scope!(let scope, scope);
     if object.is_proxy() || object.is_function() {
         return None;
     }
     let json = v8::json::stringify(scope, object.into())?;
-    let json = text_up_to(scope, json, WORDS);
+    let json = text_up_to(scope, json, MAX_TEXT_BYTES);
     (json != "{}" && json != "[]").then_some(json)
 }
 
-/// The enumerable fields of the object itself that have values, but those called as in `but`; nothing when there are none.
+/// Returns the own enumerable fields of the object that have values, except those in `excluded`.
+/// `None` if there are none.
 fn fields(
     scope: &mut v8::PinScope<'_, '_>,
     object: v8::Local<'_, v8::Object>,
-    but: &[&str],
+    excluded: &[&str],
 ) -> Option<String> {
     v8::tc_scope!(let scope, scope);
     if object.is_proxy() || object.is_function() {
@@ -237,9 +247,9 @@ fn fields(
     }
     let names = object.get_own_property_names(scope, v8::GetPropertyNamesArgs::default())?;
     let mut fields = String::new();
-    for index in 0..names.length().min(WIDE as u32) {
+    for index in 0..names.length().min(MAX_ITEMS as u32) {
         let name = names.get_index(scope, index)?.to_rust_string_lossy(scope);
-        if but.contains(&&*name) {
+        if excluded.contains(&&*name) {
             continue;
         }
         let Some(value) =
@@ -248,7 +258,8 @@ fn fields(
             continue;
         };
         let gap = if fields.is_empty() { "" } else { ", " };
-        let _ = write!(fields, "{gap}{name}: {}", text_up_to(scope, value, WORDS / WIDE));
+        let _ =
+            write!(fields, "{gap}{name}: {}", text_up_to(scope, value, MAX_TEXT_BYTES / MAX_ITEMS));
     }
     (!fields.is_empty()).then(|| format!("{{{fields}}}"))
 }
@@ -258,13 +269,14 @@ fn stack(scope: &mut v8::PinScope<'_, '_>, thrown: v8::Local<'_, v8::Value>) -> 
     let thrown = v8::Local::<v8::Object>::try_from(thrown).ok()?;
     let key = v8::String::new(scope, "stack")?;
     let stack = v8::Local::<v8::String>::try_from(thrown.get(scope, key.into())?).ok()?;
-    (stack.length() < 64 * WORDS).then(|| stack.to_rust_string_lossy(scope))
+    (stack.length() < 64 * MAX_TEXT_BYTES).then(|| stack.to_rust_string_lossy(scope))
 }
 
-/// The places of the guest's own files, from lines such as `    at async name (main.ts:1:2)` or `    at main.ts:1:2`.
+/// Returns the positions in the guest's own files, from the lines of a stack. A line is
+/// `    at async name (main.ts:1:2)` or `    at main.ts:1:2`.
 fn places(stack: &str, program: &Program) -> Vec<String> {
     let lines = stack.lines().filter_map(|line| line.trim_start().strip_prefix("at "));
-    lines.filter_map(|line| place(line, program)).take(PLACES).collect()
+    lines.filter_map(|line| place(line, program)).take(MAX_POSITIONS).collect()
 }
 
 fn place(line: &str, program: &Program) -> Option<String> {
@@ -286,7 +298,8 @@ fn place(line: &str, program: &Program) -> Option<String> {
     Some(text)
 }
 
-/// Where an error without a stack stands: one of syntax, or of an import that nothing answers to.
+/// Returns the position of an error without a stack: a syntax error, or an import that cannot be
+/// resolved.
 fn place_of_message(
     scope: &mut v8::PinScope<'_, '_>,
     thrown: v8::Local<'_, v8::Value>,

@@ -1,8 +1,10 @@
-//! The last resort: when V8 is about to end the process, its thread sleeps for ever instead.
+//! Handlers for fatal errors of V8: instead of ending the process, they park the V8 thread forever.
 //!
-//! V8 cannot go on after it ran out of memory in the wrong place, and its thread cannot be unwound, for there are frames of C++ on it.
-//! But no other thread needs what that one holds: isolates share nothing. So the job that caused it fails, the guests beside it
-//! run again elsewhere, and the thread and its heaps are lost. Limits stop nearly all guests long before that.
+//! V8 cannot continue after some allocation failures, and the thread cannot be unwound, because
+//! there are C++ frames on its stack. But isolates share nothing, so no other thread needs anything
+//! that this one holds. The job that caused the error fails, the other guests of the thread run
+//! again on another one, and the thread and its heaps are lost. Limits stop nearly all guests long
+//! before that.
 
 use std::cell::RefCell;
 use std::ffi::{c_char, c_int};
@@ -16,17 +18,18 @@ thread_local! {
     static WORKER: RefCell<Option<Arc<Worker>>> = const { RefCell::new(None) };
 }
 
-/// What aborting did before, for threads that are none of ours.
+/// The previous `SIGABRT` action, for threads other than V8 threads.
 static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
 
-/// Has V8 ask here before it ends the process.
+/// Installs the handlers. Later calls do nothing.
 pub(crate) fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         v8::V8::set_fatal_error_handler(fatal);
-        // Where V8 finds that an object would be larger than any can be, it asks nobody and calls `abort`.
-        // SAFETY: both structures are valid, all zeroes is a valid `sigaction`, and `aborting` does what it does on the thread that
-        // called `abort`, so it interrupts nothing.
+        // If an object would exceed the maximum size, V8 calls `abort` without calling the fatal
+        // error handler.
+        // SAFETY: both structures are valid, all zeroes is a valid `sigaction`, and `aborting` runs
+        // on the thread that called `abort`, so it interrupts no other code.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = aborting as extern "C" fn(c_int) as usize;
@@ -41,10 +44,11 @@ pub(crate) fn install() {
 }
 
 extern "C" fn aborting(signal: c_int) {
-    sleep_for_ever();
-    // Not one of our threads: back to what was before. `abort` raises the signal again, and another sender's must not be lost.
+    park_forever();
+    // Not a V8 thread: restore the previous action and raise the signal again. `abort` would do so
+    // itself, but a signal of another sender must not be lost.
     if let Some(before) = BEFORE.get() {
-        // SAFETY: it is the action that was installed before.
+        // SAFETY: this is the action that was installed before.
         unsafe {
             libc::sigaction(signal, before, std::ptr::null_mut());
             libc::raise(signal);
@@ -52,23 +56,23 @@ extern "C" fn aborting(signal: c_int) {
     }
 }
 
-/// Says which V8 thread the running one is.
-pub(crate) fn this_thread_is(worker: &Arc<Worker>) {
+/// Registers the current thread as the V8 thread of `worker`.
+pub(crate) fn register_thread(worker: &Arc<Worker>) {
     WORKER.with_borrow_mut(|current| *current = Some(Arc::clone(worker)));
 }
 
-/// V8 ran out of memory.
+/// V8's handler for running out of memory.
 pub(crate) unsafe extern "C" fn out_of_memory(_: *const c_char, _: &v8::OomDetails) {
-    sleep_for_ever();
+    park_forever();
 }
 
-/// A check of V8's own failed.
+/// V8's handler for failed internal checks.
 fn fatal(_: &str, _: i32, _: &str) {
-    sleep_for_ever();
+    park_forever();
 }
 
-/// On a V8 thread, never comes back.
-fn sleep_for_ever() {
+/// Gives the thread up and parks it forever if it is a V8 thread. Returns on other threads.
+fn park_forever() {
     let worker =
         WORKER.try_with(|worker| worker.try_borrow().ok().and_then(|worker| worker.clone()));
     if let Ok(Some(worker)) = worker {

@@ -1,4 +1,5 @@
-//! What the host keeps beside one job: shared with those outside, and private to the V8 thread.
+//! The host's state for one job: a shared part ([`Frame`]) and a part that lives on the V8 thread
+//! ([`Resident`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -18,40 +19,41 @@ use crate::isolate::CONTEXT_BYTES;
 use crate::microtasks::Microtasks;
 use crate::program::Program;
 
-/// An operation of a guest, numbered in the order in which the guest asked.
+/// The number of a guest's operation, in the order in which the guest started them.
 pub(crate) type OperationId = u64;
 
-/// The work on an operation.
+/// The future that serves an operation.
 pub(crate) type Service = Pin<Box<dyn Future<Output = Result<Answer>> + Send>>;
 
-/// What a frame tells the one who runs the job.
+/// An event that a V8 thread sends to the task that runs the job.
 pub(crate) enum Event {
-    /// The guest asks for what cannot be had at once.
+    /// The guest started operations that could not be completed immediately.
     Asked(Vec<(OperationId, Service)>),
-    /// The guest is over.
+    /// The guest has ended.
     Ended(Result<()>),
-    /// The guest was stopped for want of memory, or of a thread, that others may have taken. It can run again; alone, if it may
-    /// have been the one.
-    Displaced {
-        /// Whether it had the turn.
+    /// The guest was stopped because its heap or thread is exhausted, possibly by other guests. It
+    /// can run again, but in an isolate of its own if it may have been the cause.
+    Evicted {
+        /// Whether it had the turn and may have been the cause.
         suspect: bool,
     },
 }
 
-/// The part of a frame that everybody may look at.
+/// The part of a frame that all threads may access.
 pub(crate) struct Frame {
     pub(crate) id: u64,
     pub(crate) job: Job,
     pub(crate) session: Arc<Session>,
-    /// Where the host's own futures find their reactor.
+    /// The tokio runtime that the host's futures need.
     pub(crate) executor: Handle,
     pub(crate) program: Arc<Program>,
-    /// Whether the frame wants an isolate that nobody else is in.
+    /// Whether the frame needs an isolate without other guests.
     pub(crate) alone: bool,
     pub(crate) buffers: Arc<Account>,
     pub(crate) events: UnboundedSender<Event>,
     cancelled: AtomicBool,
     over: AtomicBool,
+    /// Computing time of finished turns and polls, in ns.
     computed: AtomicU64,
 }
 
@@ -84,7 +86,8 @@ impl Frame {
         self.cancelled.store(true, Ordering::Release);
     }
 
-    /// Whether the one who runs the job was told that the guest is over.
+    /// Returns whether the task that runs the job was notified that the guest has ended or was
+    /// evicted.
     pub(crate) fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
     }
@@ -93,18 +96,19 @@ impl Frame {
         self.cancelled.load(Ordering::Acquire)
     }
 
-    /// Adds to what the guest, or the host on its behalf, has computed.
+    /// Adds to the computing time of the guest, or of the host on its behalf.
     pub(crate) fn add_computing_time(&self, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.computed.fetch_add(nanoseconds, Ordering::Relaxed);
     }
 
-    /// How long guest and host have computed, turns that are not over yet aside.
+    /// Returns the computing time of guest and host, without the current turn.
     pub(crate) fn computing_time(&self) -> Duration {
         Duration::from_nanos(self.computed.load(Ordering::Relaxed))
     }
 
-    /// Works on an operation. What the host works for a guest counts as the guest's computing, what it waits does not.
+    /// Serves an operation. The time that the host computes for it counts as the guest's computing
+    /// time. The time that it waits does not.
     pub(crate) fn serve(self: &Arc<Self>, operation: Operation) -> Service {
         let frame = Arc::clone(self);
         Box::pin(async move {
@@ -119,8 +123,8 @@ impl Frame {
         })
     }
 
-    /// Tells the one who runs the job. Who has left hears nothing.
-    pub(crate) fn tell(&self, event: Event) {
+    /// Sends an event to the task that runs the job. Ignored if that task has ended.
+    pub(crate) fn notify(&self, event: Event) {
         if !matches!(event, Event::Asked(_)) {
             self.over.store(true, Ordering::Release);
         }
@@ -128,20 +132,22 @@ impl Frame {
     }
 }
 
+/// An operation without a delivered result.
 struct Question {
     resolver: v8::Global<v8::PromiseResolver>,
+    /// What the host holds for it.
     bytes: u64,
 }
 
-/// What was asked and not yet answered, and in which order the guest learns the answers.
+/// The pending operations of a guest, and the order in which their results are delivered.
 ///
-/// The order is a function of what the guest did: reading and writing objects comes first, in the order of asking; nested
-/// runs come after all of it, in the order of asking. So nothing that a guest does can depend on which run was faster, though
-/// they all go on at the same time.
+/// The order depends only on what the guest did. Reads and writes of objects come first, in the
+/// order of the calls. Nested runs come after all of these, in the order of the calls. So a guest
+/// cannot observe which run was faster, although all of them run concurrently.
 #[derive(Default)]
 pub(crate) struct Conversation {
     next: OperationId,
-    /// Asked in this turn.
+    /// Operations that were started in this turn.
     pub(crate) asked: Vec<(OperationId, Operation)>,
     open: HashMap<OperationId, Question>,
     open_bytes: u64,
@@ -151,7 +157,7 @@ pub(crate) struct Conversation {
 }
 
 impl Conversation {
-    /// Takes a question for which the host keeps so many bytes.
+    /// Adds an operation for which the host holds `bytes` bytes.
     pub(crate) fn ask(
         &mut self,
         operation: Operation,
@@ -163,7 +169,8 @@ impl Conversation {
         self.asked.push((id, operation));
     }
 
-    /// A question that could not be understood is answered in its turn, too.
+    /// Adds an operation with invalid arguments. Its error is delivered in the same order as other
+    /// results.
     pub(crate) fn refuse(
         &mut self,
         error: Error,
@@ -174,6 +181,7 @@ impl Conversation {
         self.answers.insert(id, Err(error));
     }
 
+    /// Adds a log line, which has no result.
     pub(crate) fn log(&mut self, message: String) {
         self.asked.push((self.next, Operation::Log(message)));
     }
@@ -192,11 +200,12 @@ impl Conversation {
         id
     }
 
+    /// Sets the result of an operation.
     pub(crate) fn answer(&mut self, id: OperationId, answer: Result<Answer>) {
         self.answers.insert(id, answer);
     }
 
-    /// The next answer that the guest may learn, if it is here.
+    /// Takes the next result in the order of delivery, if it has arrived.
     pub(crate) fn next_answer(
         &mut self,
     ) -> Option<(v8::Global<v8::PromiseResolver>, Result<Answer>)> {
@@ -208,12 +217,12 @@ impl Conversation {
         Some((question.resolver, answer))
     }
 
-    /// Whether there is nothing that the guest could still learn.
+    /// Returns whether no operation is pending.
     pub(crate) fn is_over(&self) -> bool {
         self.open.is_empty()
     }
 
-    /// What the host keeps for the open questions, in bytes.
+    /// Returns the bytes that the host holds for pending operations.
     pub(crate) fn open_bytes(&self) -> u64 {
         self.open_bytes
     }
@@ -224,35 +233,36 @@ pub(crate) struct Resident {
     pub(crate) frame: Arc<Frame>,
     pub(crate) context: Option<v8::Global<v8::Context>>,
     pub(crate) microtasks: Option<Microtasks>,
-    /// What the guest's entry will have answered.
+    /// The promise for the result of the guest's entry.
     pub(crate) main: Option<v8::Global<v8::Promise>>,
     pub(crate) conversation: Conversation,
-    /// Promises that were rejected and that nobody looks at, with why.
+    /// Rejected promises without a handler, and their reasons.
     pub(crate) unhandled: Vec<(v8::Global<v8::Promise>, v8::Global<v8::Value>)>,
-    /// The modules, once they are compiled: in the order of the program's files, then the built-in one.
+    /// The compiled modules, in the order of the program's files, followed by the built-in one.
     pub(crate) modules: Vec<v8::Global<v8::Module>>,
-    /// What the job ends with, whatever the guest makes of it.
+    /// The error with which the job ends, whatever the guest does.
     pub(crate) verdict: Option<Error>,
-    /// How much more text the log takes.
+    /// The text that the log still accepts, in bytes.
     pub(crate) log_bytes_left: u64,
-    /// How much the heap grew in this frame's turns.
+    /// The growth of the heap in this frame's turns, in bytes.
     heap_growth: u64,
-    /// The bytes that `reservation` stands for.
+    /// The size of `reservation` in bytes.
     reserved: u64,
     reservation: MemoryReservation,
 }
 
-/// What the log takes here beyond its limit, so that it is the session that says that the rest is dropped.
-const LOG_SLACK: u64 = 64;
+/// Bytes that are accepted beyond the log's limit, so that the session sees the excess and logs
+/// that the rest is dropped.
+const LOG_SLACK_BYTES: u64 = 64;
 
 impl Resident {
-    /// A guest that has not begun, whose globals are reserved.
+    /// Creates a guest that has not started, and reserves memory for its globals.
     pub(crate) fn new(frame: Arc<Frame>) -> Result<Self> {
         let mut reservation = MemoryReservation::new(Arc::clone(&frame.job.meter));
         reservation.grow(CONTEXT_BYTES)?;
         Ok(Self {
             verdict: None,
-            log_bytes_left: frame.job.limits.log_bytes.saturating_add(LOG_SLACK),
+            log_bytes_left: frame.job.limits.log_bytes.saturating_add(LOG_SLACK_BYTES),
             frame,
             context: None,
             microtasks: None,
@@ -266,7 +276,8 @@ impl Resident {
         })
     }
 
-    /// Reserves what the guest keeps while it waits. Its garbage counts until it is collected.
+    /// Reserves the memory that the guest holds while it waits. Garbage counts until it is
+    /// collected.
     pub(crate) fn reserve(&mut self, heap_growth: i64) -> Result<(), Limit> {
         self.heap_growth = self.heap_growth.saturating_add_signed(heap_growth);
         let held = self.heap_growth.saturating_add(self.frame.buffers.used());

@@ -1,4 +1,5 @@
-//! What happens inside an isolate: a guest's modules are linked, its entry is called, answers are delivered.
+//! Runs a guest inside an isolate: links its modules, calls its entry, and delivers results of
+//! operations.
 
 use deno_core::v8;
 use v8::script_compiler::{self, CachedData, CompileOptions, NoCacheReason, Source};
@@ -10,24 +11,24 @@ use crate::operations::{Current, Made, text, throw_type_error, write_answer};
 use crate::program::{BUILT_IN, File};
 use crate::snapshot::PRELUDE_DATA;
 
-/// A scope that catches what is thrown.
+/// A scope that catches exceptions.
 type Catching<'a, 's, 'o, 'i> = v8::PinnedRef<'a, v8::TryCatch<'s, 'o, v8::HandleScope<'i>>>;
 
-/// How a guest stands at the end of a turn.
+/// The state of a guest at the end of a turn.
 pub(crate) enum State {
-    /// It waits for answers.
+    /// The guest waits for results of operations.
     Waiting,
-    /// Its entry is through.
+    /// The entry has finished.
     Done,
-    /// It threw, in these words.
+    /// The guest threw an exception, rendered as this text.
     Threw(String),
-    /// It waits for something that nobody will ever bring.
+    /// The guest waits, but no operation is pending.
     Stalled,
-    /// V8 was told to stop it.
+    /// V8 terminated the guest on request.
     Stopped,
 }
 
-/// Fresh globals, which no guest has seen.
+/// Fresh globals, which no guest has used.
 pub(crate) struct Globals {
     context: v8::Global<v8::Context>,
     microtasks: Microtasks,
@@ -36,7 +37,7 @@ pub(crate) struct Globals {
 }
 
 impl Globals {
-    /// Makes them; nothing when V8 was stopped.
+    /// Creates globals. `None` if V8 was stopped.
     pub(crate) fn new(isolate: &mut v8::Isolate, dynamic_code: bool) -> Made<Self> {
         let microtasks = Microtasks::new(isolate)?;
         let queue = microtasks.as_ptr().as_ptr();
@@ -58,7 +59,7 @@ impl Globals {
     }
 }
 
-/// Calls the entry of the guest that has the turn, in its globals.
+/// Links the modules of the guest that has the turn and calls its entry, in `globals`.
 pub(crate) fn begin(isolate: &mut v8::Isolate, current: &Current, globals: Globals) -> State {
     let Globals { context, microtasks, start, exports } = globals;
     v8::scope!(let scope, isolate);
@@ -80,7 +81,7 @@ pub(crate) fn begin(isolate: &mut v8::Isolate, current: &Current, globals: Globa
     }
 }
 
-/// Delivers the answers that have come for the guest that has the turn.
+/// Delivers the results that have arrived for the guest that has the turn.
 pub(crate) fn go_on(isolate: &mut v8::Isolate, current: &Current) -> State {
     let Some(context) = with(current, |resident| resident.context.clone()).flatten() else {
         return State::Stopped;
@@ -98,7 +99,8 @@ fn proceed(scope: &mut Catching<'_, '_, '_, '_>, current: &Current) -> State {
         if scope.is_execution_terminating() || scope.has_terminated() {
             return State::Stopped;
         }
-        // The guest is looked at after each answer, whether others have come by then or not.
+        // The guest is examined after each result, so that it does not matter whether others have
+        // arrived by then.
         match examine(scope, current) {
             State::Waiting => {}
             state => return state,
@@ -111,7 +113,7 @@ fn proceed(scope: &mut Catching<'_, '_, '_, '_>, current: &Current) -> State {
     }
 }
 
-/// Settles the promise of the next answer. Answers whether there was one.
+/// Settles the promise of the next result. Returns whether there was one.
 fn deliver_next(scope: &mut v8::PinScope<'_, '_>, current: &Current) -> Made<bool> {
     let Some((resolver, answer)) = with(current, |resident| resident.conversation.next_answer())?
     else {
@@ -131,11 +133,12 @@ fn run_microtasks(scope: &mut v8::PinScope<'_, '_>, current: &Current) {
     if let Some(queue) =
         with(current, |resident| resident.microtasks.as_ref().map(Microtasks::as_ptr)).flatten()
     {
-        // SAFETY: the queue belongs to the frame, which is not dropped while it has the turn.
+        // SAFETY: the frame owns the queue, and is not dropped while it has the turn.
         unsafe { queue.as_ref() }.perform_checkpoint(scope);
     }
 }
 
+/// Returns whether the guest waits, has finished or has failed.
 fn examine(scope: &mut v8::PinScope<'_, '_>, current: &Current) -> State {
     let Some(main) = with(current, |resident| resident.main.clone()).flatten() else {
         return State::Stopped;
@@ -145,7 +148,7 @@ fn examine(scope: &mut v8::PinScope<'_, '_>, current: &Current) -> State {
         let reason = main.result(scope);
         return threw_this(scope, current, reason);
     }
-    // What nobody looks at would be lost otherwise.
+    // An unhandled rejection would be lost otherwise.
     if let Some((_, reason)) =
         with(current, |resident| resident.unhandled.first().cloned()).flatten()
     {
@@ -212,7 +215,8 @@ fn call_entry<'s>(
     })??;
     let main = v8::Local::new(scope, main);
     main.instantiate_module(scope, resolve_import)?;
-    // A guest that does not import it has no room for its exports.
+    // If the guest does not import the built-in module, it is not instantiated and has no slots for
+    // its exports.
     if built_in.get_status() == v8::ModuleStatus::Instantiated {
         fill_built_in(scope, built_in, exports)?;
     }
@@ -231,7 +235,7 @@ fn call_entry<'s>(
     start.call(scope, nothing, &arguments)?.try_into().ok()
 }
 
-/// What the module imports, in its own words: V8 parses the code, and runs nothing of it.
+/// Returns the specifiers that the module imports. V8 parses the code and does not run it.
 pub(crate) fn read_module(
     isolate: &mut v8::Isolate,
     path: &str,
@@ -246,7 +250,7 @@ pub(crate) fn read_module(
         None => {
             return Err(match scope.exception() {
                 Some(thrown) => SyntaxProblem::of(scope, thrown),
-                None => SyntaxProblem::whole("it is longer than V8's strings can be"),
+                None => SyntaxProblem::whole("the file exceeds the maximum length of a V8 string"),
             });
         }
     };
@@ -303,7 +307,7 @@ fn compile<'s>(scope: &mut v8::PinScope<'s, '_>, file: &File) -> Made<v8::Local<
     }
 }
 
-/// Keeps what V8 made of a file, functions that have run included, for the next contexts.
+/// Keeps V8's compiled form of a file, including functions that have run, for later contexts.
 fn keep_compiled(scope: &mut v8::PinScope<'_, '_>, current: &Current, file: &File, at: usize) {
     if file.compiled.get().is_some() {
         return;
@@ -313,7 +317,7 @@ fn keep_compiled(scope: &mut v8::PinScope<'_, '_>, current: &Current, file: &Fil
     };
     let script = v8::Local::new(scope, module).get_unbound_module_script(scope);
     if let Some(compiled) = script.create_code_cache() {
-        // Another isolate may have been faster; one is as good as the other.
+        // Fails if another isolate was faster. Either result will do.
         let _ = file.compiled.set(compiled.to_vec());
     }
 }
@@ -347,7 +351,7 @@ fn fill_built_in<'s>(
     Some(())
 }
 
-/// The exports are there before anything is evaluated.
+/// Does nothing: the exports are set before any module is evaluated.
 fn evaluate_built_in<'s>(
     context: v8::Local<'s, v8::Context>,
     _: v8::Local<'s, v8::Module>,
@@ -382,7 +386,8 @@ fn resolve_import<'s>(
     }
 }
 
-/// `import()` could load code that nobody has checked, or at a time that depends on others.
+/// Rejects `import()`, which could load unchecked code, or load it at a time that depends on other
+/// guests.
 pub(crate) fn refuse_dynamic_import<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     _: v8::Local<'s, v8::Data>,
@@ -391,13 +396,13 @@ pub(crate) fn refuse_dynamic_import<'s>(
     _: v8::Local<'s, v8::FixedArray>,
 ) -> Made<v8::Local<'s, v8::Promise>> {
     let resolver = v8::PromiseResolver::new(scope)?;
-    let message = v8::String::new(scope, "import() is not available: guests import statically")?;
+    let message = v8::String::new(scope, "import() is not available; use static imports")?;
     let error = v8::Exception::type_error(scope, message);
     resolver.reject(scope, error)?;
     Some(resolver.get_promise(scope))
 }
 
-/// Keeps track of promises that were rejected and that nobody looks at.
+/// Keeps track of rejected promises without a handler.
 pub(crate) unsafe extern "C" fn promise_rejected(message: v8::PromiseRejectMessage<'_>) {
     v8::callback_scope!(unsafe scope, &message);
     let Some(current) = scope.get_slot::<Current>().cloned() else { return };

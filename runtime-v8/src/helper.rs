@@ -1,27 +1,29 @@
-//! A process of its own for work that may end its process: the transpiler recurses as deep as the code is nested, and takes as
-//! much memory as the code asks for.
+//! A helper process for the transpiler, which recurses as deep as the code is nested, takes as much
+//! memory as the code requires, and may end its process.
 //!
-//! The process is this program once more. A function that runs before `main` looks whether the environment gives it the role of
-//! a helper; then it serves, and `main` never begins. So a program that embeds the runtime needs neither a second executable nor
-//! a call in its `main`.
+//! The process runs the same executable as the current one. A function that runs before `main`
+//! checks whether an environment variable requests the role of a helper. If so, it serves requests,
+//! and `main` never begins. So a program that embeds the runtime needs neither a second executable
+//! nor a call in its `main`.
 //!
-//! A helper reads requests from its standard input and writes responses to its standard output, one at a time; all numbers are
-//! little-endian:
+//! A helper reads requests from its standard input and writes responses to its standard output, one
+//! at a time. All numbers are little-endian:
 //!
 //! | message | fields |
 //! |---|---|
-//! | request | time for it in seconds (8 bytes), then two texts: the file's path, its content |
-//! | response | one byte that says what came of it ([`Answer`]), then two texts |
+//! | request | time limit in seconds (8 bytes), then two texts: the file's path, its content |
+//! | response | one byte, the status ([`Answer`]), then two texts |
 //!
-//! A text is its length in bytes (8 bytes), then its bytes.
+//! A text is its length in bytes (8 bytes), followed by its bytes.
 
 use std::ffi::c_int;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -32,47 +34,49 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::transpile;
 
 /// The call stack of the thread that transpiles, in bytes.
-pub(crate) const STACK: u64 = 256 << 20;
+pub(crate) const STACK_BYTES: u64 = 256 << 20;
 
-/// Memory of a helper, in bytes.
-pub(crate) const MEMORY: u64 = 1 << 30;
+/// The memory limit of a helper, in bytes.
+pub(crate) const MEMORY_BYTES: u64 = 1 << 30;
 
-/// How often a helper that works looks how much memory it has taken.
-const WATCH: Duration = Duration::from_millis(20);
+/// How often a busy helper checks its memory use.
+const MEMORY_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How a helper ends that has taken too much.
-const TOO_MUCH: c_int = 3;
+/// The exit status of a helper that exceeded its memory limit.
+const EXIT_MEMORY: c_int = 3;
 
 /// How long a helper waits for the next request before it ends.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The environment variable that gives a process its role.
 const ROLE: &str = "MANIFOLD_HELPER";
+/// The value of [`ROLE`] for a transpiler. The number is the version of the protocol.
 const TRANSPILER: &str = "transpiler-1";
 
-/// What came of a request.
+/// The status of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Answer {
     /// The texts are the code and its source map.
     Done = 0,
-    /// The first text says what is wrong with the file.
+    /// The first text describes the problem with the file.
     Refused = 1,
 }
 
-/// Why a helper gives no answer.
+/// The reason why a helper returns no code.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// What is wrong with the file.
+    /// The file has an error, described by this text.
     Refused(String),
-    /// Its call stack ended.
+    /// The helper exceeded its call stack.
     Stack,
-    /// Its memory ended.
+    /// The helper exceeded its memory limit.
     Memory,
-    /// Its time ended.
+    /// The helper exceeded its time limit.
     Time,
-    /// Nobody waits for it any more.
+    /// The caller no longer waits.
     Abandoned,
-    /// It could not be started, or ended for another reason.
+    /// The helper could not be started, or ended for another reason.
     Lost(io::Error),
 }
 
@@ -82,15 +86,16 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Returns a path that this program's file can be started by.
+/// Returns a path from which this program's executable can be started.
 ///
 /// # Errors
-/// What the operating system answers.
+/// Returns an error if the operating system does not report the path.
 fn program() -> io::Result<PathBuf> {
     let named = std::env::current_exe()?;
     if cfg!(target_os = "linux") {
-        // The link leads to the program even after its file was replaced or deleted. Under valgrind or qemu it leads to the tool
-        // instead: they change what a program reads as its own link, and leave this other name of it alone.
+        // `/proc/self/exe` refers to the program even after its file was replaced or deleted. Under
+        // valgrind or qemu it refers to the tool instead. These tools change what a program reads
+        // from `/proc/self/exe`, but not from its other name, `/proc/thread-self/exe`.
         let is_instrumented =
             fs::read_link("/proc/thread-self/exe").is_ok_and(|link| link != named);
         return Ok(if is_instrumented { named } else { "/proc/self/exe".into() });
@@ -98,37 +103,44 @@ fn program() -> io::Result<PathBuf> {
     Ok(named)
 }
 
-/// A running helper. Dropping it ends it.
+/// A running helper. Dropping this value ends the process.
 pub(crate) struct Helper {
     child: Child,
-    requests: ChildStdin,
+    /// A socket and not a pipe: a write to a socket whose reader has ended fails without the signal
+    /// SIGPIPE, which ends a program that does not ignore it. Programs whose `main` is not Rust's
+    /// usually do not.
+    requests: UnixStream,
     responses: ChildStdout,
 }
 
 impl Helper {
-    /// Starts one.
+    /// Starts a helper.
     ///
     /// # Errors
-    /// What the operating system answers.
+    /// Returns an error if the process cannot be started.
     pub(crate) fn start() -> io::Result<Self> {
+        let (requests, inbox) = UnixStream::pair()?;
         let mut child = Command::new(program()?)
             .env(ROLE, TRANSPILER)
-            // An interrupt at the terminal is for the program. The helper ends when that is gone.
+            // An interrupt at the terminal must reach only the program. The helper ends when the
+            // program has ended.
             .process_group(0)
-            .stdin(Stdio::piped())
+            .stdin(OwnedFd::from(inbox))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()?;
-        let missing = || io::Error::other("a pipe to it is missing");
-        let requests = child.stdin.take().ok_or_else(missing)?;
-        let responses = child.stdout.take().ok_or_else(missing)?;
+        let responses = child.stdout.take();
+        let responses =
+            responses.ok_or_else(|| io::Error::other("the pipe from the helper is missing"))?;
         Ok(Self { child, requests, responses })
     }
 
-    /// Transpiles `text`, the content of the file at `path`. Answers the code and its source map. Blocks.
+    /// Transpiles `text`, the content of the file at `path`. Returns the code and its source map.
+    /// Blocks.
     ///
     /// # Errors
-    /// [`Failure`]. After any but [`Failure::Refused`] the helper is of no more use.
+    /// See [`Failure`]. After any failure except [`Failure::Refused`], the helper must not be used
+    /// again.
     pub(crate) fn transpile(
         &mut self,
         path: &str,
@@ -136,12 +148,13 @@ impl Helper {
         time: Duration,
         abandoned: &AtomicBool,
     ) -> Result<(String, String), Failure> {
-        // A time that no clock reaches is none.
+        // A time that overflows the clock means no deadline.
         let deadline = Instant::now().checked_add(time);
         let sent =
             send(&mut self.requests, &time.as_secs().saturating_add(1).to_le_bytes(), [path, text]);
         let response = sent.and_then(|()| {
-            let mut responses = Patient { responses: &mut self.responses, deadline, abandoned };
+            let mut responses =
+                DeadlineReader { responses: &mut self.responses, deadline, abandoned };
             let mut answer = [0];
             responses.read_exact(&mut answer)?;
             Ok((answer[0], receive_text(&mut responses)?, receive_text(&mut responses)?))
@@ -155,6 +168,7 @@ impl Helper {
         }
     }
 
+    /// Ends the helper and returns the failure that its exit status indicates.
     fn how_it_ended(&mut self) -> Failure {
         let _ = self.child.kill();
         match self.child.wait() {
@@ -163,7 +177,7 @@ impl Helper {
         }
     }
 
-    /// The helper, unless it has ended on its own.
+    /// Returns the helper, or `None` if it has ended.
     pub(crate) fn if_alive(mut self) -> Option<Self> {
         matches!(self.child.try_wait(), Ok(None)).then_some(self)
     }
@@ -172,7 +186,7 @@ impl Helper {
 impl Drop for Helper {
     fn drop(&mut self) {
         let _ = self.child.kill();
-        // It has been killed, so this takes no time.
+        // The process has been killed, so this does not block for long.
         let _ = self.child.wait();
     }
 }
@@ -180,39 +194,40 @@ impl Drop for Helper {
 fn failure(status: ExitStatus) -> Failure {
     match status.signal() {
         Some(libc::SIGSEGV | libc::SIGBUS) => Failure::Stack,
-        // What cannot be allocated aborts the process.
+        // A failed allocation aborts the process.
         Some(libc::SIGABRT) => Failure::Memory,
         Some(libc::SIGXCPU) => Failure::Time,
-        None if status.code() == Some(TOO_MUCH) => Failure::Memory,
-        _ => Failure::Lost(io::Error::other(format!("it ended with {status}"))),
+        None if status.code() == Some(EXIT_MEMORY) => Failure::Memory,
+        _ => Failure::Lost(io::Error::other(format!("the helper ended with {status}"))),
     }
 }
 
-/// Reads until a deadline, or until nobody waits any more.
-struct Patient<'a> {
+/// Reads responses until a deadline, or until the caller no longer waits.
+struct DeadlineReader<'a> {
     responses: &'a mut ChildStdout,
     deadline: Option<Instant>,
     abandoned: &'a AtomicBool,
 }
 
-impl Read for Patient<'_> {
+impl Read for DeadlineReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        const LOOK: Duration = Duration::from_millis(50);
+        const POLL_INTERVAL: Duration = Duration::from_millis(50);
         loop {
-            let left = self
-                .deadline
-                .map_or(LOOK, |deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = self.deadline.map_or(POLL_INTERVAL, |deadline| {
+                deadline.saturating_duration_since(Instant::now())
+            });
             if left.is_zero() || self.abandoned.load(Ordering::Relaxed) {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            if is_readable(&self.responses, left.min(LOOK))? {
+            if is_readable(&self.responses, left.min(POLL_INTERVAL))? {
                 return self.responses.read(buffer);
             }
         }
     }
 }
 
-/// Waits until there is something to read, or the other side is gone; false when that takes longer than `time`.
+/// Waits until data can be read or the other side has closed the pipe. Returns false if neither
+/// happens within `time`.
 fn is_readable(file: &impl AsFd, time: Duration) -> io::Result<bool> {
     let mut waiting = [PollFd::new(file, PollFlags::IN)];
     let time = Timespec::try_from(time).map_err(io::Error::other)?;
@@ -246,7 +261,7 @@ fn receive_text(from: &mut impl Read) -> io::Result<String> {
     String::from_utf8(bytes).map_err(io::Error::other)
 }
 
-/// What the loader calls before `main`.
+/// A constructor that the loader calls before `main`.
 #[used]
 #[cfg_attr(
     any(target_os = "linux", target_os = "android", target_os = "freebsd"),
@@ -261,7 +276,7 @@ extern "C" fn before_main() {
     }
 }
 
-/// Serves until nobody asks any more. Never comes back.
+/// Serves requests until the input ends or the helper is idle for too long. Never returns.
 fn serve() -> ! {
     set_limits();
     let (requests, inbox) = mpsc::channel::<(String, String)>();
@@ -278,20 +293,21 @@ fn serve() -> ! {
             }
         }
     };
-    let stack = usize::try_from(STACK).unwrap_or(usize::MAX);
+    let stack = usize::try_from(STACK_BYTES).unwrap_or(usize::MAX);
     if std::thread::Builder::new().stack_size(stack).spawn(transpile).is_err() {
         exit(1);
     }
     let mut input = io::stdin().lock();
-    // This thread goes on reading while the other one works, so that it sees when the one who asked has gone.
+    // This thread keeps reading while the other one works, to notice when the requesting process
+    // has ended.
     let mut busy = false;
     loop {
-        let is_asked = is_readable(&input, if busy { WATCH } else { IDLE });
+        let is_asked = is_readable(&input, if busy { MEMORY_CHECK_INTERVAL } else { IDLE_TIMEOUT });
         busy &= ended.try_recv().is_err();
         match is_asked {
             Ok(true) => {}
-            Ok(false) if busy && memory("VmRSS:").is_some_and(|bytes| bytes > MEMORY) => {
-                exit(TOO_MUCH)
+            Ok(false) if busy && memory("VmRSS:").is_some_and(|bytes| bytes > MEMORY_BYTES) => {
+                exit(EXIT_MEMORY)
             }
             Ok(false) if busy => continue,
             _ => exit(0),
@@ -311,23 +327,25 @@ fn receive_request(from: &mut impl Read) -> io::Result<(u64, String, String)> {
     Ok((u64::from_le_bytes(seconds), receive_text(from)?, receive_text(from)?))
 }
 
-/// Should memory be taken faster than anybody can look. An allocator may have reserved some already.
+/// Limits the data segment, in case memory grows faster than it is checked, and disables core
+/// dumps. Memory that the allocator has already reserved is added to the limit.
 fn set_limits() {
     if let Some(reserved) = memory("VmData:") {
-        lower(Resource::Data, reserved + STACK + MEMORY);
+        lower(Resource::Data, reserved + STACK_BYTES + MEMORY_BYTES);
     }
     lower(Resource::Core, 0);
 }
 
-/// What Linux says of this process's memory, in bytes (`proc_pid_status(5)`).
-fn memory(what: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+/// Returns a memory figure of this process in bytes, from `/proc/self/status`
+/// (`proc_pid_status(5)`).
+fn memory(name: &str) -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
     let kib =
-        status.lines().find_map(|line| line.strip_prefix(what))?.trim().strip_suffix(" kB")?;
+        status.lines().find_map(|line| line.strip_prefix(name))?.trim().strip_suffix(" kB")?;
     kib.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// So that a helper ends even if nobody is left to end it.
+/// Limits the CPU time, so that the helper ends even if the program can no longer end it.
 fn limit_time(seconds: u64) {
     // SAFETY: all zeroes is a valid `rusage`, and the call only writes to it.
     let used = unsafe {
@@ -344,15 +362,34 @@ fn limit_time(seconds: u64) {
 fn lower(resource: Resource, bound: u64) {
     let limit = getrlimit(resource);
     let lower = |old: Option<u64>| Some(old.map_or(bound, |old| old.min(bound)));
-    // A bound that cannot be set leaves those that there are.
+    // If the limit cannot be set, the previous one stays.
     let _ = setrlimit(
         resource,
         Rlimit { current: lower(limit.current), maximum: lower(limit.maximum) },
     );
 }
 
-/// Ends the process at once: what the rest of the program would do at its end is not this process's.
+/// Ends the process immediately, without the exit handlers of the embedding program.
 fn exit(status: c_int) -> ! {
-    // SAFETY: it ends the process, and runs nothing of it any more.
+    // SAFETY: the call ends the process and runs no more of its code.
     unsafe { libc::_exit(status) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_to_a_helper_that_has_ended_is_an_error_and_no_signal() {
+        // SAFETY: this changes the disposition of a signal and installs no handler.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+        let mut helper = Helper::start().unwrap();
+        helper.child.kill().unwrap();
+        helper.child.wait().unwrap();
+        // More than a socket's buffer takes, so that the write meets the closed end in any case.
+        let text = "x".repeat(4 << 20);
+        let result =
+            helper.transpile("main.ts", &text, Duration::from_secs(10), &AtomicBool::new(false));
+        assert!(matches!(result, Err(Failure::Lost(_))), "{result:?}");
+    }
 }

@@ -1,4 +1,4 @@
-//! A warm isolate: a heap of its own, in which every guest gets fresh globals.
+//! Warm isolates: each has a heap of its own, in which every guest gets fresh globals.
 
 use std::cell::RefCell;
 use std::ffi::c_void;
@@ -17,76 +17,81 @@ use crate::snapshot;
 use crate::stack::Stack;
 use crate::turn::{Stop, Turns};
 
-/// How many guests may be in one isolate at a time. Collecting garbage goes over all that live in it, a millisecond for each
-/// megabyte, and so many stay below the size at which V8 begins to collect. A new isolate takes 1.5 ms and 1.6 MB.
-const GUESTS: usize = 120;
+/// The maximum number of guests in one isolate at a time. A garbage collection traverses all live
+/// objects of the isolate, which takes a millisecond for each megabyte. This many guests stay below
+/// the heap size at which V8 starts to collect. A new isolate takes 1.5 ms and 1.6 MB.
+const MAX_GUESTS: usize = 120;
 
-/// The young generation: what guests make and soon forget. There are as many as isolates.
-const YOUNG: usize = 12 << 20;
+/// The maximum size of an isolate's young generation, which holds short-lived objects, in bytes.
+const YOUNG_GENERATION_BYTES: usize = 12 << 20;
 
-/// After so many guests an isolate that has become empty is replaced.
-const SERVED: usize = 20_000;
+/// The number of guests after which an isolate is replaced once it is empty.
+const MAX_SERVED: usize = 20_000;
 
-/// An isolate that has become empty and whose heap is larger is replaced, too: guests can leave things behind that no other can
-/// see, but that are never freed, such as the names of registered symbols.
-const BLOATED: u64 = 48 << 20;
+/// The heap size in bytes above which an empty isolate is replaced. Guests can leave objects behind
+/// that no other guest can see, but that are never freed, such as the names of registered symbols.
+const BLOATED_BYTES: u64 = 48 << 20;
 
-/// What the globals of one guest take, in bytes of the heap, measured.
+/// The measured heap size of one guest's globals, in bytes.
 pub(crate) const CONTEXT_BYTES: u64 = 112 << 10;
 
-/// What an isolate needs for itself.
+/// The heap that an isolate needs for itself, in bytes.
 const BASE_BYTES: u64 = 8 << 20;
 
-/// The least and the most that a limit on the heap can mean. V8 ends the process when it is asked to grow a single object over its own
-/// bounds, which are no less than that.
+/// The range to which a limit on the heap is clamped, in bytes. V8 ends the process if a single
+/// object grows over V8's own bounds, which are not below this range's end.
 const HEAP_BYTES: RangeInclusive<u64> = (8 << 20)..=(1 << 30);
 
-/// What a guest with these limits may have on the heap. Array buffers are beside it.
+/// Returns the heap limit of a guest with these limits, in bytes. Array buffers are counted
+/// separately.
 pub(crate) fn heap_bytes(limits: &Limits) -> u64 {
     limits.memory_bytes.clamp(*HEAP_BYTES.start(), *HEAP_BYTES.end())
 }
 
-/// Room that V8 gets once a guest is over its limit, so that the guest can be stopped: more than any single object takes.
-const RESERVE: usize = 4 << 30;
+/// The additional heap in bytes that V8 gets after a guest exceeded its limit, so that the guest can
+/// be stopped. It is larger than any single object.
+const RESERVE_BYTES: usize = 4 << 30;
 
-/// What V8's callbacks know of an isolate.
+/// The data of an isolate's heap callbacks.
 struct HeapWatch {
     turns: Arc<Turns>,
     limit: u64,
 }
 
-/// What V8 is told of an isolate whose guests may have so many bytes each. It is more than that, because just below its own limit V8
-/// does nothing but look for garbage.
+/// Returns V8's heap limit for an isolate whose guests may use `memory_bytes` each. It is higher,
+/// because just below its own limit V8 spends all time on garbage collection.
 fn v8_heap_bytes(memory_bytes: u64) -> usize {
     usize::try_from(memory_bytes.saturating_add(BASE_BYTES).saturating_add(memory_bytes / 2))
         .unwrap_or(usize::MAX / 2)
 }
 
+/// A warm isolate, which belongs to one thread.
 pub(crate) struct Warm {
     isolate: v8::OwnedIsolate,
     pub(crate) buffers: Arc<Buffers>,
     pub(crate) current: Current,
-    /// The limit of every guest in it.
+    /// The heap limit of every guest in the isolate, in bytes.
     memory_bytes: u64,
-    /// Whether it is for one guest only.
+    /// Whether the isolate is for a single guest.
     alone: bool,
-    /// Guests that are in it.
+    /// The number of guests in the isolate.
     live: usize,
+    /// The number of guests that were ever admitted.
     served: usize,
-    /// Bytes of the heap, when they were counted last.
+    /// The heap use when it was last measured, in bytes.
     heap_used: u64,
-    /// Whether it takes no guest any more.
+    /// Whether the isolate accepts no more guests.
     retired: bool,
-    /// Globals for the next guest, and by how much they made the heap grow.
+    /// Globals for the next guest, and the heap growth in bytes that creating them caused.
     spare: Option<(Globals, i64)>,
-    /// Whether V8 was given more room than the limit, to stop a guest.
+    /// Whether V8 was given more heap than the limit, to stop a guest.
     over_limit: bool,
-    /// What V8's callbacks look at.
+    /// The data of V8's callbacks.
     watch: Box<HeapWatch>,
 }
 
 impl Warm {
-    /// A new isolate on this thread, whose guests may use `memory_bytes` each.
+    /// Creates an isolate on this thread, whose guests may use `memory_bytes` each.
     pub(crate) fn new(
         memory_bytes: u64,
         alone: bool,
@@ -100,7 +105,7 @@ impl Warm {
             .external_references(operations::external_references().into())
             .array_buffer_allocator(buffers.allocator())
             .heap_limits(0, heap)
-            .set_max_young_generation_size_in_bytes(YOUNG);
+            .set_max_young_generation_size_in_bytes(YOUNG_GENERATION_BYTES);
         let mut isolate = v8::Isolate::new(parameters);
         stack.limit(&isolate);
         buffers.attach(isolate.thread_safe_handle());
@@ -118,7 +123,8 @@ impl Warm {
         isolate.add_gc_epilogue_callback(collected, watching, v8::GCType::kGCTypeMarkSweepCompact);
         let current: Current = Rc::new(RefCell::new(None));
         isolate.set_slot(Rc::clone(&current));
-        // SAFETY: `Isolate::new` entered it on this thread. From now on it is entered where it is used.
+        // SAFETY: `Isolate::new` entered the isolate on this thread. From here on it is entered
+        // only where it is used.
         unsafe { isolate.exit() };
         Ok(Self {
             isolate,
@@ -136,67 +142,70 @@ impl Warm {
         })
     }
 
-    /// Whether a guest with this limit, who wants to be alone or not, may come in.
+    /// Returns whether the isolate accepts a guest with this limit, which may need an isolate of
+    /// its own.
     pub(crate) fn takes(&self, memory_bytes: u64, alone: bool) -> bool {
         !alone && self.memory_bytes == memory_bytes && self.has_room()
     }
 
-    /// Whether it takes any guest.
+    /// Returns whether the isolate accepts any guest.
     pub(crate) fn has_room(&self) -> bool {
-        !self.retired && !self.alone && self.live < GUESTS
+        !self.retired && !self.alone && self.live < MAX_GUESTS
     }
 
-    /// How many guests are in it.
+    /// Returns the number of guests in the isolate.
     pub(crate) fn guests(&self) -> usize {
         self.live
     }
 
-    /// Whether nobody is in it.
+    /// Returns whether no guest is in the isolate.
     pub(crate) fn is_empty(&self) -> bool {
         self.live == 0
     }
 
-    /// Whether nobody will be in it any more.
+    /// Returns whether the isolate accepts no later guest.
     pub(crate) fn is_retired(&self) -> bool {
         self.retired || self.alone
     }
 
+    /// Enters the isolate until the returned guard is dropped.
     pub(crate) fn enter(&mut self) -> Entered<'_> {
-        // SAFETY: the isolate belongs to this thread, and `Entered` leaves it again.
+        // SAFETY: the isolate belongs to this thread, and `Entered` exits it again.
         unsafe { self.isolate.enter() };
         Entered(self)
     }
 
-    /// Whether globals for its next guest are worth making ahead: there is none that has them already, and making them is not what
-    /// takes the heap to its limit.
+    /// Returns whether to create globals for the next guest in advance: there are none yet, and
+    /// they do not bring the heap to its limit.
     pub(crate) fn wants_spare(&self) -> bool {
         self.has_room()
             && self.spare.is_none()
             && self.heap_used + BASE_BYTES / 2 < self.watch.limit
     }
 
-    /// Whether there is more than one guest in it.
+    /// Returns whether more than one guest is in the isolate.
     pub(crate) fn is_shared(&self) -> bool {
         self.live > 1
     }
 
-    /// Whether its heap has grown so much that a new one is better.
+    /// Returns whether the heap is so large that the isolate should be replaced.
     pub(crate) fn is_bloated(&self) -> bool {
-        self.heap_used > BLOATED
+        self.heap_used > BLOATED_BYTES
     }
 
+    /// Counts a new guest.
     pub(crate) fn admit(&mut self) {
         self.live += 1;
         self.served += 1;
     }
 
-    /// A guest has left. Its globals are garbage from now on.
+    /// Counts a guest that has left. Its globals are garbage from then on.
     pub(crate) fn release(&mut self) {
         self.live -= 1;
-        self.retired |= self.served >= SERVED;
+        self.retired |= self.served >= MAX_SERVED;
     }
 
-    /// Takes no guest any more, for one of those in it has filled the heap.
+    /// Marks the isolate as retired, because one of its guests has filled the heap.
     pub(crate) fn retire(&mut self) {
         self.retired = true;
         self.over_limit = true;
@@ -215,20 +224,22 @@ impl Entered<'_> {
         &mut self.0.isolate
     }
 
-    /// Globals for the guest that has the turn, and by how much they had made the heap grow before the turn.
+    /// Returns globals for the guest that has the turn, and the heap growth in bytes that they
+    /// caused before the turn.
     pub(crate) fn globals(&mut self, dynamic_code: bool) -> Option<(Globals, i64)> {
         let spare = self.0.spare.take();
         spare.or_else(|| Some((Globals::new(&mut self.0.isolate, dynamic_code)?, 0)))
     }
 
-    /// Makes the next guest's globals ahead.
+    /// Creates the next guest's globals in advance.
     pub(crate) fn make_spare(&mut self, dynamic_code: bool) {
         let (globals, growth) =
             self.growing(|entered| Globals::new(&mut entered.0.isolate, dynamic_code));
         self.0.spare = globals.map(|globals| (globals, growth));
     }
 
-    /// What `work` answers, and by how many bytes the heap grew meanwhile, garbage included. What was collected before is not counted.
+    /// Returns the result of `work`, and by how many bytes the heap grew meanwhile, garbage
+    /// included. Memory freed by a collection is subtracted.
     pub(crate) fn growing<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> (T, i64) {
         self.count_heap();
         let before = self.0.heap_used;
@@ -238,14 +249,16 @@ impl Entered<'_> {
     }
 
     fn count_heap(&mut self) {
-        // The statistics of the whole heap count its contexts one by one.
+        // The statistics of the whole heap count its contexts one by one, so those of the spaces
+        // are summed instead.
         let isolate = &mut self.0.isolate;
         let spaces = (0..isolate.number_of_heap_spaces())
             .filter_map(|space| isolate.get_heap_space_statistics(space));
         self.0.heap_used = spaces.map(|space| space.space_used_size() as u64).sum();
     }
 
-    /// Takes back the room that V8 was given to stop a guest, once that one has left: the others have the same limit as before.
+    /// Restores V8's heap limit after a guest that exceeded it has left, so that the other guests
+    /// have the same limit as before.
     pub(crate) fn restore_limit(&mut self) {
         if !std::mem::take(&mut self.0.over_limit) || self.0.live == 1 {
             return;
@@ -257,7 +270,7 @@ impl Entered<'_> {
         self.0.isolate.add_near_heap_limit_callback(near_heap_limit, watching);
     }
 
-    /// Runs what V8 left to be done by this thread.
+    /// Runs the tasks that V8 has posted to this thread.
     pub(crate) fn pump(&mut self) {
         let platform = v8::V8::get_current_platform();
         while v8::Platform::pump_message_loop(&platform, &self.0.isolate, false) {}
@@ -266,34 +279,38 @@ impl Entered<'_> {
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        // SAFETY: `enter` entered it on this thread, and whatever was entered since has been left.
+        // SAFETY: `enter` entered the isolate on this thread, and every isolate that was entered
+        // since has been exited.
         unsafe { self.0.isolate.exit() };
     }
 }
 
 impl Drop for Warm {
     fn drop(&mut self) {
-        // SAFETY: the isolate belongs to this thread. Its own drop expects to find it entered, and leaves it.
+        // SAFETY: the isolate belongs to this thread. Dropping it requires it to be entered, and
+        // exits it.
         unsafe { self.isolate.enter() };
         self.spare = None;
     }
 }
 
+/// V8's callback just below the heap limit. Stops the guest and raises the limit.
 unsafe extern "C" fn near_heap_limit(watch: *mut c_void, current: usize, _: usize) -> usize {
-    // SAFETY: `Warm` passed the `HeapWatch` that it keeps as long as the isolate.
+    // SAFETY: `Warm` passed its `HeapWatch`, which lives as long as the isolate.
     let watch = unsafe { &*watch.cast::<HeapWatch>() };
     watch.turns.stop_current(Stop::Heap);
-    current.saturating_add(RESERVE)
+    current.saturating_add(RESERVE_BYTES)
 }
 
-/// What is left after garbage was collected is what guests hold.
+/// V8's callback after a garbage collection, when the heap contains only what guests hold. Stops
+/// the guest if that exceeds the limit.
 unsafe extern "C" fn collected(
     isolate: v8::UnsafeRawIsolatePtr,
     _: v8::GCType,
     _: v8::GCCallbackFlags,
     watch: *mut c_void,
 ) {
-    // SAFETY: as above, and V8 calls with the isolate that it has collected.
+    // SAFETY: as in `near_heap_limit`, and V8 passes the isolate that it has collected.
     let (watch, mut isolate) =
         unsafe { (&*watch.cast::<HeapWatch>(), v8::Isolate::from_raw_isolate_ptr(isolate)) };
     if isolate.get_heap_statistics().used_heap_size() as u64 > watch.limit {

@@ -5,7 +5,7 @@
 )]
 #![allow(
     unsafe_code,
-    reason = "V8's bindings leave isolates, the allocator and the stack to their user"
+    reason = "V8's bindings leave entering isolates, the allocator and the stack to their user"
 )]
 
 mod buffers;
@@ -28,7 +28,7 @@ mod transpiler;
 mod turn;
 mod worker;
 
-/// What guests find, for their editors and compilers: a `.d.ts` file.
+/// The environment of guests as a `.d.ts` file, for editors and compilers.
 pub const DECLARATIONS: &str = include_str!("../guest.d.ts");
 
 pub use runtime::{V8Runtime, V8RuntimeBuilder};

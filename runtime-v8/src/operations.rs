@@ -1,4 +1,4 @@
-//! The functions of the host that the prelude builds on, and how values cross between guest and host.
+//! The host functions that the prelude uses, and the conversion of values between guest and host.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -8,19 +8,19 @@ use deno_core::v8;
 use manifold_runtime_api::abi::{Answer, Failure, Operation};
 use manifold_runtime_api::bstr::ByteSlice;
 use manifold_runtime_api::{
-    Call, EntryMode, Error, Limit, ObjectId, ObjectKind, Outcome, Result, TreeEntry,
+    Call, EntryMode, Error, Limit, ObjectId, ObjectKind, ObjectRef, Result, TreeEntry,
 };
 use v8::MapFnTo;
 
 use crate::frame::Resident;
 
-/// The frame whose turn it is in an isolate; a slot of the isolate.
+/// The guest that has the turn in an isolate. Kept in a slot of the isolate.
 pub(crate) type Current = Rc<RefCell<Option<Box<Resident>>>>;
 
-/// What goes wrong with a value that V8 cannot make: the guest is being stopped, or V8 throws.
+/// A value created by V8. `None` if the guest is being stopped or an exception was thrown.
 pub(crate) type Made<T> = Option<T>;
 
-/// Under which names the prelude finds the functions.
+/// Returns the host functions and their names in the prelude.
 fn functions() -> [(&'static str, v8::FunctionCallback); 4] {
     [
         ("op", ask.map_fn_to()),
@@ -30,12 +30,12 @@ fn functions() -> [(&'static str, v8::FunctionCallback); 4] {
     ]
 }
 
-/// What a snapshot cannot hold itself.
+/// Returns the addresses of the host functions, which a snapshot refers to but cannot contain.
 pub(crate) fn external_references() -> Vec<v8::ExternalReference> {
     functions().map(|(_, function)| v8::ExternalReference { function }).into()
 }
 
-/// The functions, as the object that the prelude expects.
+/// Creates the object of host functions that the prelude takes.
 pub(crate) fn native_functions<'s>(
     scope: &v8::PinScope<'s, '_>,
 ) -> Made<v8::Local<'s, v8::Object>> {
@@ -59,7 +59,8 @@ fn with_current<T>(
     current.as_deref_mut().map(with)
 }
 
-/// `op(number, first, second)`: asks the host, and answers a promise.
+/// `op(number, first, second, third)`: starts an operation of the host and returns a promise for its
+/// result.
 fn ask<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     arguments: v8::FunctionCallbackArguments<'s>,
@@ -71,7 +72,7 @@ fn ask<'s>(
         with_current(scope, |current| current.frame.job.limits.guest_request_bytes).unwrap_or(0);
     let (operation, bytes) = match read_operation(scope, &arguments, limit) {
         Some(Ok(operation)) => operation,
-        // A limit is none of the guest's business: the job ends.
+        // A breached limit is not reported to the guest: the job ends.
         Some(Err(error)) if error.breached_limit().is_some() => {
             with_current(scope, |current| current.verdict = Some(error));
             scope.terminate_execution();
@@ -80,12 +81,12 @@ fn ask<'s>(
         Some(Err(error)) => {
             let resolver = v8::Global::new(scope, resolver);
             with_current(scope, |current| {
-                current.conversation.refuse(error, QUESTION_BYTES, resolver)
+                current.conversation.refuse(error, OPERATION_BYTES, resolver)
             });
             answer.set(promise.into());
             return;
         }
-        // Reading called into the guest, which threw.
+        // Reading the arguments called into the guest, which threw.
         None => return,
     };
     let resolver = v8::Global::new(scope, resolver);
@@ -99,8 +100,8 @@ fn ask<'s>(
     answer.set(promise.into());
 }
 
-/// How much the host keeps for one question, whatever it is.
-const QUESTION_BYTES: u64 = 256;
+/// The bytes charged for every pending operation, in addition to its arguments.
+const OPERATION_BYTES: u64 = 256;
 
 type Read = Result<(Operation, u64)>;
 
@@ -109,7 +110,7 @@ fn read_operation<'s>(
     arguments: &v8::FunctionCallbackArguments<'s>,
     limit: u64,
 ) -> Made<Read> {
-    let (first, second) = (arguments.get(1), arguments.get(2));
+    let (first, second, third) = (arguments.get(1), arguments.get(2), arguments.get(3));
     let mut reader = Reader { limit, bytes: 0 };
     let operation = match arguments.get(0).uint32_value(scope)? {
         0 => reader.id(scope, "tree", "hash", first).map(Operation::Tree),
@@ -119,12 +120,14 @@ fn read_operation<'s>(
         4 => reader.call(scope, first, second).map(Operation::Run),
         5 => reader.calls(scope, first)?.map(Operation::RunMany),
         6 => reader.outcome(scope, first, second).map(Operation::Out),
-        _ => reader.text(scope, "fail", "message", first).map(Operation::Fail),
+        7 => reader.text(scope, "fail", "message", first).map(Operation::Fail),
+        8 => reader.id(scope, "size", "hash", first).map(Operation::Size),
+        _ => reader.range(scope, first, second, third),
     };
-    Some(operation.map(|operation| (operation, QUESTION_BYTES + reader.bytes)))
+    Some(operation.map(|operation| (operation, OPERATION_BYTES + reader.bytes)))
 }
 
-/// Reads what a guest passed, up to the limit of one request.
+/// Reads the arguments of an operation, up to the size limit of a guest's request.
 struct Reader {
     limit: u64,
     bytes: u64,
@@ -150,7 +153,7 @@ impl Reader {
         let Ok(text) = v8::Local::<v8::String>::try_from(value) else {
             return Err(wrong(
                 operation,
-                format!("`{field}` is {}, not text", type_name(scope, value)),
+                format!("`{field}` must be a string, not {}", type_name(scope, value)),
             ));
         };
         self.count(text.utf8_length(scope))?;
@@ -168,6 +171,21 @@ impl Reader {
         ObjectId::from_str(&text).map_err(|error| wrong(operation, format!("`{field}`: {error}")))
     }
 
+    fn range(
+        &mut self,
+        scope: &v8::PinScope<'_, '_>,
+        hash: v8::Local<'_, v8::Value>,
+        offset: v8::Local<'_, v8::Value>,
+        length: v8::Local<'_, v8::Value>,
+    ) -> Result<Operation> {
+        const OPERATION: &str = "getRange";
+        Ok(Operation::GetRange {
+            id: self.id(scope, OPERATION, "hash", hash)?,
+            offset: count(OPERATION, "offset", offset)?,
+            length: count(OPERATION, "length", length)?,
+        })
+    }
+
     fn content(
         &mut self,
         scope: &v8::PinScope<'_, '_>,
@@ -179,7 +197,7 @@ impl Reader {
         }
     }
 
-    /// The bytes of a typed array or data view.
+    /// Reads the bytes of a typed array or data view. `None` for other values.
     fn bytes(&mut self, value: v8::Local<'_, v8::Value>) -> Option<Result<Vec<u8>>> {
         let view = v8::Local::<v8::ArrayBufferView>::try_from(value).ok()?;
         if let Err(error) = self.count(view.byte_length()) {
@@ -191,7 +209,7 @@ impl Reader {
         Some(Ok(bytes))
     }
 
-    /// `[name or bytes, mode, kind, hash]` for each entry, in one array.
+    /// Reads a flat array of `name or bytes, mode, kind, hash` for each entry.
     fn entries<'s>(
         &mut self,
         scope: &mut v8::PinScope<'s, '_>,
@@ -231,8 +249,9 @@ impl Reader {
             }
         } else {
             let mode = self.text(scope, OPERATION, "mode", mode)?;
-            EntryMode::parse(&mode)
-                .ok_or_else(|| wrong(OPERATION, format!("{mode:?} is none of git's modes")))?
+            EntryMode::parse(&mode).ok_or_else(|| {
+                wrong(OPERATION, format!("`mode` is {mode:?}, which is not a git mode"))
+            })?
         };
         Ok(TreeEntry { name: name.into(), mode, id: self.id(scope, OPERATION, "hash", hash)? })
     }
@@ -247,7 +266,7 @@ impl Reader {
         Ok(Call { image, args: self.id(scope, "run", "args", args)? })
     }
 
-    /// `[image, args]` for each call, in one array.
+    /// Reads a flat array of `image, args` for each call.
     fn calls<'s>(
         &mut self,
         scope: &mut v8::PinScope<'s, '_>,
@@ -271,17 +290,27 @@ impl Reader {
         scope: &v8::PinScope<'_, '_>,
         kind: v8::Local<'_, v8::Value>,
         hash: v8::Local<'_, v8::Value>,
-    ) -> Result<Outcome> {
+    ) -> Result<ObjectRef> {
         let kind = parse_kind("out", &self.text(scope, "out", "kind", kind)?)?;
-        Ok(Outcome { kind, id: self.id(scope, "out", "hash", hash)? })
+        Ok(ObjectRef { kind, id: self.id(scope, "out", "hash", hash)? })
     }
+}
+
+/// Reads a number of bytes. Infinity is the largest one.
+fn count(operation: &str, field: &str, value: v8::Local<'_, v8::Value>) -> Result<u64> {
+    let number = v8::Local::<v8::Number>::try_from(value).map_or(f64::NAN, |number| number.value());
+    if number >= 0.0 && (number.fract() == 0.0 || number.is_infinite()) {
+        // A number beyond the range of u64 becomes its maximum.
+        return Ok(number as u64);
+    }
+    Err(wrong(operation, format!("`{field}` must be a whole number of bytes, at least 0")))
 }
 
 fn parse_kind(operation: &str, kind: &str) -> Result<ObjectKind> {
     match kind {
         "blob" => Ok(ObjectKind::Blob),
         "tree" => Ok(ObjectKind::Tree),
-        _ => Err(wrong(operation, format!("`kind` is {kind:?}, not \"blob\" or \"tree\""))),
+        _ => Err(wrong(operation, format!("`kind` must be \"blob\" or \"tree\", not {kind:?}"))),
     }
 }
 
@@ -293,7 +322,7 @@ fn type_name(scope: &v8::PinScope<'_, '_>, value: v8::Local<'_, v8::Value>) -> S
     value.type_of(scope).to_rust_string_lossy(scope)
 }
 
-/// The beginning of a text, as UTF-8 of so many bytes at most.
+/// Returns the beginning of a text as UTF-8, at most `bytes` bytes.
 pub(crate) fn text_up_to(
     scope: &v8::PinScope<'_, '_>,
     text: v8::Local<'_, v8::String>,
@@ -305,7 +334,7 @@ pub(crate) fn text_up_to(
     String::from_utf8(buffer).unwrap_or_default()
 }
 
-/// `log(text)`.
+/// `log(text)`: writes to the job's log.
 fn log<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     arguments: v8::FunctionCallbackArguments<'s>,
@@ -313,7 +342,7 @@ fn log<'s>(
 ) {
     let message = arguments.get(0);
     let Ok(text) = v8::Local::<v8::String>::try_from(message) else { return };
-    // What is over the log's limit would be dropped anyway, and must not gather here until then.
+    // Text over the log's limit would be dropped later, and must not accumulate here until then.
     let kept = with_current(scope, |current| current.log_bytes_left).unwrap_or(0);
     if kept == 0 {
         return;
@@ -325,7 +354,7 @@ fn log<'s>(
     });
 }
 
-/// `encode(text)`: UTF-8 of a string.
+/// `encode(text)`: encodes a string as UTF-8.
 fn encode<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     arguments: v8::FunctionCallbackArguments<'s>,
@@ -340,7 +369,7 @@ fn encode<'s>(
     }
 }
 
-/// `decode(bytes, fatal)`: a string of UTF-8.
+/// `decode(bytes, fatal)`: decodes UTF-8 to a string.
 fn decode<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     arguments: v8::FunctionCallbackArguments<'s>,
@@ -348,20 +377,20 @@ fn decode<'s>(
 ) {
     let mut reader = Reader { limit: u64::MAX, bytes: 0 };
     let Some(Ok(bytes)) = reader.bytes(arguments.get(0)) else {
-        throw_type_error(scope, "decode takes bytes: a typed array or a DataView");
+        throw_type_error(scope, "decode expects a typed array or a DataView");
         return;
     };
     let text = match String::from_utf8(bytes) {
         Ok(text) => text,
         Err(_) if arguments.get(1).is_true() => {
-            throw_type_error(scope, "the bytes are not UTF-8");
+            throw_type_error(scope, "the bytes are not valid UTF-8");
             return;
         }
         Err(error) => error.as_bytes().to_str_lossy().into_owned(),
     };
     match v8::String::new(scope, &text) {
         Some(text) => answer.set(text.into()),
-        None => throw_type_error(scope, "the text is longer than a string can be"),
+        None => throw_type_error(scope, "the text exceeds the maximum length of a string"),
     }
 }
 
@@ -372,7 +401,7 @@ pub(crate) fn throw_type_error(scope: &mut v8::PinScope<'_, '_>, message: &str) 
     }
 }
 
-/// Whether the guest may have a buffer of so many bytes more. When not, it is stopped.
+/// Returns whether the guest may have `bytes` more bytes in buffers. If not, stops the guest.
 fn make_room(scope: &mut v8::PinScope<'_, '_>, bytes: usize) -> bool {
     let has_room = |scope: &mut v8::PinScope<'_, '_>| {
         with_current(scope, |current| current.frame.buffers.has_room_for(bytes)).unwrap_or(false)
@@ -380,7 +409,7 @@ fn make_room(scope: &mut v8::PinScope<'_, '_>, bytes: usize) -> bool {
     if has_room(scope) {
         return true;
     }
-    // Buffers that nobody can reach any more may still be counted.
+    // Unreachable buffers may still be counted.
     scope.low_memory_notification();
     let room = has_room(scope);
     if !room {
@@ -390,7 +419,7 @@ fn make_room(scope: &mut v8::PinScope<'_, '_>, bytes: usize) -> bool {
     room
 }
 
-/// A new `Uint8Array`. When there is no room for it, the guest is stopped.
+/// Creates a `Uint8Array`. Stops the guest if it exceeds the guest's limit.
 pub(crate) fn new_bytes<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     bytes: &[u8],
@@ -400,7 +429,8 @@ pub(crate) fn new_bytes<'s>(
     }
     let buffer = v8::ArrayBuffer::new(scope, bytes.len());
     if let Some(data) = buffer.data() {
-        // SAFETY: the buffer was just made, has as many bytes, and no one else knows of it yet.
+        // SAFETY: the buffer was just created with `bytes.len()` bytes, and no other code refers to
+        // it yet.
         unsafe {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), data.cast::<u8>().as_ptr(), bytes.len())
         };
@@ -408,7 +438,8 @@ pub(crate) fn new_bytes<'s>(
     v8::Uint8Array::new(scope, buffer, 0, bytes.len())
 }
 
-/// What the prelude's `op` resolves or rejects with.
+/// Creates the value that the promise of the prelude's `op` resolves to (`Ok`) or rejects with
+/// (`Err`).
 pub(crate) fn write_answer<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     answer: Result<Answer>,
@@ -437,6 +468,7 @@ pub(crate) fn write_answer<'s>(
             v8::Array::new_with_elements(scope, &flat).into()
         }
         Answer::Blob(content) => new_bytes(scope, &content)?.into(),
+        Answer::Size(bytes) => v8::Number::new(scope, bytes as f64).into(),
         Answer::Stored(stored) => id(scope, stored)?,
         Answer::Outcome(outcome) => write_outcome(scope, outcome)?,
         Answer::Outcomes(results) => {
@@ -457,7 +489,7 @@ pub(crate) fn write_answer<'s>(
     }))
 }
 
-/// `[message, kind, chain]`.
+/// Creates `[message, kind, chain]`.
 fn write_failure<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     error: &Error,
@@ -472,10 +504,10 @@ fn write_failure<'s>(
     Some(v8::Array::new_with_elements(scope, &[message, kind, chain]).into())
 }
 
-/// `[kind, hash]`.
+/// Creates `[kind, hash]`.
 fn write_outcome<'s>(
     scope: &mut v8::PinScope<'s, '_>,
-    outcome: Outcome,
+    outcome: ObjectRef,
 ) -> Made<v8::Local<'s, v8::Value>> {
     let (kind, hash) = (constant(scope, outcome.kind.as_str())?, id(scope, outcome.id)?);
     Some(v8::Array::new_with_elements(scope, &[kind, hash]).into())
@@ -490,7 +522,7 @@ fn id<'s>(scope: &v8::PinScope<'s, '_>, id: ObjectId) -> Made<v8::Local<'s, v8::
     Some(v8::String::new_from_one_byte(scope, hex.as_bytes(), v8::NewStringType::Normal)?.into())
 }
 
-/// A text of which there are few, and each once.
+/// Creates an internalized string, for texts with few distinct values.
 fn constant<'s>(scope: &v8::PinScope<'s, '_>, text: &str) -> Made<v8::Local<'s, v8::Value>> {
     Some(
         v8::String::new_from_one_byte(scope, text.as_bytes(), v8::NewStringType::Internalized)?

@@ -1,4 +1,4 @@
-//! The V8 threads, and the one that watches them.
+//! The pool of V8 threads, and the watcher thread that enforces computing time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,23 +13,27 @@ use crate::frame::Frame;
 use crate::program::Script;
 use crate::worker::{Imports, Message, Worker};
 
-/// How often the threads are looked at, while there are jobs.
-const TICK: Duration = Duration::from_millis(10);
+/// How often the watcher checks the V8 threads while there are jobs.
+const WATCH_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How long a guest may take to stop once it was told to. Collecting the garbage of a full heap takes most of a second.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a guest may take to stop after a stop request. Collecting the garbage of a full heap
+/// takes most of a second.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many threads may be given up before no job is taken any more. Each keeps its stack, its heaps and perhaps a processor.
-const MAX_LOST: usize = 64;
+/// The number of lost threads after which the runtime accepts no more jobs. Each keeps its stack,
+/// its heaps and possibly a processor.
+const MAX_LOST_THREADS: usize = 64;
 
+/// The V8 threads of a runtime. Dropping it shuts them down.
 pub(crate) struct Pool {
     shared: Arc<Shared>,
     watcher: Thread,
 }
 
+/// The part of a pool that the watcher thread shares.
 struct Shared {
     workers: Mutex<Vec<Arc<Worker>>>,
-    /// The thread that reads modules, once there is one to be read.
+    /// The thread that parses modules. Started for the first module.
     reader: Mutex<Option<Arc<Worker>>>,
     dynamic_code: bool,
     jobs: AtomicUsize,
@@ -37,10 +41,11 @@ struct Shared {
     stop: AtomicBool,
 }
 
-/// Keeps the watcher awake.
+/// Keeps the watcher thread awake until it is dropped.
 pub(crate) struct Awake<'a>(&'a Pool);
 
 impl Pool {
+    /// Starts the V8 threads and their watcher.
     pub(crate) fn start(threads: usize, dynamic_code: bool) -> Result<Self> {
         fatal::install();
         let workers =
@@ -58,11 +63,12 @@ impl Pool {
             .name("manifold-v8-watch".to_owned())
             .spawn(move || of_thread.watch())
             .map_err(|error| {
-                Error::runtime(format!("the thread that watches V8 cannot start: {error}"))
+                Error::runtime(format!("cannot start the thread that watches V8: {error}"))
             })?;
         Ok(Self { shared, watcher: watcher.thread().clone() })
     }
 
+    /// Wakes the watcher for a job.
     pub(crate) fn awake(&self) -> Awake<'_> {
         if self.shared.jobs.fetch_add(1, Ordering::AcqRel) == 0 {
             self.watcher.unpark();
@@ -70,10 +76,12 @@ impl Pool {
         Awake(self)
     }
 
-    /// What the module in the file at `path` imports, or why it is none. A thread that runs no guests looks.
+    /// Returns the imports of the module in the file at `path`, or the reason why it is not a
+    /// module. It is parsed on a thread that runs no guests.
     ///
     /// # Errors
-    /// `RuntimeFailed` when V8 cannot cope with the code.
+    /// `RuntimeFailed` if no thread can be started, or if the thread is lost while it parses the
+    /// code.
     pub(crate) async fn read_module(&self, path: String, script: Arc<Script>) -> Result<Imports> {
         let answered = {
             let mut reader = self.shared.reader.lock();
@@ -88,27 +96,29 @@ impl Pool {
         };
         answered
             .await
-            .map_err(|_| Error::runtime(format!("V8 ran out of memory while it read {path}")))
+            .map_err(|_| Error::runtime(format!("V8 ran out of memory while parsing {path}")))
     }
 
-    /// Gives the guest to the thread that has the least to do.
+    /// Sends the guest to the least busy thread and returns that thread.
     pub(crate) fn admit(&self, frame: &Arc<Frame>) -> Result<Arc<Worker>> {
         let mut workers = self.shared.workers.lock();
         self.shared.replace_lost(&mut workers)?;
         let worker = workers.iter().min_by_key(|worker| worker.load());
-        let worker = worker.ok_or_else(|| Error::runtime("there is no V8 thread"))?;
+        let worker = worker.ok_or_else(|| Error::runtime("the runtime has no V8 threads"))?;
         worker.admit(Arc::clone(frame));
         Ok(Arc::clone(worker))
     }
 }
 
 impl Shared {
+    /// Starts a new thread for each lost one.
     fn replace_lost(&self, workers: &mut [Arc<Worker>]) -> Result<()> {
         for worker in workers.iter_mut().filter(|worker| worker.is_lost()) {
-            if self.lost.load(Ordering::Relaxed) >= MAX_LOST {
+            if self.lost.load(Ordering::Relaxed) >= MAX_LOST_THREADS {
                 return Err(Error::new(Reason::RuntimeFailed {
                     problem: format!(
-                        "{MAX_LOST} V8 threads are lost to guests that did not stop; start the process again"
+                        "{MAX_LOST_THREADS} V8 threads were lost to guests that did not stop or \
+                         that V8 could not recover from; restart the process"
                     ),
                     status: Status::Transient,
                 }));
@@ -119,17 +129,18 @@ impl Shared {
         Ok(())
     }
 
+    /// Runs the watcher thread.
     fn watch(&self) {
         while !self.stop.load(Ordering::Acquire) {
             if self.jobs.load(Ordering::Acquire) == 0 {
-                // An unpark that comes before the park makes it return at once, so no job is overlooked.
+                // If the unpark comes first, the park returns immediately, so no job is missed.
                 thread::park();
                 continue;
             }
-            thread::sleep(TICK);
+            thread::sleep(WATCH_INTERVAL);
             let workers = self.workers.lock().clone();
             for worker in workers {
-                if let Some(stuck) = worker.turns.check(PATIENCE) {
+                if let Some(stuck) = worker.turns.check(STOP_TIMEOUT) {
                     worker.give_up_for(&stuck);
                 }
             }

@@ -1,4 +1,5 @@
-//! A guest's code: read from the store, transpiled, its imports followed. Once for each module.
+//! Prepares a guest's code once for each module: reads it from the store, transpiles it, and
+//! resolves its imports.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, OnceLock};
@@ -7,7 +8,7 @@ use std::time::Duration;
 use deno_ast::swc::sourcemap::SourceMap;
 use manifold_runtime_api::bstr::ByteSlice;
 use manifold_runtime_api::{
-    EntryMode, Error, Host, Limit, Limits, Module, ObjectId, ObjectKind, Reason, Result, Status,
+    EntryMode, Error, Host, Limit, Limits, ObjectId, ObjectKind, ObjectRef, Reason, Result, Status,
 };
 use quick_cache::sync::Cache;
 
@@ -18,37 +19,39 @@ use crate::transpiler::Transpiler;
 /// The module that guests import their operations from.
 pub(crate) const BUILT_IN: &str = "manifold:guest";
 
-/// What a module that is a blob is called, and the file that a module that is a tree begins with.
+/// The path of a module that is a blob, and the main file of a module that is a tree.
 const MAIN: &str = "main.ts";
+/// Other names of the main file, tried in this order after [`MAIN`].
 const OTHER_MAINS: [&str; 3] = ["main.mts", "main.js", "main.mjs"];
 
-/// All files that a guest consists of. The first is the one with the entry.
+/// The files of a guest. The first one contains the entry.
 pub(crate) struct Program {
     pub(crate) files: Vec<File>,
 }
 
 /// One file of a guest.
 pub(crate) struct File {
-    /// Its path in the module's tree.
+    /// The path in the module's tree.
     pub(crate) path: String,
     pub(crate) script: Arc<Script>,
-    /// Which file each specifier in it means; the built-in module comes after the last file.
+    /// The index of the file that each specifier refers to. The index after the last file is the
+    /// built-in module.
     pub(crate) imports: HashMap<String, usize>,
-    /// What V8 made of the code the first time, to spare it parsing.
+    /// V8's code cache from the first evaluation, which saves parsing.
     pub(crate) compiled: OnceLock<Vec<u8>>,
 }
 
-/// What V8 runs of a file.
+/// The code of a file that V8 runs.
 pub(crate) struct Script {
     pub(crate) code: String,
-    /// From `code` back to the guest's own text, where they differ.
+    /// Maps `code` to the guest's own text, if they differ.
     pub(crate) map: Option<SourceMap>,
 }
 
 impl Script {
-    /// Where in the guest's own text stands what V8 finds at this place. Lines and columns begin at 1.
+    /// Maps a position in `code` to the guest's own text. Lines and columns start at 1.
     pub(crate) fn place(&self, line: u32, column: u32) -> (u32, u32) {
-        // Source maps count from 0.
+        // Source maps start at 0.
         let token = self
             .map
             .as_ref()
@@ -57,38 +60,44 @@ impl Script {
     }
 }
 
-/// What an entry of a module's tree counts as, whatever it is.
+/// The bytes that every entry of a module's tree counts, in addition to its content.
 const ENTRY_BYTES: usize = 32;
 
-/// How many programs are kept.
-const KEPT: usize = 256;
+/// The number of programs that are cached.
+const MAX_CACHED_PROGRAMS: usize = 256;
 
-type ProgramOrNot = Result<Arc<Program>>;
+type ProgramResult = Result<Arc<Program>>;
 
+/// A cache of prepared programs, and of permanent failures to prepare one.
 pub(crate) struct Programs {
-    programs: Arc<Cache<ObjectId, ProgramOrNot>>,
+    programs: Arc<Cache<ObjectId, ProgramResult>>,
     transpiler: Arc<Transpiler>,
 }
 
 impl Programs {
     pub(crate) fn new() -> Self {
-        Self { programs: Arc::new(Cache::new(KEPT)), transpiler: Arc::new(Transpiler::new()) }
+        Self {
+            programs: Arc::new(Cache::new(MAX_CACHED_PROGRAMS)),
+            transpiler: Arc::new(Transpiler::new()),
+        }
     }
 
+    /// Returns the program of a module, and prepares it if it is not cached.
     pub(crate) async fn get(
         &self,
-        module: Module,
+        module: ObjectRef,
         limits: &Limits,
         host: &dyn Host,
         pool: &Arc<Pool>,
-    ) -> ProgramOrNot {
+    ) -> ProgramResult {
         if let Some(program) = self.programs.get(&module.id) {
             return program;
         }
         let sources = Sources::read(module, limits, host).await?;
         let (cache, time) = (Arc::clone(&self.programs), limits.compute_time);
         let (transpiler, pool) = (Arc::clone(&self.transpiler), Arc::clone(pool));
-        // A task of its own: a job that is cancelled leaves the work to those who wait for it, and to later jobs.
+        // A separate task, so that cancelling this job does not discard the work for other and
+        // later jobs.
         let task = tokio::spawn(async move {
             let place = match cache.get_value_or_guard_async(&module.id).await {
                 Ok(program) => return program,
@@ -96,26 +105,27 @@ impl Programs {
             };
             let program = sources.link(module.id, &transpiler, &pool, time).await;
             if program.as_ref().err().is_none_or(|error| error.status() == Status::Permanent) {
-                // It fails if the place was taken away in the meantime, and then the next job does it again.
+                // Fails if the placeholder was evicted in the meantime. Then the next job prepares
+                // the module again.
                 let _ = place.insert(program.clone());
             }
             program
         });
         let lost = |error| {
-            Error::runtime(format!("the preparation of module {} was lost: {error}", module.id))
+            Error::runtime(format!("the task that prepares module {} failed: {error}", module.id))
         };
         task.await.map_err(lost)?
     }
 }
 
-/// The texts of all code in a module.
+/// The text of every code file in a module.
 struct Sources {
     main: String,
     files: HashMap<String, String>,
 }
 
 impl Sources {
-    async fn read(module: Module, limits: &Limits, host: &dyn Host) -> Result<Self> {
+    async fn read(module: ObjectRef, limits: &Limits, host: &dyn Host) -> Result<Self> {
         let mut left = limits.module_bytes;
         let mut sources = Self { main: MAIN.to_owned(), files: HashMap::new() };
         if module.kind == ObjectKind::Blob {
@@ -125,11 +135,11 @@ impl Sources {
         }
         let mut trees = VecDeque::from([(String::new(), module.id)]);
         while let Some((directory, tree)) = trees.pop_front() {
-            // Whoever runs beside must not wait for all of it.
+            // Other tasks of this thread must not wait for the whole tree.
             tokio::task::yield_now().await;
             for entry in host.tree(tree).await?.entries() {
                 charge(ENTRY_BYTES, &mut left, limits)?;
-                // A name that is not text cannot be imported.
+                // A name that is not UTF-8 cannot be imported.
                 let Ok(name) = entry.name.to_str() else { continue };
                 let path = format!("{directory}{name}");
                 match entry.mode {
@@ -154,44 +164,43 @@ impl Sources {
             .ok_or_else(|| {
                 bad(
                     module.id,
-                    format!(
-                        "the module's tree has no file {MAIN} (nor {})",
-                        OTHER_MAINS.join(", ")
-                    ),
+                    format!("the module's tree has no file {MAIN} (or {})", OTHER_MAINS.join(", ")),
                 )
             })?;
         Ok(sources)
     }
 
-    /// What a module may hold of TypeScript. The transpiler's memory is a hundred times that.
+    /// The maximum size of all TypeScript in a module, in bytes. The transpiler takes a hundred
+    /// times as much memory.
     const TYPESCRIPT_BYTES: usize = 4 << 20;
 
-    /// Transpiles what has types, and follows the imports from the main file on. What nothing imports is not even parsed.
+    /// Transpiles TypeScript files, and resolves imports starting from the main file. Files that
+    /// are not imported are not parsed.
     async fn link(
         mut self,
         module: ObjectId,
         transpiler: &Arc<Transpiler>,
         pool: &Pool,
         time: Duration,
-    ) -> ProgramOrNot {
+    ) -> ProgramResult {
         let mut order = vec![self.main.clone()];
         let mut seen = HashSet::from([self.main.clone()]);
         let mut linked = Vec::new();
         let mut typescript = 0;
         while let Some(path) = order.get(linked.len()).cloned() {
-            // Each file is met once.
+            // Each file is visited once, so its text can be taken.
             let text = self.files.get_mut(&path).map(std::mem::take).unwrap_or_default();
             let script = if transpile::has_types(&path) {
                 typescript += text.len();
                 if typescript > Self::TYPESCRIPT_BYTES {
                     let problem =
-                        "it has more than 4 MiB of TypeScript; compile it to JavaScript first";
+                        "the module has more than 4 MiB of TypeScript; compile it to JavaScript";
                     return Err(bad(module, problem.to_owned()));
                 }
                 let (code, map) = transpiler.transpile(module, path.clone(), text, time).await?;
                 let map = SourceMap::from_slice(map.as_bytes());
                 let map = map.map_err(|error| {
-                    Error::runtime(format!("the source map of {path} is broken: {error}"))
+                    Error::runtime(format!("the source map of {path} is invalid: {error}"))
                 })?;
                 Script { code, map: Some(map) }
             } else {
@@ -236,7 +245,8 @@ impl Sources {
         Err(if transpile::is_code(&path) {
             format!("the module has no file {path}")
         } else {
-            "only files that end in .ts, .mts, .js or .mjs can be imported, by their whole name"
+            "only files that end in .ts, .mts, .js or .mjs can be imported, with the extension in \
+             the specifier"
                 .to_owned()
         })
     }
@@ -256,6 +266,7 @@ async fn read_text(
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text).to_owned())
 }
 
+/// Counts `bytes` against the limit on a module.
 fn charge(bytes: usize, left: &mut u64, limits: &Limits) -> Result<()> {
     let bytes = bytes as u64;
     let found = limits.module_bytes.saturating_sub(*left).saturating_add(bytes);
@@ -263,11 +274,11 @@ fn charge(bytes: usize, left: &mut u64, limits: &Limits) -> Result<()> {
     Ok(())
 }
 
-/// The path that `specifier` means in the file at `path`.
+/// Resolves `specifier` in the file at `path` to a path in the module.
 fn resolve(path: &str, specifier: &str) -> Result<String, String> {
     if !specifier.starts_with("./") && !specifier.starts_with("../") {
         return Err(format!(
-            "a guest imports {BUILT_IN:?}, and files of its own module by a relative path"
+            "a guest can import only {BUILT_IN:?} and, by a relative path, files of its own module"
         ));
     }
     let mut parts: Vec<&str> = path.split('/').collect();
@@ -276,7 +287,7 @@ fn resolve(path: &str, specifier: &str) -> Result<String, String> {
         match part {
             "." => {}
             ".." if parts.pop().is_none() => {
-                return Err("that is outside the module's tree".to_owned());
+                return Err("the path is outside the module's tree".to_owned());
             }
             ".." => {}
             part => parts.push(part),

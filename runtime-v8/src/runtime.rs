@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -7,8 +8,8 @@ use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use manifold_runtime_api::abi::{self, Session};
 use manifold_runtime_api::{
-    Capabilities, Code, Error, Host, HostImage, Job, Limit, Limits, ObjectId, ObjectKind, Outcome,
-    Reason, Result, Runtime, async_trait,
+    Capabilities, Code, Error, Host, HostImage, Job, Limit, Limits, ObjectId, ObjectKind,
+    ObjectRef, Reason, Result, Runtime, async_trait,
 };
 use tokio::sync::mpsc;
 
@@ -22,7 +23,8 @@ use crate::worker::{Message, Worker};
 
 /// Runs TypeScript and JavaScript guests on V8.
 ///
-/// Every job gets fresh globals in a warm isolate. A job that waits for nested runs keeps those, and no thread.
+/// Every job gets fresh globals in a warm isolate. A job that waits for nested runs holds these
+/// globals and no thread.
 pub struct V8Runtime {
     host_image: HostImage,
     programs: Programs,
@@ -32,31 +34,42 @@ pub struct V8Runtime {
     next_frame: AtomicU64,
 }
 
-/// A [`V8Runtime`] whose settings are still being chosen.
+/// Builder of a [`V8Runtime`]. Created by [`V8Runtime::builder`].
 #[derive(Debug, Clone)]
 pub struct V8RuntimeBuilder {
     threads: usize,
     dynamic_code: bool,
 }
 
+impl fmt::Debug for V8Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("V8Runtime")
+            .field("host_image", &self.host_image)
+            .field("threads", &self.threads)
+            .finish_non_exhaustive()
+    }
+}
+
 impl V8Runtime {
-    /// A runtime with default settings.
+    /// Creates a runtime with default settings.
     ///
-    /// V8's flags are those of the process: a program that uses V8 for something else, too, has to run its first job here before.
+    /// V8's flags apply to the whole process. A program that also uses V8 for something else has to
+    /// run its first job on this runtime before that.
     ///
     /// # Errors
-    /// As [`V8RuntimeBuilder::build`].
+    /// Same as [`V8RuntimeBuilder::build`].
     pub fn new() -> Result<Self> {
         Self::builder().build()
     }
 
-    /// Starts a runtime.
+    /// Returns a builder with default settings.
     pub fn builder() -> V8RuntimeBuilder {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         V8RuntimeBuilder { threads, dynamic_code: false }
     }
 
-    /// V8's threads. If they could not be started once, they are not tried again.
+    /// Returns the V8 threads and starts them on the first call. A failure to start them is
+    /// permanent.
     fn pool(&self) -> Result<&Arc<Pool>> {
         let start = || {
             snapshot::blob()
@@ -86,30 +99,32 @@ impl V8Runtime {
         let guest = Guest { frame, worker };
         match guest.serve(inbox).await {
             End::Over(end) => Attempt::Ended(session.finish(end)),
-            End::Displaced { suspect } => Attempt::Displaced { suspect },
+            End::Evicted { suspect } => Attempt::Evicted { suspect },
         }
     }
 }
 
 impl V8RuntimeBuilder {
-    /// How many threads run guests. Default: as many as there are processors. It changes no answer.
+    /// Sets the number of threads that run guests, at least 1. The default is the available
+    /// parallelism. It does not influence outcomes.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);
         self
     }
 
-    /// Whether guests may make code from text, with `eval` and `new Function`. Default: no. Part of the host image.
+    /// Sets whether guests may compile code from text, with `eval` and `new Function`. The default
+    /// is `false`. Part of the host image.
     #[must_use]
     pub fn dynamic_code(mut self, allowed: bool) -> Self {
         self.dynamic_code = allowed;
         self
     }
 
-    /// Makes the runtime. V8 itself starts with the first job.
+    /// Creates the runtime. V8 itself is started by the first job.
     ///
     /// # Errors
-    /// None so far.
+    /// Returns an error if the settings do not form a valid host image.
     pub fn build(self) -> Result<V8Runtime> {
         let prelude = ObjectId::of(ObjectKind::Blob, snapshot::PRELUDE.as_bytes());
         let host_image = HostImage::new("v8")
@@ -148,56 +163,58 @@ impl Runtime for V8Runtime {
         self.programs.get(code.own_module()?, limits, host, self.pool()?).await.map(|_| ())
     }
 
-    async fn run(&self, job: Job, host: Arc<dyn Host>) -> Result<Outcome> {
+    async fn run(&self, job: Job, host: Arc<dyn Host>) -> Result<ObjectRef> {
         let pool = self.pool()?;
         let program = self.programs.get(job.code.own_module()?, &job.limits, &*host, pool).await?;
         let _awake = pool.awake();
         let mut alone = false;
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_ATTEMPTS {
             match self.run_once(pool, &job, &program, &host, alone).await {
                 Attempt::Ended(outcome) => return outcome,
-                Attempt::Displaced { suspect } => alone |= suspect,
+                Attempt::Evicted { suspect } => alone |= suspect,
             }
         }
         Err(Error::new(Reason::RuntimeFailed {
-            problem: "V8 ran out of memory, again and again, though not through this guest"
-                .to_owned(),
+            problem: format!(
+                "the guest was evicted {MAX_ATTEMPTS} times because other guests exhausted the V8 \
+                 heap or lost the V8 thread"
+            ),
             status: manifold_runtime_api::Status::Transient,
         }))
     }
 }
 
-/// How an attempt to run a guest ended.
+/// The end of one attempt to run a guest.
 enum Attempt {
-    Ended(Result<Outcome>),
-    Displaced { suspect: bool },
+    Ended(Result<ObjectRef>),
+    Evicted { suspect: bool },
 }
 
-/// How often a guest that others displace is run.
-const ATTEMPTS: usize = 32;
+/// How often a guest is started if it keeps being evicted.
+const MAX_ATTEMPTS: usize = 32;
 
-/// How a guest's stay on a V8 thread ended.
+/// The reason why a V8 thread stopped running a guest.
 enum End {
     Over(Result<()>),
-    Displaced { suspect: bool },
+    Evicted { suspect: bool },
 }
 
-/// How many of a guest's questions are worked on at a time.
-const AT_A_TIME: usize = 256;
+/// The maximum number of operations of one guest that are served concurrently.
+const MAX_CONCURRENT_OPERATIONS: usize = 256;
 
-/// A guest on a V8 thread. Dropping it stops it.
+/// A guest on a V8 thread. Dropping this value stops the guest.
 struct Guest {
     frame: Arc<Frame>,
     worker: Arc<Worker>,
 }
 
 impl Guest {
-    /// Answers what the guest asks until it is over or displaced.
+    /// Serves the guest's operations until it ends or is evicted.
     async fn serve(&self, mut events: mpsc::UnboundedReceiver<Event>) -> End {
         let mut waiting: VecDeque<(OperationId, Service)> = VecDeque::new();
         let mut under_way = FuturesUnordered::new();
         loop {
-            while under_way.len() < AT_A_TIME
+            while under_way.len() < MAX_CONCURRENT_OPERATIONS
                 && let Some((id, service)) = waiting.pop_front()
             {
                 under_way.push(async move { (id, service.await) });
@@ -207,8 +224,10 @@ impl Guest {
                 event = events.recv() => match event {
                     Some(Event::Asked(asked)) => waiting.extend(asked),
                     Some(Event::Ended(end)) => return End::Over(end),
-                    Some(Event::Displaced { suspect }) => return End::Displaced { suspect },
-                    None => return End::Over(Err(Error::runtime("a V8 thread forgot a guest"))),
+                    Some(Event::Evicted { suspect }) => return End::Evicted { suspect },
+                    None => return End::Over(Err(Error::runtime(
+                        "a V8 thread dropped a guest without reporting its end",
+                    ))),
                 },
                 Some(answer) = under_way.next(), if !under_way.is_empty() => {
                     let mut answers = vec![answer];

@@ -1,4 +1,4 @@
-//! The snapshot from which every isolate, and every guest's globals in it, come.
+//! The snapshot from which every isolate and every guest's globals are created.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
@@ -8,25 +8,28 @@ use manifold_runtime_api::{Error, Result};
 
 use crate::{engine, operations};
 
-/// The globals and the built-in module, as source. Part of the host image.
+/// The source of the globals and the built-in module. Its blob id is part of the host image.
 pub(crate) const PRELUDE: &str = include_str!("js/prelude.js");
 
-/// What the prelude answered, in the data of every context: `{start, exports}`.
+/// The index of the prelude's result, `{begin, start, exports}`, in the data of every context.
 pub(crate) const PRELUDE_DATA: usize = 0;
 
-/// The snapshot, made the first time that somebody wants it.
+/// Returns the snapshot, which is created on the first call.
 ///
 /// # Errors
-/// `RuntimeFailed` when V8 cannot start, or does not take the prelude.
+/// `RuntimeFailed` if V8 cannot start, or if the prelude fails.
 pub(crate) fn blob() -> Result<&'static [u8]> {
     static BLOB: OnceLock<Result<Vec<u8>, String>> = OnceLock::new();
     engine::start()?;
-    // V8 wants a stack of the usual size, and callers may have less.
-    let make =
-        || std::thread::spawn(make).join().unwrap_or_else(|_| Err("making it panicked".to_owned()));
+    // V8 needs a stack of the default size, and the caller's may be smaller.
+    let make = || {
+        std::thread::spawn(make)
+            .join()
+            .unwrap_or_else(|_| Err("the thread that creates it panicked".to_owned()))
+    };
     let blob = BLOB.get_or_init(make);
     blob.as_deref()
-        .map_err(|problem| Error::runtime(format!("V8's snapshot cannot be made: {problem}")))
+        .map_err(|problem| Error::runtime(format!("cannot create the V8 snapshot: {problem}")))
 }
 
 fn make() -> Result<Vec<u8>, String> {
@@ -43,10 +46,10 @@ fn make() -> Result<Vec<u8>, String> {
         scope.set_default_context(context);
         run.map(|_| ())
     };
-    // Without this the creator would end the process when it is dropped.
+    // Dropping the snapshot creator without this call ends the process.
     let blob = isolate.create_blob(v8::FunctionCodeHandling::Keep);
     run?;
-    Ok(blob.ok_or("V8 made none")?.to_vec())
+    Ok(blob.ok_or("V8 returned no data")?.to_vec())
 }
 
 fn run_prelude<'s>(scope: &mut v8::PinScope<'s, '_>) -> Result<v8::Local<'s, v8::Object>, String> {

@@ -1,37 +1,44 @@
-//! How deep guests may nest calls, so that no answer depends on it.
+//! The limit on a guest's call stack, enforced so that no outcome depends on the stack depth.
 //!
-//! V8 throws a `RangeError` when the stack is used up, which guests can catch; and how many calls fit depends on which compiler
-//! has come to which function. So V8 gets much more stack than a guest may use. Who reaches beyond his share has left traces
-//! on pages that nobody else touches, and is stopped, whatever he made of it. A `RangeError` for want of stack is thus only ever seen
-//! by guests that fail, but for calls with millions of arguments, which overflow at once and in every case.
+//! V8 throws a `RangeError` when the stack is exhausted. Guests can catch it, and the number of
+//! calls that fit depends on which compiler has compiled which function. So V8 gets much more stack
+//! than a guest may use. A guest that exceeds its share touches pages that no other code touches.
+//! After the turn these pages are found to be resident, and the job fails even if the guest caught
+//! the `RangeError`. So only guests that fail see a `RangeError` for lack of stack. The exceptions
+//! are calls with millions of arguments, which overflow immediately and in every case.
 
 use deno_core::v8;
 
 unsafe extern "C" {
-    /// `v8::Isolate::SetStackLimit` (`v8-isolate.h`). V8 forgets what the isolate's parameters say when it starts the isolate.
+    /// `v8::Isolate::SetStackLimit` (`v8-isolate.h`). V8 discards the limit in the isolate's
+    /// parameters when it starts the isolate.
     #[link_name = "_ZN2v87Isolate13SetStackLimitEm"]
     fn set_stack_limit(isolate: v8::UnsafeRawIsolatePtr, limit: usize);
 }
 
-/// A V8 thread's stack, measured from its top.
+/// The stack of a V8 thread.
 pub(crate) struct Stack {
+    /// The address from which stack use is measured, near the start of the stack.
     top: usize,
 }
 
-/// What a guest may use, in bytes.
-pub(crate) const GUEST: usize = 2 << 20;
+/// The call stack that a guest may use, in bytes.
+pub(crate) const GUEST_BYTES: usize = 2 << 20;
 
-/// What comes next, and shows whether a guest used more. No function has a larger frame.
-const WATCHED: usize = 256 << 10;
+/// The size of the watched region below the guest's share, in bytes. It shows whether a guest used
+/// more. No function has a larger stack frame.
+const WATCHED_BYTES: usize = 256 << 10;
 
-/// Where V8 throws.
-const V8: usize = GUEST + (6 << 20);
+/// The stack depth at which V8 throws a `RangeError`, in bytes.
+const V8_BYTES: usize = GUEST_BYTES + (6 << 20);
 
-/// What a thread needs in all: V8 and the host's own functions go a little beyond the limit.
-pub(crate) const THREAD: usize = V8 + (2 << 20);
+/// The stack size of a V8 thread, in bytes. V8 and the host's functions use some stack beyond V8's
+/// limit.
+pub(crate) const THREAD_BYTES: usize = V8_BYTES + (2 << 20);
 
 impl Stack {
-    /// The stack of the running thread, which has to have just begun and to have [`THREAD`] bytes.
+    /// Returns the stack of the current thread, which must have just started with [`THREAD_BYTES`]
+    /// bytes of stack.
     pub(crate) fn of_this_thread() -> Self {
         let here = 0_u8;
         let stack = Self { top: std::ptr::from_ref(&here).addr() };
@@ -39,40 +46,48 @@ impl Stack {
         stack
     }
 
-    /// Tells V8 how much of the stack this isolate may use, which must never leave the thread.
+    /// Sets V8's stack limit for an isolate, which must never leave this thread.
     pub(crate) fn limit(&self, isolate: &v8::Isolate) {
-        // SAFETY: the isolate is alive, and the address is within this thread's stack, with room below it.
-        unsafe { set_stack_limit(isolate.as_raw_isolate_ptr(), self.top - V8) };
+        // SAFETY: the isolate is alive, and the address is within this thread's stack, with room
+        // below it.
+        unsafe { set_stack_limit(isolate.as_raw_isolate_ptr(), self.top - V8_BYTES) };
     }
 
+    /// Returns the start of the watched pages.
     fn watched(&self) -> *mut libc::c_void {
         let page = 4096;
-        std::ptr::with_exposed_provenance_mut((self.top - GUEST - WATCHED) & !(page - 1))
+        std::ptr::with_exposed_provenance_mut(
+            (self.top - GUEST_BYTES - WATCHED_BYTES) & !(page - 1),
+        )
     }
 
+    /// Prepares the watched pages.
     fn watch(&self) {
-        // With huge pages, what is touched far above would count as touched here. Without the call, some would be stopped early.
+        // A huge page would become resident here when the guest touches its part far above. If this
+        // call fails, some guests are stopped early.
         #[cfg(target_os = "linux")]
-        // SAFETY: the pages belong to this thread's stack, and the advice changes nothing in them.
+        // SAFETY: the pages belong to this thread's stack, and the advice does not change their
+        // contents.
         unsafe {
-            libc::madvise(self.watched(), WATCHED, libc::MADV_NOHUGEPAGE);
+            libc::madvise(self.watched(), WATCHED_BYTES, libc::MADV_NOHUGEPAGE);
         }
         self.forget();
     }
 
-    /// Whether somebody used more than a guest may, since the last [`Stack::forget`].
+    /// Returns whether a guest used more stack than allowed since the last [`Stack::forget`].
     pub(crate) fn was_exceeded(&self) -> bool {
-        let mut resident = [0; WATCHED / 4096];
-        // SAFETY: the pages belong to this thread's stack, and there is a byte for each.
-        let known = unsafe { libc::mincore(self.watched(), WATCHED, resident.as_mut_ptr()) };
+        let mut resident = [0; WATCHED_BYTES / 4096];
+        // SAFETY: the pages belong to this thread's stack, and `resident` has a byte for each.
+        let known = unsafe { libc::mincore(self.watched(), WATCHED_BYTES, resident.as_mut_ptr()) };
         known == 0 && resident.iter().any(|page| page & 1 != 0)
     }
 
-    /// Gives back the pages that a guest should not have used.
+    /// Releases the pages below the guest's share.
     pub(crate) fn forget(&self) {
-        let start = self.top - V8;
+        let start = self.top - V8_BYTES;
         let start = std::ptr::with_exposed_provenance_mut((start + 4095) & !4095);
-        // SAFETY: these pages of this thread's stack lie deeper than any function that is running now, so nothing is kept there.
-        unsafe { libc::madvise(start, V8 - GUEST, libc::MADV_DONTNEED) };
+        // SAFETY: these pages of this thread's stack are deeper than every active stack frame, so
+        // they hold no live data.
+        unsafe { libc::madvise(start, V8_BYTES - GUEST_BYTES, libc::MADV_DONTNEED) };
     }
 }

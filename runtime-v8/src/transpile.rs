@@ -1,4 +1,4 @@
-//! From one file of TypeScript to what V8 runs.
+//! Transpiles a TypeScript file to JavaScript that V8 can run.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,15 +15,16 @@ use deno_ast::{
     fold_program, parse_module, swc_codegen_config,
 };
 
-/// The transpiler, as far as answers may depend on it. Part of the host image; a test compares it with the lock file.
+/// The version and options of the transpiler that outcomes may depend on. Part of the host image. A
+/// test compares it with the lock file.
 pub(crate) const TRANSPILER: &str = "deno_ast 0.53.3, decorators";
 
-/// Whether a file of this name holds code.
+/// Returns whether a file with this name contains code.
 pub(crate) fn is_code(path: &str) -> bool {
     language(path).is_some()
 }
 
-/// Whether a file of this name is TypeScript.
+/// Returns whether a file with this name is TypeScript.
 pub(crate) fn has_types(path: &str) -> bool {
     language(path) == Some(MediaType::TypeScript)
 }
@@ -39,18 +40,18 @@ fn language(path: &str) -> Option<MediaType> {
     }
 }
 
-/// Makes JavaScript of the TypeScript file called `path`: its types go, and decorators become what V8 knows. Returns the code
-/// and its source map.
+/// Transpiles the TypeScript file at `path` to JavaScript: strips its types and lowers decorators.
+/// Returns the code and its source map.
 ///
-/// The stack has to be as deep as the code is nested, and memory as much as the code asks for: this runs in a
-/// [`crate::helper`].
+/// It needs as much stack as the code is nested, and as much memory as the code requires, so it
+/// runs in a [`crate::helper`].
 ///
 /// # Errors
-/// What is wrong with the file, with its line and column.
+/// Returns a description of the problem, with its line and column in the file.
 pub(crate) fn transpile(path: &str, text: &str) -> Result<(String, String), String> {
-    // The parser is not ours, and a panic in it says no more than that.
+    // The parser is third-party code. Its panic messages are not meant for users.
     catch_unwind(AssertUnwindSafe(|| transpile_unguarded(path, text)))
-        .unwrap_or_else(|_| Err(format!("{path}: the transpiler cannot cope with this file")))
+        .unwrap_or_else(|_| Err(format!("{path}: the transpiler panicked on this file")))
 }
 
 fn transpile_unguarded(path: &str, text: &str) -> Result<(String, String), String> {
@@ -68,12 +69,13 @@ fn transpile_unguarded(path: &str, text: &str) -> Result<(String, String), Strin
     if let Some(problem) = parsed.diagnostics().first() {
         return Err(explain(path, problem));
     }
-    refuse_other_modules(path, &parsed)?;
+    refuse_commonjs(path, &parsed)?;
     strip_types(&parsed, specifier, &text).map_err(|problem| format!("{path}: {problem}"))
 }
 
-/// Which decorators to lower: the language's, where there are some. The pass rewrites every class of the file, and gets one that
-/// computes the names of its members wrong, so files without any do without it.
+/// Returns the kind of decorators to lower: those of the language if the program has any, else
+/// none. The pass rewrites every class of the file and breaks classes with computed member names,
+/// so it is skipped where it is not needed.
 fn decorators(program: &Program) -> DecoratorsTranspileOption {
     #[derive(Default)]
     struct Finder(bool);
@@ -91,7 +93,8 @@ fn decorators(program: &Program) -> DecoratorsTranspileOption {
     if finder.0 { DecoratorsTranspileOption::Ecma } else { DecoratorsTranspileOption::None }
 }
 
-/// What `deno_ast` does to transpile, but for the indentation: written out, code of many levels would be as many times as long.
+/// Strips types as `deno_ast` does, but without indentation, which would multiply the size of
+/// deeply nested code.
 fn strip_types(
     parsed: &ParsedSource,
     specifier: ModuleSpecifier,
@@ -139,7 +142,8 @@ fn strip_types(
     Ok((text(code)?, text(written)?))
 }
 
-/// Paths of git trees may hold any character; what a URL cannot hold is escaped, and shown to nobody.
+/// Returns the URL under which the transpiler knows `path`. Paths of git trees may contain any
+/// character. The ones that a URL cannot contain are escaped, and the URL is never shown.
 fn specifier(path: &str) -> Result<ModuleSpecifier, String> {
     let mut specifier =
         ModuleSpecifier::parse("file:///").map_err(|problem| problem.to_string())?;
@@ -147,6 +151,7 @@ fn specifier(path: &str) -> Result<ModuleSpecifier, String> {
     Ok(specifier)
 }
 
+/// Formats a syntax error with its position.
 fn explain(path: &str, problem: &ParseDiagnostic) -> String {
     let place = problem.display_position();
     format!(
@@ -157,8 +162,9 @@ fn explain(path: &str, problem: &ParseDiagnostic) -> String {
     )
 }
 
-/// `import a = require("b")` and `export = a` are for modules of another kind, which V8 has not.
-fn refuse_other_modules(path: &str, parsed: &ParsedSource) -> Result<(), String> {
+/// Errors if the file uses `import a = require("b")` or `export = a`, which are for CommonJS
+/// modules.
+fn refuse_commonjs(path: &str, parsed: &ParsedSource) -> Result<(), String> {
     let deno_ast::ProgramRef::Module(module) = parsed.program_ref() else { return Ok(()) };
     let place = |span: Span| {
         let place = parsed.text_info_lazy().line_and_column_display(span.range().start);
@@ -172,7 +178,8 @@ fn refuse_other_modules(path: &str, parsed: &ParsedSource) -> Result<(), String>
             {
                 let place = place(import.span);
                 return Err(format!(
-                    "{place}: SyntaxError: `import … = require(…)` is for CommonJS; use `import … from`"
+                    "{place}: SyntaxError: `import … = require(…)` is for CommonJS; use \
+                     `import … from`"
                 ));
             }
             ModuleItem::ModuleDecl(ModuleDecl::TsExportAssignment(export)) => {

@@ -1,4 +1,4 @@
-//! The helpers that transpile, a few at a time.
+//! Transpiles files in helper processes, a bounded number at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,25 +10,28 @@ use tokio::sync::Semaphore;
 
 use crate::helper::{self, Failure, Helper};
 
-/// Helpers that wait for work.
+/// A set of idle helpers, and the bound on how many work at a time.
 pub(crate) struct Transpiler {
     idle: Mutex<Vec<Helper>>,
-    /// Each takes much memory, so there are few at a time.
+    /// One for each helper that may work at a time. The number is small because a helper may take
+    /// much memory.
     permits: Semaphore,
 }
 
 impl Transpiler {
     pub(crate) fn new() -> Self {
-        let at_a_time = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { idle: Mutex::default(), permits: Semaphore::new(at_a_time) }
+        let max_helpers = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { idle: Mutex::default(), permits: Semaphore::new(max_helpers) }
     }
 
-    /// Makes JavaScript of `text`, the content of the file at `path` of `module`, within `time`. Returns the code and its source
-    /// map.
+    /// Transpiles `text`, the content of the file at `path` of `module`, to JavaScript within
+    /// `time`. Returns the code and its source map.
     ///
     /// # Errors
-    /// `BadModule` when something is wrong with the file, and where; also when the transpiler needs more than it may have, because
-    /// of `LimitBreached`. `RuntimeFailed` when no helper can be started.
+    /// - `BadModule` if the file has an error, with its position. Also if the transpiler exceeds a
+    ///   limit; the cause is then `LimitBreached`.
+    /// - `Cancelled` if the caller stopped waiting.
+    /// - `RuntimeFailed` if no helper can be started, or if it fails for another reason.
     pub(crate) async fn transpile(
         self: &Arc<Self>,
         module: ObjectId,
@@ -36,7 +39,7 @@ impl Transpiler {
         text: String,
         time: Duration,
     ) -> Result<(String, String)> {
-        // It is never closed.
+        // The semaphore is never closed.
         let _permit = self.permits.acquire().await;
         let abandoned = Abandoned::default();
         let (helpers, given_up, of_file) =
@@ -44,7 +47,7 @@ impl Transpiler {
         let work = move || helpers.transpile_now(&of_file, &text, time, &given_up);
         let done = tokio::task::spawn_blocking(work).await;
         let done = done.map_err(|error| {
-            Error::runtime(format!("the transpilation of module {module} was lost: {error}"))
+            Error::runtime(format!("the task that transpiles module {module} failed: {error}"))
         })?;
         done.map_err(|failure| explain(module, &path, failure, time))
     }
@@ -56,7 +59,7 @@ impl Transpiler {
         time: Duration,
         abandoned: &AtomicBool,
     ) -> Result<(String, String), Failure> {
-        // One that was idle for long has ended.
+        // A helper ends after it was idle for a while.
         let idle = std::iter::from_fn(|| self.idle.lock().pop()).find_map(Helper::if_alive);
         let was_idle = idle.is_some();
         let mut helper = match idle {
@@ -65,7 +68,7 @@ impl Transpiler {
         };
         let mut answer = helper.transpile(path, text, time, abandoned);
         if was_idle && matches!(answer, Err(Failure::Lost(_))) {
-            // It may have ended just then.
+            // It may have ended between the check and the request.
             helper = Helper::start()?;
             answer = helper.transpile(path, text, time, abandoned);
         }
@@ -76,7 +79,7 @@ impl Transpiler {
     }
 }
 
-/// Told when nobody waits any more.
+/// A flag that is set when it is dropped, that is, when the caller no longer waits.
 #[derive(Default)]
 struct Abandoned(Arc<AtomicBool>);
 
@@ -98,14 +101,15 @@ fn explain(module: ObjectId, path: &str, failure: Failure, time: Duration) -> Er
             });
         }
         Failure::Stack => (
-            "its code is nested too deep for the transpiler",
-            Limit::TranspilerStack { bytes: helper::STACK },
+            "the code is nested too deeply for the transpiler",
+            Limit::TranspilerStack { bytes: helper::STACK_BYTES },
         ),
         Failure::Memory => (
-            "transpiling it takes too much memory",
-            Limit::TranspilerMemory { bytes: helper::MEMORY },
+            "transpiling the file takes too much memory",
+            Limit::TranspilerMemory { bytes: helper::MEMORY_BYTES },
         ),
-        Failure::Time => ("transpiling it takes too long", Limit::TranspilerTime { time }),
+        Failure::Time => ("transpiling the file takes too long", Limit::TranspilerTime { time }),
     };
-    bad(format!("{path}: {problem}; JavaScript needs no transpiler")).caused_by(limit.into())
+    bad(format!("{path}: {problem}; compile it to JavaScript, which is not transpiled"))
+        .caused_by(limit.into())
 }

@@ -1,4 +1,4 @@
-//! Whose turn it is on a V8 thread, and how others stop it.
+//! The guest that has the turn on a V8 thread, and how other threads stop it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,18 +10,18 @@ use parking_lot::Mutex;
 use crate::frame::Frame;
 use crate::isolate;
 
-/// Why a guest is stopped in the middle.
+/// The reason to stop a guest during its turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// It has computed for longer than it may.
+    /// It exceeded its computing time.
     ComputeTime,
-    /// Nobody wants its outcome any more.
+    /// Its job was cancelled.
     Cancelled,
     /// The heap is full.
     Heap,
 }
 
-/// One uninterrupted run of a guest.
+/// One turn: the guest runs on the thread until it waits or ends.
 struct Turn {
     frame: Arc<Frame>,
     isolate: v8::IsolateHandle,
@@ -29,18 +29,18 @@ struct Turn {
     stop: Option<(Stop, Instant)>,
 }
 
-/// The turn of a V8 thread, if there is one.
+/// The current turn of a V8 thread, if any.
 #[derive(Default)]
 pub(crate) struct Turns(Mutex<Option<Turn>>);
 
-/// A guest that was told to stop and does not.
+/// A guest that did not stop after a stop request.
 pub(crate) struct Stuck {
     pub(crate) frame: Arc<Frame>,
     pub(crate) stop: Stop,
 }
 
 impl Stop {
-    /// What the job of a guest with these limits ends with.
+    /// Returns the error with which the job ends, for a guest with these limits.
     pub(crate) fn error(self, limits: &Limits) -> Error {
         match self {
             Self::ComputeTime => Limit::ComputeTime { time: limits.compute_time }.into(),
@@ -51,19 +51,21 @@ impl Stop {
 }
 
 impl Stuck {
-    /// What its job ends with.
+    /// Returns the error with which the guest's job ends.
     pub(crate) fn error(&self) -> Error {
         self.stop.error(&self.frame.job.limits)
     }
 }
 
 impl Turns {
+    /// Begins a turn of `frame` in `isolate`.
     pub(crate) fn begin(&self, frame: Arc<Frame>, isolate: v8::IsolateHandle) {
         let stop = None;
         *self.0.lock() = Some(Turn { frame, isolate, since: Instant::now(), stop });
     }
 
-    /// Ends the turn. From now on nobody stops it. Answers why it was stopped, if it was.
+    /// Ends the turn, after which it can no longer be stopped. Returns the reason why it was
+    /// stopped, if it was.
     pub(crate) fn end(&self) -> Option<Stop> {
         let turn = self.0.lock().take()?;
         turn.frame.add_computing_time(turn.since.elapsed());
@@ -71,21 +73,22 @@ impl Turns {
         turn.stop.map(|(stop, _)| stop)
     }
 
-    /// Stops whoever has the turn.
+    /// Stops the guest that has the turn.
     pub(crate) fn stop_current(&self, stop: Stop) {
         if let Some(turn) = self.0.lock().as_mut() {
             turn.stop(stop);
         }
     }
 
-    /// Stops the frame if it has the turn.
+    /// Stops the frame with this id if it has the turn.
     pub(crate) fn stop_frame(&self, frame: u64, stop: Stop) {
         if let Some(turn) = self.0.lock().as_mut().filter(|turn| turn.frame.id == frame) {
             turn.stop(stop);
         }
     }
 
-    /// Stops who has computed for too long. Answers who was told to stop and has not within `patience`.
+    /// Stops the guest if it exceeded its computing time. Returns it if it has not stopped within
+    /// `patience` after a stop request.
     pub(crate) fn check(&self, patience: Duration) -> Option<Stuck> {
         let mut turn = self.0.lock();
         let turn = turn.as_mut()?;
@@ -93,12 +96,14 @@ impl Turns {
             turn.stop(Stop::ComputeTime);
         }
         let (stop, since) = turn.stop?;
-        // A guest that runs into the reason to stop again and again may have missed the first call.
+        // Repeated, because a guest that keeps hitting the cause of the stop may have missed the
+        // first request.
         turn.isolate.terminate_execution();
         (since.elapsed() > patience).then_some(Stuck { frame: Arc::clone(&turn.frame), stop })
     }
 
-    /// Who has the turn, stopped for this reason if for no other. For threads that cannot go on.
+    /// Takes the guest that has the turn, with the reason of an earlier stop request or else
+    /// `reason`. For a thread that cannot continue.
     pub(crate) fn take_stuck(&self, reason: Stop) -> Option<Stuck> {
         let turn = self.0.lock().take()?;
         let stop = turn.stop.map_or(reason, |(stop, _)| stop);

@@ -1,4 +1,4 @@
-//! A V8 thread: many guests, in a few isolates, one turn at a time.
+//! A V8 thread, which runs many guests in a few isolates, one turn at a time.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,45 +21,47 @@ use crate::program::Script;
 use crate::stack::{self, Stack};
 use crate::turn::{Stop, Stuck, Turns};
 
-/// What a module imports, or why it is none.
+/// The specifiers that a module imports, or the reason why it is not a module.
 pub(crate) type Imports = std::result::Result<Vec<String>, SyntaxProblem>;
 
-/// The heap for reading modules, in bytes. What V8 makes of code is a few times as large as that.
-const READING: u64 = 512 << 20;
+/// The heap limit of the isolate that parses modules, in bytes. V8's representation of code is a
+/// few times as large as the code.
+const READER_HEAP_BYTES: u64 = 512 << 20;
 
-/// What others tell a V8 thread.
+/// A message to a V8 thread.
 pub(crate) enum Message {
-    /// Begin with this guest.
+    /// Start this guest.
     Start(Arc<Frame>),
-    /// A guest's questions are answered.
+    /// Deliver the results of a guest's operations.
     Answers(u64, Vec<(OperationId, Result<Answer>)>),
-    /// Nobody wants this guest's outcome any more.
+    /// Drop this guest, whose job was cancelled.
     Cancel(u64),
-    /// Say what a module imports.
+    /// Report the imports of a module.
     Read(u64, String, Arc<Script>),
-    /// End.
+    /// End the thread.
     Shutdown,
 }
 
+/// The messages that a V8 thread has not taken yet.
 #[derive(Default)]
 struct Inbox {
     waiting: VecDeque<Message>,
-    /// Whether the thread has nothing to do but to wait for more.
-    is_watched: bool,
+    /// Whether the thread is idle and waits for a message.
+    is_idle: bool,
 }
 
-/// What everybody may know of a V8 thread.
+/// The shared handle of a V8 thread.
 #[derive(Default)]
 pub(crate) struct Worker {
     inbox: Mutex<Inbox>,
     arrived: Condvar,
     pub(crate) turns: Arc<Turns>,
-    /// The guests that are here, for those who must tell them that the thread is lost.
+    /// The guests of this thread. Their jobs are notified if the thread is lost.
     frames: Mutex<HashMap<u64, Arc<Frame>>>,
-    /// Those who wait to be told what a module imports.
+    /// The callers that wait for the imports of a module, by the id of the request.
     readers: Mutex<HashMap<u64, oneshot::Sender<Imports>>>,
     next_reader: AtomicU64,
-    /// Guests that are here or on their way.
+    /// The number of guests of this thread, including those that have not started.
     load: AtomicUsize,
     lost: AtomicBool,
 }
@@ -71,14 +73,14 @@ impl Worker {
         let of_thread = Arc::clone(&worker);
         thread::Builder::new()
             .name("manifold-v8".to_owned())
-            .stack_size(stack::THREAD)
+            .stack_size(stack::THREAD_BYTES)
             .spawn(move || {
-                fatal::this_thread_is(&of_thread);
-                // Nobody must wait for a thread that ended, however it did.
-                let _ending = GivenUpAtTheEnd(Arc::clone(&of_thread));
+                fatal::register_thread(&of_thread);
+                // However the thread ends, no caller may keep waiting for it.
+                let _ending = GiveUpOnDrop(Arc::clone(&of_thread));
                 Thread::new(of_thread, dynamic_code).run();
             })
-            .map_err(|error| Error::runtime(format!("a V8 thread cannot start: {error}")))?;
+            .map_err(|error| Error::runtime(format!("cannot start a V8 thread: {error}")))?;
         Ok(worker)
     }
 
@@ -87,13 +89,14 @@ impl Worker {
         self.arrived.notify_one();
     }
 
-    /// Sends a guest to the thread.
+    /// Sends a guest to the thread. If the thread is lost, the guest's job is notified instead.
     pub(crate) fn admit(&self, frame: Arc<Frame>) {
         {
             let mut frames = self.frames.lock();
-            // Whoever gives the thread up has told those that he found here, and nobody will tell another.
+            // `give_up` notifies only the frames that it finds here, so no frame may be added after
+            // it.
             if self.is_lost() {
-                frame.tell(Event::Displaced { suspect: false });
+                frame.notify(Event::Evicted { suspect: false });
                 return;
             }
             frames.insert(frame.id, Arc::clone(&frame));
@@ -102,13 +105,14 @@ impl Worker {
         self.send(Message::Start(frame));
     }
 
-    /// Has the thread say what the module in the file at `path` imports. Whoever waits is told nothing if the thread is lost.
+    /// Requests the imports of the module in the file at `path`. The receiver fails if the thread
+    /// is lost.
     pub(crate) fn read(&self, path: String, script: Arc<Script>) -> oneshot::Receiver<Imports> {
         let (answer, answered) = oneshot::channel();
         let id = self.next_reader.fetch_add(1, Ordering::Relaxed);
         {
             let mut readers = self.readers.lock();
-            // As with guests: whoever gives the thread up looks here once.
+            // As with guests: `give_up` clears the readers once, so none may be added after it.
             if self.is_lost() {
                 return answered;
             }
@@ -118,13 +122,14 @@ impl Worker {
         answered
     }
 
-    /// How busy the thread is: first what waits for a turn, then how many guests are here.
+    /// Returns how busy the thread is, for comparison: the number of pending messages, with one
+    /// more if the thread is not idle, then the number of guests.
     pub(crate) fn load(&self) -> (usize, usize) {
         let inbox = self.inbox.lock();
-        (inbox.waiting.len() + usize::from(!inbox.is_watched), self.load.load(Ordering::Relaxed))
+        (inbox.waiting.len() + usize::from(!inbox.is_idle), self.load.load(Ordering::Relaxed))
     }
 
-    /// Stops the guest if it has the turn, and forgets it.
+    /// Stops the guest if it has the turn, and removes it from the thread.
     pub(crate) fn cancel(&self, frame: &Frame) {
         frame.cancel();
         self.turns.stop_frame(frame.id, Stop::Cancelled);
@@ -135,12 +140,13 @@ impl Worker {
         self.lost.load(Ordering::Acquire)
     }
 
-    /// Gives the thread up, because `stuck` keeps it from going on. The others run again elsewhere.
+    /// Gives the thread up because `stuck` blocks it. The other guests run again on other threads.
     pub(crate) fn give_up_for(&self, stuck: &Stuck) {
         self.give_up(Some((stuck.frame.id, Event::Ended(Err(stuck.error())))));
     }
 
-    /// Gives the thread up. A guest may have to be told something else than to run again elsewhere.
+    /// Gives the thread up. All guests are evicted, except that the job of the culprit, if any,
+    /// gets its own event.
     fn give_up(&self, mut culprit: Option<(u64, Event)>) {
         let frames = {
             let mut frames = self.frames.lock();
@@ -150,33 +156,35 @@ impl Worker {
         self.readers.lock().clear();
         for frame in frames.into_values() {
             let event = culprit.take_if(|(id, _)| *id == frame.id).map(|(_, event)| event);
-            frame.tell(event.unwrap_or(Event::Displaced { suspect: false }));
+            frame.notify(event.unwrap_or(Event::Evicted { suspect: false }));
         }
-        // Under the lock, or the thread could begin to wait right after it looked.
+        // Notified under the lock, so that the thread cannot miss it between its check and its
+        // wait.
         let _inbox = self.inbox.lock();
         self.arrived.notify_one();
     }
 
-    /// On the thread itself, when V8 ran out of memory and cannot go on.
+    /// Gives the thread up. Called on the thread itself if V8 has run out of memory and cannot
+    /// continue.
     pub(crate) fn die(&self) {
         let alone = self.load.load(Ordering::Relaxed) == 1;
         let culprit =
             self.turns.take_stuck(Stop::Heap).map(|stuck| match alone || stuck.frame.alone {
                 true => (stuck.frame.id, Event::Ended(Err(stuck.error()))),
-                false => (stuck.frame.id, Event::Displaced { suspect: true }),
+                false => (stuck.frame.id, Event::Evicted { suspect: true }),
             });
         self.give_up(culprit);
     }
 
-    /// The next message, if it is here already.
+    /// Returns the next message without waiting.
     fn next_here(&self) -> Option<Message> {
         self.inbox.lock().waiting.pop_front()
     }
 
-    /// Waits for the next message; nothing once the thread is lost.
+    /// Waits for the next message. Returns `None` once the thread is lost.
     fn next(&self) -> Option<Message> {
         let mut inbox = self.inbox.lock();
-        inbox.is_watched = true;
+        inbox.is_idle = true;
         let next = loop {
             if self.is_lost() {
                 break None;
@@ -186,35 +194,39 @@ impl Worker {
                 None => self.arrived.wait(&mut inbox),
             }
         };
-        inbox.is_watched = false;
+        inbox.is_idle = false;
         next
     }
 
+    /// Removes a guest that has left or ended.
     fn forget(&self, frame: u64) {
         self.load.fetch_sub(1, Ordering::Relaxed);
         self.frames.lock().remove(&frame);
     }
 }
 
-struct GivenUpAtTheEnd(Arc<Worker>);
+/// Gives a thread up when it is dropped.
+struct GiveUpOnDrop(Arc<Worker>);
 
-impl Drop for GivenUpAtTheEnd {
+impl Drop for GiveUpOnDrop {
     fn drop(&mut self) {
         self.0.give_up(None);
     }
 }
 
+/// The state that lives on a V8 thread.
 struct Thread {
     worker: Arc<Worker>,
     dynamic_code: bool,
     stack: Stack,
-    /// Guests that wait, and the isolates that they are in. They go before those.
+    /// The waiting guests and the isolates that they are in. They must be dropped before the
+    /// isolates.
     residents: HashMap<u64, (usize, Box<Resident>)>,
     isolates: HashMap<usize, Warm>,
-    /// Where modules are read, which nobody runs in.
+    /// The isolate that parses modules. No guest runs in it.
     reader: Option<Warm>,
     next_isolate: usize,
-    /// Where the last guest began.
+    /// The isolate in which the last guest was started.
     latest_isolate: usize,
 }
 
@@ -255,20 +267,21 @@ impl Thread {
                     if let (Some(reader), Ok(imports)) =
                         (self.worker.readers.lock().remove(&id), imports)
                     {
-                        // Who has left hears nothing.
+                        // Fails if the caller no longer waits.
                         let _ = reader.send(imports);
                     }
                 }
                 Message::Shutdown => break,
             }
         }
-        // Contexts go before their isolates.
+        // Contexts must be dropped before their isolates.
         for (isolate, resident) in std::mem::take(&mut self.residents).into_values() {
             self.leave(isolate, resident);
         }
     }
 
-    /// The next message. While there is none, the next guest's globals are made, which takes longer than most guests do.
+    /// Waits for the next message. If there is none yet, creates the next guest's globals first,
+    /// which takes longer than most guests run.
     fn next(&mut self) -> Option<Message> {
         if !self.worker.is_lost() {
             if let Some(message) = self.worker.next_here() {
@@ -294,7 +307,7 @@ impl Thread {
             Ok(admitted) => admitted,
             Err(error) => {
                 self.worker.forget(frame.id);
-                frame.tell(Event::Ended(Err(error)));
+                frame.notify(Event::Ended(Err(error)));
                 return;
             }
         };
@@ -308,11 +321,11 @@ impl Thread {
     fn isolate_for(&mut self, frame: &Frame) -> Result<usize> {
         let memory = isolate::heap_bytes(&frame.job.limits);
         let candidates = self.isolates.iter().filter(|(_, warm)| warm.takes(memory, frame.alone));
-        // The fullest one, so that others become empty.
+        // The fullest isolate is preferred, so that others become empty.
         if let Some((id, _)) = candidates.max_by_key(|(_, warm)| warm.guests()) {
             return Ok(*id);
         }
-        // Isolates for other limits are rarely wanted again.
+        // Empty isolates with other limits are rarely used again.
         self.isolates.retain(|_, warm| !warm.is_empty() || warm.takes(memory, false));
         let warm = Warm::new(memory, frame.alone, &self.stack, &self.worker.turns)?;
         self.next_isolate += 1;
@@ -323,7 +336,7 @@ impl Thread {
     fn read(&mut self, path: &str, script: &Script) -> Result<Imports> {
         let mut warm = match self.reader.take() {
             Some(warm) => warm,
-            None => Warm::new(READING, true, &self.stack, &self.worker.turns)?,
+            None => Warm::new(READER_HEAP_BYTES, true, &self.stack, &self.worker.turns)?,
         };
         let mut entered = warm.enter();
         let (imports, _) =
@@ -333,22 +346,24 @@ impl Thread {
         Ok(imports)
     }
 
-    /// Lets the guest go on until it waits for others, or is over.
+    /// Runs the guest until it waits for other jobs or ends.
     fn go_on(&mut self, isolate: usize, mut resident: Box<Resident>, mut begins: bool) {
         let frame = Arc::clone(&resident.frame);
         loop {
             let Some((came_back, end)) = self.take_turn(isolate, resident, begins) else {
                 self.worker.forget(frame.id);
-                frame.tell(Event::Ended(Err(Error::runtime("a V8 thread lost a guest"))));
+                frame.notify(Event::Ended(Err(Error::runtime(
+                    "a V8 thread lost the state of a guest",
+                ))));
                 return;
             };
             resident = came_back;
             begins = false;
             let end = match end {
                 None => match serve_at_once(&mut resident) {
-                    Served::Something => continue,
-                    Served::Nothing => None,
-                    Served::Last(end) => Some(Event::Ended(end)),
+                    Served::Results => continue,
+                    Served::Pending => None,
+                    Served::Ended(end) => Some(Event::Ended(end)),
                 },
                 Some(Event::Ended(end)) => {
                     serve_last(&mut resident);
@@ -362,14 +377,15 @@ impl Thread {
                 }
                 Some(event) => {
                     self.leave(isolate, resident);
-                    frame.tell(event);
+                    frame.notify(event);
                 }
             }
             return;
         }
     }
 
-    /// One turn, and what it means for the job: nothing when the guest waits.
+    /// Gives the guest one turn. Returns the guest and the event for its job, which is `None` if
+    /// the guest waits.
     fn take_turn(
         &mut self,
         isolate: usize,
@@ -405,12 +421,12 @@ impl Thread {
 
         let end = if self.stack.was_exceeded() {
             self.stack.forget();
-            Some(Event::Ended(Err(Limit::Stack { bytes: stack::GUEST as u64 }.into())))
+            Some(Event::Ended(Err(Limit::Stack { bytes: stack::GUEST_BYTES as u64 }.into())))
         } else {
             end_of_turn(&mut resident, state, stop, shared_with_others, growth)
         };
         if frame.buffers.is_breached() && stop.is_none() {
-            // What a guest had is freed before the next one wants it.
+            // Frees the guest's buffers before the next guest needs the memory.
             entered.isolate().low_memory_notification();
         }
         entered.pump();
@@ -421,7 +437,7 @@ impl Thread {
         Some((resident, end))
     }
 
-    /// Takes the guest out of its isolate.
+    /// Removes the guest from its isolate.
     fn leave(&mut self, isolate: usize, resident: Box<Resident>) {
         self.worker.forget(resident.frame.id);
         let Some(warm) = self.isolates.get_mut(&isolate) else { return };
@@ -433,7 +449,8 @@ impl Thread {
         if !warm.is_empty() {
             return;
         }
-        // A deep recursion has filled many. Whoever comes next needs one.
+        // A deep recursion may have filled many isolates. One with room is enough for the next
+        // guests.
         let goes = warm.is_retired() || warm.is_bloated();
         if goes || self.isolates.iter().any(|(other, warm)| *other != isolate && warm.has_room()) {
             self.isolates.remove(&isolate);
@@ -441,7 +458,7 @@ impl Thread {
     }
 }
 
-/// What the turn means for the job; `None` when the guest waits.
+/// Returns the event for the job at the end of a turn, or `None` if the guest waits.
 fn end_of_turn(
     resident: &mut Resident,
     state: State,
@@ -451,7 +468,7 @@ fn end_of_turn(
 ) -> Option<Event> {
     let limits = &resident.frame.job.limits;
     match stop {
-        Some(Stop::Heap) if shared_with_others => return Some(Event::Displaced { suspect: true }),
+        Some(Stop::Heap) if shared_with_others => return Some(Event::Evicted { suspect: true }),
         Some(stop) => return Some(Event::Ended(Err(stop.error(limits)))),
         None => {}
     }
@@ -471,45 +488,46 @@ fn end_of_turn(
         State::Done => Ok(()),
         State::Threw(words) => Err(Error::guest_failed(words)),
         State::Stalled => Err(Error::new(Reason::Trapped {
-            trap: "it awaits a promise that nothing will settle".to_owned(),
+            trap: "it awaits a promise that nothing can settle".to_owned(),
         })),
-        State::Stopped => Err(Error::runtime("V8 stopped a guest and did not say why")),
+        State::Stopped => Err(Error::runtime("V8 terminated a guest for an unknown reason")),
     }))
 }
 
-/// What came of working on a guest's questions on the spot.
+/// The result of serving a guest's operations on its V8 thread.
 enum Served {
-    /// There are answers.
-    Something,
-    /// Everything that it asked takes longer, or it asked nothing.
-    Nothing,
-    /// The job's result is settled.
-    Last(Result<()>),
+    /// Some operations have results.
+    Results,
+    /// All operations are pending, or there were none.
+    Pending,
+    /// The job has ended with this result.
+    Ended(Result<()>),
 }
 
-/// How much is answered before the guest takes it, in bytes: answers wait outside of any limit.
-const ANSWERED_AT_ONCE: usize = 1 << 20;
+/// The bytes of results that are collected before the guest takes them. No other limit counts them.
+const MAX_UNDELIVERED_BYTES: usize = 1 << 20;
 
-/// Works on what the guest asked, as far as that needs no waiting: reading and writing objects mostly does not. So a guest need
-/// not leave its thread for them. The rest goes to the one who runs the job.
+/// Serves the operations of a guest that complete without waiting, as most reads and writes of
+/// objects do, so that the guest need not leave its thread for them. The rest is sent to the task
+/// that runs the job.
 fn serve_at_once(resident: &mut Resident) -> Served {
     let frame = Arc::clone(&resident.frame);
     let _reactor = frame.executor.enter();
-    let (mut served, mut answered) = (Served::Nothing, 0);
+    let (mut served, mut answered) = (Served::Pending, 0);
     let mut rest = Vec::new();
     let mut asked = std::mem::take(&mut resident.conversation.asked).into_iter();
     for (id, operation) in asked.by_ref() {
-        // Nobody else looks at a guest between its turns.
+        // Between its turns, no other code checks whether a guest was cancelled.
         if frame.is_cancelled() {
-            return Served::Last(Err(Error::new(Reason::Cancelled)));
+            return Served::Ended(Err(Error::new(Reason::Cancelled)));
         }
         let time = frame.job.limits.compute_time;
         if frame.computing_time() > time {
-            return Served::Last(Err(Limit::ComputeTime { time }.into()));
+            return Served::Ended(Err(Limit::ComputeTime { time }.into()));
         }
         let nested = matches!(operation, Operation::Run(_) | Operation::RunMany(_));
         let mut service = match operation {
-            // Nobody waits for it.
+            // A log line has no result.
             Operation::Log(message) => {
                 log(&frame, &message);
                 continue;
@@ -517,50 +535,50 @@ fn serve_at_once(resident: &mut Resident) -> Served {
             operation => frame.serve(operation),
         };
         if nested {
-            // The frame's permit and place are a matter between the dispatcher and its own task.
+            // The dispatcher manages the frame's permit in the task that runs the job.
             rest.push((id, service));
             continue;
         }
         let mut context = Context::from_waker(Waker::noop());
-        // A host that panics must not take the other guests of this thread with it.
+        // A panic of the host must not affect the other guests of this thread.
         match catch_unwind(AssertUnwindSafe(|| service.as_mut().poll(&mut context))) {
             Ok(Poll::Ready(answer)) => {
                 if let Ok(Answer::Blob(content)) = &answer {
                     answered += content.len();
                 }
                 resident.conversation.answer(id, answer);
-                served = Served::Something;
+                served = Served::Results;
             }
             Ok(Poll::Pending) => rest.push((id, service)),
             Err(_) => {
-                return Served::Last(Err(Error::runtime(
-                    "the host panicked at an operation of a guest",
+                return Served::Ended(Err(Error::runtime(
+                    "the host panicked in an operation of a guest",
                 )));
             }
         }
         if frame.session.has_ended() {
-            return Served::Last(Ok(()));
+            return Served::Ended(Ok(()));
         }
-        if answered > ANSWERED_AT_ONCE {
+        if answered > MAX_UNDELIVERED_BYTES {
             break;
         }
     }
     resident.conversation.asked = asked.collect();
     if !rest.is_empty() {
-        frame.tell(Event::Asked(rest));
+        frame.notify(Event::Asked(rest));
     }
     served
 }
 
-/// The entry is through, or failed, and may have asked for things without waiting for them. Lines of the log, its outcome and its
-/// own words count all the same.
+/// Serves operations that the guest started without awaiting them before its entry returned or
+/// failed: log lines, `out` and `fail` still take effect.
 fn serve_last(resident: &mut Resident) {
     let frame = Arc::clone(&resident.frame);
     for (_, operation) in std::mem::take(&mut resident.conversation.asked) {
         match operation {
             Operation::Log(message) => log(&frame, &message),
             operation @ (Operation::Out(_) | Operation::Fail(_)) => {
-                // These are done at once.
+                // These complete at the first poll.
                 let _ =
                     frame.serve(operation).as_mut().poll(&mut Context::from_waker(Waker::noop()));
             }
@@ -569,7 +587,7 @@ fn serve_last(resident: &mut Resident) {
     }
 }
 
-/// Whoever listens may panic, too.
+/// Writes to the job's log. The receiver of the log may panic.
 fn log(frame: &Frame, message: &str) {
     let _ = catch_unwind(AssertUnwindSafe(|| frame.session.log(message)));
 }

@@ -1,4 +1,5 @@
-//! The two engines, which differ in where instances live and in nothing that a guest can see.
+//! The pool engine and the heap engine. They differ in where instances live, but in nothing that a
+//! guest can observe.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -8,45 +9,49 @@ use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmFeatures,
 };
 
-/// A guest's call stack, in bytes.
+/// Size of a guest's call stack, in bytes.
 pub(crate) const WASM_STACK: usize = 256 << 10;
-/// A fiber holds the guest's stack and what the host's import functions need, which is little: requests are served outside.
+/// Size of a fiber's stack, in bytes: the guest's stack, and the little that the host's import
+/// functions need. Requests are served outside the fiber.
 const FIBER_STACK: usize = WASM_STACK + (128 << 10);
-/// How often a computing guest lets others run, and has its deadline checked.
+/// Interval at which a computing guest yields to the executor and its computing time is checked.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
-/// A guest has one memory in practice. More would be a slot for each.
+/// Maximum number of tables per module in the pool. The pool reserves this many for each of its
+/// slots.
 const POOL_TABLES_PER_MODULE: u32 = 2;
-/// Memory of a slot that stays mapped between guests: zeroing it is cheaper than faulting it in again.
+/// Bytes of a slot that stay mapped between guests: zeroing them is cheaper than faulting them in
+/// again.
 const KEEP_RESIDENT: usize = 64 << 10;
 
 /// Where an instance lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Placement {
-    /// In a slot of the pool: microseconds, but there is a fixed number of slots.
+    /// In a slot of the pool. An instance starts in microseconds, but the number of slots is fixed.
     Pool,
-    /// On the heap: slower, and as many as memory allows. Takes over when the pool is full, or a module does not fit it.
+    /// On the heap. Slower, but bounded only by memory. Used when the pool is full or a module does
+    /// not fit its slots.
     Heap,
 }
 
-/// What a module is compiled for.
+/// The engine that a module is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Target {
     pub(crate) placement: Placement,
-    /// Whether the code counts its fuel, which makes it slower.
+    /// Whether the code counts fuel, which makes it slower.
     pub(crate) metered: bool,
 }
 
 /// The engines of both [`Placement`]s.
 struct Pair {
-    /// `None` where this machine has no address space for it.
+    /// `None` if its address space cannot be reserved on this machine.
     pool: Option<Engine>,
     heap: Engine,
 }
 
-/// An engine for each [`Target`].
+/// The engines of all [`Target`]s.
 pub(crate) struct Engines {
     plain: Pair,
-    /// Made when the first job with a bound on fuel comes.
+    /// Created for the first job with a bound on fuel.
     metered: OnceLock<Result<Pair>>,
     pool_size: u32,
     max_table_elements: usize,
@@ -58,7 +63,7 @@ impl Engines {
         Ok(Self { plain, metered: OnceLock::new(), pool_size, max_table_elements })
     }
 
-    /// The engine for `target`; `None` where there is no pool.
+    /// Returns the engine for `target`; `None` if it is the pool and there is none.
     pub(crate) fn get(&self, target: Target) -> Result<Option<&Engine>> {
         let pair = if target.metered {
             let metered = self
@@ -74,11 +79,12 @@ impl Engines {
         })
     }
 
-    /// Whether instances live in a pool, as far as it has slots.
+    /// Returns whether there is a pool.
     pub(crate) fn have_pool(&self) -> bool {
         self.plain.pool.is_some()
     }
 
+    /// Increments the epoch of every engine that exists.
     pub(crate) fn increment_epochs(&self) {
         let metered = self.metered.get().and_then(|pair| pair.as_ref().ok());
         for pair in [Some(&self.plain), metered].into_iter().flatten() {
@@ -96,9 +102,11 @@ impl Pair {
             .total_memories(pool_size)
             .total_tables(pool_size * POOL_TABLES_PER_MODULE)
             .total_stacks(pool_size)
+            // Guests have one memory in practice. The pool would need a slot for each further one.
             .max_memories_per_module(1)
             .max_tables_per_module(POOL_TABLES_PER_MODULE)
-            // One more than a guest may have, so that a breach meets the limit and not the end of the slot.
+            // One more than a guest may have, so that a breach is reported by the limit and not by
+            // the end of the slot.
             .table_elements(max_table_elements.saturating_add(1))
             .linear_memory_keep_resident(KEEP_RESIDENT)
             .table_keep_resident(KEEP_RESIDENT)
@@ -108,8 +116,9 @@ impl Pair {
         pooled.consume_fuel(metered);
         pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
 
-        // Without reservations, guards and images a memory is one plain mapping, which the kernel joins with its neighbours;
-        // a process has some 65,000 mappings. Bounds checks take the place of guards.
+        // Without reservations, guard pages and copy-on-write images, a memory is one plain
+        // mapping, which the kernel can merge with its neighbors. That matters because a process
+        // may have only some 65,000 mappings. Bounds checks replace the guard pages.
         let mut heap = deterministic();
         heap.consume_fuel(metered)
             .allocation_strategy(InstanceAllocationStrategy::OnDemand)
@@ -123,11 +132,11 @@ impl Pair {
         let heap = engine(&heap)?;
         let pool = match engine(&pooled) {
             Ok(pool) => Some(pool),
-            // A pool is address space for all of its slots: terabytes, which `ulimit -v`, small address spaces and some sandboxes
-            // do not give.
+            // A pool reserves address space for all of its slots. That is terabytes, which is
+            // refused under `ulimit -v`, in small address spaces and in some sandboxes.
             Err(error) => {
                 tracing::warn!(
-                    "{error}; wasm guests run without a pool, which takes each some 20 µs more"
+                    "{error}; wasm guests run without a pool, which adds some 20 µs to each start"
                 );
                 None
             }
@@ -137,10 +146,10 @@ impl Pair {
 }
 
 fn engine(config: &Config) -> Result<Engine> {
-    Engine::new(config).map_err(|error| Error::runtime(format!("wasmtime cannot start: {error:#}")))
+    Engine::new(config).map_err(|error| Error::runtime(format!("cannot start wasmtime: {error:#}")))
 }
 
-/// What every engine has in common, and what decides results.
+/// The configuration that all engines share. Everything in it can affect outcomes.
 fn deterministic() -> Config {
     let mut config = Config::new();
     config
@@ -153,7 +162,7 @@ fn deterministic() -> Config {
     config
 }
 
-/// The settings that decide results, for the host image.
+/// The settings that affect outcomes, as keys and values of the host image.
 pub(crate) const DETERMINISM: [(&str, &str); 4] = [
     ("nan", "canonical"),
     ("relaxed-simd", "deterministic"),

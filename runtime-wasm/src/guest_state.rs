@@ -1,4 +1,4 @@
-//! What the host keeps beside one instance.
+//! The host's state of one instance: its limits, meters, last response and pending log text.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,26 +10,28 @@ use wasmtime::{AsContextMut, Memory, ResourceLimiter, Store, UpdateDeadline};
 
 use crate::mailbox::Mailbox;
 
+/// The data of an instance's [`Store`].
 pub(crate) struct GuestState {
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) limits: Limits,
     pub(crate) memory: Option<Memory>,
-    /// What `read` copies out.
+    /// The last response, which `read` copies to the guest.
     pub(crate) response: Vec<u8>,
-    /// Bytes of all memories together.
+    /// Size of all the guest's memories, in bytes.
     memory_bytes: u64,
-    /// The same bytes, of those that the whole call may have.
+    /// The same bytes, reserved from the memory budget of the root call.
     reservation: MemoryReservation,
     meter: Arc<Meter>,
-    /// How much fuel there was when the meter was charged last; `None` when nobody counts.
+    /// The fuel that was left when the meter was last charged; `None` if fuel is not counted.
     fuel: Option<u64>,
-    /// Elements of all tables together.
+    /// Number of elements in all the guest's tables.
     table_elements: u64,
-    /// How much time has passed on the guest's clocks, in nanoseconds.
+    /// Time passed on the guest's clocks, in nanoseconds.
     pub(crate) clock: u64,
-    /// What standard output and error hold of a line that has not ended.
+    /// The unfinished last lines of standard output and standard error.
     pub(crate) written: [Vec<u8>; 2],
-    /// How much more text of standard output and error is passed on. The rest would be dropped from the log anyway.
+    /// How many more bytes of standard output and standard error are logged. The log would drop the
+    /// rest anyway.
     pub(crate) log_bytes_left: u64,
 }
 
@@ -53,7 +55,8 @@ impl GuestState {
 }
 
 impl GuestState {
-    /// Passes on the lines of standard output and error that have ended; at the end, what is left, too.
+    /// Logs the finished lines of standard output and standard error, and the unfinished ones as
+    /// well if `is_end`.
     pub(crate) fn log_written(&mut self, is_end: bool) {
         for text in &mut self.written {
             let whole = match text.iter().rposition(|byte| *byte == b'\n') {
@@ -71,7 +74,7 @@ impl GuestState {
     }
 }
 
-/// Fails if the guest has computed for longer than it may by `now`.
+/// Errors if the guest's computing time at `now` exceeds its limit.
 pub(crate) fn check_computing_time(mailbox: &Mailbox, limits: &Limits, now: Instant) -> Result<()> {
     let time = limits.compute_time;
     if mailbox.computing_time(now) > time {
@@ -81,7 +84,7 @@ pub(crate) fn check_computing_time(mailbox: &Mailbox, limits: &Limits, now: Inst
     }
 }
 
-/// Applies the limits to everything that runs in `store` from now on.
+/// Applies the limits to all code that runs in `store` from now on.
 pub(crate) fn limit(store: &mut Store<GuestState>) -> wasmtime::Result<()> {
     store.limiter(|state| state);
     store.set_epoch_deadline(1);
@@ -92,7 +95,7 @@ pub(crate) fn limit(store: &mut Store<GuestState>) -> wasmtime::Result<()> {
             .map_err(wasmtime::Error::new)?;
         Ok(UpdateDeadline::Yield(1))
     });
-    // An engine that counts no fuel takes none.
+    // Without a bound on fuel the engine does not count it, and setting it would fail.
     let state = store.data();
     if state.limits.fuel.or(state.meter.fuel_bound()).is_some() {
         let fuel = state.limits.fuel.unwrap_or(u64::MAX).min(state.meter.fuel_left());
@@ -102,7 +105,7 @@ pub(crate) fn limit(store: &mut Store<GuestState>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-/// Charges the call's meter with the fuel that was used since it was charged last.
+/// Charges the root call's meter with the fuel used since the last charge.
 pub(crate) fn charge_fuel(
     mut context: impl AsContextMut<Data = GuestState>,
 ) -> wasmtime::Result<()> {
@@ -113,7 +116,8 @@ pub(crate) fn charge_fuel(
     context.data().meter.burn(before.saturating_sub(left)).map_err(breach)
 }
 
-/// What a guest breached that has no fuel left: the whole call's bound if nothing is left of it, or else its own.
+/// Returns the breach of a guest that ran out of fuel: of the root call's budget if that is used
+/// up, and of the frame's own limit otherwise.
 pub(crate) fn out_of_fuel(state: &GuestState) -> Error {
     let total = state.meter.fuel_bound().filter(|_| state.meter.fuel_left() == 0);
     match (total, state.limits.fuel) {
@@ -174,8 +178,12 @@ impl ResourceLimiter for GuestState {
     }
 }
 
-/// A guest may see its own maximum. The host's limit ends it, for an answer must not depend on it; a `maximum` above the limit
-/// may be the allocator's. What counts is the sum over all memories, or tables, of the guest.
+/// Decides whether a memory or table may grow from `current` to `desired`, and adds the growth to
+/// `total`, the sum over all memories or tables of the guest.
+///
+/// Returns `false` if the guest exceeds the `maximum` that it declared itself, which it may
+/// observe. Errors if it exceeds the host's `limit`, because an outcome must not depend on that. A
+/// `maximum` above the limit is ignored: it may be the allocator's.
 fn grow(
     total: &mut u64,
     current: usize,
@@ -195,8 +203,8 @@ fn grow(
     Ok(true)
 }
 
-/// The guest must not see that the machine is short of memory, either.
+/// An error that ends the guest, because it must not observe that the machine is short of memory.
 fn out_of_memory(error: &wasmtime::Error) -> wasmtime::Error {
-    let problem = format!("the host cannot grow a guest's memory or table: {error:#}");
+    let problem = format!("cannot grow a guest's memory or table: {error:#}");
     wasmtime::Error::new(Error::new(Reason::RuntimeFailed { problem, status: Status::Transient }))
 }

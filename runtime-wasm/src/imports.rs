@@ -1,4 +1,4 @@
-//! The imports of guests: `call` and `read`, of `caos_abi_v1` and of `caos_abi_v2`.
+//! The guest ABI as imports: `call` and `read`, in the modules `caos_abi_v1` and `caos_abi_v2`.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use wasmtime::{Caller, Linker, Memory};
 use crate::guest_state::{self, GuestState};
 use crate::mailbox::Request;
 
+/// Adds the functions of both ABIs to `linker`.
 pub(crate) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     linker.func_wrap_async(abi::NAME, "call", |mut caller, (pointer, length): (u32, u32)| {
         Box::new(async move { call(&mut caller, Encoding::Json, pointer, length).await })
@@ -31,7 +32,8 @@ pub(crate) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-/// Has a request served, and answers the length of the response, which is there for `read`.
+/// Exchanges the request at `pointer` for a response, keeps the response for `read`, and returns
+/// its length in bytes.
 async fn call(
     caller: &mut Caller<'_, GuestState>,
     encoding: Encoding,
@@ -51,7 +53,8 @@ async fn call(
     Ok(length)
 }
 
-/// The same, and puts the response into the guest's `room` if that has the capacity: most fit, which saves a call.
+/// Like [`call`], and also copies the response to the guest's buffer at `room` if it fits. Most
+/// responses do, which saves the guest a call of `read`.
 async fn call_into(
     mut caller: Caller<'_, GuestState>,
     pointer: u32,
@@ -59,7 +62,7 @@ async fn call_into(
     room: u32,
     capacity: u32,
 ) -> wasmtime::Result<u32> {
-    // Before anything is done for a guest that cannot be answered.
+    // Checked first, so that no request is served whose response cannot be delivered.
     slice(&mut caller, "call", room, capacity as usize)?;
     let length = call(&mut caller, Encoding::Binary, pointer, length).await?;
     if length <= capacity {
@@ -68,6 +71,7 @@ async fn call_into(
     Ok(length)
 }
 
+/// Copies the last response to the guest's memory at `pointer`.
 fn read(caller: &mut Caller<'_, GuestState>, pointer: u32) -> wasmtime::Result<()> {
     let response = std::mem::take(&mut caller.data_mut().response);
     slice(caller, "read", pointer, response.len())?.copy_from_slice(&response);
@@ -75,7 +79,8 @@ fn read(caller: &mut Caller<'_, GuestState>, pointer: u32) -> wasmtime::Result<(
     Ok(())
 }
 
-/// The guest's memory from `pointer` on.
+/// Returns `length` bytes of the guest's memory at `pointer`. `function` names the import in the
+/// error if they are out of bounds.
 pub(crate) fn slice<'a>(
     caller: &'a mut Caller<'_, GuestState>,
     function: &str,
@@ -89,7 +94,8 @@ pub(crate) fn slice<'a>(
     match end {
         Some(end) => Ok(&mut memory.data_mut(caller)[start..end]),
         None => Err(wasmtime::Error::new(Error::abi_violation(format!(
-            "`{function}` was given {length} bytes at {pointer}, which is outside the guest's memory of {size} bytes"
+            "`{function}` was called with {length} bytes at address {pointer}, outside the guest's \
+             memory of {size} bytes"
         )))),
     }
 }
@@ -100,7 +106,7 @@ fn memory(caller: &mut Caller<'_, GuestState>) -> wasmtime::Result<Memory> {
     }
     let memory =
         caller.get_export("memory").and_then(wasmtime::Extern::into_memory).ok_or_else(|| {
-            wasmtime::Error::new(Error::abi_violation("the guest exports no `memory`"))
+            wasmtime::Error::new(Error::abi_violation("the guest does not export `memory`"))
         })?;
     caller.data_mut().memory = Some(memory);
     Ok(memory)

@@ -1,11 +1,11 @@
-//! One job in one instance.
+//! Runs one job in one instance and serves its guest's requests.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use manifold_runtime_api::Result;
-use manifold_runtime_api::abi::Session;
+use manifold_runtime_api::abi::{Reply, Session};
 use wasmtime::{Extern, PoolConcurrencyLimitError, Store, Trap};
 
 use crate::engines::TICK;
@@ -14,15 +14,15 @@ use crate::mailbox::{Mailbox, Step};
 use crate::module_cache::Compiled;
 use crate::trap;
 
-/// How an attempt to run a guest ended.
+/// The result of an attempt to run a guest.
 pub(crate) enum Attempt {
-    /// The guest ran, to its end or until it was stopped.
+    /// The guest ran until it ended or was stopped.
     Ran(Result<()>),
-    /// No slot of the pool was free. The guest has not begun.
+    /// The pool had no free slot. The guest has not started.
     PoolFull,
 }
 
-/// Instantiates `compiled`, runs its guest, and serves what it asks for.
+/// Instantiates `compiled`, runs its guest, and serves the guest's requests.
 pub(crate) async fn run(compiled: &Compiled, session: &Session) -> Attempt {
     let mailbox = Arc::new(Mailbox::default());
     let state = GuestState::new(
@@ -53,21 +53,22 @@ async fn serve(
             }
             Step::Done(end) => return Attempt::Ran(trap::explain(end)),
         };
-        let reply = session.call(request.encoding, &request.body).await;
-        if session.has_ended() {
+        let response = match session.call(request.encoding, &request.body).await {
+            Reply::Continue(response) => response,
             // Dropping the guest unwinds its fiber.
-            return Attempt::Ran(Ok(()));
-        }
+            Reply::Ended(_) => return Attempt::Ran(Ok(())),
+        };
         let now = Instant::now();
         if let Err(breach) = guest_state::check_computing_time(mailbox, &limits, now) {
             return Attempt::Ran(Err(breach));
         }
-        // Most requests are served without a wait, and a guest that makes nothing else would never let others run.
+        // Most requests are served without waiting, so a guest that only makes requests would never
+        // yield to other tasks.
         if now.duration_since(yielded) > TICK {
             tokio::task::yield_now().await;
             yielded = Instant::now();
         }
-        mailbox.respond(reply.body);
+        mailbox.respond(response);
     }
 }
 
@@ -89,8 +90,9 @@ async fn run_exports(compiled: &Compiled, store: &mut Store<GuestState>) -> wasm
     let instance = compiled.instance.instantiate_async(&mut *store).await?;
     for entry in compiled.initialize.iter().chain([&compiled.entry]) {
         let function = instance.get_module_export(&mut *store, entry).and_then(Extern::into_func);
-        let function =
-            function.ok_or_else(|| wasmtime::Error::msg("an entry of the guest is gone"))?;
+        let function = function.ok_or_else(|| {
+            wasmtime::Error::msg("the instance lacks an entry point of its module")
+        })?;
         function.typed::<(), ()>(&*store)?.call_async(&mut *store, ()).await?;
     }
     Ok(())

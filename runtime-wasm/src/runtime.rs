@@ -1,8 +1,11 @@
+//! The runtime and its builder: compiles a job's module, chooses its engine, and runs it.
+
+use std::fmt;
 use std::sync::Arc;
 
 use manifold_runtime_api::abi::{self, Session};
 use manifold_runtime_api::{
-    Capabilities, Code, Host, HostImage, Job, Limits, Module, Outcome, Result, Runtime, async_trait,
+    Capabilities, Code, Host, HostImage, Job, Limits, ObjectRef, Result, Runtime, async_trait,
 };
 
 use crate::engines::{DETERMINISM, Engines, Placement, Target};
@@ -12,8 +15,8 @@ use crate::ticker::Ticker;
 
 /// Runs WebAssembly guests on wasmtime.
 ///
-/// Every job gets a fresh instance, from a pool while it lasts and from the heap beyond. A job that waits for nested runs
-/// keeps its memory and a fiber, and no thread.
+/// Every job gets a fresh instance: from a pool while it has free slots, and from the heap
+/// otherwise. A job that waits for nested runs keeps its memory and a fiber, but holds no thread.
 pub struct WasmRuntime {
     host_image: HostImage,
     modules: ModuleCache,
@@ -21,42 +24,54 @@ pub struct WasmRuntime {
     max_table_elements: u64,
 }
 
-/// A [`WasmRuntime`] whose settings are still being chosen. None of them can change an answer.
+impl fmt::Debug for WasmRuntime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WasmRuntime").field("host_image", &self.host_image).finish_non_exhaustive()
+    }
+}
+
+/// Builder for a [`WasmRuntime`]. No setting can change the outcome of a request.
 #[derive(Debug, Clone)]
 pub struct WasmRuntimeBuilder {
     pool_size: u32,
     max_table_elements: usize,
 }
 
-/// Instances in the pool, unless told otherwise. Each reserves address space; memory is taken as guests touch it.
+/// Default number of instances in the pool. Each reserves address space; memory is committed as
+/// guests touch it.
 const POOL_SIZE: u32 = 1000;
 
 impl WasmRuntime {
-    /// A runtime with default settings.
+    /// Creates a runtime with default settings.
     ///
     /// # Errors
-    /// `RuntimeFailed` when wasmtime cannot start on this machine.
+    /// [`Reason::RuntimeFailed`](manifold_runtime_api::Reason::RuntimeFailed) if wasmtime or the
+    /// epoch thread cannot start on this machine.
     pub fn new() -> Result<Self> {
         Self::builder().build()
     }
 
-    /// Starts a runtime.
+    /// Returns a builder with default settings.
     pub fn builder() -> WasmRuntimeBuilder {
         let max_table_elements =
             usize::try_from(Limits::default().table_elements).unwrap_or(usize::MAX);
         WasmRuntimeBuilder { pool_size: POOL_SIZE, max_table_elements }
     }
 
-    /// Whether guests live in a pool of instances. Where the machine does not give the address space for one (a bound on it, as by
-    /// `ulimit -v`, or a small one), every guest lives on the heap, which takes some microseconds more for each.
+    /// Returns whether guests run in a pool of instances.
+    ///
+    /// There is no pool if its address space cannot be reserved, for example because `ulimit -v`
+    /// bounds it or because the address space is small. Every guest then runs on the heap, which
+    /// takes some microseconds more for each.
     pub fn has_pool(&self) -> bool {
         self.modules.engines().have_pool()
     }
 
-    /// The module, compiled for the pool if it fits it. A module that fits neither is bad.
+    /// Returns the compiled module and its placement: the pool if the module compiles for it, and
+    /// the heap otherwise. Errors if it compiles for neither.
     async fn compiled(
         &self,
-        module: Module,
+        module: ObjectRef,
         metered: bool,
         limits: &Limits,
         host: &dyn Host,
@@ -78,7 +93,7 @@ impl WasmRuntime {
 
     async fn compiled_for_heap(
         &self,
-        module: Module,
+        module: ObjectRef,
         metered: bool,
         limits: &Limits,
         host: &dyn Host,
@@ -90,30 +105,34 @@ impl WasmRuntime {
 }
 
 impl WasmRuntimeBuilder {
-    /// How many instances the pool holds. Default: 1000. More jobs than that may be under way; they start slower.
+    /// Sets the number of instances in the pool, at least 1. Default: 1000. Further concurrent jobs
+    /// run on the heap, where they start more slowly.
     #[must_use]
     pub fn pool_size(mut self, instances: u32) -> Self {
         self.pool_size = instances.max(1);
         self
     }
 
-    /// How many elements a guest's table may have, even where [`Limits::table_elements`] is larger. Default: that limit's
-    /// default.
+    /// Caps the number of elements in a guest's tables, even if [`Limits::table_elements`] is
+    /// larger. Default: the default of that limit.
     #[must_use]
     pub fn max_table_elements(mut self, elements: usize) -> Self {
         self.max_table_elements = elements;
         self
     }
 
-    /// Starts the runtime. Where the pool's address space cannot be reserved there is no pool: [`WasmRuntime::has_pool`].
+    /// Builds and starts the runtime. It has no pool if the pool's address space cannot be
+    /// reserved, see [`WasmRuntime::has_pool`].
     ///
     /// # Errors
-    /// `RuntimeFailed` when wasmtime cannot start.
+    /// [`Reason::RuntimeFailed`](manifold_runtime_api::Reason::RuntimeFailed) if wasmtime or the
+    /// epoch thread cannot start.
     pub fn build(self) -> Result<WasmRuntime> {
         let engines = Arc::new(Engines::new(self.pool_size, self.max_table_elements)?);
         let description = HostImage::new("wasmtime")
             .with("engine", wasmtime_environ::VERSION)
-            .with("abi", format!("{} {}", abi::NAME, abi::BINARY_NAME));
+            .with("abi", format!("{} {}", abi::NAME, abi::BINARY_NAME))
+            .with("abi-revision", abi::REVISION);
         let host_image = DETERMINISM
             .into_iter()
             .fold(description, |description, (setting, value)| description.with(setting, value))
@@ -143,7 +162,7 @@ impl Runtime for WasmRuntime {
         self.compiled(code.own_module()?, limits.fuel.is_some(), limits, host).await.map(|_| ())
     }
 
-    async fn run(&self, mut job: Job, host: Arc<dyn Host>) -> Result<Outcome> {
+    async fn run(&self, mut job: Job, host: Arc<dyn Host>) -> Result<ObjectRef> {
         job.limits.table_elements = job.limits.table_elements.min(self.max_table_elements);
         let (module, limits) = (job.code.own_module()?, job.limits);
         let metered = limits.fuel.is_some() || job.meter.fuel_bound().is_some();
@@ -160,7 +179,7 @@ impl Runtime for WasmRuntime {
         session.finish(match attempt {
             Attempt::Ran(end) => end,
             Attempt::PoolFull => {
-                Err(manifold_runtime_api::Error::runtime("the heap engine reports a full pool"))
+                Err(manifold_runtime_api::Error::runtime("the heap engine reported a full pool"))
             }
         })
     }

@@ -1,4 +1,5 @@
-//! The clock behind epochs: ticks while guests compute, sleeps while none does.
+//! The epoch thread: increments the engines' epochs every [`TICK`] while there are jobs, and parks
+//! otherwise.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,6 +9,7 @@ use manifold_runtime_api::{Error, Result};
 
 use crate::engines::{Engines, TICK};
 
+/// Owns the epoch thread. Dropping it stops the thread.
 pub(crate) struct Ticker {
     shared: Arc<Shared>,
     thread: Thread,
@@ -19,7 +21,7 @@ struct Shared {
     stop: AtomicBool,
 }
 
-/// Keeps the ticker awake.
+/// Keeps epochs ticking until it is dropped. Each running job holds one.
 pub(crate) struct Awake<'a>(&'a Ticker);
 
 impl Ticker {
@@ -29,7 +31,7 @@ impl Ticker {
         let thread = thread::Builder::new()
             .name("manifold-wasm-epoch".to_owned())
             .spawn(move || tick(&state, &engines))
-            .map_err(|error| Error::runtime(format!("the epoch thread cannot start: {error}")))?;
+            .map_err(|error| Error::runtime(format!("cannot start the epoch thread: {error}")))?;
         Ok(Self { shared, thread: thread.thread().clone() })
     }
 
@@ -44,7 +46,7 @@ impl Ticker {
 fn tick(shared: &Shared, engines: &Engines) {
     while !shared.stop.load(Ordering::Acquire) {
         if shared.jobs.load(Ordering::Acquire) == 0 {
-            // An unpark that comes before the park makes it return at once, so no job is overlooked.
+            // If `unpark` is called first, `park` returns immediately, so no job is missed.
             thread::park();
             continue;
         }

@@ -1,4 +1,4 @@
-//! What a guest's end means.
+//! Maps how a guest ended to the result of its job.
 
 use std::fmt::Write;
 
@@ -8,7 +8,9 @@ use wasmtime::{Trap, WasmBacktrace};
 use crate::engines::WASM_STACK;
 use crate::wasi::Exit;
 
-/// Sorts out how a guest stopped: `Ok` when it came to its end, `proc_exit(0)` included.
+/// Converts the end of a guest to a result: `Ok` if it returned or called `proc_exit(0)`, and an
+/// error if it exited with another status, trapped, breached a limit, or if the machine lacked a
+/// resource.
 pub(crate) fn explain(end: wasmtime::Result<()>) -> Result<()> {
     let Err(stop) = end else { return Ok(()) };
     if let Some(error) = stop.downcast_ref::<Error>() {
@@ -25,7 +27,7 @@ pub(crate) fn explain(end: wasmtime::Result<()>) -> Result<()> {
         Some(trap) => {
             Err(Error::new(Reason::Trapped { trap: describe(*trap, stop.downcast_ref()) }))
         }
-        // What is left is the machine's fault: no memory, or no room for another mapping.
+        // All other errors are failures of the machine, such as no memory or no further mapping.
         None => Err(Error::new(Reason::RuntimeFailed {
             problem: format!("{stop:#}"),
             status: Status::Transient,
@@ -33,7 +35,7 @@ pub(crate) fn explain(end: wasmtime::Result<()>) -> Result<()> {
     }
 }
 
-/// How many of the innermost functions a trap names.
+/// Maximum number of functions in a trap's description, innermost first.
 const FUNCTIONS_NAMED: usize = 4;
 
 fn describe(trap: Trap, backtrace: Option<&WasmBacktrace>) -> String {
@@ -43,7 +45,7 @@ fn describe(trap: Trap, backtrace: Option<&WasmBacktrace>) -> String {
         let lead = if index == 0 { " in" } else { " ←" };
         let name = function.func_name().map(|name| name.chars().take(100).collect::<String>());
         let name = name.unwrap_or_else(|| format!("function {}", function.func_index()));
-        // Writing to a String cannot fail.
+        // Writing to a `String` cannot fail.
         let _ = write!(text, "{lead} {name}");
     }
     text

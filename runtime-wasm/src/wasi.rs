@@ -1,10 +1,15 @@
-//! `wasi_snapshot_preview1` for guests whose toolchain needs it: nothing that tells time, place or chance.
+//! Deterministic stubs of `wasi_snapshot_preview1`, for guests whose toolchain needs it.
 //!
-//! All clocks are one, which begins at a fixed time and advances by a fixed step whenever the guest reads it, so that whoever
-//! waits for a time to come sees it come. Random bytes are 0x42, there are no files, no environment and no arguments, standard
-//! input is empty, standard output and error go to the log, and `proc_exit` ends the job. `poll_oneoff` returns at once: every
-//! clock that it waits for has rung, and the time that it waited for has passed. Whatever else there is answers `ENOSYS`. Names
-//! and types follow the WASI preview 1 witx files, all 46 functions of it.
+//! - All clocks share one counter. It starts at a fixed time and advances by a fixed step whenever
+//!   the guest reads a clock, so a guest that polls for a point in time reaches it.
+//! - Random bytes are 0x42. There are no files, environment variables or arguments.
+//! - Standard input is empty. Standard output and standard error go to the log.
+//! - `proc_exit` ends the job.
+//! - `poll_oneoff` returns immediately: every clock it waits for has expired, and the guest's
+//!   clocks have advanced by the time waited for.
+//! - The remaining functions for files, sockets and signals return `ENOSYS`.
+//!
+//! Names and types follow the WASI preview 1 witx files, with all 46 functions.
 
 use wasmtime::{Caller, Engine, FuncType, Linker, Val, ValType};
 
@@ -13,12 +18,13 @@ use crate::imports::slice;
 
 const MODULE: &str = "wasi_snapshot_preview1";
 
-/// Where the clock of the day begins: 2000-01-01, in nanoseconds since 1970.
-const BEGINNING: u64 = 946_684_800_000_000_000;
-/// Where every other clock begins, in nanoseconds. Some programs take 0 for a clock that is broken.
-const BEGINNING_OF_OTHERS: u64 = 1_000_000_000;
-/// By how much a reading advances the clock, in nanoseconds.
-const STEP: u64 = 1_000_000;
+/// Start of the realtime clock: 2000-01-01, in nanoseconds since 1970.
+const REALTIME_START: u64 = 946_684_800_000_000_000;
+/// Start of every other clock, in nanoseconds. Not 0, because some programs take 0 for a broken
+/// clock.
+const OTHER_CLOCKS_START: u64 = 1_000_000_000;
+/// How far a reading advances the clocks, in nanoseconds.
+const CLOCK_STEP: u64 = 1_000_000;
 
 const SUCCESS: u32 = 0;
 const BADF: u32 = 8;
@@ -26,13 +32,14 @@ const INVAL: u32 = 28;
 const NOSYS: u32 = 52;
 const SPIPE: u32 = 70;
 
-/// The guest called `proc_exit`.
+/// The guest called `proc_exit` with this status.
 #[derive(Debug, thiserror::Error)]
 #[error("the guest exited with status {0}")]
 pub(crate) struct Exit(pub(crate) u32);
 
 type Guest<'a> = Caller<'a, GuestState>;
 
+/// Adds all functions of the module to `linker`.
 pub(crate) fn link(linker: &mut Linker<GuestState>, engine: &Engine) -> wasmtime::Result<()> {
     for sizes in ["args_sizes_get", "environ_sizes_get"] {
         linker.func_wrap(MODULE, sizes, |mut guest: Guest<'_>, count: u32, bytes: u32| {
@@ -58,7 +65,7 @@ pub(crate) fn link(linker: &mut Linker<GuestState>, engine: &Engine) -> wasmtime
         "clock_res_get",
         |mut guest: Guest<'_>, clock: u32, resolution: u32| {
             if clock <= LAST_CLOCK {
-                write(&mut guest, resolution, &STEP.to_le_bytes())
+                write(&mut guest, resolution, &CLOCK_STEP.to_le_bytes())
             } else {
                 Ok(INVAL)
             }
@@ -95,7 +102,7 @@ pub(crate) fn link(linker: &mut Linker<GuestState>, engine: &Engine) -> wasmtime
     linker.func_wrap(MODULE, "proc_exit", |status: u32| -> wasmtime::Result<()> {
         Err(wasmtime::Error::new(Exit(status)))
     })?;
-    for (name, parameters) in NOT_THERE {
+    for (name, parameters) in UNSUPPORTED {
         let parameters = parameters
             .chars()
             .map(|letter| if letter == 'I' { ValType::I64 } else { ValType::I32 });
@@ -108,8 +115,9 @@ pub(crate) fn link(linker: &mut Linker<GuestState>, engine: &Engine) -> wasmtime
     Ok(())
 }
 
-/// Functions of files, sockets and the like, with their parameters: `i` is an `i32`, `I` an `i64`.
-const NOT_THERE: [(&str, &str); 29] = [
+/// Functions for files, sockets and signals, which return `ENOSYS`, with their parameters: `i` is
+/// an `i32`, `I` an `i64`.
+const UNSUPPORTED: [(&str, &str); 29] = [
     ("fd_advise", "iIIi"),
     ("fd_allocate", "iII"),
     ("fd_datasync", "i"),
@@ -141,30 +149,32 @@ const NOT_THERE: [(&str, &str); 29] = [
     ("sock_shutdown", "ii"),
 ];
 
-/// `CLOCK_THREAD_CPUTIME_ID`, the last of the four.
+/// `CLOCK_THREAD_CPUTIME_ID`, the highest of the four clock ids.
 const LAST_CLOCK: u32 = 3;
 
-/// What the clock shows, which has advanced by then; `None` for a clock that there is not.
+/// Advances the clocks by one step and returns the time of `clock`; `None` if there is no such
+/// clock.
 fn read_clock(guest: &mut Guest<'_>, clock: u32) -> Option<u64> {
-    let beginning = beginning(clock)?;
-    let passed = guest.data().clock.saturating_add(STEP);
+    let start = start(clock)?;
+    let passed = guest.data().clock.saturating_add(CLOCK_STEP);
     guest.data_mut().clock = passed;
-    Some(beginning.saturating_add(passed))
+    Some(start.saturating_add(passed))
 }
 
-fn beginning(clock: u32) -> Option<u64> {
+fn start(clock: u32) -> Option<u64> {
     match clock {
-        0 => Some(BEGINNING),
-        1..=LAST_CLOCK => Some(BEGINNING_OF_OTHERS),
+        0 => Some(REALTIME_START),
+        1..=LAST_CLOCK => Some(OTHER_CLOCKS_START),
         _ => None,
     }
 }
 
-/// More subscriptions than any program waits for at once.
+/// Maximum number of subscriptions in one `poll_oneoff`; more than programs wait for at once.
 const MAX_SUBSCRIPTIONS: u32 = 1024;
 
-/// Nothing ever comes from outside, so what is waited for is there at once or never: time passes, and the three streams can be read
-/// and written.
+/// Reports every subscription as ready without waiting: clocks advance to the latest time waited
+/// for, and the three standard streams can be read and written. No other event exists that could
+/// make a guest wait.
 fn poll_oneoff(
     mut guest: Guest<'_>,
     subscriptions: u32,
@@ -181,9 +191,10 @@ fn poll_oneoff(
     }
     let wanted =
         slice(&mut guest, "poll_oneoff", subscriptions, count as usize * SUBSCRIPTION)?.to_vec();
-    let mut happened = Vec::new();
+    let mut fired = Vec::new();
     let mut latest = guest.data().clock;
     for subscription in wanted.chunks_exact(SUBSCRIPTION) {
+        // Reads a little-endian integer of `length` bytes.
         let number = |at: usize, length: usize| {
             subscription[at..at + length]
                 .iter()
@@ -192,16 +203,16 @@ fn poll_oneoff(
         };
         let (kind, which) = (subscription[8], number(16, 4) as u32);
         let error = match kind {
-            CLOCK => match beginning(which) {
-                Some(beginning) => {
+            CLOCK => match start(which) {
+                Some(start) => {
                     let (time, flags) = (number(24, 8), number(40, 2) as u16);
                     let now = guest.data().clock;
-                    let rings = if flags & ABSOLUTE == 0 {
+                    let expiry = if flags & ABSOLUTE == 0 {
                         now.saturating_add(time)
                     } else {
-                        time.saturating_sub(beginning)
+                        time.saturating_sub(start)
                     };
-                    latest = latest.max(rings);
+                    latest = latest.max(expiry);
                     SUCCESS
                 }
                 None => INVAL,
@@ -213,10 +224,10 @@ fn poll_oneoff(
         event[..8].copy_from_slice(&subscription[..8]);
         event[8..10].copy_from_slice(&(error as u16).to_le_bytes());
         event[10] = kind;
-        happened.extend_from_slice(&event);
+        fired.extend_from_slice(&event);
     }
     guest.data_mut().clock = latest;
-    slice(&mut guest, "poll_oneoff", events, happened.len())?.copy_from_slice(&happened);
+    slice(&mut guest, "poll_oneoff", events, fired.len())?.copy_from_slice(&fired);
     write(&mut guest, ready, &count.to_le_bytes())
 }
 
@@ -225,7 +236,7 @@ fn write(guest: &mut Guest<'_>, pointer: u32, bytes: &[u8]) -> wasmtime::Result<
     Ok(SUCCESS)
 }
 
-/// More vectors than any C library passes at once.
+/// Maximum number of vectors in one `fd_write`; more than any C library passes at once.
 const MAX_VECTORS: u32 = 1024;
 
 fn fd_write(
@@ -251,7 +262,8 @@ fn fd_write(
         };
         let (pointer, length) = (word(0), word(4));
         let bytes = slice(&mut guest, "fd_write", pointer, length as usize)?;
-        // The vectors may overlap and add up to far more than the memory holds.
+        // The vectors may overlap, so their total length may far exceed the size of the guest's
+        // memory.
         text.extend_from_slice(&bytes[..bytes.len().min(room - text.len())]);
         total = total.saturating_add(length);
     }

@@ -1,31 +1,29 @@
-//! `fold` and `file-count` as native guests: the reference that guests in other languages agree with, request by request.
+//! `fold` and `file-count` as native guests. Guests in other languages agree with them, request by
+//! request.
 
+use manifold_dispatcher::native::{NativeGuest, NativeRuntimeBuilder, argument};
 use manifold_runtime_api::bstr::ByteSlice;
 use manifold_runtime_api::{
-    Call, EntryMode, Error, ObjectId, ObjectKind, Outcome, Result, TreeEntry,
+    Call, EntryMode, Error, ObjectId, ObjectKind, ObjectRef, Result, TreeEntry,
 };
 
-use super::{NativeGuest, NativeRuntimeBuilder, argument};
-
-impl NativeRuntimeBuilder {
-    /// Adds the guests `fold` and `file-count`.
-    ///
-    /// `fold(in, post, pre?)` folds every child of `in` and gives the results, with `in` itself, to `post`. The children are
-    /// what `pre` answers for `{in}`, else the entries of a tree; a submodule is none. A blob without `pre` goes straight to
-    /// `post`; anything else is a request for fold.
-    #[must_use]
-    pub fn fold_guests(self) -> Self {
-        self.guest("fold", fold).guest("file-count", file_count)
-    }
+/// Adds the native guests `fold` and `file-count` to a runtime.
+///
+/// `fold(in, post, pre?)` folds every child of `in`, and passes the results and `in` itself to
+/// `post`. The children are the entries of the tree that `pre` returns for `{in}`, or without `pre`
+/// the entries of `in` if it is a tree. Submodules are skipped. A blob without `pre` is passed to
+/// `post` directly. Every other child is a request for `fold`.
+pub fn native_guests(builder: NativeRuntimeBuilder) -> NativeRuntimeBuilder {
+    builder.guest("fold", fold).guest("file-count", file_count)
 }
 
-async fn fold(guest: NativeGuest) -> Result<Outcome> {
+async fn fold(guest: NativeGuest) -> Result<ObjectRef> {
     let input = object(&guest.required("in").await?)?;
     let post = guest.text("post").await?;
     let pre = guest.arg("pre").await?;
 
     let children = children(&guest, input, pre.is_some()).await?;
-    let no_children = Outcome::tree(guest.put_tree([]).await?);
+    let no_children = ObjectRef::tree(guest.put_tree([]).await?);
     let mut calls = Vec::with_capacity(children.len());
     for child in &children {
         let child = object(child)?;
@@ -45,11 +43,11 @@ async fn fold(guest: NativeGuest) -> Result<Outcome> {
         let result = result?;
         folded.push(TreeEntry::new(child.name.clone(), EntryMode::plain(result.kind), result.id));
     }
-    let folded = Outcome::tree(guest.put_tree(folded).await?);
+    let folded = ObjectRef::tree(guest.put_tree(folded).await?);
     guest.run(&post, visit(&guest, folded, input).await?).await
 }
 
-async fn children(guest: &NativeGuest, input: Outcome, has_pre: bool) -> Result<Vec<TreeEntry>> {
+async fn children(guest: &NativeGuest, input: ObjectRef, has_pre: bool) -> Result<Vec<TreeEntry>> {
     let parent = if has_pre {
         let args = guest.put_tree([argument("in", input)]).await?;
         guest.run(&guest.text("pre").await?, args).await?
@@ -59,25 +57,25 @@ async fn children(guest: &NativeGuest, input: Outcome, has_pre: bool) -> Result<
         return Ok(Vec::new());
     };
     if parent.kind != ObjectKind::Tree {
-        return Err(Error::guest_failed("`pre` has to answer a tree"));
+        return Err(Error::guest_failed("`pre` must return a tree"));
     }
     let tree = guest.host().tree(parent.id).await?;
     Ok(tree.entries().iter().filter(|entry| entry.mode != EntryMode::Commit).cloned().collect())
 }
 
-async fn visit(guest: &NativeGuest, children: Outcome, input: Outcome) -> Result<ObjectId> {
+async fn visit(guest: &NativeGuest, children: ObjectRef, input: ObjectRef) -> Result<ObjectId> {
     guest.put_tree([argument("children", children), argument("in", input)]).await
 }
 
-fn object(entry: &TreeEntry) -> Result<Outcome> {
+fn object(entry: &TreeEntry) -> Result<ObjectRef> {
     let kind = entry
         .mode
         .object_kind()
         .ok_or_else(|| Error::guest_failed("a submodule cannot be folded"))?;
-    Ok(Outcome { kind, id: entry.id })
+    Ok(ObjectRef { kind, id: entry.id })
 }
 
-async fn file_count(guest: NativeGuest) -> Result<Outcome> {
+async fn file_count(guest: NativeGuest) -> Result<ObjectRef> {
     let mut count = 1u64;
     if guest.required("in").await?.mode == EntryMode::Tree {
         count = 0;
@@ -85,9 +83,14 @@ async fn file_count(guest: NativeGuest) -> Result<Outcome> {
             let text = guest.host().get(child.id).await?;
             let number =
                 text.to_str().ok().and_then(|text| text.strip_suffix('\n')?.parse::<u64>().ok());
-            count += number.ok_or_else(|| {
-                Error::guest_failed("a child's result is no number and a newline")
+            let number = number.ok_or_else(|| {
+                Error::guest_failed(
+                    "a child's result is not a decimal number followed by a newline",
+                )
             })?;
+            count = count
+                .checked_add(number)
+                .ok_or_else(|| Error::guest_failed("the sum does not fit in 64 bits"))?;
         }
     }
     guest.blob(format!("{count}\n")).await

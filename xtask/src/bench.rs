@@ -1,4 +1,4 @@
-//! All benchmarks in one run, and a report.
+//! `cargo xtask bench`: runs all benchmarks, with their peers, and writes a report.
 
 use std::ffi::OsString;
 use std::fs;
@@ -7,48 +7,62 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::commands::{selection, setup};
 use crate::docker;
-use crate::packages;
-use crate::process::{Result, cargo, root, run, target};
+use crate::guests;
+use crate::install::{Installing, Need, provide};
+use crate::process::{Result, cargo, is_runnable, root, run, target};
+use crate::skip::skip;
+use crate::toolchain;
+use crate::v8::selection;
 
-pub(crate) fn bench(arguments: &[OsString]) -> Result {
-    let renews_readme = match arguments {
+/// Runs the benchmarks of `manifold-benches` and of the peers, and the program `report` on their
+/// results.
+pub(crate) fn bench(arguments: &[OsString], installing: Installing) -> Result {
+    let update_readme = match arguments {
         [] => false,
         [option] if option == "--readme" => true,
         _ => return Err("usage: cargo xtask bench [--readme]".to_owned()),
     };
-    setup()?;
+    let redis_server = || Need::apt_get(&["redis-server"], "measured as a peer of the memo");
+    let redis_need = (!is_runnable("redis-server")).then(redis_server);
+    let needs = toolchain::needs()?.into_iter().chain(docker::need()).chain(redis_need);
+    provide(needs, installing);
+    guests::build()?;
     let engine = docker::engine()?;
-    let redis = Redis::start();
+    let redis = match Redis::start() {
+        Ok(redis) => Some(redis),
+        Err(problem) => {
+            let part = "Redis is not measured as a peer of the memo";
+            skip("redis", part, &problem, &redis_server().how_to())?;
+            None
+        }
+    };
     let (results, output) = (target().join("criterion"), target().join("bench"));
     let scales = output.join("scale.jsonl");
-    // What an earlier run has left is not of this one.
+    // The report must not contain results of an earlier run.
     for old in [&results, &output] {
         if old.exists() {
             fs::remove_dir_all(old)
-                .map_err(|error| format!("{} cannot be removed: {error}", old.display()))?;
+                .map_err(|error| format!("cannot remove {}: {error}", old.display()))?;
         }
     }
     fs::create_dir_all(&output)
-        .map_err(|error| format!("{} cannot be made: {error}", output.display()))?;
+        .map_err(|error| format!("cannot create {}: {error}", output.display()))?;
 
     let mut ours = cargo();
     ours.args(["bench", "--package", "manifold-benches"]).args(selection()?);
     let mut peers = cargo();
     peers.args(["bench", "--manifest-path", "benches/peers/Cargo.toml"]);
-    // Two lock files, and features of their own: the two do not share what they build.
+    // The peers have their own lock file and features, so a shared target directory would only make
+    // the two workspaces replace each other's builds.
     peers.env("CARGO_TARGET_DIR", target().join("peers"));
     for benchmarks in [&mut ours, &mut peers] {
         benchmarks.env("CRITERION_HOME", &results).env("MANIFOLD_BENCH_OUT", &scales);
         if let Some(engine) = &engine {
             engine.reveal(benchmarks);
         }
-        match &redis {
-            Ok(redis) => drop(benchmarks.env("MANIFOLD_BENCH_REDIS", redis.socket())),
-            Err(problem) => {
-                eprintln!("\nSKIPPED: Redis is not measured beside the memo: {problem}\n")
-            }
+        if let Some(redis) = &redis {
+            benchmarks.env("MANIFOLD_BENCH_REDIS", redis.socket());
         }
         run(benchmarks)?;
     }
@@ -58,13 +72,13 @@ pub(crate) fn bench(arguments: &[OsString]) -> Result {
         .args(["run", "--quiet", "--release", "--package", "manifold-benches", "--bin", "report"])
         .args(selection()?);
     report.arg("--").args([&results, &scales, &output]);
-    if renews_readme {
+    if update_readme {
         report.arg(root().join("README.md"));
     }
     run(&mut report)
 }
 
-/// A Redis of this process's own, on a socket in a directory of its own.
+/// A private Redis server, on a unix socket in a temporary directory. Stopped when this is dropped.
 struct Redis {
     server: Child,
     directory: PathBuf,
@@ -72,17 +86,16 @@ struct Redis {
 
 impl Redis {
     fn start() -> Result<Self> {
-        packages::install(&["redis-server"], &["redis-server"])?;
         let directory = std::env::temp_dir().join(format!("manifold-redis-{}", std::process::id()));
         fs::create_dir_all(&directory)
-            .map_err(|error| format!("{} cannot be made: {error}", directory.display()))?;
+            .map_err(|error| format!("cannot create {}: {error}", directory.display()))?;
         let server = Command::new("redis-server")
             .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
             .arg(socket_in(&directory))
             .current_dir(&directory)
             .stdout(Stdio::null())
             .spawn()
-            .map_err(|error| format!("redis-server cannot be started: {error}"))?;
+            .map_err(|error| format!("cannot start redis-server: {error}"))?;
         let redis = Self { server, directory };
         for _ in 0..100 {
             if redis.socket().exists() {
@@ -90,7 +103,7 @@ impl Redis {
             }
             sleep(Duration::from_millis(50));
         }
-        Err("redis-server made no socket within 5 s".to_owned())
+        Err("redis-server did not create its socket within 5 s".to_owned())
     }
 
     fn socket(&self) -> PathBuf {

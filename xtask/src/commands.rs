@@ -1,46 +1,63 @@
-//! The commands, each a few steps.
+//! The commands `setup`, `package`, `fold` and `test`.
 
 use std::ffi::OsString;
 use std::process::Command;
 
 use crate::docker;
 use crate::guests;
+use crate::install::{Installing, provide};
 use crate::instructions;
+use crate::metadata::GUEST_SDK;
+use crate::package;
 use crate::process::{Result, cargo, output, root, run, target};
 use crate::published;
 use crate::python;
-use crate::v8;
+use crate::toolchain;
+use crate::typescript;
+use crate::v8::{self, exclusion, selection};
 
-pub(crate) fn setup() -> Result {
+/// Installs missing Rust targets and builds the guests.
+pub(crate) fn setup(installing: Installing) -> Result {
+    provide(toolchain::needs()?, installing);
     guests::build()
 }
 
-pub(crate) fn fold(arguments: &[OsString]) -> Result {
-    setup()?;
+/// Builds the guests, which are in a package, and packages everything.
+pub(crate) fn package(installing: Installing) -> Result {
+    setup(installing)?;
+    package::package()
+}
+
+/// Runs `manifold fold` with `arguments`, by default twice and without the user's store.
+pub(crate) fn fold(arguments: &[OsString], installing: Installing) -> Result {
+    // An engine is needed only to run a container.
+    let in_containers = names_a_container(arguments);
+    let engine_packages = if in_containers { docker::need() } else { None };
+    provide(toolchain::needs()?.into_iter().chain(engine_packages), installing);
+    guests::build()?;
     run(cargo()
-        .args(["build", "--quiet", "--release", "--package", "manifold"])
+        .args(["build", "--quiet", "--release", "--package", "manifold-cli"])
         .args(selection()?))?;
     let mut manifold = Command::new(target().join("release").join("manifold"));
     manifold.arg("fold").args(arguments);
-    let says = |option: &str| {
+    let has = |option: &str| {
         arguments.iter().any(|argument| argument.as_encoded_bytes().starts_with(option.as_bytes()))
     };
-    if !says("--repeat") {
+    if !has("--repeat") {
         manifold.args(["--repeat", "2"]);
     }
-    // Computed once and remembered once, whatever the user's own store has from before.
-    if !says("--store") && !says("--no-store") {
+    // The first fold is to be computed, whatever the user's own store holds from earlier runs.
+    if !has("--store") && !has("--no-store") {
         manifold.arg("--no-store");
     }
-    // An engine is only looked for when a container is to be run.
-    let engine = if names_a_container(arguments) { docker::engine()? } else { None };
+    let engine = if in_containers { docker::engine()? } else { None };
     if let Some(engine) = &engine {
         engine.reveal(&mut manifold);
     }
     run(&mut manifold)
 }
 
-/// Whether a guest or visitor is one that runs in a container.
+/// Returns whether an option names a guest or visitor that runs in a container.
 fn names_a_container(arguments: &[OsString]) -> bool {
     const OPTIONS: [&str; 3] = ["--guest", "--post", "--pre"];
     let words: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
@@ -54,12 +71,24 @@ fn names_a_container(arguments: &[OsString]) -> bool {
         .any(|value| value.contains("docker") || value.contains("serving"))
 }
 
-pub(crate) fn test() -> Result {
+/// Runs all tests, checks the types of the TypeScript guests, and counts the instructions of the
+/// hot paths.
+pub(crate) fn test(installing: Installing) -> Result {
     output(Command::new("git").arg("--version")).map_err(|problem| {
-        format!("{problem}\nThe tests ask git about git's formats. Install git.")
+        format!("{problem}\nThe tests compare git objects with those of git. Install git.")
     })?;
-    setup()?;
-    type_check()?;
+    let mut needs = toolchain::needs()?;
+    needs.extend(typescript::needs()?);
+    needs.extend(docker::need());
+    needs.extend(python::need());
+    if v8::is_available()? {
+        needs.extend(published::need()?);
+    }
+    needs.extend(instructions::need());
+    provide(needs, installing);
+
+    guests::build()?;
+    typescript::check()?;
     let engine = docker::engine()?;
     let mut tests = cargo();
     tests.args(["test", "--release", "--workspace"]).args(exclusion()?).args(selection()?);
@@ -74,70 +103,21 @@ pub(crate) fn test() -> Result {
     }
     run(&mut tests)?;
     instructions::gate()?;
-    run(cargo()
-        .args(["test", "--quiet", "--package", "manifold-guest"])
-        .current_dir(root().join("fold-guests")))
+    run(cargo().args(["test", "--quiet"]).current_dir(root().join(GUEST_SDK)))
 }
 
-/// Without V8, what needs it is not built.
-pub(crate) fn selection() -> Result<&'static [&'static str]> {
-    Ok(if v8::is_available()? { &[] } else { &["--no-default-features"] })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn exclusion() -> Result<&'static [&'static str]> {
-    Ok(if v8::is_available()? { &[] } else { &["--exclude", "manifold-runtime-v8"] })
-}
-
-/// Has TypeScript's own compiler check the TypeScript guests.
-fn type_check() -> Result {
-    let guests = root().join("fold-guests").join("typescript");
-    if let Err(problem) = output(Command::new("npm").arg("--version")) {
-        eprintln!(
-            "\nSKIPPED: the types of the TypeScript guests are not checked, for there is no npm ({problem}).\nInstall Node.js with \
-             npm.\n"
-        );
-        return Ok(());
+    #[test]
+    fn guests_in_containers_are_recognized() {
+        let names = |line: &str| {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            names_a_container(&words)
+        };
+        assert!(names(". --guest wasm,docker"));
+        assert!(names(". --post=file-count.serving"));
+        assert!(!names("docker --guest wasm"));
     }
-    if !guests.join("node_modules").is_dir() {
-        run(Command::new("npm")
-            .args(["install", "--silent", "--no-audit", "--no-fund", "--no-package-lock"])
-            .current_dir(&guests))?;
-    }
-    run(Command::new("npm").args(["run", "--silent", "check"]).current_dir(&guests))
-}
-
-pub(crate) fn lint() -> Result {
-    setup()?;
-    let guests = root().join("fold-guests");
-    let wasm = [
-        "--target",
-        "wasm32-unknown-unknown",
-        "--exclude",
-        "wasip1-guest",
-        "--exclude",
-        "strange",
-        "--lib",
-    ];
-    run(cargo().args(["fmt", "--all", "--check"]))?;
-    run(cargo().args(["fmt", "--all", "--check"]).current_dir(&guests))?;
-    run(cargo()
-        .args(["clippy", "--quiet", "--workspace", "--all-targets"])
-        .args(exclusion()?)
-        .args(selection()?)
-        .args(["--", "-D", "warnings"]))?;
-    run(cargo()
-        .args(["clippy", "--quiet", "--workspace"])
-        .args(wasm)
-        .args(["--", "-D", "warnings"])
-        .current_dir(&guests))?;
-    // For containers they are programs, and `strange` is nothing else.
-    run(cargo()
-        .args(["clippy", "--quiet", "--workspace", "--exclude", "wasip1-guest", "--bins"])
-        .args(["--", "-D", "warnings"])
-        .current_dir(&guests))?;
-    run(cargo()
-        .args(["doc", "--quiet", "--workspace", "--no-deps"])
-        .args(exclusion()?)
-        .args(selection()?)
-        .env("RUSTDOCFLAGS", "-D warnings"))
 }

@@ -1,4 +1,5 @@
-//! A container engine for the tests: one that is there, or a private one for as long as a command takes.
+//! A container engine for the tests and benchmarks: one that is running already, or a private one
+//! for the duration of a command.
 
 mod private;
 
@@ -9,29 +10,32 @@ use std::process::Command;
 use std::time::Duration;
 
 use self::private::PrivateEngine;
-use crate::process::{Result, requires, run};
+use crate::install::{Installing, Need, provide};
+use crate::process::{Result, is_runnable, run};
 use crate::python;
+use crate::skip::skip;
 
-/// Where to get an engine, for those who have none.
+/// The ways to get an engine, shown where none is available.
 const HOW_TO: &str = "\
-A container engine runs guests in containers. Any of these makes up for it:
-  start Docker (or Podman's socket) so that /var/run/docker.sock answers
-  DOCKER_HOST=unix:///path/to/socket                                 names another
-  on Debian as root, the set-up installs the packages docker.io and crun, and starts a private engine by itself";
+Guests in containers need a container engine. Do one of these:
+  start Docker (or Podman's socket) so that it listens on /var/run/docker.sock
+  set DOCKER_HOST=unix:///path/to/socket to use another engine
+  on Debian, run this as root and without --no-install: the set-up installs the packages
+  docker.io and crun, and starts a private engine";
 
-/// The engine's usual place.
-const USUAL: &str = "unix:///var/run/docker.sock";
+/// The endpoint where an engine usually listens.
+const DEFAULT_ENDPOINT: &str = "unix:///var/run/docker.sock";
 
-/// An engine that answers.
+/// An engine that responds to pings.
 pub(crate) enum Engine {
-    /// It was there, and stays.
+    /// An engine that was running already. It is left running.
     Found,
-    /// It goes with this.
+    /// An engine that was started by this process. It is stopped when this value is dropped.
     Private(PrivateEngine),
 }
 
 impl Engine {
-    /// Tells a command where the engine is.
+    /// Sets `DOCKER_HOST` for a command where it is needed to find the engine.
     pub(crate) fn reveal(&self, command: &mut Command) {
         if let Self::Private(engine) = self {
             command.env("DOCKER_HOST", engine.endpoint());
@@ -39,58 +43,68 @@ impl Engine {
     }
 }
 
-/// Finds an engine, or starts one. Says so if there is none.
+/// Returns the packages of a private engine if one is needed and they are not installed.
+pub(crate) fn need() -> Option<Need> {
+    let is_needed = named().is_none() && !responds(DEFAULT_ENDPOINT);
+    let packages = || {
+        Need::apt_get(&["docker.io", "crun"], "a private container engine for the container tests")
+    };
+    (is_needed && !private::PROGRAMS.into_iter().all(is_runnable)).then(packages)
+}
+
+/// Finds a running engine, or starts a private one. Returns `None`, after a message, if neither is
+/// possible.
 ///
 /// # Errors
-/// When there is none and `MANIFOLD_REQUIRE` names it.
+/// Returns an error if no engine is available and `MANIFOLD_REQUIRE` contains `docker`.
 pub(crate) fn engine() -> Result<Option<Engine>> {
-    let named = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
-    let place = named.as_deref().unwrap_or(USUAL);
-    if answers(place) {
+    let named = named();
+    let endpoint = named.as_deref().unwrap_or(DEFAULT_ENDPOINT);
+    if responds(endpoint) {
         return Ok(Some(Engine::Found));
     }
     let problem = match named {
-        Some(named) => format!("No container engine answers at DOCKER_HOST={named}."),
+        Some(named) => format!("no container engine responds at DOCKER_HOST={named}"),
         None => match PrivateEngine::start() {
             Ok(engine) => return Ok(Some(Engine::Private(engine))),
             Err(problem) => format!(
-                "No container engine answers at {USUAL}, and none could be started:\n{problem}"
+                "no container engine responds at {DEFAULT_ENDPOINT}, and none could be \
+                 started:\n{problem}"
             ),
         },
     };
-    if requires("docker") {
-        return Err(format!(
-            "{problem}\nDocker is not available, and MANIFOLD_REQUIRE asks for it.\n{HOW_TO}"
-        ));
-    }
-    eprintln!(
-        "\n{problem}\nSKIPPED: Docker is not available, so nothing is tested that runs in containers.\n{HOW_TO}\n"
-    );
+    skip("docker", "nothing that runs in containers is tested", &problem, HOW_TO)?;
     Ok(None)
 }
 
-/// `cargo xtask docker COMMAND…`: runs a command beside an engine.
-pub(crate) fn with_engine(command: &mut Command) -> Result {
+/// Returns the endpoint that the user has named, if any.
+fn named() -> Option<String> {
+    std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty())
+}
+
+/// `cargo xtask docker COMMAND…`: runs a command while an engine is available to it.
+pub(crate) fn with_engine(command: &mut Command, installing: Installing) -> Result {
+    provide(need().into_iter().chain(python::need()), installing);
     let Some(engine) = engine()? else { return Err("there is no container engine".to_owned()) };
     python::build()?;
     engine.reveal(command);
     run(command)
 }
 
-/// Whether an engine answers at a place, in the form of `DOCKER_HOST`.
-fn answers(place: &str) -> bool {
-    let patience = Duration::from_secs(5);
+/// Returns whether an engine responds to a ping at `endpoint`, which has the form of `DOCKER_HOST`.
+fn responds(endpoint: &str) -> bool {
+    let timeout = Duration::from_secs(5);
     let ping = |mut connection: Box<dyn Connection>| -> std::io::Result<bool> {
-        connection.be_patient(patience)?;
+        connection.set_timeout(timeout)?;
         connection.write_all(b"GET /_ping HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-        let mut answer = [0; 12];
-        connection.read_exact(&mut answer)?;
-        Ok(answer.starts_with(b"HTTP/1.") && answer.ends_with(b" 200"))
+        let mut status = [0; 12];
+        connection.read_exact(&mut status)?;
+        Ok(status.starts_with(b"HTTP/1.") && status.ends_with(b" 200"))
     };
     let connected: std::io::Result<Box<dyn Connection>> =
-        if let Some(path) = place.strip_prefix("unix://") {
+        if let Some(path) = endpoint.strip_prefix("unix://") {
             UnixStream::connect(path).map(|connection| Box::new(connection) as _)
-        } else if let Some(address) = place.strip_prefix("tcp://") {
+        } else if let Some(address) = endpoint.strip_prefix("tcp://") {
             TcpStream::connect(address.trim_end_matches('/'))
                 .map(|connection| Box::new(connection) as _)
         } else {
@@ -100,17 +114,18 @@ fn answers(place: &str) -> bool {
 }
 
 trait Connection: Read + Write {
-    fn be_patient(&mut self, time: Duration) -> std::io::Result<()>;
+    /// Sets the timeout of reads.
+    fn set_timeout(&mut self, time: Duration) -> std::io::Result<()>;
 }
 
 impl Connection for UnixStream {
-    fn be_patient(&mut self, time: Duration) -> std::io::Result<()> {
+    fn set_timeout(&mut self, time: Duration) -> std::io::Result<()> {
         self.set_read_timeout(Some(time))
     }
 }
 
 impl Connection for TcpStream {
-    fn be_patient(&mut self, time: Duration) -> std::io::Result<()> {
+    fn set_timeout(&mut self, time: Duration) -> std::io::Result<()> {
         self.set_read_timeout(Some(time))
     }
 }

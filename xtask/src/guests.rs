@@ -1,25 +1,34 @@
-//! Building the guests from source.
+//! Builds the guests from source.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::process::{Result, cargo, host_target, root, run, target};
-use crate::toolchain::ensure_target;
+use crate::toolchain::{WASI, WASM, require_targets};
 
-/// The guests that are both a wasm module and a program for containers.
+/// The guests that are built both as a wasm module and as a program for containers.
 const GUESTS: [&str; 5] = ["fold", "file-count", "dirs-only", "line-count", "total-size"];
-const WASM: &str = "wasm32-unknown-unknown";
+/// The guests that are only programs for containers.
+const PROGRAMS: [&str; 1] = ["strange"];
+/// The directories with the TypeScript guests and what they import.
+const TYPESCRIPT: [&str; 2] = ["fold-guests/typescript", "guest-sdk/typescript"];
+/// Where `manifold-standard-guests` finds the guests that it embeds.
+const MODULES: &str = "standard-guests/modules";
 
-/// Builds every guest. Puts `<name>.wasm` into `guests/` below the target directory, and on Linux `<name>.linux`, the same as a
-/// static binary.
+/// Builds every guest. Writes `<name>.wasm` to `guests/` below the target directory. On Linux it
+/// also writes `<name>.linux`, the same guest as a static binary. Copies the standard guests to
+/// [`MODULES`].
+///
+/// # Errors
+/// Returns an error if a Rust target is not installed, or if a guest cannot be built.
 pub(crate) fn build() -> Result {
+    require_targets()?;
     let guests = target().join("guests");
-    fs::create_dir_all(&guests)
-        .map_err(|error| format!("{} cannot be made: {error}", guests.display()))?;
-    ensure_target(WASM)?;
+    create(&guests)?;
     for guest in GUESTS {
-        // As a library for others, too, it would not be optimized as a whole.
+        // If the package were built as a Rust library as well, it would not be optimized as a
+        // whole.
         run(guest_build("rustc", WASM).args([
             "--package",
             guest,
@@ -32,31 +41,75 @@ pub(crate) fn build() -> Result {
             &guests.join(format!("{guest}.wasm")),
         )?;
     }
-    // Guests with and without std are not built together, for cargo would unify the features of what they share.
-    let wasi = "wasm32-wasip1";
-    ensure_target(wasi)?;
-    run(guest_build("build", wasi).args(["--package", "wasip1-guest"]))?;
-    place(&built(wasi, "wasip1_guest.wasm"), &guests.join("wasip1-guest.wasm"))?;
-
+    // Guests with and without std are built separately, because cargo would unify the features of
+    // their common dependencies.
+    run(guest_build("build", WASI).args(["--package", "wasip1-guest"]))?;
+    place(&built(WASI, "wasip1_guest.wasm"), &guests.join("wasip1-guest.wasm"))?;
     let linux = host_target()?;
-    if !linux.contains("-linux-") {
-        eprintln!("\nSKIPPED: guests for containers are built on Linux, and this is {linux}.\n");
-        return Ok(());
+    if linux.contains("-linux-") {
+        build_programs(&linux, &guests)?;
+    } else {
+        eprintln!("\nSKIPPED: guests for containers are built on Linux only; this is {linux}\n");
     }
-    let mut programs = guest_build("build", &linux);
-    // They run in empty images, where there is no library to link to.
+    embed(&guests, &root().join(MODULES))
+}
+
+/// Builds the guests for containers.
+fn build_programs(linux: &str, guests: &Path) -> Result {
+    let mut programs = guest_build("build", linux);
+    // The programs run in empty images, which have no libraries to link to.
     programs
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .args(["--config", "profile.release.strip='symbols'"]);
-    let strange = ["strange"];
-    for guest in GUESTS.iter().chain(&strange) {
+    for guest in GUESTS.iter().chain(&PROGRAMS) {
         programs.args(["--bin", guest]);
     }
     run(&mut programs)?;
-    for guest in GUESTS.iter().chain(&strange) {
-        place(&built(&linux, guest), &guests.join(format!("{guest}.linux")))?;
+    for guest in GUESTS.iter().chain(&PROGRAMS) {
+        place(&built(linux, guest), &guests.join(format!("{guest}.linux")))?;
     }
     Ok(())
+}
+
+/// Makes `modules` contain the standard guests and nothing else: what is there is embedded.
+fn embed(guests: &Path, modules: &Path) -> Result {
+    let mut files = Vec::new();
+    for guest in GUESTS {
+        for name in [format!("{guest}.wasm"), format!("{guest}.linux")] {
+            let from = guests.join(&name);
+            if from.is_file() {
+                files.push((from, modules.join(name)));
+            }
+        }
+    }
+    let scripts = modules.join("typescript");
+    for directory in TYPESCRIPT {
+        for from in list(&root().join(directory))? {
+            let name = from.file_name().unwrap_or_default().to_owned();
+            if name.to_str().is_some_and(|name| name.ends_with(".ts") && !name.ends_with(".d.ts")) {
+                files.push((from, scripts.join(name)));
+            }
+        }
+    }
+    create(&scripts)?;
+    for old in list(modules)?.into_iter().chain(list(&scripts)?) {
+        if old.is_file() && !files.iter().any(|(_, wanted)| *wanted == old) {
+            fs::remove_file(&old)
+                .map_err(|error| format!("cannot remove {}: {error}", old.display()))?;
+        }
+    }
+    files.iter().try_for_each(|(from, to)| place(from, to))
+}
+
+fn create(directory: &Path) -> Result {
+    fs::create_dir_all(directory)
+        .map_err(|error| format!("cannot create {}: {error}", directory.display()))
+}
+
+fn list(directory: &Path) -> Result<Vec<PathBuf>> {
+    let problem = |error| format!("cannot read {}: {error}", directory.display());
+    let entries = fs::read_dir(directory).map_err(problem)?;
+    entries.map(|entry| entry.map(|entry| entry.path()).map_err(problem)).collect()
 }
 
 fn guest_build(command: &str, target: &str) -> Command {
@@ -69,7 +122,7 @@ fn guest_build(command: &str, target: &str) -> Command {
         target,
     ]);
     cargo.arg("--target-dir").arg(build_directory());
-    // What the caller sets for the host has no business in a guest.
+    // The flags that the user sets are meant for the host's target, not for the guests'.
     cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     cargo
 }
@@ -82,12 +135,12 @@ fn built(target: &str, file: &str) -> PathBuf {
     build_directory().join(target).join("release").join(file)
 }
 
-/// Copies a file unless the copy is there already, so that nothing that depends on it is built again.
+/// Copies a file unless an equal copy exists, so that nothing that depends on it is rebuilt.
 fn place(from: &Path, to: &Path) -> Result {
     let code =
-        fs::read(from).map_err(|error| format!("{} cannot be read: {error}", from.display()))?;
+        fs::read(from).map_err(|error| format!("cannot read {}: {error}", from.display()))?;
     if fs::read(to).is_ok_and(|placed| placed == code) {
         return Ok(());
     }
-    fs::write(to, code).map_err(|error| format!("{} cannot be written: {error}", to.display()))
+    fs::write(to, code).map_err(|error| format!("cannot write {}: {error}", to.display()))
 }

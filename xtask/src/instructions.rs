@@ -1,36 +1,53 @@
-//! How many instructions the hot paths take: unlike times, that does not depend on the machine's mood.
+//! Counts the instructions of the hot paths. Unlike times, the counts do not vary with the load of
+//! the machine.
 
 use std::process::Command;
 
-use crate::commands::selection;
-use crate::packages;
-use crate::process::{Result, cargo, requires, run, target};
+use crate::install::{Installing, Need, provide};
+use crate::process::{Result, cargo, is_runnable, run, target};
+use crate::skip::skip;
+use crate::v8::{self, selection};
 
-/// A path of `benches/examples/path.rs`, how often it is gone, and how many instructions once is known to take, on x86-64 as valgrind
-/// shows it to programs: without SHA or AVX-512 instructions. Who makes a path shorter writes the new count here.
-const PATHS: [(&str, u64, u64); 2] = [("memo-hit", 50_000, 374), ("wasm-frame", 500, 83_500)];
+/// A path of `benches/examples/path.rs`, how many times to run it, and the known number of
+/// instructions of one time, on x86-64 as valgrind shows it to programs: without SHA or AVX-512
+/// instructions. A change that makes a path shorter lowers its number here.
+const PATHS: [(&str, u64, u64); 3] =
+    [("memo-hit", 50_000, 374), ("wasm-frame", 500, 83_500), (V8_PATH, 500, 0)];
 
-/// By how much a count may be over, in percent: compilers differ.
+/// The path that is counted only where V8 is available.
+const V8_PATH: &str = "v8-frame";
+
+/// By how many percent a count may exceed the known number, because compilers differ.
 const TOLERANCE: u64 = 10;
 
-/// Fails if a path takes more instructions than it is known to.
+/// Whether the known numbers are those of this machine.
+const IS_KNOWN: bool = cfg!(all(target_os = "linux", target_arch = "x86_64"));
+
+/// Returns valgrind's package if it is needed and not installed.
+pub(crate) fn need() -> Option<Need> {
+    let valgrind = || Need::apt_get(&["valgrind"], "counts the instructions of the hot paths");
+    (IS_KNOWN && !is_runnable("valgrind")).then(valgrind)
+}
+
+/// `cargo xtask instructions`: installs valgrind and counts.
+pub(crate) fn count(installing: Installing) -> Result {
+    provide(need(), installing);
+    gate()
+}
+
+/// Counts the instructions of every path.
+///
+/// # Errors
+/// Returns an error if a path takes over [`TOLERANCE`] percent more instructions than known, or if
+/// valgrind is not available and `MANIFOLD_REQUIRE` contains `valgrind`.
 pub(crate) fn gate() -> Result {
-    let skipped = |why: &str| {
-        eprintln!("\nSKIPPED: the instructions of the hot paths are not counted, {why}\n");
-        Ok(())
-    };
-    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-        return skipped("for what they are known to take is known for Linux on x86-64.");
+    let part = "the instructions of the hot paths are not counted";
+    if !IS_KNOWN {
+        let how_to = "Run this on such a machine.";
+        return skip("valgrind", part, "the known numbers are those of Linux on x86-64", how_to);
     }
-    if let Err(problem) = packages::install(&["valgrind"], &["valgrind"]) {
-        if requires("valgrind") {
-            return Err(format!(
-                "{problem}\nvalgrind is not available, and MANIFOLD_REQUIRE asks for it."
-            ));
-        }
-        return skipped(&format!(
-            "for there is no valgrind ({problem}).\nInstall it: apt-get install valgrind"
-        ));
+    if let Some(need) = need() {
+        return skip("valgrind", part, "valgrind is not installed", &need.how_to());
     }
     run(cargo()
         .args([
@@ -45,18 +62,23 @@ pub(crate) fn gate() -> Result {
         .args(selection()?))?;
     let mut problems = Vec::new();
     for (path, times, known) in PATHS {
-        // What the process does before it begins falls out of the difference.
+        if path == V8_PATH && !v8::is_available()? {
+            continue;
+        }
+        // The difference of two counts does not contain the start of the process.
         let count = (instructions(path, 2 * times)? - instructions(path, times)?) / times;
-        eprintln!("{path}: {count} instructions, known to be {known}");
+        eprintln!("{path}: {count} instructions; the known number is {known}");
         if count > known + known * TOLERANCE / 100 {
             problems.push(format!(
-                "{path} takes {count} instructions, over {TOLERANCE} % more than the {known} that it took"
+                "{path} takes {count} instructions, over {TOLERANCE} % more than the known number \
+                 {known}"
             ));
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
 }
 
+/// Runs a path `times` times under valgrind and returns the instructions of the whole process.
 fn instructions(path: &str, times: u64) -> Result<u64> {
     let program = target().join("release").join("examples").join("path");
     let mut valgrind = Command::new("valgrind");
@@ -64,14 +86,11 @@ fn instructions(path: &str, times: u64) -> Result<u64> {
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(program)
         .args([path, &times.to_string()]);
-    let output =
-        valgrind.output().map_err(|error| format!("valgrind cannot be started: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    let count = said.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok());
+    let output = valgrind.output().map_err(|error| format!("cannot start valgrind: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    let count = text.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok());
     match count {
         Some(count) if output.status.success() => Ok(count),
-        _ => {
-            Err(format!("counting the instructions of {path} failed ({}):\n{said}", output.status))
-        }
+        _ => Err(format!("cannot count the instructions of {path} ({}):\n{text}", output.status)),
     }
 }

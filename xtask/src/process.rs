@@ -1,18 +1,18 @@
-//! Running other programs.
+//! Running other programs, and the directories they work in.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// What every step answers: nothing, or a message for whoever typed the command.
+/// The result of a step. The error is a message for the user.
 pub(crate) type Result<T = ()> = std::result::Result<T, String>;
 
-/// Where the project is.
+/// Returns the root directory of the project.
 pub(crate) fn root() -> &'static Path {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.parent().unwrap_or(manifest)
 }
 
-/// Where cargo builds.
+/// Returns the target directory of the workspace.
 pub(crate) fn target() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(target) => root().join(target),
@@ -20,10 +20,11 @@ pub(crate) fn target() -> PathBuf {
     }
 }
 
+/// Returns a cargo command that runs in the project's root and builds into [`target`].
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root());
-    // Wherever the user's configuration puts things, they are found again.
+    // The steps look for build products in `target()`, whatever the user's configuration says.
     cargo
         .env("CARGO_TARGET_DIR", target())
         .env_remove("CARGO_BUILD_TARGET_DIR")
@@ -31,13 +32,13 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
-/// Runs a command whose output the user sees.
+/// Runs a command and shows its output to the user.
 pub(crate) fn run(command: &mut Command) -> Result {
     let status = command.status().map_err(|error| cannot_start(command, &error))?;
     if status.success() { Ok(()) } else { Err(format!("{} failed ({status})", line(command))) }
 }
 
-/// Runs a command for its output.
+/// Runs a command and returns its standard output.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output =
         command.stderr(Stdio::inherit()).output().map_err(|error| cannot_start(command, &error))?;
@@ -49,7 +50,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 }
 
 fn cannot_start(command: &Command, error: &std::io::Error) -> String {
-    format!("{} cannot be started: {error}", line(command))
+    format!("cannot start {}: {error}", line(command))
 }
 
 fn line(command: &Command) -> String {
@@ -57,16 +58,29 @@ fn line(command: &Command) -> String {
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
-/// The target that this machine builds for by itself.
+/// Returns the target triple of this machine.
 pub(crate) fn host_target() -> Result<String> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let about = output(Command::new(rustc).arg("-vV").current_dir(root()))?;
     let host = about.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).ok_or_else(|| "rustc -vV names no host".to_owned())
+    host.map(str::to_owned).ok_or_else(|| "rustc -vV does not report a host".to_owned())
 }
 
-/// Whether the list in `MANIFOLD_REQUIRE` names `what`.
-pub(crate) fn requires(what: &str) -> bool {
-    std::env::var("MANIFOLD_REQUIRE")
-        .is_ok_and(|list| list.split(',').any(|item| item.trim() == what))
+/// Returns whether `program` is installed: whether it reports its version.
+pub(crate) fn is_runnable(program: &str) -> bool {
+    let mut command = Command::new(program);
+    command.arg("--version").current_dir(root()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Returns whether cargo has the subcommand `name`, which another package installs.
+pub(crate) fn has_subcommand(name: &str) -> bool {
+    let mut command = cargo();
+    command.args([name, "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Returns whether this process runs as root.
+pub(crate) fn is_root() -> bool {
+    output(Command::new("id").arg("-u")).is_ok_and(|user| user.trim() == "0")
 }

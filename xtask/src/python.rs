@@ -1,14 +1,15 @@
-//! A root file system with Python, for a container that is a host of modules in another language.
+//! A root file system with Python, for a host container, which runs modules written in Python.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::packages;
-use crate::process::{Result, output, requires, root, target};
+use crate::install::Need;
+use crate::process::{Result, is_runnable, output, root, target};
+use crate::skip::skip;
 
-/// What of the standard library no host needs.
+/// Parts of Python's standard library that the host does not need.
 const LEFT_OUT: [&str; 12] = [
     "__pycache__",
     "dist-packages",
@@ -24,43 +25,60 @@ const LEFT_OUT: [&str; 12] = [
     "turtledemo",
 ];
 
-/// Puts it into `guests/python` below the target directory: the system's Python, from Debian's packages, and the host.
+/// The system's Python.
+const PROGRAM: &str = "/usr/bin/python3";
+
+/// Returns Python's package if the root file system has to be created and Python is not installed.
+pub(crate) fn need() -> Option<Need> {
+    let is_needed = !image().join("layer00/usr/bin/python3").exists() && !is_runnable(PROGRAM);
+    is_needed.then(packages)
+}
+
+fn packages() -> Need {
+    Need::apt_get(&["python3"], "the host container for guests in Python")
+}
+
+/// Creates the root file system in `guests/python` below the target directory: the system's Python,
+/// from Debian's packages, and the host program.
 pub(crate) fn build() -> Result {
-    let image = target().join("guests").join("python");
+    let image = image();
     let layer = image.join("layer00");
     if !layer.join("usr/bin/python3").exists() {
         let unfinished = target().join("guests").join(format!("python-{}", std::process::id()));
         let copied = copy_python(&unfinished.join("layer00"));
         if let Err(problem) = copied {
             let _ = fs::remove_dir_all(&unfinished);
-            if requires("docker") {
-                return Err(format!(
-                    "{problem}\nThe host in Python cannot be tested, and MANIFOLD_REQUIRE asks for containers."
-                ));
-            }
-            eprintln!(
-                "\n{problem}\nSKIPPED: the host in Python is not tested. It takes Python from Debian's packages: apt-get install python3\n"
+            return skip(
+                "docker",
+                "the Python host is not tested",
+                &format!("it needs Python from Debian's packages ({problem})"),
+                &packages().how_to(),
             );
-            return Ok(());
         }
         let _ = fs::remove_dir_all(&image);
         fs::rename(&unfinished, &image)
-            .map_err(|error| format!("{} cannot be made: {error}", image.display()))?;
+            .map_err(|error| format!("cannot create {}: {error}", image.display()))?;
     }
     let config = r#"{"config": {"Entrypoint": ["/usr/bin/python3", "-I", "-B", "/host.py"]}}"#;
     fs::write(image.join("config.json"), config).map_err(|error| error.to_string())?;
     let host = root().join("fold-guests/python/host.py");
     fs::copy(&host, layer.join("host.py"))
-        .map_err(|error| format!("{}: {error}", host.display()))?;
+        .map_err(|error| format!("cannot copy {}: {error}", host.display()))?;
     Ok(())
 }
 
+/// Returns the directory of the image.
+fn image() -> PathBuf {
+    target().join("guests").join("python")
+}
+
 fn copy_python(layer: &Path) -> Result {
-    packages::install(&["/usr/bin/python3"], &["python3"])?;
-    let program = fs::canonicalize("/usr/bin/python3")
-        .map_err(|error| format!("/usr/bin/python3: {error}"))?;
-    let name =
-        program.file_name().and_then(|name| name.to_str()).ok_or("Python has a strange name")?;
+    let program =
+        fs::canonicalize(PROGRAM).map_err(|error| format!("cannot resolve {PROGRAM}: {error}"))?;
+    let name = program
+        .file_name()
+        .and_then(|name| name.to_str())
+        .ok_or("the name of Python's program is not UTF-8")?;
     let library = PathBuf::from("/usr/lib").join(name);
     copy_below(&library, layer)?;
     copy(&program, layer)?;
@@ -78,9 +96,9 @@ fn copy_python(layer: &Path) -> Result {
     Ok(())
 }
 
-/// Copies a file to the same place in the layer.
+/// Copies a file to the same path in the layer.
 fn copy(file: &Path, layer: &Path) -> Result {
-    let problem = |error: std::io::Error| format!("{} cannot be copied: {error}", file.display());
+    let problem = |error: std::io::Error| format!("cannot copy {}: {error}", file.display());
     let place = layer.join(file.strip_prefix("/").map_err(|error| error.to_string())?);
     if place.exists() {
         return Ok(());
@@ -94,6 +112,7 @@ fn copy(file: &Path, layer: &Path) -> Result {
     fs::set_permissions(&place, fs::Permissions::from_mode(mode)).map_err(problem)
 }
 
+/// Copies the files below a directory to the same paths in the layer, without [`LEFT_OUT`].
 fn copy_below(directory: &Path, layer: &Path) -> Result {
     for path in files(directory)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -110,7 +129,7 @@ fn copy_below(directory: &Path, layer: &Path) -> Result {
 }
 
 fn files(directory: &Path) -> Result<Vec<PathBuf>> {
-    let problem = |error| format!("{} cannot be read: {error}", directory.display());
+    let problem = |error| format!("cannot read {}: {error}", directory.display());
     let entries = fs::read_dir(directory).map_err(problem)?;
     entries.map(|entry| entry.map(|entry| entry.path()).map_err(problem)).collect()
 }

@@ -1,23 +1,46 @@
-//! The targets that guests are built for.
+//! The Rust targets that guests are built for.
 
 use std::path::Path;
 use std::process::Command;
 
-use crate::process::{Result, output, root, run};
+use crate::install::Need;
+use crate::process::{Result, output, root};
 
-/// Makes sure that the standard library of `target` is installed.
-pub(crate) fn ensure_target(target: &str) -> Result {
-    if is_installed(target)? {
-        return Ok(());
+/// The target of the guests.
+pub(crate) const WASM: &str = "wasm32-unknown-unknown";
+/// The target of the guest of the original ABI.
+pub(crate) const WASI: &str = "wasm32-wasip1";
+
+/// Returns the targets that are not installed.
+pub(crate) fn needs() -> Result<Vec<Need>> {
+    let mut needs = Vec::new();
+    for target in [WASM, WASI] {
+        needs.extend(need(target)?);
     }
-    eprintln!("set-up: adding the target {target} through rustup");
-    run(Command::new("rustup").args(["target", "add", target]).current_dir(root())).map_err(|problem| {
-        format!(
-            "{problem}\nThe Rust target {target} is missing, and it could not be added.\nIt is needed to build the guests. \
-             Install rustup (https://rustup.rs) and run `rustup target add {target}`, or install the target the way your \
-             system's Rust comes (on Debian: apt install libstd-rust-dev-wasm32)."
-        )
-    })
+    Ok(needs)
+}
+
+/// Checks that all targets are installed.
+///
+/// # Errors
+/// Returns an error that says how to install the first one that is not.
+pub(crate) fn require_targets() -> Result {
+    for target in [WASM, WASI] {
+        if let Some(need) = need(target)? {
+            return Err(format!(
+                "the Rust target {target}, which the guests are built for, is not installed\n{}\n\
+                 It needs rustup (https://rustup.rs). Or install the target from your system's \
+                 packages (on Debian: apt-get install libstd-rust-dev-wasm32).",
+                need.how_to()
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn need(target: &str) -> Result<Option<Need>> {
+    let purpose = "the guests are built for it";
+    Ok((!is_installed(target)?).then(|| Need::rustup(target, purpose)))
 }
 
 fn is_installed(target: &str) -> Result<bool> {

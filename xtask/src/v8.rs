@@ -1,4 +1,4 @@
-//! V8's library: where the build of the crate `v8` finds it.
+//! `cargo xtask v8`: puts V8's library where the build of the crate `v8` finds it.
 
 mod from_source;
 
@@ -7,20 +7,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use crate::process::{Result, cargo, host_target, requires, root};
+use crate::install::Installing;
+use crate::process::{Result, cargo, host_target, root};
+use crate::skip::skip;
 
-/// Where to get V8, for those who cannot download it.
+/// The ways to get V8's library, shown where the download fails.
 const HOW_TO: &str = "\
-V8 runs TypeScript guests. Its library is downloaded by the build of the crate `v8`, from that crate's release page. Where that is
-out of reach, any of these makes up for it:
-  MANIFOLD_V8_ARCHIVE=/path/to/librusty_v8….a.gz cargo xtask v8      puts a library that you have where the build finds it
-  RUSTY_V8_MIRROR=https://…                                          downloads from another place
-  cargo xtask v8 --from-source                                       builds it, in about an hour, on Debian";
+V8 runs TypeScript guests. The build of the crate `v8` downloads its library from that crate's
+release page. If the page cannot be reached, do one of these:
+  MANIFOLD_V8_ARCHIVE=/path/to/librusty_v8….a.gz cargo xtask v8
+                                   install a library that you have
+  RUSTY_V8_MIRROR=https://…        download it from another place
+  cargo xtask v8 --from-source     build it, on Debian, in about an hour";
 
-/// Whether V8 can be had on this machine. Says so, once, if not.
+/// Returns whether V8's library is available on this machine. Prints a message, once, if it is not.
 ///
 /// # Errors
-/// When it cannot be had and `MANIFOLD_REQUIRE` names it.
+/// Returns an error if the library is not available and `MANIFOLD_REQUIRE` contains `v8`.
 pub(crate) fn is_available() -> Result<bool> {
     thread_local! {
         static AVAILABLE: OnceCell<bool> = const { OnceCell::new() };
@@ -31,20 +34,24 @@ pub(crate) fn is_available() -> Result<bool> {
     let problem = if place_archive()? { None } else { build_problem()? };
     let available = problem.is_none();
     if let Some(problem) = problem {
-        if requires("v8") {
-            return Err(format!(
-                "{problem}\nV8 is not available, and MANIFOLD_REQUIRE asks for it.\n{HOW_TO}"
-            ));
-        }
-        eprintln!(
-            "\n{problem}\nSKIPPED: V8 is not available, so everything is built and tested without TypeScript guests.\n{HOW_TO}\n"
-        );
+        let part = "everything is built and tested without TypeScript guests";
+        skip("v8", part, &format!("V8's library cannot be built in:\n{problem}"), HOW_TO)?;
     }
     AVAILABLE.with(|known| known.set(available)).ok();
     Ok(available)
 }
 
-/// `cargo xtask v8`.
+/// Returns the cargo arguments that leave out the features that need V8 where V8 is not available.
+pub(crate) fn selection() -> Result<&'static [&'static str]> {
+    Ok(if is_available()? { &[] } else { &["--no-default-features"] })
+}
+
+/// Returns the cargo arguments that leave out the V8 runtime's package where V8 is not available.
+pub(crate) fn exclusion() -> Result<&'static [&'static str]> {
+    Ok(if is_available()? { &[] } else { &["--exclude", "manifold-runtime-v8"] })
+}
+
+/// `cargo xtask v8`: makes the library available, or errors.
 pub(crate) fn install() -> Result {
     if is_available()? {
         println!("V8 is available");
@@ -53,20 +60,21 @@ pub(crate) fn install() -> Result {
     Err("V8 is not available".to_owned())
 }
 
-/// `cargo xtask v8 --from-source`.
-pub(crate) fn build_from_source() -> Result {
+/// `cargo xtask v8 --from-source`: builds the library and puts it in its place, unless it is there.
+pub(crate) fn build_from_source(installing: Installing) -> Result {
     let library = Library::of_this_project()?;
     if library.place.exists() {
         println!("V8 is available: {}", library.place.display());
         return Ok(());
     }
-    let archive = from_source::build(&library.version)?;
+    let archive = from_source::build(&library.version, installing)?;
     library.put(&archive)
 }
 
-/// Puts the library that `MANIFOLD_V8_ARCHIVE` names where the build finds it. Answers whether there is one in that place.
+/// Copies the library that `MANIFOLD_V8_ARCHIVE` names to where the build finds it. Returns whether
+/// there is a library in that place afterwards.
 fn place_archive() -> Result<bool> {
-    // Whoever sets this has told the build of the crate already.
+    // With this variable set, the build of the crate does not look in that place.
     if std::env::var_os("RUSTY_V8_ARCHIVE").is_some() {
         return Ok(false);
     }
@@ -79,29 +87,30 @@ fn place_archive() -> Result<bool> {
     Ok(true)
 }
 
-/// How many of cargo's last words are shown.
-const LAST_WORDS: usize = 12;
+/// How many lines of cargo's output are shown after a failure.
+const SHOWN_LINES: usize = 12;
 
-/// Lets the build of the crate get V8 itself. Answers why it could not, in cargo's last words.
+/// Builds the crate, which downloads the library. Returns the last lines of cargo's output if that
+/// fails, and `None` if it succeeds.
 fn build_problem() -> Result<Option<String>> {
-    eprintln!("set-up: letting the build of the crate `v8` look for V8");
+    eprintln!("set-up: building the crate `v8`, which downloads V8's library");
     let mut build = cargo();
     build
         .args(["build", "--quiet", "--release", "--package", "manifold-runtime-v8"])
         .stdout(Stdio::null());
-    let built = build.output().map_err(|error| format!("cargo cannot be started: {error}"))?;
+    let built = build.output().map_err(|error| format!("cannot start cargo: {error}"))?;
     if built.status.success() {
         return Ok(None);
     }
-    let words = String::from_utf8_lossy(&built.stderr).into_owned();
-    let lines: Vec<&str> = words.lines().filter(|line| !line.trim().is_empty()).collect();
-    Ok(Some(lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n")))
+    let text = String::from_utf8_lossy(&built.stderr).into_owned();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    Ok(Some(lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")))
 }
 
-/// The library that belongs to the version of the crate in the lock file.
+/// The library that belongs to the version of the crate `v8` in the lock file.
 struct Library {
     version: String,
-    /// Where the build of the crate looks before it downloads.
+    /// The path where the build of the crate looks for the library before it downloads it.
     place: PathBuf,
 }
 
@@ -110,7 +119,8 @@ impl Library {
         let version = locked_version("v8")?;
         let target = host_target()?;
         let address = format!(
-            "https://github.com/denoland/rusty_v8/releases/download/v{version}/librusty_v8_simdutf_release_{target}.a.gz"
+            "https://github.com/denoland/rusty_v8/releases/download/v{version}/\
+             librusty_v8_simdutf_release_{target}.a.gz"
         );
         let name: String =
             address.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
@@ -118,14 +128,14 @@ impl Library {
     }
 
     fn put(&self, archive: &Path) -> Result {
-        eprintln!("set-up: V8's library goes to {}", self.place.display());
+        eprintln!("set-up: copying V8's library to {}", self.place.display());
         let problem = |error| {
-            format!("{} cannot be copied to {}: {error}", archive.display(), self.place.display())
+            format!("cannot copy {} to {}: {error}", archive.display(), self.place.display())
         };
         if let Some(directory) = self.place.parent() {
             fs::create_dir_all(directory).map_err(problem)?;
         }
-        // A copy that was interrupted must not be taken for the library.
+        // Copy to another name first, so that an interrupted copy is not taken for the library.
         let unfinished = self.place.with_extension(format!("{}", std::process::id()));
         fs::copy(archive, &unfinished).map_err(problem)?;
         fs::rename(&unfinished, &self.place).map_err(problem)
@@ -135,12 +145,12 @@ impl Library {
 fn locked_version(package: &str) -> Result<String> {
     let lock = root().join("Cargo.lock");
     let text = fs::read_to_string(&lock)
-        .map_err(|error| format!("{} cannot be read: {error}", lock.display()))?;
+        .map_err(|error| format!("cannot read {}: {error}", lock.display()))?;
     let after =
         text.split_once(&format!("name = \"{package}\"\nversion = \"")).map(|(_, after)| after);
     let version =
         after.and_then(|after| after.split_once('"')).map(|(version, _)| version.to_owned());
-    version.ok_or_else(|| format!("{} does not name the version of {package}", lock.display()))
+    version.ok_or_else(|| format!("{} does not contain a version of {package}", lock.display()))
 }
 
 fn cargo_home() -> Result<PathBuf> {
@@ -149,5 +159,5 @@ fn cargo_home() -> Result<PathBuf> {
     }
     std::env::home_dir()
         .map(|home| home.join(".cargo"))
-        .ok_or_else(|| "this user has no home directory".to_owned())
+        .ok_or_else(|| "this user has no home directory; set CARGO_HOME".to_owned())
 }

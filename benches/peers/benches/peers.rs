@@ -1,5 +1,5 @@
-//! What others cost: each in the group of Manifold's benchmark that does the same.
-#![allow(missing_docs, reason = "criterion's and salsa's macros make public items")]
+//! Other programs that do the same as Manifold, each in the group of Manifold's own benchmark.
+#![allow(missing_docs, reason = "criterion's and salsa's macros define public items")]
 
 use std::process::Command;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
 use extism::{CompiledPlugin, Manifest, Plugin, PluginBuilder, Wasm};
 use redis::{Client, Commands};
 
-/// As many as the memo has in its own benchmark.
-const REMEMBERED: usize = 100_000;
+/// The number of entries, the same as in the benchmark of Manifold's memo.
+const ENTRIES: usize = 100_000;
 const MEMO: &str = "memo hit by request id";
 
-/// Something like a request's id.
+/// Returns 20 pseudorandom bytes, like a request id.
 fn id(number: usize) -> [u8; 20] {
     let mut id = [0; 20];
     for (at, byte) in id.iter_mut().enumerate() {
@@ -21,11 +21,12 @@ fn id(number: usize) -> [u8; 20] {
     id
 }
 
-/// In an order that is not kind to the processor's cache.
+/// Returns a closure that cycles through the entries with a large stride, so that the processor's
+/// cache does not help.
 fn order() -> impl FnMut() -> usize {
     let mut at = 0;
     move || {
-        at = (at + 7919) % REMEMBERED;
+        at = (at + 7919) % ENTRIES;
         at
     }
 }
@@ -51,9 +52,9 @@ fn outcome(database: &dyn salsa::Database, request: Request) -> usize {
 
 fn memo(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group(MEMO);
-    let ids: Vec<_> = (0..REMEMBERED).map(id).collect();
+    let ids: Vec<_> = (0..ENTRIES).map(id).collect();
 
-    let cache = moka::sync::Cache::new(2 * REMEMBERED as u64);
+    let cache = moka::sync::Cache::new(2 * ENTRIES as u64);
     ids.iter().for_each(|id| cache.insert(*id, *id));
     let mut next = order();
     group.bench_function("peer: moka get", |bencher| {
@@ -61,7 +62,7 @@ fn memo(criterion: &mut Criterion) {
     });
 
     let database = Database::default();
-    let requests: Vec<_> = (0..REMEMBERED).map(|number| Request::new(&database, number)).collect();
+    let requests: Vec<_> = (0..ENTRIES).map(|number| Request::new(&database, number)).collect();
     requests.iter().for_each(|request| {
         outcome(&database, *request);
     });
@@ -82,13 +83,14 @@ fn memo(criterion: &mut Criterion) {
         });
     } else {
         eprintln!(
-            "SKIPPED: Redis, for MANIFOLD_BENCH_REDIS names no socket; `cargo xtask bench` starts a server."
+            "SKIPPED: Redis is not measured: MANIFOLD_BENCH_REDIS is not set; `cargo xtask bench` \
+             starts a server and sets it"
         );
     }
     group.finish();
 }
 
-/// A plugin that does nothing but to be called.
+/// A plugin with a function that does nothing.
 const PLUGIN: &str =
     r#"(module (memory (export "memory") 1) (func (export "run") (result i32) (i32.const 0)))"#;
 
@@ -114,11 +116,14 @@ fn node(criterion: &mut Criterion) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/node.js");
     let contexts = |count: u64| {
         let output = Command::new("node").arg(script).arg(count.to_string()).output()?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        said.trim().parse().map(Duration::from_nanos).map_err(std::io::Error::other)
+        let nanoseconds = String::from_utf8_lossy(&output.stdout);
+        nanoseconds.trim().parse().map(Duration::from_nanos).map_err(std::io::Error::other)
     };
     if let Err(problem) = contexts(1) {
-        eprintln!("SKIPPED: Node's contexts, for node cannot be run ({problem}). Install Node.js.");
+        eprintln!(
+            "SKIPPED: Node's contexts are not measured: cannot run node ({problem}). Install \
+             Node.js."
+        );
         return;
     }
     let mut group = criterion.benchmark_group("V8 frame, file-count of a file");

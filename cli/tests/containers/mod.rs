@@ -1,4 +1,4 @@
-//! A dispatcher with containers, for tests; and what to do where there is no engine.
+//! A dispatcher with containers for tests, which are skipped if there is no container engine.
 #![allow(dead_code)]
 
 use std::collections::{BTreeSet, HashMap};
@@ -6,19 +6,18 @@ use std::sync::Arc;
 
 use bollard::Docker;
 use bollard::query_parameters::ListContainersOptionsBuilder;
-use manifold::guests::{self, ContainerPrograms, Hosts};
 use manifold_dispatcher::{Dispatcher, Invocation, ObjectSource};
-use manifold_runtime_api::{
-    EntryMode, Module, ObjectId, ObjectKind, Outcome, Result, Runtime, TreeEntry,
-};
+use manifold_runtime_api::{EntryMode, ObjectId, ObjectRef, Result, Runtime, TreeEntry};
 use manifold_runtime_docker::{
     ContainerEngine, DockerRuntime, DockerRuntimeBuilder, EngineOptions,
 };
 use manifold_runtime_wasm::WasmRuntime;
+use manifold_standard_guests::{self as guests, Hosts};
 
-use crate::fixture::{Journal, fold_args};
+use manifold_testing::{Journal, fold_args};
 
-/// The engine of the tests. Where there is none, says so; `None` then means that the test is skipped.
+/// Returns the container engine of the tests. If there is none, prints a message and returns
+/// `None`, and the test is skipped.
 pub(crate) async fn engine() -> Option<ContainerEngine> {
     let options = EngineOptions::default();
     let endpoint = options.endpoint.clone();
@@ -28,7 +27,7 @@ pub(crate) async fn engine() -> Option<ContainerEngine> {
         Err(error) => {
             let required = std::env::var("MANIFOLD_REQUIRE")
                 .is_ok_and(|list| list.split(',').any(|item| item == "docker"));
-            assert!(!required, "MANIFOLD_REQUIRE asks for Docker: {error}");
+            assert!(!required, "MANIFOLD_REQUIRE requires Docker: {error}");
             eprintln!(
                 "SKIPPED: no container engine at {endpoint}. Start Docker, name one in DOCKER_HOST, or run \
                  `cargo xtask docker cargo test …` as root on Debian."
@@ -42,18 +41,19 @@ pub(crate) struct Fixture {
     pub(crate) dispatcher: Dispatcher,
     pub(crate) journal: Arc<Journal>,
     pub(crate) std: ObjectId,
-    /// The host image of the containers.
+    /// The host image hash of the container runtime.
     pub(crate) host: ObjectId,
     pub(crate) engine: ContainerEngine,
 }
 
 impl Fixture {
-    /// Containers as `containers` says, and the other guests.
+    /// Creates a dispatcher with the container runtime that `containers` builds, and the other
+    /// runtimes.
     pub(crate) fn new(engine: &ContainerEngine, containers: DockerRuntimeBuilder) -> Self {
         Self::with_sources(engine, containers, Vec::new())
     }
 
-    /// The same, with objects from further places.
+    /// Like [`Self::new`], with additional sources.
     pub(crate) fn with_sources(
         engine: &ContainerEngine,
         containers: DockerRuntimeBuilder,
@@ -63,26 +63,25 @@ impl Fixture {
         let wasm = Arc::new(WasmRuntime::new().unwrap());
         let docker: Arc<DockerRuntime> = Arc::new(containers.build(engine).unwrap());
         let host = docker.host_image().id();
-        let hosts =
-            Hosts { wasm: Some(wasm.host_image().id()), container: Some(host), ..Hosts::default() };
-        let builder = Dispatcher::builder().runtime(wasm).observer(Arc::clone(&journal) as _);
+        let hosts = Hosts::default().wasm(wasm.host_image().id()).container(host);
+        let builder = Dispatcher::builder().runtime(wasm).observer(Arc::clone(&journal));
         #[cfg(feature = "v8")]
         let (hosts, builder) = {
             let v8 = Arc::new(manifold_runtime_v8::V8Runtime::new().unwrap());
-            (Hosts { typescript: Some(v8.host_image().id()), ..hosts }, builder.runtime(v8))
+            (hosts.typescript(v8.host_image().id()), builder.runtime(v8))
         };
         let builder = match docker.capabilities().containers {
-            true => builder.containers(Arc::clone(&docker) as _),
+            true => builder.containers(Arc::clone(&docker)),
             false => builder,
         };
-        let builder = builder.runtime(docker).source(Arc::new(ContainerPrograms));
+        let builder = builder.runtime(docker);
         let dispatcher = sources
             .into_iter()
             .fold(builder, |builder, source| builder.source(source))
             .build()
             .unwrap();
-        let std = guests::install(&dispatcher, hosts)
-            .expect("the set-up has built the guests: cargo xtask setup");
+        let std = guests::install_for(&dispatcher, hosts)
+            .expect("the guests are built by `cargo xtask setup`");
         Self { dispatcher, journal, std, host, engine: engine.clone() }
     }
 
@@ -93,12 +92,12 @@ impl Fixture {
     pub(crate) async fn try_fold(
         &self,
         fold: &str,
-        root: Outcome,
+        root: ObjectRef,
         visitors: &[(&str, &str)],
     ) -> Result<String> {
         let args = fold_args(&self.dispatcher, root, visitors);
         let completion =
-            self.dispatcher.run(Invocation::new(self.image(fold), args).std(self.std)).await?;
+            self.dispatcher.run(Invocation::new(self.image(fold)).args(args).std(self.std)).await?;
         Ok(String::from_utf8(self.dispatcher.read(completion.outcome.id).unwrap().content.to_vec())
             .unwrap())
     }
@@ -106,16 +105,16 @@ impl Fixture {
     pub(crate) async fn fold(
         &self,
         fold: &str,
-        root: Outcome,
+        root: ObjectRef,
         visitors: &[(&str, &str)],
     ) -> String {
         self.try_fold(fold, root, visitors).await.unwrap()
     }
 
-    /// Stores an image of the program in `target/guests` with these words on its command line.
+    /// Puts an image of the program in `target/guests`, with these arguments on its command line.
     pub(crate) fn program(&self, program: &str, words: &[&str]) -> String {
         let path = format!("{}/../target/guests/{program}.linux", env!("CARGO_MANIFEST_DIR"));
-        let code = std::fs::read(path).expect("the set-up has built the guests: cargo xtask setup");
+        let code = std::fs::read(path).expect("the guests are built by `cargo xtask setup`");
         let entrypoint: Vec<&str> = [&["/guest"], words].concat();
         let config = serde_json::json!({ "config": { "Entrypoint": entrypoint } }).to_string();
         let code = self.dispatcher.put_blob(code).unwrap();
@@ -123,10 +122,7 @@ impl Fixture {
         let config = self.dispatcher.put_blob(config).unwrap();
         let id = self
             .tree(&[("config.json", EntryMode::Blob, config), ("layer00", EntryMode::Tree, layer)]);
-        self.dispatcher
-            .put_image(self.host, Module { kind: ObjectKind::Tree, id })
-            .unwrap()
-            .to_string()
+        self.dispatcher.put_image(self.host, ObjectRef::tree(id)).unwrap().to_string()
     }
 
     pub(crate) fn tree(&self, entries: &[(&str, EntryMode, ObjectId)]) -> ObjectId {
@@ -134,7 +130,7 @@ impl Fixture {
         self.dispatcher.put_tree(entries).unwrap()
     }
 
-    /// Runs an image on texts.
+    /// Runs an image on arguments that are texts.
     pub(crate) async fn run(&self, image: &str, args: &[(&str, &str)]) -> Result<String> {
         let entries = args.iter().map(|(name, text)| {
             TreeEntry::new(
@@ -144,12 +140,13 @@ impl Fixture {
             )
         });
         let args = self.dispatcher.put_tree(entries).unwrap();
-        let completion = self.dispatcher.run(Invocation::new(image, args).std(self.std)).await?;
+        let completion =
+            self.dispatcher.run(Invocation::new(image).args(args).std(self.std)).await?;
         Ok(String::from_utf8_lossy(&self.dispatcher.read(completion.outcome.id)?.content)
             .into_owned())
     }
 
-    /// The requests for an image that were run so far.
+    /// Returns the requests for an image that were run so far.
     pub(crate) fn requests_for(&self, image: &str) -> BTreeSet<ObjectId> {
         let started = self.journal.started.lock().unwrap();
         started
@@ -164,12 +161,12 @@ impl Fixture {
     }
 }
 
-/// A client of the tests' own.
+/// Returns a separate client of the engine.
 pub(crate) fn docker() -> Docker {
     Docker::connect_with_host(&EngineOptions::default().endpoint).unwrap()
 }
 
-/// The ids of the containers that were made through `engine`; other tests have theirs.
+/// Returns the ids of the containers created through `engine`. Other tests have their own.
 pub(crate) async fn own_containers_of(engine: &ContainerEngine) -> Vec<String> {
     let options = ListContainersOptionsBuilder::new().all(true).build();
     let all = docker().list_containers(Some(options)).await.unwrap();

@@ -1,13 +1,14 @@
-//! WASI preview 1 as toolchains use it: every function is there, clocks go on, sleeps end.
+//! WASI preview 1 as toolchains use it: every function can be imported, clocks advance, sleeps end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use manifold_dispatcher::{Dispatcher, Invocation};
-use manifold_runtime_api::{Limits, Module, ObjectKind, Result, Runtime};
+use manifold_runtime_api::{Limits, ObjectRef, Result, Runtime};
 use manifold_runtime_wasm::WasmRuntime;
 
-/// The functions of preview 1 (`wasi_snapshot_preview1.witx`), with their parameters: `i` is an `i32`, `I` an `i64`.
+/// The functions of preview 1 (`wasi_snapshot_preview1.witx`) with the types of their parameters:
+/// `i` is `i32`, `I` is `i64`.
 const FUNCTIONS: [(&str, &str); 46] = [
     ("args_get", "ii"),
     ("args_sizes_get", "ii"),
@@ -57,9 +58,10 @@ const FUNCTIONS: [(&str, &str); 46] = [
     ("sock_shutdown", "ii"),
 ];
 
-/// Runs a guest that has `functions` as imports, and whose body answers an `i64` on the stack, and answers that.
+/// Runs a guest that imports `functions` and whose body leaves an `i64` on the stack. Returns that
+/// value.
 async fn compute(functions: &[&str], body: &str) -> Result<u64> {
-    assert!(functions.contains(&"clock_time_get"), "every guest has it");
+    assert!(functions.contains(&"clock_time_get"), "every guest imports it");
     let mut imports = String::new();
     for (name, parameters) in FUNCTIONS.iter().filter(|(name, _)| functions.contains(name)) {
         let types: String =
@@ -69,7 +71,8 @@ async fn compute(functions: &[&str], body: &str) -> Result<u64> {
             "(import \"wasi_snapshot_preview1\" \"{name}\" (func ${name} (param{types}) {result}))\n"
         );
     }
-    // The guest fails with the answer as sixteen letters, each four bits of it.
+    // The guest fails with a message of sixteen letters, each of which encodes four bits of the
+    // value.
     let text = format!(
         r#"(module {imports}
             (import "caos_abi_v1" "call" (func $json (param i32 i32) (result i32)))
@@ -93,23 +96,24 @@ async fn compute(functions: &[&str], body: &str) -> Result<u64> {
     limits.compute_time = Duration::from_secs(20);
     let dispatcher = Dispatcher::builder().runtime(runtime).limits(limits).build()?;
     let module = dispatcher.put_blob(wat::parse_str(text).unwrap())?;
-    let image = dispatcher.put_image(host, Module { kind: ObjectKind::Blob, id: module })?;
-    let error = dispatcher.run(Invocation::new(image, dispatcher.put_tree([])?)).await.unwrap_err();
-    let words = error.to_string();
-    if words.len() != 16 || !words.bytes().all(|letter| letter.is_ascii_lowercase()) {
+    let image = dispatcher.put_image(host, ObjectRef::blob(module))?;
+    let error =
+        dispatcher.run(Invocation::new(image).args(dispatcher.put_tree([])?)).await.unwrap_err();
+    let digits = error.to_string();
+    if digits.len() != 16 || !digits.bytes().all(|letter| letter.is_ascii_lowercase()) {
         return Err(error);
     }
-    Ok(words.bytes().fold(0, |answer, letter| answer << 4 | u64::from(letter - b'a')))
+    Ok(digits.bytes().fold(0, |value, letter| value << 4 | u64::from(letter - b'a')))
 }
 
 #[tokio::test]
-async fn every_function_of_preview_1_is_there() {
+async fn every_function_of_preview_1_can_be_imported() {
     let all: Vec<&str> = FUNCTIONS.iter().map(|(name, _)| *name).collect();
     assert_eq!(compute(&all, "(i64.const 7)").await.unwrap(), 7);
 }
 
 #[tokio::test]
-async fn clocks_begin_above_zero_and_go_on_at_every_reading() {
+async fn clocks_start_above_zero_and_advance_at_every_reading() {
     for (clock, beginning) in
         [(0, 946_684_800_000_000_000), (1, 1_000_000_000), (2, 1_000_000_000), (3, 1_000_000_000)]
     {
@@ -132,8 +136,8 @@ async fn clocks_begin_above_zero_and_go_on_at_every_reading() {
 }
 
 #[tokio::test]
-async fn who_sleeps_by_looking_at_the_clock_wakes_up() {
-    // For an hour.
+async fn a_busy_wait_on_the_clock_ends() {
+    // Waits for an hour.
     let body = "(local.set $end (i64.add (call $clock (i32.const 1)) (i64.const 3600000000000)))
         (loop $look
             (local.set $count (i64.add (local.get $count) (i64.const 1)))
@@ -144,9 +148,9 @@ async fn who_sleeps_by_looking_at_the_clock_wakes_up() {
     assert!(start.elapsed() < Duration::from_secs(20));
 }
 
-/// A subscription is 48 bytes, an event 32: `wasi_snapshot_preview1.witx`.
+/// A subscription is 48 bytes long, an event 32 bytes (`wasi_snapshot_preview1.witx`).
 #[tokio::test]
-async fn a_sleep_returns_at_once_and_its_time_has_passed() {
+async fn a_sleep_returns_at_once_and_advances_the_clock() {
     let subscribe = |at: u32, user: u64, clock: u32, time: u64, flags: u32| {
         format!(
             "(i64.store (i32.const {at}) (i64.const {user}))
@@ -164,7 +168,8 @@ async fn a_sleep_returns_at_once_and_its_time_has_passed() {
         )
     };
     let functions = ["clock_time_get", "poll_oneoff"];
-    // For a minute from now, and until a time of the day, ten seconds after the beginning.
+    // A relative sleep of a minute, and a sleep until an absolute time, ten seconds after the
+    // start.
     for (clock, time, flags, expected) in [
         (1, 60_000_000_000, 0, 61_001_000_000_u64),
         (0, 946_684_810_000_000_000, 1, 11_001_000_000),
@@ -182,7 +187,7 @@ async fn a_sleep_returns_at_once_and_its_time_has_passed() {
         ("(i64.load (i32.const 3000))", 5),
         ("(i64.load16_u (i32.const 3008))", 0),
         ("(i64.load (i32.const 3032))", 6),
-        // There is no such clock.
+        // The second subscription names an unknown clock.
         ("(i64.load16_u (i32.const 3040))", 28),
     ] {
         assert_eq!(

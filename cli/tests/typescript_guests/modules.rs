@@ -1,12 +1,11 @@
-//! What modules of TypeScript and JavaScript are taken, as what, and what the transpiler may take for them.
+//! Modules in TypeScript and JavaScript: which are accepted, in which language, their errors, and
+//! the limits of the transpiler.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use manifold_dispatcher::{Dispatcher, Invocation};
 use manifold_runtime_api::{
-    EntryMode, Error, Limit, Limits, Module, ObjectId, ObjectKind, Reason, Result, Runtime,
-    TreeEntry,
+    EntryMode, Error, Limit, Limits, ObjectId, ObjectRef, Reason, Result, Runtime, TreeEntry,
 };
 use manifold_runtime_v8::V8Runtime;
 
@@ -24,16 +23,12 @@ impl Guests {
         let runtime = V8Runtime::new().unwrap();
         let host = runtime.host_image().id();
         Self {
-            dispatcher: Dispatcher::builder()
-                .runtime(Arc::new(runtime))
-                .limits(limits)
-                .build()
-                .unwrap(),
+            dispatcher: Dispatcher::builder().runtime(runtime).limits(limits).build().unwrap(),
             host,
         }
     }
 
-    /// Runs a guest of these files.
+    /// Runs a guest of these files and returns its outcome as text.
     async fn run(&self, files: &[(&str, &str)]) -> Result<String> {
         let entries = files.iter().map(|(name, text)| {
             TreeEntry::new(
@@ -43,10 +38,10 @@ impl Guests {
             )
         });
         let id = self.dispatcher.put_tree(entries.collect::<Vec<_>>())?;
-        let image = self.dispatcher.put_image(self.host, Module { kind: ObjectKind::Tree, id })?;
+        let image = self.dispatcher.put_image(self.host, ObjectRef::tree(id))?;
         let outcome = self
             .dispatcher
-            .run(Invocation::new(image, self.dispatcher.put_tree([])?))
+            .run(Invocation::new(image).args(self.dispatcher.put_tree([])?))
             .await?
             .outcome;
         Ok(String::from_utf8(self.dispatcher.read(outcome.id)?.content.to_vec()).unwrap())
@@ -65,7 +60,7 @@ impl Guests {
     }
 }
 
-/// Whether the transpiler needed more than it may have.
+/// Returns whether the transpiler breached one of its limits.
 fn is_bounded(error: &Error) -> bool {
     matches!(error.reason(), Reason::BadModule { .. })
         && matches!(
@@ -78,7 +73,8 @@ fn is_bounded(error: &Error) -> bool {
         )
 }
 
-/// Nobody has to guess what a `/` begins: these hid all that follows from a lexer that guesses.
+/// Lines that a lexer without a parser misreads, because it has to guess what a `/` begins. They
+/// hid all code after them from such a lexer.
 const HIDING: [&str; 5] = [
     "const r = /`/;\n",
     "const r = 1 ? /[`]/ : /\\/`/;\n",
@@ -88,7 +84,7 @@ const HIDING: [&str; 5] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nesting_without_end_costs_the_guest_and_nobody_else() {
+async fn deep_nesting_fails_only_the_guest() {
     let guests = Guests::new();
     for hiding in HIDING.into_iter().chain([""]) {
         let deep = format!("{}1{}", "(".repeat(400_000), ")".repeat(400_000));
@@ -99,7 +95,7 @@ async fn nesting_without_end_costs_the_guest_and_nobody_else() {
     }
 }
 
-/// What grows with the square of the depth: names in scopes in scopes.
+/// The cost of names in nested scopes grows with the square of the depth.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_and_time_of_the_transpiler_are_bounded() {
     let mut limits = Limits::default();
@@ -135,7 +131,7 @@ async fn memory_and_time_of_the_transpiler_are_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn flat_code_is_never_refused_for_its_brackets() {
+async fn flat_code_with_many_brackets_is_accepted() {
     let guests = Guests::new();
     for line in [
         "export const r$ = /\\(/;",
@@ -155,17 +151,17 @@ async fn flat_code_is_never_refused_for_its_brackets() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn javascript_is_run_as_it_is() {
+async fn javascript_is_not_transpiled() {
     let guests = Guests::new();
-    // With types it is a call with a type argument.
+    // In TypeScript this is a call with a type argument.
     let ambiguous =
         "const min = 1, max = 3; export default () => min < max > (0) ? 'inside' : 'outside';";
     assert_eq!(guests.javascript(ambiguous).await.unwrap(), "inside");
     assert!(guests.typescript(ambiguous).await.unwrap_err().to_string().contains("not a function"));
-    // What only the engine knows, no transpiler has to know.
+    // Syntax that V8 supports, whether or not the transpiler does.
     let new = "using a = { [Symbol.dispose]() {} }; export default () => /(?<y>a)|(?<y>b)/.exec('b').groups.y;";
     assert_eq!(guests.javascript(new).await.unwrap(), "b");
-    // Any size below the limit on modules.
+    // Any size below the limit on modules is accepted.
     let table: String = (0..1_200_000).map(|number| format!("{},\n", number % 1000)).collect();
     let large = format!("const table = [{table}];\nexport default () => String(table.length);");
     assert!(large.len() > 5 << 20);
@@ -180,7 +176,7 @@ async fn javascript_is_run_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn imports_that_types_alone_need_go_with_the_types() {
+async fn imports_of_only_types_are_removed() {
     let guests = Guests::new();
     for import in [
         "import { type A } from 'a-package';",
@@ -206,7 +202,7 @@ async fn imports_that_types_alone_need_go_with_the_types() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn files_of_both_languages_import_each_other() {
+async fn typescript_and_javascript_files_can_import_each_other() {
     let guests = Guests::new();
     let files = [
         (
@@ -224,7 +220,7 @@ async fn files_of_both_languages_import_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn decorators_and_accessors_of_the_language_are_transpiled() {
+async fn decorators_and_accessors_are_transpiled() {
     let guests = Guests::new();
     let code = "
         const seen: string[] = [];
@@ -242,15 +238,15 @@ async fn decorators_and_accessors_of_the_language_are_transpiled() {
         guests.typescript(code).await.unwrap(),
         "3 4 5 accessor x, method method, field y, class A"
     );
-    // Classes of files without decorators are left as they are.
+    // Classes in files without decorators are not transformed.
     let computed = "const make = (k: number) => class { [`m${k + 1}`](): number { return k; } };
         export default () => String((new (make(6)) as any).m7());";
     assert_eq!(guests.typescript(computed).await.unwrap(), "6");
 }
 
-/// Whatever V8 or the transpiler find wrong has a file, a line and a column.
+/// Errors of V8 and of the transpiler have a file, a line and a column.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_wrong_with_a_module_has_a_place() {
+async fn errors_in_a_module_have_a_file_line_and_column() {
     let guests = Guests::new();
     for (name, code, place) in [
         ("main.ts", "const a = 1;\nimport b = require('b');\nb;", "main.ts:2:1: SyntaxError"),
@@ -277,7 +273,7 @@ async fn what_is_wrong_with_a_module_has_a_place() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_thrown_is_told_whole() {
+async fn a_thrown_value_is_reported_with_causes_and_fields() {
     let guests = Guests::new();
     for (thrown, words) in [
         (
@@ -303,7 +299,7 @@ async fn what_was_thrown_is_told_whole() {
         ("(() => { const a = { b: 1 }; a.a = a; return a; })()", "b: 1"),
         ("[1, { two: 2 }]", "[1,{\"two\":2}]"),
         ("null", "the guest threw null"),
-        ("''", "the guest threw an empty text"),
+        ("''", "the guest threw an empty string"),
         ("Symbol('s')", "Symbol(s)"),
         (
             "new SuppressedError(new Error('one'), new Error('two'), 'three')",
@@ -324,7 +320,7 @@ async fn what_was_thrown_is_told_whole() {
         assert!(matches!(error.reason(), Reason::GuestFailed { .. }), "{thrown}: {error:?}");
         assert!(error.to_string().contains(words), "{thrown}: {error}");
     }
-    // Bounded in depth and width.
+    // The message is bounded in depth and width.
     let round = "const e = new Error('round'); e.cause = e; const all = new AggregateError(Array(100).fill(e), 'many'); all.cause = e; throw all;";
     let error = guests
         .javascript(&format!("export default () => {{ {round} }};"))
@@ -332,7 +328,7 @@ async fn what_was_thrown_is_told_whole() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("more") && error.contains("the same again") && error.len() < 1000,
+        error.contains("more") && error.contains("already shown") && error.len() < 1000,
         "{error}"
     );
 }

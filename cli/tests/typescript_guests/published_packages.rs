@@ -1,5 +1,6 @@
-//! Packages that people have published, file by file: what node and TypeScript's compiler take for a module is never refused, except for what
-//! `runtime-v8/README.md` names. `cargo xtask test` gets the packages, and says where they are in `MANIFOLD_PUBLISHED`.
+//! Files of published npm packages. A file that node or the TypeScript compiler accepts as a module
+//! is never refused, apart from the exceptions in `runtime-v8/README.md`. `cargo xtask test`
+//! installs the packages and passes their directory in `MANIFOLD_PUBLISHED`.
 
 use std::fs;
 use std::io::Write;
@@ -9,12 +10,13 @@ use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
 use manifold_dispatcher::Dispatcher;
-use manifold_runtime_api::{EntryMode, Limits, Module, ObjectKind, Reason, Runtime, TreeEntry};
+use manifold_runtime_api::{EntryMode, Limits, ObjectRef, Reason, Runtime, TreeEntry};
 use manifold_runtime_v8::V8Runtime;
 
-/// How many files are tried, at least; they are taken at even distances from all that there are.
+/// The least number of files to try. They are selected at even distances from all files.
 const FILES: usize = 2_000;
 
+/// Collects the files of code in `directory` and below it.
 fn code_below(directory: &Path, found: &mut Vec<PathBuf>) {
     let mut entries: Vec<_> =
         fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -30,7 +32,7 @@ fn code_below(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Whether each file is a module.
+/// Returns for each file whether node or the TypeScript compiler accepts it as a module.
 fn are_modules(packages: &Path, files: &[PathBuf]) -> Vec<bool> {
     let oracle =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/typescript_guests/published/oracle.mjs");
@@ -41,7 +43,7 @@ fn are_modules(packages: &Path, files: &[PathBuf]) -> Vec<bool> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("node is there, for npm is");
+        .expect("node is installed with npm");
     let paths: String = files.iter().map(|path| format!("{}\n", path.display())).collect();
     let mut input = node.stdin.take().unwrap();
     let writing = std::thread::spawn(move || input.write_all(paths.as_bytes()));
@@ -52,10 +54,10 @@ fn are_modules(packages: &Path, files: &[PathBuf]) -> Vec<bool> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn published_packages_are_taken() {
+async fn published_packages_are_accepted() {
     let Some(packages) = std::env::var_os("MANIFOLD_PUBLISHED").map(PathBuf::from) else {
         eprintln!(
-            "SKIPPED: there are no published packages; `cargo xtask test` gets them, with npm"
+            "SKIPPED: there are no published packages; `cargo xtask test` installs them with npm"
         );
         return;
     };
@@ -63,7 +65,7 @@ async fn published_packages_are_taken() {
     code_below(&packages.join("node_modules"), &mut files);
     assert!(files.len() > FILES, "{} files", files.len());
     let step = files.len() / FILES;
-    // All of the TypeScript, of which there is less.
+    // All TypeScript files are tried, because there are fewer of them.
     let is_tried = |(place, path): &(usize, PathBuf)| {
         place % step == 0 || path.extension().is_some_and(|end| end == "ts")
     };
@@ -83,17 +85,17 @@ async fn published_packages_are_taken() {
             let end = path.extension().unwrap().to_str().unwrap();
             let text = dispatcher.put_blob(fs::read(path).unwrap()).unwrap();
             let main = TreeEntry::new(format!("main.{end}"), EntryMode::Blob, text);
-            let module =
-                Module { kind: ObjectKind::Tree, id: dispatcher.put_tree([main]).unwrap() };
+            let module = ObjectRef::tree(dispatcher.put_tree([main]).unwrap());
             let image = dispatcher.put_image(host, module).unwrap().to_string();
             let Err(error) = dispatcher.prepare(&image, None).await else { return (true, None) };
             let Reason::BadModule { problem, .. } = error.reason() else {
                 return (false, Some(format!("{error:?}")));
             };
-            // What the README names: other files and packages, modules of another kind, decorators of parameters.
-            let is_named =
+            // The exceptions of the README: other files and packages, modules of another kind,
+            // decorators of parameters.
+            let is_exception =
                 [" imports ", "is for CommonJS"].iter().any(|words| problem.contains(words));
-            let refused = is_module && !is_named;
+            let refused = is_module && !is_exception;
             (false, refused.then(|| format!("{}: {error:?}", path.display())))
         }
     });
@@ -107,6 +109,6 @@ async fn published_packages_are_taken() {
         outcomes.len(),
         &refused[..refused.len().min(10)]
     );
-    let taken = outcomes.iter().filter(|(taken, _)| *taken).count();
-    assert!(taken > outcomes.len() / 10, "{taken} of {} are taken whole", outcomes.len());
+    let accepted = outcomes.iter().filter(|(accepted, _)| *accepted).count();
+    assert!(accepted > outcomes.len() / 10, "{accepted} of {} are accepted", outcomes.len());
 }

@@ -1,42 +1,95 @@
+//! [`Faulty`]: injects faults.
+
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use manifold_runtime_api::{
-    Capabilities, Code, Error, Host, HostImage, Job, Limits, Object, ObjectId, ObjectKind, Outcome,
-    Reason, Result, Runtime, Status, async_trait,
+    Capabilities, Code, Error, Host, HostImage, Job, Limits, Object, ObjectId, ObjectKind,
+    ObjectRef, Reason, Result, Runtime, Status, async_trait,
 };
 use parking_lot::Mutex;
 
-use crate::store::{ObjectSource, Pin, Store};
+use crate::source::ObjectSource;
+use crate::store::{Pin, Store};
 use crate::through::description_through;
 
-/// What goes wrong, how often. Chances are from 0 to 1; which operation they hit follows from the seed, the operation, what it
-/// is about, and how often that was asked before, and from nothing else.
+/// The kinds of faults to inject, and their probabilities from 0 to 1.
+///
+/// Whether a fault hits an operation is a function of the seed, the operation, the id of its object
+/// or request, and the number of earlier calls of that operation with that id.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Faults {
-    /// Decides who is hit.
+    /// Selects the operations that are hit.
     pub seed: u64,
-    /// The chance that an object is lost after it was written: some reads find it, and then none does until it is written again.
+    /// The probability that an object is lost after it was written. One to six reads still find it.
+    /// Later reads return `None` until the object is written again.
     pub loss: f64,
-    /// How often one object may be lost.
+    /// How often the same object may be lost. [`Faults::seeded`] sets it to 1.
     pub losses_of_one: u32,
-    /// The chance that an operation or a job fails with a transient error, and does nothing.
+    /// The probability that an operation or a job fails with a transient error and has no effect.
     pub failure: f64,
-    /// The chance that a write, a memo entry or a pin arrives although the operation fails.
+    /// The probability that a write, a memo entry or a pin is stored although the operation returns
+    /// an error.
     pub partial_write: f64,
-    /// The chance that a memo entry does not arrive although the operation succeeds.
+    /// The probability that a memo entry is not stored although the operation succeeds.
     pub forgotten: f64,
 }
 
 impl Faults {
-    /// No faults, with a seed for those that are chosen then.
+    /// Sets [`Faults::seed`](#structfield.seed).
+    #[must_use]
+    pub const fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Sets [`Faults::loss`](#structfield.loss).
+    #[must_use]
+    pub const fn loss(mut self, loss: f64) -> Self {
+        self.loss = loss;
+        self
+    }
+
+    /// Sets [`Faults::losses_of_one`](#structfield.losses_of_one).
+    #[must_use]
+    pub const fn losses_of_one(mut self, losses_of_one: u32) -> Self {
+        self.losses_of_one = losses_of_one;
+        self
+    }
+
+    /// Sets [`Faults::failure`](#structfield.failure).
+    #[must_use]
+    pub const fn failure(mut self, failure: f64) -> Self {
+        self.failure = failure;
+        self
+    }
+
+    /// Sets [`Faults::partial_write`](#structfield.partial_write).
+    #[must_use]
+    pub const fn partial_write(mut self, partial_write: f64) -> Self {
+        self.partial_write = partial_write;
+        self
+    }
+
+    /// Sets [`Faults::forgotten`](#structfield.forgotten).
+    #[must_use]
+    pub const fn forgotten(mut self, forgotten: f64) -> Self {
+        self.forgotten = forgotten;
+        self
+    }
+}
+
+impl Faults {
+    /// Creates a set of faults with this seed, in which all probabilities are 0.
     pub fn seeded(seed: u64) -> Self {
         Self { seed, loss: 0.0, losses_of_one: 1, failure: 0.0, partial_write: 0.0, forgotten: 0.0 }
     }
 }
 
-/// A store or runtime with [`Faults`], to test what is built on it.
+/// A source, store or runtime with injected [`Faults`], to test the code that uses it.
 #[derive(Debug)]
 pub struct Faulty<T> {
     inner: T,
@@ -46,38 +99,40 @@ pub struct Faulty<T> {
 
 #[derive(Debug, Default)]
 struct History {
-    /// How often each operation was asked about each id.
-    asked: HashMap<(&'static str, ObjectId), u64>,
-    /// How often an object may still be read before it is lost.
+    /// How often each operation was called with each id.
+    calls: HashMap<(&'static str, ObjectId), u64>,
+    /// The objects that are lost after this number of further reads.
     doomed: HashMap<ObjectId, u64>,
+    /// How often each object was lost.
     losses: HashMap<ObjectId, u32>,
 }
 
-/// At the most so many reads find an object that is to be lost.
+/// How many reads find an object before it is lost, at most.
 const READS_BEFORE_LOSS: u64 = 6;
 
 impl<T> Faulty<T> {
-    /// Wraps a store or runtime.
+    /// Wraps a source, store or runtime.
     pub fn new(inner: T, faults: Faults) -> Self {
         Self { inner, faults, history: Mutex::default() }
     }
 
-    /// What is inside, without faults.
+    /// Returns the wrapped source, store or runtime, without faults.
     pub fn inner(&self) -> &T {
         &self.inner
     }
 
-    /// How many objects were lost so far.
+    /// Returns how many objects were lost so far. An object that was lost twice counts twice.
     pub fn losses(&self) -> u64 {
         self.history.lock().losses.values().map(|count| u64::from(*count)).sum()
     }
 
-    /// A number from 0 to 1 for this occurrence of `operation` on `id`.
+    /// Returns a number from 0 to 1 that is determined by the seed and this call of `operation`
+    /// with `id`.
     fn roll(&self, operation: &'static str, id: ObjectId) -> f64 {
         let mut history = self.history.lock();
-        let asked = history.asked.entry((operation, id)).or_default();
-        *asked += 1;
-        let text = format!("{} {operation} {id} {asked}", self.faults.seed);
+        let calls = history.calls.entry((operation, id)).or_default();
+        *calls += 1;
+        let text = format!("{} {operation} {id} {calls}", self.faults.seed);
         let hash = ObjectId::of(ObjectKind::Blob, text.as_bytes());
         let number = hash
             .as_bytes()
@@ -87,6 +142,7 @@ impl<T> Faulty<T> {
         number as f64 / (1u64 << 48) as f64
     }
 
+    /// Fails an operation before it has an effect.
     fn fail(&self, operation: &'static str, id: ObjectId) -> Result<()> {
         if self.faults.failure > 0.0 && self.roll(operation, id) < self.faults.failure {
             return Err(fault(operation, id));
@@ -94,14 +150,15 @@ impl<T> Faulty<T> {
         Ok(())
     }
 
-    fn fail_late(&self, operation: &'static str, id: ObjectId) -> Result<()> {
+    /// Fails an operation after it had its effect.
+    fn fail_after(&self, operation: &'static str, id: ObjectId) -> Result<()> {
         if self.faults.partial_write > 0.0 && self.roll(operation, id) < self.faults.partial_write {
             return Err(fault(operation, id));
         }
         Ok(())
     }
 
-    /// Whether a read finds nothing, as the object is lost.
+    /// Counts a read of an object. Returns whether the object is lost.
     fn is_lost(&self, id: ObjectId) -> bool {
         let mut history = self.history.lock();
         let Some(left) = history.doomed.get_mut(&id) else { return false };
@@ -115,8 +172,8 @@ impl<T> Faulty<T> {
         false
     }
 
-    /// An object was written: it is there again, and may be lost again.
-    fn written(&self, id: ObjectId) {
+    /// Records that an object was written. A lost object is there again, and may be lost again.
+    fn note_write(&self, id: ObjectId) {
         if self.faults.loss <= 0.0 {
             return;
         }
@@ -135,7 +192,7 @@ impl<T> Faulty<T> {
 }
 
 fn fault(operation: &str, id: ObjectId) -> Error {
-    let problem = format!("an injected fault: `{operation}` on {id}");
+    let problem = format!("injected fault: `{operation}` on {id}");
     Error::new(Reason::StoreFailed { problem, status: Status::Transient })
 }
 
@@ -149,6 +206,16 @@ impl<T: ObjectSource> ObjectSource for Faulty<T> {
         self.fail("kind", id)?;
         if self.is_lost(id) { Ok(None) } else { self.inner.kind(id) }
     }
+
+    fn size(&self, id: ObjectId) -> Result<Option<u64>> {
+        self.fail("size", id)?;
+        if self.is_lost(id) { Ok(None) } else { self.inner.size(id) }
+    }
+
+    fn read_range(&self, id: ObjectId, range: Range<u64>) -> Result<Option<Bytes>> {
+        self.fail("read_range", id)?;
+        if self.is_lost(id) { Ok(None) } else { self.inner.read_range(id, range) }
+    }
 }
 
 impl<T: Store> Store for Faulty<T> {
@@ -156,29 +223,29 @@ impl<T: Store> Store for Faulty<T> {
         let id = object.id();
         self.fail("write", id)?;
         let id = self.inner.write(object)?;
-        self.written(id);
-        self.fail_late("write, half done,", id)?;
+        self.note_write(id);
+        self.fail_after("write, half done,", id)?;
         Ok(id)
     }
 
-    fn recall(&self, request: ObjectId) -> Result<Option<Outcome>> {
-        self.fail("recall", request)?;
-        self.inner.recall(request)
+    fn look_up(&self, request: ObjectId) -> Result<Option<ObjectRef>> {
+        self.fail("look_up", request)?;
+        self.inner.look_up(request)
     }
 
-    fn remember(&self, request: ObjectId, outcome: Outcome) -> Result<()> {
-        self.fail("remember", request)?;
+    fn record(&self, request: ObjectId, outcome: ObjectRef) -> Result<()> {
+        self.fail("record", request)?;
         if self.faults.forgotten > 0.0 && self.roll("forget", request) < self.faults.forgotten {
             return Ok(());
         }
-        self.inner.remember(request, outcome)?;
-        self.fail_late("remember, half done,", request)
+        self.inner.record(request, outcome)?;
+        self.fail_after("record, half done,", request)
     }
 
-    fn pin(&self, request: ObjectId, outcome: Outcome) -> Result<()> {
+    fn pin(&self, request: ObjectId, outcome: ObjectRef) -> Result<()> {
         self.fail("pin", request)?;
         self.inner.pin(request, outcome)?;
-        self.fail_late("pin, half done,", request)
+        self.fail_after("pin, half done,", request)
     }
 
     fn unpin(&self, request: ObjectId) -> Result<bool> {
@@ -186,7 +253,7 @@ impl<T: Store> Store for Faulty<T> {
         self.inner.unpin(request)
     }
 
-    fn pinned(&self, request: ObjectId) -> Result<Option<Outcome>> {
+    fn pinned(&self, request: ObjectId) -> Result<Option<ObjectRef>> {
         self.inner.pinned(request)
     }
 
@@ -207,9 +274,9 @@ impl<T: Runtime> Runtime for Faulty<T> {
         self.inner.prepare(code, limits, host).await
     }
 
-    async fn run(&self, job: Job, host: Arc<dyn Host>) -> Result<Outcome> {
+    async fn run(&self, job: Job, host: Arc<dyn Host>) -> Result<ObjectRef> {
         if self.faults.failure > 0.0 && self.roll("run", job.request) < self.faults.failure {
-            let problem = format!("an injected fault: the run of {}", job.request);
+            let problem = format!("injected fault: run of {}", job.request);
             return Err(Error::new(Reason::RuntimeFailed { problem, status: Status::Transient }));
         }
         self.inner.run(job, host).await

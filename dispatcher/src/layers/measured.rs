@@ -1,49 +1,56 @@
+//! [`Measured`]: counts operations and measures time.
+
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use manifold_runtime_api::{
-    Capabilities, Code, Host, HostImage, Job, Limits, Object, ObjectId, ObjectKind, Outcome,
+    Capabilities, Code, Host, HostImage, Job, Limits, Object, ObjectId, ObjectKind, ObjectRef,
     Result, Runtime, async_trait,
 };
 
-use crate::store::{ObjectSource, Pin, Store};
+use crate::source::ObjectSource;
+use crate::store::{Pin, Store};
 use crate::through::description_through;
 
-/// Counts what a source, store or runtime does.
+/// A source, store or runtime whose operations are counted and timed.
 #[derive(Debug)]
 pub struct Measured<T> {
     inner: T,
     counters: Arc<Counters>,
 }
 
-/// What a [`Measured`] counted so far.
+/// The counts of a [`Measured`] up to a point in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Measures {
-    /// Objects and kinds asked for.
+    /// The number of objects and kinds that were asked for.
     pub reads: u64,
-    /// Of those, the ones that were not there.
+    /// How many of these `reads` found nothing.
     pub absent: u64,
-    /// The bytes of objects that were read.
+    /// The total length of the objects that were read, in bytes.
     pub bytes_read: u64,
-    /// Objects written.
+    /// The number of objects that were written.
     pub writes: u64,
-    /// Their bytes.
+    /// The total length of the objects that were written, in bytes.
     pub bytes_written: u64,
-    /// Outcomes asked for.
-    pub recalls: u64,
-    /// Of those, the ones that were remembered.
-    pub recalled: u64,
-    /// Outcomes to be remembered.
-    pub remembered: u64,
-    /// Pins set, asked for, taken away or listed, and flushes.
+    /// The number of memo lookups.
+    pub look_ups: u64,
+    /// How many of these `look_ups` found an outcome.
+    pub found: u64,
+    /// The number of memo entries that were recorded.
+    pub records: u64,
+    /// The number of other operations: pins that were set, looked up, removed or listed, and
+    /// flushes.
     pub other: u64,
-    /// Jobs run.
+    /// The number of jobs that were run.
     pub jobs: u64,
-    /// Operations and jobs that ended in an error.
+    /// The number of operations and jobs that failed.
     pub failures: u64,
-    /// The time that all of it took, in all threads together. A job's time includes what it waits.
+    /// The total time of all operations and jobs, summed over all threads. A job's time includes
+    /// the time that it waits.
     pub time: Duration,
 }
 
@@ -54,9 +61,9 @@ struct Counters {
     bytes_read: AtomicU64,
     writes: AtomicU64,
     bytes_written: AtomicU64,
-    recalls: AtomicU64,
-    recalled: AtomicU64,
-    remembered: AtomicU64,
+    look_ups: AtomicU64,
+    found: AtomicU64,
+    records: AtomicU64,
     other: AtomicU64,
     jobs: AtomicU64,
     failures: AtomicU64,
@@ -73,7 +80,7 @@ impl<T> Measured<T> {
         Self { inner, counters: Arc::default() }
     }
 
-    /// What was counted so far.
+    /// Returns the counts so far.
     pub fn measures(&self) -> Measures {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &*self.counters;
@@ -83,9 +90,9 @@ impl<T> Measured<T> {
             bytes_read: read(&counters.bytes_read),
             writes: read(&counters.writes),
             bytes_written: read(&counters.bytes_written),
-            recalls: read(&counters.recalls),
-            recalled: read(&counters.recalled),
-            remembered: read(&counters.remembered),
+            look_ups: read(&counters.look_ups),
+            found: read(&counters.found),
+            records: read(&counters.records),
             other: read(&counters.other),
             jobs: read(&counters.jobs),
             failures: read(&counters.failures),
@@ -125,6 +132,21 @@ impl<T: ObjectSource> ObjectSource for Measured<T> {
         add(&self.counters.absent, u64::from(kind.is_none()));
         Ok(kind)
     }
+
+    fn size(&self, id: ObjectId) -> Result<Option<u64>> {
+        let size = self.timed(&self.counters.reads, |inner| inner.size(id))?;
+        add(&self.counters.absent, u64::from(size.is_none()));
+        Ok(size)
+    }
+
+    fn read_range(&self, id: ObjectId, range: Range<u64>) -> Result<Option<Bytes>> {
+        let content = self.timed(&self.counters.reads, |inner| inner.read_range(id, range))?;
+        match &content {
+            Some(content) => add(&self.counters.bytes_read, content.len() as u64),
+            None => add(&self.counters.absent, 1),
+        }
+        Ok(content)
+    }
 }
 
 impl<T: Store> Store for Measured<T> {
@@ -133,17 +155,17 @@ impl<T: Store> Store for Measured<T> {
         self.timed(&self.counters.writes, |inner| inner.write(object))
     }
 
-    fn recall(&self, request: ObjectId) -> Result<Option<Outcome>> {
-        let outcome = self.timed(&self.counters.recalls, |inner| inner.recall(request))?;
-        add(&self.counters.recalled, u64::from(outcome.is_some()));
+    fn look_up(&self, request: ObjectId) -> Result<Option<ObjectRef>> {
+        let outcome = self.timed(&self.counters.look_ups, |inner| inner.look_up(request))?;
+        add(&self.counters.found, u64::from(outcome.is_some()));
         Ok(outcome)
     }
 
-    fn remember(&self, request: ObjectId, outcome: Outcome) -> Result<()> {
-        self.timed(&self.counters.remembered, |inner| inner.remember(request, outcome))
+    fn record(&self, request: ObjectId, outcome: ObjectRef) -> Result<()> {
+        self.timed(&self.counters.records, |inner| inner.record(request, outcome))
     }
 
-    fn pin(&self, request: ObjectId, outcome: Outcome) -> Result<()> {
+    fn pin(&self, request: ObjectId, outcome: ObjectRef) -> Result<()> {
         self.timed(&self.counters.other, |inner| inner.pin(request, outcome))
     }
 
@@ -151,7 +173,7 @@ impl<T: Store> Store for Measured<T> {
         self.timed(&self.counters.other, |inner| inner.unpin(request))
     }
 
-    fn pinned(&self, request: ObjectId) -> Result<Option<Outcome>> {
+    fn pinned(&self, request: ObjectId) -> Result<Option<ObjectRef>> {
         self.timed(&self.counters.other, |inner| inner.pinned(request))
     }
 
@@ -176,7 +198,7 @@ impl<T: Runtime> Runtime for Measured<T> {
         self.inner.prepare(code, limits, host).await
     }
 
-    async fn run(&self, job: Job, host: Arc<dyn Host>) -> Result<Outcome> {
+    async fn run(&self, job: Job, host: Arc<dyn Host>) -> Result<ObjectRef> {
         let start = Instant::now();
         let result = self.inner.run(job, host).await;
         self.count(&self.counters.jobs, start, &result);

@@ -1,10 +1,16 @@
+//! [`Overlaid`]: a writable store over a read-only one.
+
 use std::collections::BTreeMap;
+use std::ops::Range;
 
-use manifold_runtime_api::{Object, ObjectId, ObjectKind, Outcome, Result};
+use bytes::Bytes;
+use manifold_runtime_api::{Object, ObjectId, ObjectKind, ObjectRef, Result};
 
-use crate::store::{ObjectSource, Pin, Store};
+use crate::source::ObjectSource;
+use crate::store::{Pin, Store};
 
-/// A store over another one that is only read: what is written, remembered and pinned goes to the upper one.
+/// A store over another one that is only read. Objects, memo entries and pins are written to the
+/// upper store. Lookups ask the upper store first, then the lower one.
 #[derive(Debug)]
 pub struct Overlaid<U, L> {
     upper: U,
@@ -12,7 +18,7 @@ pub struct Overlaid<U, L> {
 }
 
 impl<U, L> Overlaid<U, L> {
-    /// Puts `upper` over `lower`.
+    /// Creates a store that writes to `upper`, and reads from `upper` and `lower`.
     pub fn new(upper: U, lower: L) -> Self {
         Self { upper, lower }
     }
@@ -26,6 +32,14 @@ impl<U: ObjectSource, L: ObjectSource> ObjectSource for Overlaid<U, L> {
     fn kind(&self, id: ObjectId) -> Result<Option<ObjectKind>> {
         either(self.upper.kind(id), || self.lower.kind(id))
     }
+
+    fn size(&self, id: ObjectId) -> Result<Option<u64>> {
+        either(self.upper.size(id), || self.lower.size(id))
+    }
+
+    fn read_range(&self, id: ObjectId, range: Range<u64>) -> Result<Option<Bytes>> {
+        either(self.upper.read_range(id, range.clone()), || self.lower.read_range(id, range))
+    }
 }
 
 impl<U: Store, L: Store> Store for Overlaid<U, L> {
@@ -33,24 +47,24 @@ impl<U: Store, L: Store> Store for Overlaid<U, L> {
         self.upper.write(object)
     }
 
-    fn recall(&self, request: ObjectId) -> Result<Option<Outcome>> {
-        either(self.upper.recall(request), || self.lower.recall(request))
+    fn look_up(&self, request: ObjectId) -> Result<Option<ObjectRef>> {
+        either(self.upper.look_up(request), || self.lower.look_up(request))
     }
 
-    fn remember(&self, request: ObjectId, outcome: Outcome) -> Result<()> {
-        self.upper.remember(request, outcome)
+    fn record(&self, request: ObjectId, outcome: ObjectRef) -> Result<()> {
+        self.upper.record(request, outcome)
     }
 
-    fn pin(&self, request: ObjectId, outcome: Outcome) -> Result<()> {
+    fn pin(&self, request: ObjectId, outcome: ObjectRef) -> Result<()> {
         self.upper.pin(request, outcome)
     }
 
-    /// Takes a pin of the upper store away. One of the lower store stays.
+    /// Removes a pin of the upper store. A pin of the lower store stays.
     fn unpin(&self, request: ObjectId) -> Result<bool> {
         self.upper.unpin(request)
     }
 
-    fn pinned(&self, request: ObjectId) -> Result<Option<Outcome>> {
+    fn pinned(&self, request: ObjectId) -> Result<Option<ObjectRef>> {
         either(self.upper.pinned(request), || self.lower.pinned(request))
     }
 
@@ -64,6 +78,7 @@ impl<U: Store, L: Store> Store for Overlaid<U, L> {
     }
 }
 
+/// Returns the result of `first`, or that of `second` if `first` found nothing.
 fn either<T>(
     first: Result<Option<T>>,
     second: impl FnOnce() -> Result<Option<T>>,

@@ -1,9 +1,13 @@
-use manifold_runtime_api::{Error, Object, ObjectId, ObjectKind, Outcome, Result};
+//! [`Verified`]: verifies the ids of objects.
 
-use crate::store::{ObjectSource, Pin, Store};
+use manifold_runtime_api::{Error, Object, ObjectId, ObjectKind, ObjectRef, Result};
+
+use crate::source::ObjectSource;
+use crate::store::{Pin, Store};
 use crate::through::store_through;
 
-/// Hashes every object that is read, for a source or store that does not do so itself.
+/// A source or store that verifies the id of every object that is read. For sources and stores that
+/// do not do so themselves.
 #[derive(Debug)]
 pub struct Verified<T>(T);
 
@@ -25,9 +29,14 @@ impl<T: ObjectSource> ObjectSource for Verified<T> {
         }
     }
 
-    /// The kind alone proves nothing, and is not checked.
+    /// Returns the kind that the wrapped source reports. It cannot be verified without the content.
     fn kind(&self, id: ObjectId) -> Result<Option<ObjectKind>> {
         self.0.kind(id)
+    }
+
+    /// Returns the size that the wrapped source reports. It cannot be verified without the content.
+    fn size(&self, id: ObjectId) -> Result<Option<u64>> {
+        self.0.size(id)
     }
 }
 

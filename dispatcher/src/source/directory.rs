@@ -1,10 +1,14 @@
-//! A directory of the file system as git objects.
+//! [`DirectoryObjects`]: a directory of the file system as git objects.
+//!
+//! The directory is walked and hashed once. Trees stay in memory, files are read again when their
+//! objects are wanted.
 
 mod files;
 mod nested;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,28 +17,31 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use manifold_runtime_api::bstr::BString;
 use manifold_runtime_api::{
-    EntryMode, Error, Limit, Object, ObjectId, ObjectKind, Outcome, Reason, Result, Status, Tree,
+    EntryMode, Error, Limit, Object, ObjectId, ObjectKind, ObjectRef, Reason, Result, Status, Tree,
     TreeEntry, TreeError,
 };
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use walkdir::WalkDir;
 
-use crate::store::{ObjectSource, STORE_FILE};
+use crate::source::ObjectSource;
+use crate::store::STORE_FILE;
 use nested::OuterRepository;
 
-/// A directory as git would store it, hashed once; the content of files stays on disk and is read when it is wanted.
+/// A directory as git would store it. It is hashed once; the content of files stays on disk and is
+/// read on demand.
 ///
-/// Symbolic links are links, the owner's executable bit counts, and neither `.git`, empty directories, nor sockets, pipes
-/// and devices are there, as in a commit of everything. Another repository inside, a submodule or not, is the commit that is checked
-/// out there. Ignore rules and filters are not looked at.
+/// The tree is that of a commit of all files: symbolic links are stored as links, the owner's
+/// executable bit is kept, and `.git`, empty directories, sockets, pipes and devices are left out.
+/// A nested repository, whether it is a submodule or not, is stored as the commit that is checked
+/// out there. Ignore rules and filters are not applied.
 ///
 /// # Behavior
-/// - A file that changed since it was hashed is an error when it is read, and never served under the old id. One that has only grown
-///   is served as it was.
-/// - What goes away while the directory is read counts as gone before.
+/// - Reading a file that changed since it was hashed is an error. Its new content is never returned
+///   under the old id. Of a file that has only grown, the content that was hashed is returned.
+/// - Files and directories that are removed during the scan are left out.
 pub struct DirectoryObjects {
-    root: Outcome,
+    root: ObjectRef,
     objects: HashMap<ObjectId, Stored>,
     nested: Vec<PathBuf>,
     largest_read: u64,
@@ -43,11 +50,11 @@ pub struct DirectoryObjects {
 enum Stored {
     /// A tree, or the target of a symbolic link.
     Memory(Object),
-    /// The first bytes of a file.
+    /// The path of a file and how many of its bytes were hashed.
     File(PathBuf, u64),
 }
 
-/// How a directory is read.
+/// Options for scanning a directory.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct ScanOptions {
@@ -63,41 +70,43 @@ impl Default for ScanOptions {
 }
 
 impl ScanOptions {
-    /// Leaves the files of the [`crate::DurableStore`] in `directory` out, should they be below what is read: they change whenever
-    /// something is remembered.
+    /// Leaves out the files of the [`crate::DurableStore`] in `directory`, if they are below the
+    /// scanned directory. They change whenever an outcome is memoized.
     pub fn without_store(mut self, directory: impl Into<PathBuf>) -> Self {
         self.stores.push(directory.into());
         self
     }
 
-    /// How many bytes a file may have, for all of them are hashed. Default: 16 GiB, which take some 20 seconds.
+    /// Sets the largest length of a file, in bytes. A longer file is an error, because every file
+    /// is hashed completely. Default: 16 GiB, which take about 20 seconds.
     pub fn largest_file(mut self, bytes: u64) -> Self {
         self.largest_file = bytes;
         self
     }
 
-    /// How many bytes a file may have that is read as an object, for then it is in memory. Larger ones are there, and have
-    /// an id. Default: no bound.
+    /// Sets the largest length of a file that can be read as an object, in bytes. Such a file is
+    /// loaded into memory. Larger files are in the tree, but reading them is an error. Default: no
+    /// bound.
     pub fn largest_read(mut self, bytes: u64) -> Self {
         self.largest_read = bytes;
         self
     }
 
-    /// Walks `path` and hashes what it finds, on all cores. A file is a single blob; a symbolic link is followed if `path`
-    /// itself is one.
+    /// Walks the directory `path` and hashes its files on all cores. If `path` is a file, the
+    /// result is a single blob. If `path` itself is a symbolic link, it is followed.
     ///
     /// # Errors
-    /// [`DirectoryError`] for the first thing that cannot be read or stored.
+    /// Returns a [`DirectoryError`] for the first file or directory that cannot be read or stored.
     pub fn scan(&self, path: &Path) -> Result<DirectoryObjects, DirectoryError> {
         let canonical = path.canonicalize().map_err(io_error(path))?;
         let metadata = fs::metadata(&canonical).map_err(io_error(path))?;
         if metadata.is_file() {
             let changing = || DirectoryError::Changing { path: path.to_owned() };
-            // Only here a link is followed.
+            // Files are opened without following links, so the link is resolved here.
             let place = if path.is_symlink() { canonical } else { path.to_owned() };
             let (id, length) = files::hash(&place, self.largest_file)?.ok_or_else(changing)?;
             let objects = HashMap::from([(id, Stored::File(place, length))]);
-            let (root, nested) = (Outcome::blob(id), Vec::new());
+            let (root, nested) = (ObjectRef::blob(id), Vec::new());
             return Ok(DirectoryObjects { root, objects, nested, largest_read: self.largest_read });
         }
         if !metadata.is_dir() {
@@ -106,10 +115,10 @@ impl ScanOptions {
         let stores: Vec<_> =
             self.stores.iter().filter_map(|store| store.canonicalize().ok()).collect();
         let found = walk(path, &canonical, &stores)?;
-        let nested = found.iter().filter(|found| matches!(found.what, What::Nested(_)));
+        let nested = found.iter().filter(|found| matches!(found.kind, FoundKind::Nested(_)));
         let nested = nested.map(|found| found.path.clone()).collect();
         let hash = |found: Found| hash(found, self.largest_file).transpose();
-        let hashed: Result<Vec<_>, _> = match pool() {
+        let hashed: Result<Vec<_>, _> = match hash_pool() {
             Some(pool) => pool.install(|| found.into_par_iter().filter_map(hash).collect()),
             None => found.into_iter().filter_map(hash).collect(),
         };
@@ -117,55 +126,55 @@ impl ScanOptions {
     }
 }
 
-/// Threads that hash; `None` where this process gets none.
-fn pool() -> Option<&'static ThreadPool> {
+/// Returns the threads that hash files, or `None` if they cannot be started.
+fn hash_pool() -> Option<&'static ThreadPool> {
     static POOL: OnceLock<Option<ThreadPool>> = OnceLock::new();
     let name = |number| format!("manifold-hash-{number}");
     POOL.get_or_init(|| ThreadPoolBuilder::new().thread_name(name).build().ok()).as_ref()
 }
 
-/// Why a directory cannot be read as git objects.
+/// Why a directory cannot be scanned.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DirectoryError {
-    /// The operating system refuses.
+    /// The operating system reported an error.
     #[error("{} cannot be read", path.display())]
     Io {
-        /// What was to be read.
+        /// The file or directory.
         path: PathBuf,
-        /// Why not.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// Git would refuse a name in it.
-    #[error("{} cannot be stored as git would store it", path.display())]
+    /// A directory contains a name that git refuses.
+    #[error("{} cannot be stored as a git tree", path.display())]
     Refused {
-        /// The directory with that name in it.
+        /// The directory that contains the name.
         path: PathBuf,
-        /// What git would refuse.
+        /// Why git refuses the tree.
         source: TreeError,
     },
-    /// A file has more bytes than it may.
-    #[error("{} has {length} bytes, and a file may have {bound}", path.display())]
+    /// A file is longer than [`ScanOptions::largest_file()`].
+    #[error("{} has {length} bytes, over the limit of {bound} bytes for a file", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
         /// Its length in bytes.
         length: u64,
-        /// The bound.
+        /// The limit in bytes.
         bound: u64,
     },
-    /// A file became shorter again and again while it was read.
-    #[error("{} changes while it is read", path.display())]
+    /// A file kept becoming shorter while it was hashed.
+    #[error("{} keeps changing while it is read", path.display())]
     Changing {
         /// The file.
         path: PathBuf,
     },
-    /// Another repository inside has no commit that could stand for it, or cannot tell which.
-    #[error("the git repository {} inside cannot be stored as git would store it: {problem}", path.display())]
+    /// A nested repository has no commit checked out, or the commit cannot be determined.
+    #[error("the nested git repository {} cannot be stored as a commit: {problem}", path.display())]
     Nested {
-        /// The other repository.
+        /// The nested repository.
         path: PathBuf,
-        /// Why not.
+        /// Why the commit cannot be determined.
         problem: String,
     },
     /// The path is neither a directory nor a file.
@@ -176,26 +185,36 @@ pub enum DirectoryError {
     },
 }
 
+impl fmt::Debug for DirectoryObjects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DirectoryObjects")
+            .field("root", &self.root)
+            .field("objects", &self.objects.len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl DirectoryObjects {
-    /// Reads a directory or file with default options.
+    /// Scans a directory or file with default options.
     ///
     /// # Errors
-    /// As [`ScanOptions::scan`].
+    /// The errors of [`ScanOptions::scan`].
     pub fn scan(path: &Path) -> Result<Self, DirectoryError> {
         Self::options().scan(path)
     }
 
-    /// Starts to read with other options.
+    /// Returns options for scanning with other settings.
     pub fn options() -> ScanOptions {
         ScanOptions::default()
     }
 
-    /// The directory's tree, or the file's blob.
-    pub fn root(&self) -> Outcome {
+    /// Returns the tree of the directory, or the blob of the file.
+    pub fn root(&self) -> ObjectRef {
         self.root
     }
 
-    /// Other repositories inside. What is in them is not in the tree, which has their commits instead.
+    /// Returns the paths of nested repositories. The tree contains their commits, but none of their
+    /// files.
     pub fn nested_repositories(&self) -> &[PathBuf] {
         &self.nested
     }
@@ -210,7 +229,8 @@ impl ObjectSource for DirectoryObjects {
                 if *length > self.largest_read {
                     let (path, bytes) = (path.display(), self.largest_read);
                     let problem = format!(
-                        "the file {path} has {length} bytes, and at most {bytes} are read at once"
+                        "the file {path} has {length} bytes, over the limit of {bytes} bytes for \
+                         an object that is read"
                     );
                     return Err(
                         Error::from(Limit::Response { bytes }).caused_by(Error::store(problem))
@@ -220,7 +240,7 @@ impl ObjectSource for DirectoryObjects {
                     .map_err(|error| changed(path, &error.to_string()))?;
                 let object = Object::blob(content);
                 if object.id() != id {
-                    return Err(changed(path, "it is not what it was"));
+                    return Err(changed(path, "its content has another id"));
                 }
                 Ok(Some(object))
             }
@@ -231,6 +251,13 @@ impl ObjectSource for DirectoryObjects {
         Ok(self.objects.get(&id).map(|stored| match stored {
             Stored::Memory(object) => object.kind,
             Stored::File(..) => ObjectKind::Blob,
+        }))
+    }
+
+    fn size(&self, id: ObjectId) -> Result<Option<u64>> {
+        Ok(self.objects.get(&id).map(|stored| match stored {
+            Stored::Memory(object) => object.content.len() as u64,
+            Stored::File(_, length) => *length,
         }))
     }
 }
@@ -245,95 +272,97 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> DirectoryError + use<> {
     |source| DirectoryError::Io { path, source }
 }
 
-/// Something found on the walk.
+/// A file, link or directory found by the walk.
 struct Found {
     depth: usize,
     path: PathBuf,
-    what: What,
+    kind: FoundKind,
 }
 
-enum What {
+enum FoundKind {
     Directory,
     File {
         executable: bool,
     },
     Link,
-    /// Another repository, and the commit that stands for it.
+    /// A nested repository, with the commit that is checked out there.
     Nested(ObjectId),
 }
 
-/// Lists everything below `path`, each directory before what is in it. Files of stores in the directories `stores` are left out.
+/// Lists everything below `path`, each directory before its content. Leaves out the files of stores
+/// in the directories `stores`.
 fn walk(path: &Path, canonical: &Path, stores: &[PathBuf]) -> Result<Vec<Found>, DirectoryError> {
     let mut entries = WalkDir::new(path).min_depth(1).into_iter();
     let mut found = Vec::new();
     while let Some(entry) = entries.next() {
         let entry = match entry {
             Ok(entry) => entry,
-            Err(error) if error.depth() > 0 && is_gone(error.io_error()) => continue,
+            Err(error) if error.depth() > 0 && is_not_found(error.io_error()) => continue,
             Err(error) => {
                 let path = error.path().unwrap_or(path).to_owned();
-                let source =
-                    error.into_io_error().unwrap_or_else(|| io::Error::other("a loop of links"));
+                let source = error
+                    .into_io_error()
+                    .unwrap_or_else(|| io::Error::other("a loop of symbolic links"));
                 return Err(DirectoryError::Io { path, source });
             }
         };
-        let kind = entry.file_type();
+        let file_type = entry.file_type();
         if entry.file_name() == OsStr::new(".git") {
-            if kind.is_dir() {
+            if file_type.is_dir() {
                 entries.skip_current_dir();
             }
             continue;
         }
-        let what = if kind.is_dir() {
+        let kind = if file_type.is_dir() {
             match nested::commit_of(entry.path()) {
-                Ok(None) => What::Directory,
+                Ok(None) => FoundKind::Directory,
                 Ok(Some(commit)) => {
                     entries.skip_current_dir();
-                    What::Nested(commit)
+                    FoundKind::Nested(commit)
                 }
                 Err(problem) => {
                     return Err(DirectoryError::Nested { path: entry.into_path(), problem });
                 }
             }
-        } else if kind.is_symlink() {
-            What::Link
-        } else if kind.is_file() {
-            if is_of_a_store(entry.path(), stores) {
+        } else if file_type.is_symlink() {
+            FoundKind::Link
+        } else if file_type.is_file() {
+            if is_store_file(entry.path(), stores) {
                 continue;
             }
             match entry.metadata() {
-                Ok(metadata) => What::File { executable: is_executable(&metadata) },
-                Err(error) if is_gone(error.io_error()) => continue,
+                Ok(metadata) => FoundKind::File { executable: is_executable(&metadata) },
+                Err(error) if is_not_found(error.io_error()) => continue,
                 Err(error) => return Err(io_error(entry.path())(error.into())),
             }
         } else {
             continue;
         };
-        found.push(Found { depth: entry.depth(), path: entry.into_path(), what });
+        found.push(Found { depth: entry.depth(), path: entry.into_path(), kind });
     }
-    // A submodule that was never filled is an empty directory.
+    // A submodule that is not checked out is an empty directory.
     let mut outer = OuterRepository::around(canonical);
     for place in 0..found.len() {
         let is_empty = found.get(place + 1).is_none_or(|next| next.depth <= found[place].depth);
         if is_empty
-            && matches!(found[place].what, What::Directory)
+            && matches!(found[place].kind, FoundKind::Directory)
             && let Ok(below) = found[place].path.strip_prefix(path)
             && let Some(commit) = outer.submodule_at(&canonical.join(below))
         {
-            found[place].what = What::Nested(commit);
+            found[place].kind = FoundKind::Nested(commit);
         }
     }
     Ok(found)
 }
 
-fn is_gone(error: Option<&io::Error>) -> bool {
+fn is_not_found(error: Option<&io::Error>) -> bool {
     error.is_some_and(|error| {
         matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
     })
 }
 
-/// Whether the file at `path` is one of a store in one of these directories.
-fn is_of_a_store(path: &Path, stores: &[PathBuf]) -> bool {
+/// Returns whether the file at `path` belongs to a store in one of the directories `stores`.
+fn is_store_file(path: &Path, stores: &[PathBuf]) -> bool {
     let name = path.file_name().map(OsStr::as_encoded_bytes).unwrap_or_default();
     name.starts_with(STORE_FILE.as_bytes())
         && path
@@ -342,24 +371,26 @@ fn is_of_a_store(path: &Path, stores: &[PathBuf]) -> bool {
             .is_some_and(|parent| stores.contains(&parent))
 }
 
+/// An entry of a tree that is to be built.
 struct Hashed {
     depth: usize,
     path: PathBuf,
     /// `None` for a directory.
     entry: Option<(EntryMode, ObjectId)>,
+    /// `None` for a directory and for a nested repository.
     stored: Option<Stored>,
 }
 
-/// Hashes what was found; nothing if it has gone since.
+/// Hashes a file or link. Returns `None` if it was removed since the walk.
 fn hash(found: Found, largest: u64) -> Result<Option<Hashed>, DirectoryError> {
-    let Found { depth, path, what } = found;
-    let (entry, stored) = match what {
-        What::Directory => (None, None),
-        What::Nested(commit) => (Some((EntryMode::Commit, commit)), None),
-        What::Link => {
+    let Found { depth, path, kind } = found;
+    let (entry, stored) = match kind {
+        FoundKind::Directory => (None, None),
+        FoundKind::Nested(commit) => (Some((EntryMode::Commit, commit)), None),
+        FoundKind::Link => {
             let target = match fs::read_link(&path) {
                 Ok(target) => target,
-                // It is gone, or no link any more.
+                // It was removed, or is not a link any more.
                 Err(error)
                     if matches!(
                         error.kind(),
@@ -370,10 +401,10 @@ fn hash(found: Found, largest: u64) -> Result<Option<Hashed>, DirectoryError> {
                 }
                 Err(error) => return Err(io_error(&path)(error)),
             };
-            let blob = Object::blob(Bytes::from(bytes(target.as_os_str())));
+            let blob = Object::blob(Bytes::from(name_bytes(target.as_os_str())));
             (Some((EntryMode::Symlink, blob.id())), Some(Stored::Memory(blob)))
         }
-        What::File { executable } => {
+        FoundKind::File { executable } => {
             let Some((id, length)) = files::hash(&path, largest)? else { return Ok(None) };
             let mode = if executable { EntryMode::Executable } else { EntryMode::Blob };
             (Some((mode, id)), Some(Stored::File(path.clone(), length)))
@@ -382,7 +413,7 @@ fn hash(found: Found, largest: u64) -> Result<Option<Hashed>, DirectoryError> {
     Ok(Some(Hashed { depth, path, entry, stored }))
 }
 
-/// Makes trees from the leaves up.
+/// Builds the trees from the leaves up.
 fn build(
     path: &Path,
     hashed: Vec<Hashed>,
@@ -390,39 +421,39 @@ fn build(
     largest_read: u64,
 ) -> Result<DirectoryObjects, DirectoryError> {
     let mut objects = HashMap::with_capacity(hashed.len());
-    // The entries of the directories that are not complete yet, by depth: those of `path` itself at 0.
+    // The entries of the directories that are not complete yet, by depth. Index 0 is `path` itself.
     let mut open: Vec<Vec<TreeEntry>> = vec![Vec::new()];
-    // Backwards, so that everything in a directory comes before the directory itself.
+    // In reverse order, so that the content of a directory comes before the directory itself.
     for Hashed { depth, path, entry, stored } in hashed.into_iter().rev() {
         open.resize_with(open.len().max(depth), Vec::new);
         let (mode, id, stored) = match entry {
             Some((mode, id)) => (mode, id, stored),
             None => {
-                // What is deeper than this directory is what was in it.
+                // The entries one level deeper are the content of this directory.
                 let entries =
                     if open.len() > depth { open.pop().unwrap_or_default() } else { Vec::new() };
                 if entries.is_empty() {
                     continue;
                 }
-                let tree = tree(&path, entries)?;
+                let tree = tree_object(&path, entries)?;
                 (EntryMode::Tree, tree.id(), Some(Stored::Memory(tree)))
             }
         };
         if let Some(stored) = stored {
             objects.entry(id).or_insert(stored);
         }
-        let name: BString = path.file_name().map(bytes).unwrap_or_default().into();
+        let name: BString = path.file_name().map(name_bytes).unwrap_or_default().into();
         if let Some(parent) = open.get_mut(depth - 1) {
             parent.push(TreeEntry::new(name, mode, id));
         }
     }
-    let tree = tree(path, open.into_iter().next().unwrap_or_default())?;
-    let root = Outcome::of(&tree);
+    let tree = tree_object(path, open.into_iter().next().unwrap_or_default())?;
+    let root = ObjectRef::of(&tree);
     objects.insert(root.id, Stored::Memory(tree));
     Ok(DirectoryObjects { root, objects, nested, largest_read })
 }
 
-fn tree(path: &Path, entries: Vec<TreeEntry>) -> Result<Object, DirectoryError> {
+fn tree_object(path: &Path, entries: Vec<TreeEntry>) -> Result<Object, DirectoryError> {
     let tree = Tree::new(entries)
         .map_err(|source| DirectoryError::Refused { path: path.to_owned(), source })?;
     Ok(tree.to_object())
@@ -440,6 +471,6 @@ fn is_executable(_: &Metadata) -> bool {
     false
 }
 
-fn bytes(name: &OsStr) -> Vec<u8> {
+fn name_bytes(name: &OsStr) -> Vec<u8> {
     name.as_encoded_bytes().to_vec()
 }

@@ -1,31 +1,36 @@
-//! The objects of git repositories, read as git reads them.
+//! [`GitObjects`]: the objects of a git repository, read with the fallbacks that git has.
+//!
+//! `gix-odb` gives up at the first place that lists an id, even if it is a stale multi-pack-index
+//! or a broken pack, so the lookup over packs, loose objects and alternates is implemented here.
 
 mod alternates;
 mod deltas;
 mod packs;
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gix_object::Kind;
-use manifold_runtime_api::{Error, Object, ObjectId, ObjectKind, Outcome, Reason, Result};
+use manifold_runtime_api::{Error, Object, ObjectId, ObjectKind, ObjectRef, Reason, Result};
 
-use crate::store::ObjectSource;
-use deltas::Bases;
+use crate::source::ObjectSource;
+use deltas::BaseCache;
 use packs::Packs;
 
-/// The objects of an existing git repository: loose, packed, and those of its alternates. Nothing is written.
+/// The loose and packed objects of an existing git repository and its alternates. Read-only.
 ///
 /// # Behavior
-/// - Objects that come into the repository later are found.
-/// - What is read under an id has that id: replacement refs are not followed, and content is hashed.
-/// - As with git, a copy that cannot be read does no harm while there is a sound one: truncated packs, packs that a stale
-///   multi-pack-index names (which is not looked at), alternates that are gone, that repeat themselves or form a cycle.
+/// - Objects that are added to the repository later are found.
+/// - An object that is read by an id has that id: replacement refs are not followed, and the
+///   content is hashed.
+/// - As with git, a copy that cannot be read is skipped while there is a sound one. This covers
+///   truncated packs, missing packs that a stale multi-pack-index lists (multi-pack-indexes are not
+///   used), and alternates that are missing, listed twice or form a cycle.
 pub struct GitObjects {
-    /// The object directory itself, then its alternates.
+    /// The object directory itself first, then its alternates.
     directories: Vec<ObjectDirectory>,
-    bases: Arc<Bases>,
+    bases: Arc<BaseCache>,
 }
 
 struct ObjectDirectory {
@@ -37,30 +42,38 @@ struct ObjectDirectory {
 /// Why a copy of an object cannot be read.
 type Problem = Box<dyn std::error::Error + Send + Sync>;
 
+impl fmt::Debug for GitObjects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GitObjects").field("directory", &self.directory()).finish_non_exhaustive()
+    }
+}
+
 impl GitObjects {
-    /// Opens an object directory, which `git rev-parse --git-path objects` prints, and its alternates.
+    /// Opens an object directory and its alternates. `git rev-parse --git-path objects` prints the
+    /// object directory of a repository.
     ///
     /// # Errors
-    /// `StoreFailed` when `directory` cannot be read as one.
+    /// [`Reason::StoreFailed`] if `directory` cannot be read.
     pub fn open(directory: impl Into<PathBuf>) -> Result<Self> {
         Self::open_with(directory, &[])
     }
 
-    /// Opens an object directory, its alternates and `more` of those, as git does with `GIT_ALTERNATE_OBJECT_DIRECTORIES`.
+    /// Opens an object directory, its alternates, and the additional alternates `more`, as git does
+    /// with `GIT_ALTERNATE_OBJECT_DIRECTORIES`. Skips alternates that do not exist.
     ///
     /// # Errors
-    /// `StoreFailed` when `directory` cannot be read as one. Alternates that are not there are passed over.
+    /// [`Reason::StoreFailed`] if `directory` cannot be read.
     pub fn open_with(directory: impl Into<PathBuf>, more: &[PathBuf]) -> Result<Self> {
         let directory = directory.into();
         let failed = |error: &dyn Display| {
             Error::store(format!(
-                "{} cannot be opened as a git object directory: {error}",
+                "cannot open {} as a git object directory: {error}",
                 directory.display()
             ))
         };
         std::fs::read_dir(&directory).map_err(|error| failed(&error))?;
         let directories =
-            alternates::all(&directory, more).into_iter().map(|path| ObjectDirectory {
+            alternates::resolve(&directory, more).into_iter().map(|path| ObjectDirectory {
                 loose: gix_odb::loose::Store::at(path.clone(), gix_hash::Kind::Sha1),
                 packs: Packs::of(&path),
                 path,
@@ -68,28 +81,29 @@ impl GitObjects {
         Ok(Self { directories: directories.collect(), bases: Arc::default() })
     }
 
-    /// The object directory.
+    /// Returns the path of the object directory.
     pub fn directory(&self) -> &Path {
         self.directories.first().map_or(Path::new(""), |directory| &directory.path)
     }
 
-    /// Whether some of its packs are those of a partial clone, which lacks objects that the repository it was cloned from has.
+    /// Returns whether the repository has packs of a partial clone. A partial clone lacks objects
+    /// of the repository from which it was cloned.
     pub fn is_partial(&self) -> bool {
-        self.directories.iter().any(|directory| directory.packs.is_any_promised())
+        self.directories.iter().any(|directory| directory.packs.has_promisor_packs())
     }
 
-    /// The tree or blob that the object `id` stands for: the tree of a commit, what a tag names, or the object itself. `None` when
-    /// one on the way is not here.
+    /// Resolves `id` to a tree or blob: a commit to its tree, a tag to its target, and a tree or
+    /// blob to itself. Returns `None` if an object on the way is missing.
     ///
     /// # Errors
-    /// `StoreFailed` when one on the way cannot be read.
-    pub fn peel(&self, id: ObjectId) -> Result<Option<Outcome>> {
+    /// [`Reason::StoreFailed`] if an object on the way cannot be read.
+    pub fn peel(&self, id: ObjectId) -> Result<Option<ObjectRef>> {
         let mut id = as_gix(id);
         loop {
             let Some((kind, content)) = self.find(&id)? else { return Ok(None) };
             let next = match kind {
-                Kind::Blob => return from_gix(&id).map(|id| Some(Outcome::blob(id))),
-                Kind::Tree => return from_gix(&id).map(|id| Some(Outcome::tree(id))),
+                Kind::Blob => return from_gix(&id).map(|id| Some(ObjectRef::blob(id))),
+                Kind::Tree => return from_gix(&id).map(|id| Some(ObjectRef::tree(id))),
                 Kind::Commit => {
                     gix_object::CommitRefIter::from_bytes(&content, gix_hash::Kind::Sha1).tree_id()
                 }
@@ -97,18 +111,18 @@ impl GitObjects {
                     gix_object::TagRefIter::from_bytes(&content, gix_hash::Kind::Sha1).target_id()
                 }
             };
-            id = next.map_err(|error| self.failed(&id, error))?;
+            id = next.map_err(|error| self.read_error(&id, error))?;
         }
     }
 
-    /// Reads an object of any kind.
+    /// Reads an object of any kind and verifies its id.
     fn find(&self, id: &gix_hash::oid) -> Result<Option<(Kind, Vec<u8>)>> {
         self.first_sound(id, &|copy| {
             let (kind, content) = match copy {
-                Copy::Packed(packed) => {
-                    packed.read(&self.bases, &|base| self.elsewhere(base, packed))?
+                ObjectCopy::Packed(packed) => {
+                    packed.read(&self.bases, &|base| self.other_copy(base, packed))?
                 }
-                Copy::Loose(loose) => {
+                ObjectCopy::Loose(loose) => {
                     let mut buffer = Vec::new();
                     let Some(found) = loose.try_find(id, &mut buffer)? else { return Ok(None) };
                     (found.kind, found.data.to_vec())
@@ -119,13 +133,13 @@ impl GitObjects {
         })
     }
 
-    /// Another copy of an object than the one that stands in a pack.
-    fn elsewhere(&self, id: &gix_hash::oid, broken: &packs::Packed) -> Option<(Kind, Vec<u8>)> {
-        let read = |copy: Copy<'_>| match copy {
-            Copy::Packed(packed) if packed.is_of_the_pack_of(broken) => Ok(None),
-            // No more than one step: two broken packs could send each other round in circles.
-            Copy::Packed(packed) => packed.read(&self.bases, &|_| None).map(Some),
-            Copy::Loose(loose) => {
+    /// Reads a copy of the object `id` from somewhere else than the pack of `broken`.
+    fn other_copy(&self, id: &gix_hash::oid, broken: &packs::Packed) -> Option<(Kind, Vec<u8>)> {
+        let read = |copy: ObjectCopy<'_>| match copy {
+            ObjectCopy::Packed(packed) if packed.is_in_same_pack(broken) => Ok(None),
+            // One step only: two broken packs could refer to each other without end.
+            ObjectCopy::Packed(packed) => packed.read(&self.bases, &|_| None).map(Some),
+            ObjectCopy::Loose(loose) => {
                 let mut buffer = Vec::new();
                 Ok(loose.try_find(id, &mut buffer)?.map(|found| (found.kind, found.data.to_vec())))
             }
@@ -133,52 +147,56 @@ impl GitObjects {
         self.first_sound(id, &read).ok().flatten()
     }
 
-    /// Tries one copy of the object `id` after the other, until one can be read.
+    /// Tries the copies of the object `id` one after the other until one can be read. If there is
+    /// none, lists the packs again and repeats the search in object directories that have new
+    /// packs.
     fn first_sound<T>(
         &self,
         id: &gix_hash::oid,
-        read: &dyn Fn(Copy<'_>) -> Result<Option<T>, Problem>,
+        read: &dyn Fn(ObjectCopy<'_>) -> Result<Option<T>, Problem>,
     ) -> Result<Option<T>> {
         let mut broken = None;
-        let mut attempt = |copy: Copy<'_>, place: &dyn Display| match read(copy) {
+        let mut attempt = |copy: ObjectCopy<'_>, place: &dyn Display| match read(copy) {
             Ok(found) => found,
             Err(problem) => {
-                tracing::warn!(%id, "a copy of the object in {place} cannot be read: {problem}");
+                tracing::warn!(%id, "cannot read a copy of the object in {place}: {problem}");
                 broken.get_or_insert(problem);
                 None
             }
         };
-        for looks_again in [false, true] {
+        for relist in [false, true] {
             for directory in &self.directories {
-                if looks_again && !directory.packs.look_again() {
+                if relist && !directory.packs.relist() {
                     continue;
                 }
                 for packed in directory.packs.copies_of(id) {
-                    if let Some(found) = attempt(Copy::Packed(&packed), &packed.path().display()) {
+                    if let Some(found) =
+                        attempt(ObjectCopy::Packed(&packed), &packed.path().display())
+                    {
                         return Ok(Some(found));
                     }
                 }
                 if let Some(found) =
-                    attempt(Copy::Loose(&directory.loose), &directory.path.display())
+                    attempt(ObjectCopy::Loose(&directory.loose), &directory.path.display())
                 {
                     return Ok(Some(found));
                 }
             }
         }
-        broken.map_or(Ok(None), |problem| Err(self.failed(id, problem)))
+        broken.map_or(Ok(None), |problem| Err(self.read_error(id, problem)))
     }
 
-    fn failed(&self, id: &gix_hash::oid, error: impl Display) -> Error {
+    fn read_error(&self, id: &gix_hash::oid, error: impl Display) -> Error {
         Error::store(format!(
-            "object {id} cannot be read from {}: {error}",
+            "cannot read object {id} from {}: {error}",
             self.directory().display()
         ))
     }
 }
 
-/// Where an object may be.
+/// A place that may have a copy of an object.
 #[derive(Clone, Copy)]
-enum Copy<'a> {
+enum ObjectCopy<'a> {
     Packed(&'a packs::Packed),
     Loose(&'a gix_odb::loose::Store),
 }
@@ -192,10 +210,21 @@ impl ObjectSource for GitObjects {
     fn kind(&self, id: ObjectId) -> Result<Option<ObjectKind>> {
         let oid = as_gix(id);
         let kind = self.first_sound(&oid, &|copy| match copy {
-            Copy::Packed(packed) => packed.kind(&self.bases).map(Some),
-            Copy::Loose(loose) => Ok(loose.try_header(&oid)?.map(|(_, kind)| kind)),
+            ObjectCopy::Packed(packed) => packed.kind(&self.bases).map(Some),
+            ObjectCopy::Loose(loose) => Ok(loose.try_header(&oid)?.map(|(_, kind)| kind)),
         })?;
         kind.map(|kind| object_kind(id, kind)).transpose()
+    }
+
+    fn size(&self, id: ObjectId) -> Result<Option<u64>> {
+        if self.kind(id)?.is_none() {
+            return Ok(None);
+        }
+        let oid = as_gix(id);
+        self.first_sound(&oid, &|copy| match copy {
+            ObjectCopy::Packed(packed) => packed.size().map(Some),
+            ObjectCopy::Loose(loose) => Ok(loose.try_header(&oid)?.map(|(size, _)| size)),
+        })
     }
 }
 
@@ -211,11 +240,11 @@ fn object_kind(id: ObjectId, kind: Kind) -> Result<ObjectKind> {
     match kind {
         Kind::Blob => Ok(ObjectKind::Blob),
         Kind::Tree => Ok(ObjectKind::Tree),
-        Kind::Commit => Err(neither(id, "commit")),
-        Kind::Tag => Err(neither(id, "tag")),
+        Kind::Commit => Err(wrong_kind(id, "commit")),
+        Kind::Tag => Err(wrong_kind(id, "tag")),
     }
 }
 
-fn neither(id: ObjectId, found: &'static str) -> Error {
+fn wrong_kind(id: ObjectId, found: &'static str) -> Error {
     Error::new(Reason::WrongKind { id, expected: ObjectKind::Tree, found })
 }

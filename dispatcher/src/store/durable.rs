@@ -1,4 +1,7 @@
-//! A store in one file that outlives the process.
+//! [`DurableStore`]: a store in one file on disk.
+//!
+//! Writes collect in memory and a thread commits them in groups ([`committer`]). Reads are served
+//! from a memory tier, from the pending writes, and from a snapshot of the file ([`disk`]).
 
 mod batch;
 mod collect;
@@ -10,39 +13,46 @@ mod open;
 mod tables;
 mod verify;
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use manifold_runtime_api::{Error, Object, ObjectId, ObjectKind, Outcome, Result};
+use manifold_runtime_api::{Error, Object, ObjectId, ObjectKind, ObjectRef, Result};
 use parking_lot::RwLock;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use crate::store::{ObjectSource, Pin, Store, id_to_store};
+use crate::source::ObjectSource;
+use crate::store::{Pin, Store, id_to_store};
 use batch::OVERHEAD;
 pub use collect::{Collected, Keep};
 use committer::Committer;
-use disk::{Disk, Trouble};
-use format::{Book, Entry, Stamp};
+use disk::{Disk, StoreFault};
+use format::{Entry, EntryTable, Stamp};
 pub use locks::StoreWait;
 pub use open::{OpenError, StoreOptions};
-pub use verify::{Damage, Verified};
+pub use verify::{Damage, VerifyReport};
 
-/// Objects, memo and pins in one file, with a memory tier in front.
+/// A store that keeps objects, memo and pins in one file, with a memory tier in front.
 ///
 /// # Behavior
-/// - Writes are gathered and committed together, every 200 ms unless told otherwise, so that a fold costs a few syncs and not
-///   thousands. [`Store::flush`] commits now and says if it cannot; dropping the store commits, too, and only logs. A process
-///   that is killed loses at most the last group, and an entry is never on disk without the objects that were written before.
-/// - Several processes may have one store open. They take turns at committing, and find what others committed within a
-///   second or two. [`DurableStore::collect`] and [`DurableStore::verify`] make the others wait for part of their time.
-/// - An object is hashed when it is read from disk and an entry is checked, so that what is damaged is an error, and is never
-///   served.
-/// - While the disk is full, or fails, writes answer an error; what was accepted is kept and tried again.
-/// - Who waits for another process on the file says so after half a second ([`StoreOptions::on_wait`]).
+/// - Writes are committed in groups, by default every 200 ms, so that a fold costs a few syncs
+///   instead of thousands. [`Store::flush`] commits immediately and returns an error if the commit
+///   fails. Dropping the store also commits, but only logs an error. A process that is killed loses
+///   at most the last group. An entry is never on disk without the objects that were written before
+///   it.
+/// - Several processes may have one store open. They take turns committing, and see each other's
+///   commits within about two seconds. [`DurableStore::collect`] and [`DurableStore::verify`] block
+///   the other processes for part of their time.
+/// - An object is hashed and an entry is checked when it is read from disk, so that damaged data
+///   causes an error and is never returned.
+/// - While the disk is full or fails, writes return an error. Writes that were accepted are kept
+///   and retried.
+/// - A process that waits for another process's lock on the file reports it after half a second
+///   ([`StoreOptions::on_wait`]).
 /// - An object may have up to 3 GiB.
 pub struct DurableStore {
     disk: Arc<Disk>,
@@ -51,26 +61,26 @@ pub struct DurableStore {
     hot: Arc<Hot>,
 }
 
-/// What is in memory.
+/// The memory tier.
 struct Hot {
-    /// Objects that were read or written lately, with their stamps.
+    /// Objects that were read or written recently, with their stamps.
     objects: Cache<ObjectId, (Object, Stamp), ByLength>,
     memo: Cache<ObjectId, Entry>,
     pins: Cache<ObjectId, Entry>,
-    /// Taken for reading by who copies an entry from disk, and for writing by who changes one, so that no copy outlives the
-    /// change.
-    filling: RwLock<()>,
-    /// The number of removals that this is up to date with.
+    /// Read-locked while an entry is cached from disk, write-locked while one is changed, so that
+    /// an outdated entry never stays in the cache.
+    fill_lock: RwLock<()>,
+    /// The value of [`Disk::removals`] for which the cached data is valid.
     removals: AtomicU64,
-    /// When that was looked up last, in milliseconds since `started`.
-    looked: AtomicU64,
+    /// When `removals` was last compared with the disk, in milliseconds since `started`.
+    checked_ms: AtomicU64,
     started: Instant,
 }
 
-/// How long others may have taken something away before it is noticed, in milliseconds.
-const LOOK_EVERY: u64 = 1000;
-/// What the database takes as one value.
-const MOST_BYTES: usize = 3 << 30;
+/// How often the memory tier is checked against removals by other processes, in milliseconds.
+const REMOVALS_CHECK_MS: u64 = 1000;
+/// The largest object that the database accepts as one value, in bytes.
+const MAX_OBJECT_BYTES: usize = 3 << 30;
 
 #[derive(Clone)]
 struct ByLength;
@@ -81,16 +91,23 @@ impl Weighter<ObjectId, (Object, Stamp)> for ByLength {
     }
 }
 
+impl fmt::Debug for DurableStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DurableStore").field("file", &self.file()).finish_non_exhaustive()
+    }
+}
+
 impl DurableStore {
-    /// Opens the store in `directory` with default settings. The directory and the file are made if they are not there.
+    /// Opens the store in `directory` with default settings. Creates the directory and the file if
+    /// they do not exist.
     ///
     /// # Errors
-    /// [`OpenError`].
+    /// Returns an [`OpenError`] if the store cannot be opened or created.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, OpenError> {
         Self::options().open(directory)
     }
 
-    /// Starts a store with other settings.
+    /// Returns options for opening a store with other settings.
     pub fn options() -> StoreOptions {
         StoreOptions::default()
     }
@@ -104,9 +121,9 @@ impl DurableStore {
             objects: Cache::with_weighter(expected, options.hot_bytes, ByLength),
             memo: Cache::new(options.hot_entries),
             pins: Cache::new(options.hot_entries),
-            filling: RwLock::new(()),
+            fill_lock: RwLock::new(()),
             removals: AtomicU64::new(disk.removals().unwrap_or_default()),
-            looked: AtomicU64::new(0),
+            checked_ms: AtomicU64::new(0),
             started: Instant::now(),
         });
         let thread = {
@@ -123,64 +140,66 @@ impl DurableStore {
         Ok(Self { disk, committer, thread: Some(thread), hot })
     }
 
-    /// The file.
+    /// Returns the path of the store's file.
     pub fn file(&self) -> &Path {
         self.disk.file()
     }
 
-    /// Whether it was opened for reading alone.
+    /// Returns whether the store was opened read-only.
     pub fn is_read_only(&self) -> bool {
         self.disk.is_read_only()
     }
 
-    /// Forgets what is in memory if somebody took something away.
-    fn look_around(&self) -> Result<()> {
+    /// Clears the memory tier if data was removed from the file since the last check. Checks at
+    /// most once per [`REMOVALS_CHECK_MS`].
+    fn check_removals(&self) -> Result<()> {
         let now = u64::try_from(self.hot.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let looked = self.hot.looked.load(Ordering::Relaxed);
-        if now.saturating_sub(looked) < LOOK_EVERY {
+        let checked_ms = self.hot.checked_ms.load(Ordering::Relaxed);
+        if now.saturating_sub(checked_ms) < REMOVALS_CHECK_MS {
             return Ok(());
         }
-        self.hot.looked.store(now, Ordering::Relaxed);
+        self.hot.checked_ms.store(now, Ordering::Relaxed);
         let removals = self.disk.removals()?;
         if self.hot.removals.swap(removals, Ordering::AcqRel) != removals {
-            self.forget();
+            self.clear_memory_tier();
         }
         Ok(())
     }
 
-    fn forget(&self) {
-        let _filling = self.hot.filling.write();
+    fn clear_memory_tier(&self) {
+        let _guard = self.hot.fill_lock.write();
         self.hot.objects.clear();
         self.hot.memo.clear();
         self.hot.pins.clear();
     }
 
-    fn entry(&self, book: Book, request: ObjectId) -> Result<Option<Entry>> {
-        let hot = self.hot.entries(book);
+    fn entry(&self, table: EntryTable, request: ObjectId) -> Result<Option<Entry>> {
+        let hot = self.hot.entries(table);
         if let Some(entry) = hot.get(&request) {
             return Ok(Some(entry));
         }
-        let _filling = self.hot.filling.read();
-        if let Some(pending) = self.committer.entry(book, request) {
+        let _guard = self.hot.fill_lock.read();
+        if let Some(pending) = self.committer.entry(table, request) {
             return Ok(pending);
         }
-        let entry = self.disk.read(|tables| tables.entry(book, request))?;
+        let entry = self.disk.read(|tables| tables.entry(table, request))?;
         if let Some(entry) = entry {
             hot.insert(request, entry);
         }
         Ok(entry)
     }
 
-    /// The outcome that stands in `book` under `request`. That it was asked for counts as use.
-    fn outcome(&self, book: Book, request: ObjectId) -> Result<Option<Outcome>> {
-        self.look_around()?;
-        let entry = self.entry(book, request)?;
+    /// Returns the outcome of `request` in `table`. The lookup counts as a use: an old stamp is
+    /// renewed.
+    fn outcome(&self, table: EntryTable, request: ObjectId) -> Result<Option<ObjectRef>> {
+        self.check_removals()?;
+        let entry = self.entry(table, request)?;
         if let Some(entry) = entry
             && !entry.stamp.is_fresh(Stamp::now())
             && !self.disk.is_read_only()
         {
-            // If it cannot be committed, the next write says so.
-            let _ = self.enter(book, request, entry.outcome);
+            // If this cannot be committed, the next write returns the error.
+            let _ = self.record_entry(table, request, entry.outcome);
         }
         Ok(entry.map(|entry| entry.outcome))
     }
@@ -188,38 +207,38 @@ impl DurableStore {
     fn check_writable(&self) -> Result<()> {
         if self.disk.is_read_only() {
             return Err(Error::store(format!(
-                "{} is open for reading alone",
+                "the store {} is open read-only",
                 self.file().display()
             )));
         }
         Ok(())
     }
 
-    fn enter(&self, book: Book, request: ObjectId, outcome: Outcome) -> Result<()> {
+    fn record_entry(&self, table: EntryTable, request: ObjectId, outcome: ObjectRef) -> Result<()> {
         self.check_writable()?;
         let entry = Entry { outcome, stamp: Stamp::now() };
-        let added = self.committer.add(|batch| match book {
-            Book::Memo => batch.add_memo(request, entry),
-            Book::Pins => batch.add_pin(request, Some(entry)),
+        let added = self.committer.add(|batch| match table {
+            EntryTable::Memo => batch.add_memo(request, entry),
+            EntryTable::Pins => batch.add_pin(request, Some(entry)),
         })?;
-        let _filling = self.hot.filling.write();
-        self.hot.entries(book).insert(request, entry);
+        let _guard = self.hot.fill_lock.write();
+        self.hot.entries(table).insert(request, entry);
         added.result()
     }
 }
 
 impl Hot {
-    fn entries(&self, book: Book) -> &Cache<ObjectId, Entry> {
-        match book {
-            Book::Memo => &self.memo,
-            Book::Pins => &self.pins,
+    fn entries(&self, table: EntryTable) -> &Cache<ObjectId, Entry> {
+        match table {
+            EntryTable::Memo => &self.memo,
+            EntryTable::Pins => &self.pins,
         }
     }
 }
 
 impl ObjectSource for DurableStore {
     fn read(&self, id: ObjectId) -> Result<Option<Object>> {
-        self.look_around()?;
+        self.check_removals()?;
         if let Some((object, _)) = self.hot.objects.get(&id) {
             return Ok(Some(object));
         }
@@ -234,7 +253,7 @@ impl ObjectSource for DurableStore {
     }
 
     fn kind(&self, id: ObjectId) -> Result<Option<ObjectKind>> {
-        self.look_around()?;
+        self.check_removals()?;
         if let Some((object, _)) = self.hot.objects.get(&id) {
             return Ok(Some(object.kind));
         }
@@ -243,19 +262,31 @@ impl ObjectSource for DurableStore {
         }
         Ok(self.disk.read(|tables| tables.head(id))?.map(|head| head.kind))
     }
+
+    fn size(&self, id: ObjectId) -> Result<Option<u64>> {
+        self.check_removals()?;
+        if let Some((object, _)) = self.hot.objects.get(&id) {
+            return Ok(Some(object.content.len() as u64));
+        }
+        if let Some(object) = self.committer.object(id) {
+            return Ok(Some(object.content.len() as u64));
+        }
+        Ok(self.disk.read(|tables| tables.head(id))?.map(|head| head.length))
+    }
 }
 
 impl Store for DurableStore {
     fn write(&self, object: Object) -> Result<ObjectId> {
         self.check_writable()?;
         let length = object.content.len();
-        if length > MOST_BYTES {
+        if length > MAX_OBJECT_BYTES {
             return Err(Error::store(format!(
-                "an object has {length} bytes, and this store takes {MOST_BYTES}"
+                "the object is {length} bytes long, over the store's limit of {MAX_OBJECT_BYTES} \
+                 bytes"
             )));
         }
         let id = id_to_store(&object)?;
-        self.look_around()?;
+        self.check_removals()?;
         let now = Stamp::now();
         if self.hot.objects.get(&id).is_some_and(|(_, stamp)| stamp.is_fresh(now)) {
             return Ok(id);
@@ -265,29 +296,29 @@ impl Store for DurableStore {
         added.result().map(|()| id)
     }
 
-    fn recall(&self, request: ObjectId) -> Result<Option<Outcome>> {
-        self.outcome(Book::Memo, request)
+    fn look_up(&self, request: ObjectId) -> Result<Option<ObjectRef>> {
+        self.outcome(EntryTable::Memo, request)
     }
 
-    fn remember(&self, request: ObjectId, outcome: Outcome) -> Result<()> {
-        self.enter(Book::Memo, request, outcome)
+    fn record(&self, request: ObjectId, outcome: ObjectRef) -> Result<()> {
+        self.record_entry(EntryTable::Memo, request, outcome)
     }
 
-    fn pin(&self, request: ObjectId, outcome: Outcome) -> Result<()> {
-        self.enter(Book::Pins, request, outcome)
+    fn pin(&self, request: ObjectId, outcome: ObjectRef) -> Result<()> {
+        self.record_entry(EntryTable::Pins, request, outcome)
     }
 
     fn unpin(&self, request: ObjectId) -> Result<bool> {
         self.check_writable()?;
-        let pinned = self.entry(Book::Pins, request)?.is_some();
+        let pinned = self.entry(EntryTable::Pins, request)?.is_some();
         let added = self.committer.add(|batch| batch.add_pin(request, None))?;
-        let _filling = self.hot.filling.write();
+        let _guard = self.hot.fill_lock.write();
         self.hot.pins.remove(&request);
         added.result().map(|()| pinned)
     }
 
-    fn pinned(&self, request: ObjectId) -> Result<Option<Outcome>> {
-        self.outcome(Book::Pins, request)
+    fn pinned(&self, request: ObjectId) -> Result<Option<ObjectRef>> {
+        self.outcome(EntryTable::Pins, request)
     }
 
     fn pins(&self) -> Result<Vec<Pin>> {
@@ -296,11 +327,11 @@ impl Store for DurableStore {
             let pins = tables.all_pins()?.into_iter();
             pins.map(|(request, entry)| match entry {
                 Some(entry) => Ok(Pin { request, outcome: entry.outcome }),
-                None => Err(Trouble::Value("the pin of request", request)),
+                None => Err(StoreFault::Value("the pin of request", request)),
             })
             .collect()
         });
-        pins.map_err(|trouble| self.disk.error(trouble))
+        pins.map_err(|fault| self.disk.error(fault))
     }
 
     fn flush(&self) -> Result<()> {
@@ -312,7 +343,7 @@ impl Drop for DurableStore {
     fn drop(&mut self) {
         self.committer.close();
         if let Some(thread) = self.thread.take() {
-            // A panic of the thread was told when it happened; there is nobody to tell now.
+            // A panic of the thread was logged when it happened, and `drop` cannot return an error.
             let _ = thread.join();
         }
     }

@@ -1,32 +1,47 @@
+//! [`MemoryStore`]: a store in memory.
+
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use manifold_runtime_api::{Object, ObjectId, ObjectKind, Outcome, Result};
+use manifold_runtime_api::{Object, ObjectId, ObjectKind, ObjectRef, Result};
 use parking_lot::RwLock;
 
 use crate::by_id::ById;
-use crate::store::{ObjectSource, Pin, Store, id_to_store};
+use crate::source::ObjectSource;
+use crate::store::{Pin, Store, id_to_store};
 
-/// A store in memory. It keeps everything until it is dropped.
+/// A store in memory. It keeps everything until it is dropped, except for objects passed to
+/// [`MemoryStore::evict`].
 #[derive(Default)]
 pub struct MemoryStore {
     objects: Sharded<Object>,
-    memo: Sharded<Outcome>,
-    pins: Sharded<Outcome>,
+    memo: Sharded<ObjectRef>,
+    pins: Sharded<ObjectRef>,
     bytes: AtomicUsize,
 }
 
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore")
+            .field("objects", &self.object_count())
+            .field("bytes", &self.object_bytes())
+            .field("memo", &self.memo_count())
+            .finish_non_exhaustive()
+    }
+}
+
 impl MemoryStore {
-    /// A store with nothing in it.
+    /// Creates an empty store.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How many objects there are.
+    /// Returns the number of objects.
     pub fn object_count(&self) -> usize {
         self.objects.len()
     }
 
-    /// The ids of the objects, in no order.
+    /// Returns the ids of all objects, in no particular order.
     pub fn object_ids(&self) -> Vec<ObjectId> {
         self.objects
             .0
@@ -35,17 +50,18 @@ impl MemoryStore {
             .collect()
     }
 
-    /// How many bytes the contents of the objects take.
+    /// Returns the total length of all objects' contents, in bytes.
     pub fn object_bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// How many outcomes are remembered.
+    /// Returns the number of memo entries.
     pub fn memo_count(&self) -> usize {
         self.memo.len()
     }
 
-    /// Drops an object, as an eviction would. Memo entries that name it stay, and count as misses from then on.
+    /// Removes an object, as an eviction would, and returns whether it was there. Memo entries that
+    /// name the object stay, and are treated as misses from then on.
     pub fn evict(&self, id: ObjectId) -> bool {
         let evicted = self.objects.shard(id).write().remove(&id);
         self.bytes.fetch_sub(
@@ -64,6 +80,10 @@ impl ObjectSource for MemoryStore {
     fn kind(&self, id: ObjectId) -> Result<Option<ObjectKind>> {
         Ok(self.objects.shard(id).read().get(&id).map(|object| object.kind))
     }
+
+    fn size(&self, id: ObjectId) -> Result<Option<u64>> {
+        Ok(self.objects.shard(id).read().get(&id).map(|object| object.content.len() as u64))
+    }
 }
 
 impl Store for MemoryStore {
@@ -76,16 +96,16 @@ impl Store for MemoryStore {
         Ok(id)
     }
 
-    fn recall(&self, request: ObjectId) -> Result<Option<Outcome>> {
+    fn look_up(&self, request: ObjectId) -> Result<Option<ObjectRef>> {
         Ok(self.memo.shard(request).read().get(&request).copied())
     }
 
-    fn remember(&self, request: ObjectId, outcome: Outcome) -> Result<()> {
+    fn record(&self, request: ObjectId, outcome: ObjectRef) -> Result<()> {
         self.memo.shard(request).write().insert(request, outcome);
         Ok(())
     }
 
-    fn pin(&self, request: ObjectId, outcome: Outcome) -> Result<()> {
+    fn pin(&self, request: ObjectId, outcome: ObjectRef) -> Result<()> {
         self.pins.shard(request).write().insert(request, outcome);
         Ok(())
     }
@@ -94,7 +114,7 @@ impl Store for MemoryStore {
         Ok(self.pins.shard(request).write().remove(&request).is_some())
     }
 
-    fn pinned(&self, request: ObjectId) -> Result<Option<Outcome>> {
+    fn pinned(&self, request: ObjectId) -> Result<Option<ObjectRef>> {
         Ok(self.pins.shard(request).read().get(&request).copied())
     }
 
@@ -104,7 +124,7 @@ impl Store for MemoryStore {
 
     fn pins(&self) -> Result<Vec<Pin>> {
         let shards = self.pins.0.iter().map(RwLock::read);
-        let list = |shard: parking_lot::RwLockReadGuard<'_, ById<Outcome>>| {
+        let list = |shard: parking_lot::RwLockReadGuard<'_, ById<ObjectRef>>| {
             shard
                 .iter()
                 .map(|(request, outcome)| Pin { request: *request, outcome: *outcome })
@@ -116,7 +136,7 @@ impl Store for MemoryStore {
 
 const SHARDS: usize = 16;
 
-/// A map in shards, so that threads seldom meet at one lock.
+/// A map that is split into shards with a lock each, to reduce contention between threads.
 struct Sharded<T>([RwLock<ById<T>>; SHARDS]);
 
 impl<T> Sharded<T> {

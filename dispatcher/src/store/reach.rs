@@ -1,4 +1,5 @@
-//! What an object reaches: itself, and for a tree all that it holds, submodules aside.
+//! Walks over everything that an object reaches: the object itself and, for a tree, all objects
+//! below it. Submodules are not followed.
 
 use std::collections::HashSet;
 
@@ -7,12 +8,14 @@ use manifold_runtime_api::{ObjectId, ObjectKind, Result};
 use crate::objects::Objects;
 
 impl Objects {
-    /// The first object that `root` reaches and that is nowhere; `None` when all is there.
+    /// Returns the first object that `root` reaches and that neither the store, a source nor a
+    /// running call has. Returns `None` if all of them are available.
     pub(crate) fn missing_below(&self, root: ObjectId) -> Result<Option<ObjectId>> {
         self.walk(root, |_| Ok(()))
     }
 
-    /// Copies what `root` reaches from the sources into the store. Answers the first object that is nowhere.
+    /// Copies every object that `root` reaches into the store, unless it is already there. Stops at
+    /// the first object that is not available anywhere and returns its id.
     pub(crate) fn adopt(&self, root: ObjectId) -> Result<Option<ObjectId>> {
         self.walk(root, |id| {
             if self.store.kind(id)?.is_none()
@@ -24,19 +27,21 @@ impl Objects {
         })
     }
 
+    /// Calls `visit` for every object that `root` reaches. Stops at the first object that is not
+    /// available anywhere and returns its id.
     fn walk(
         &self,
         root: ObjectId,
         mut visit: impl FnMut(ObjectId) -> Result<()>,
     ) -> Result<Option<ObjectId>> {
-        let mut met = HashSet::new();
-        let mut open = vec![root];
-        while let Some(id) = open.pop() {
+        let mut seen = HashSet::new();
+        let mut pending = vec![root];
+        while let Some(id) = pending.pop() {
             let Some(kind) = self.kind(id)? else { return Ok(Some(id)) };
             visit(id)?;
             if kind == ObjectKind::Tree {
-                open.extend(
-                    self.tree(id)?.objects().map(|held| held.id).filter(|id| met.insert(*id)),
+                pending.extend(
+                    self.tree(id)?.objects().map(|held| held.id).filter(|id| seen.insert(*id)),
                 );
             }
         }

@@ -1,5 +1,6 @@
 #![no_std]
-//! A fold's pre-visitor: of the entries of `in`, the directories. A blob has none.
+//! A pre-visitor for fold: returns the entries of `in` that are directories. For a blob, it returns
+//! an empty tree.
 
 extern crate alloc;
 

@@ -1,5 +1,5 @@
 #![no_std]
-//! A fold visitor: 1 for a blob, the sum of the children for a tree.
+//! A fold visitor that counts files: 1 for a blob, the sum of the children's results for a tree.
 
 extern crate alloc;
 

@@ -1,11 +1,14 @@
 #![no_std]
 //! `fold(in, post, pre?)`: visits a tree from the leaves up.
 //!
-//! 1. The children are what `pre` answers for `{in}` (a tree), if there is a `pre`; else the entries of `in` if it is a
-//!    tree; else there are none. A submodule is no child: its commit belongs to another repository.
-//! 2. Every child is folded, all in one `run_many`: a blob without `pre` goes straight to `post` with no children, anything
-//!    else is a request for fold itself.
-//! 3. The results under the children's names are `children`, and what `post` answers for `{children, in}` is the outcome.
+//! 1. The children are determined. With `pre`, they are the entries of the tree that `pre` returns
+//!    for the arguments `{in}`. Without `pre`, they are the entries of `in` if it is a tree, and
+//!    there are none if it is a blob. Submodules are skipped, because their commits belong to other
+//!    repositories.
+//! 2. All children are folded in one `run_many`. Without `pre`, a blob is passed directly to
+//!    `post`, with an empty tree of children. Any other child is a request for fold itself.
+//! 3. The results are stored in a tree `children` under the children's names. The outcome is the
+//!    object that `post` returns for the arguments `{children, in}`.
 
 extern crate alloc;
 
@@ -13,10 +16,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use manifold_guest::{
-    Entry, Error, Id, Job, Kind, Object, Result, get, put_tree, run, run_many, tree,
+    Entry, Error, Id, Job, Kind, ObjectRef, Result, get, put_tree, run, run_many, tree,
 };
 
-fn fold(job: &Job) -> Result<Object> {
+fn fold(job: &Job) -> Result<ObjectRef> {
     let input = job.required("in")?.object();
     let post = visitor(job.required("post")?)?;
     let pre = job.optional("pre");
@@ -34,7 +37,9 @@ fn fold(job: &Job) -> Result<Object> {
     }
     let results = run_many(calls.iter().map(|(image, args)| (*image, args)))?;
     if results.len() != children.len() {
-        return Err(Error::new("the host answered another number of runs than it was asked for"));
+        return Err(Error::new(
+            "the host returned a different number of results than the number of runs requested",
+        ));
     }
 
     let mut folded = Vec::with_capacity(children.len());
@@ -44,37 +49,40 @@ fn fold(job: &Job) -> Result<Object> {
     run(&post, &visit(&put_tree(&folded)?, &input)?)
 }
 
-/// The arguments of the visitor.
-fn visit(children: &Object, input: &Object) -> Result<Id> {
+/// Stores the arguments tree of `post`.
+fn visit(children: &ObjectRef, input: &ObjectRef) -> Result<Id> {
     Ok(put_tree(&[children.named("children"), input.named("in")])?.id)
 }
 
-/// The arguments of fold itself: its own, with `child` in the place of `in`.
-fn recurse(job: &Job, child: &Object) -> Result<Id> {
+/// Stores the arguments tree of a nested fold: the arguments of `job`, with `child` as `in`.
+fn recurse(job: &Job, child: &ObjectRef) -> Result<Id> {
     let mut args = Vec::from([child.named("in")]);
     args.extend(["post", "pre"].into_iter().filter_map(|name| job.optional(name).cloned()));
     Ok(put_tree(&args)?.id)
 }
 
-fn children(input: &Object, pre: Option<&Entry>) -> Result<Vec<Entry>> {
+/// Returns the children of `input`, without submodules.
+fn children(input: &ObjectRef, pre: Option<&Entry>) -> Result<Vec<Entry>> {
     let parent = match pre {
         Some(pre) => run(&visitor(pre)?, &put_tree(&[input.named("in")])?.id)?,
         None if input.kind == Kind::Tree => input.clone(),
         None => return Ok(Vec::new()),
     };
     if parent.kind != Kind::Tree {
-        return Err(Error::new("`pre` has to answer a tree"));
+        return Err(Error::new("`pre` must return a tree"));
     }
     let mut entries = tree(&parent.id)?;
     entries.retain(|entry| entry.kind() != Kind::Commit);
     Ok(entries)
 }
 
-/// A visitor is named by a blob that holds an image reference, perhaps with white space around it: `echo` writes some.
+/// Returns the image reference that the blob `argument` holds.
+///
+/// White space around it is trimmed, because `echo` writes a trailing newline.
 fn visitor(argument: &Entry) -> Result<String> {
     let reference = get(&argument.id)?;
     String::from_utf8(Vec::from(reference.trim_ascii()))
-        .map_err(|_| Error::new("a visitor's image reference is text"))
+        .map_err(|_| Error::new("the image reference of a visitor is not valid UTF-8"))
 }
 
 manifold_guest::main!(fold);

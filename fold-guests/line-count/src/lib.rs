@@ -1,5 +1,5 @@
 #![no_std]
-//! A fold visitor: the newline bytes of all blobs.
+//! A fold visitor that counts the newline bytes of all blobs.
 
 extern crate alloc;
 

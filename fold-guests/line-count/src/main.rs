@@ -1,4 +1,4 @@
-//! The guest as a program for containers.
+//! The guest as a container program.
 
 fn main() {
     line_count::main();

@@ -1,4 +1,4 @@
-//! A program for containers that does what no guest should. Its first argument says what.
+//! A container program that misbehaves, for tests. Its first argument selects the misbehavior.
 
 use std::io::{self, BufRead, Write};
 use std::process::{self, Command};
@@ -9,7 +9,7 @@ use manifold_guest::{Error, Job, Result, get, log, run};
 
 fn main() {
     match env::args().nth(1).unwrap_or_default().as_str() {
-        "garbage" => say("this is no JSON\n"),
+        "garbage" => say("this is not JSON\n"),
         "gigabyte" => loop {
             say(&"x".repeat(1 << 20));
         },
@@ -58,7 +58,7 @@ fn main() {
 }
 
 fn say(text: &str) {
-    // Whoever stops listening has heard enough.
+    // The reader has closed the pipe: there is nothing left to do.
     if io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()).is_err() {
         process::exit(0);
     }
@@ -75,11 +75,11 @@ fn answer(_: &Job) -> Result<String> {
     Ok("an answer".to_owned())
 }
 
-/// Does what the argument `do` says, and answers what came of it.
+/// Performs the action that the argument `do` names, and returns its result as text.
 fn probe(job: &Job) -> Result<String> {
     let argument = |name: &str| -> Result<String> {
         String::from_utf8(get(&job.required(name)?.id)?)
-            .map_err(|_| Error::new("the argument is no text"))
+            .map_err(|_| Error::new(format!("the argument `{name}` is not valid UTF-8")))
     };
     let outcome = |result: io::Result<String>| {
         result.unwrap_or_else(|error| format!("error: {:?}", error.kind()))
@@ -135,6 +135,6 @@ fn probe(job: &Job) -> Result<String> {
             run(&argument("image")?, &job.required("args")?.id)?;
             "stayed".to_owned()
         }
-        other => return Err(Error::new(format!("nobody can {other}"))),
+        other => return Err(Error::new(format!("unknown action `{other}`"))),
     })
 }

@@ -1,14 +1,14 @@
 #![no_std]
-//! A fold visitor: the bytes of all blobs.
+//! A fold visitor that adds up the sizes of all blobs in bytes.
 
 extern crate alloc;
 
 use alloc::string::String;
 
-use manifold_guest::{Job, Result, get};
+use manifold_guest::{Job, Result, size};
 
 fn total_size(job: &Job) -> Result<String> {
-    manifold_visitor::sum(job, |blob| Ok(get(&blob.id)?.len() as u64))
+    manifold_visitor::sum(job, |blob| size(&blob.id))
 }
 
 manifold_guest::main!(total_size);

@@ -1,5 +1,5 @@
 #![no_std]
-//! What fold visitors that add up numbers have in common.
+//! The shared code of the fold visitors that add up numbers.
 
 extern crate alloc;
 
@@ -7,7 +7,13 @@ use alloc::string::{String, ToString};
 
 use manifold_guest::{Entry, Error, Job, Kind, Result, get, tree};
 
-/// Answers `leaf` of a blob, and for a tree the sum of what its children answered, as decimal digits and a newline.
+/// Returns the result of `leaf` for a blob, or the sum of the children's results for a tree.
+///
+/// The returned text consists of decimal digits and a newline.
+///
+/// # Errors
+/// Returns an error if an argument is missing or cannot be read, if `leaf` fails, if a child's
+/// result is not a number followed by a newline, or if the sum does not fit in 64 bits.
 pub fn sum(job: &Job, leaf: impl FnOnce(&Entry) -> Result<u64>) -> Result<String> {
     let input = job.required("in")?;
     let total = match input.kind() {
@@ -17,7 +23,7 @@ pub fn sum(job: &Job, leaf: impl FnOnce(&Entry) -> Result<u64>) -> Result<String
             for child in tree(&job.required("children")?.id)? {
                 total = total
                     .checked_add(number(&child)?)
-                    .ok_or_else(|| Error::new("the sum is over 64 bits"))?;
+                    .ok_or_else(|| Error::new("the sum does not fit in 64 bits"))?;
             }
             total
         }
@@ -25,11 +31,14 @@ pub fn sum(job: &Job, leaf: impl FnOnce(&Entry) -> Result<u64>) -> Result<String
     Ok(total.to_string() + "\n")
 }
 
+/// Reads the result of a child.
 fn number(child: &Entry) -> Result<u64> {
     let text = get(&child.id)?;
     let text = core::str::from_utf8(&text).ok().and_then(|text| text.strip_suffix('\n'));
     text.and_then(|digits| digits.parse().ok()).ok_or_else(|| {
         let name = String::from_utf8_lossy(&child.name);
-        Error::new(["the result for `", &name, "` is no number and a newline"].concat())
+        Error::new(
+            ["the result for `", &name, "` is not a decimal number followed by a newline"].concat(),
+        )
     })
 }

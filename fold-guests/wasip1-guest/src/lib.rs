@@ -1,7 +1,8 @@
-//! A guest as those of the original system are: std for `wasm32-wasip1`, the ABI spoken by hand, no SDK.
+//! A guest like those of the original system: std for `wasm32-wasip1`, `caos_abi_v1`, and no SDK.
 //!
-//! It answers the number of entries of the argument tree `in`, greets on standard output, and panics when asked to. With an argument
-//! `post` it does as the fold of the original system: it looks itself up among the named images, as `fold-wasm`, and runs what it finds.
+//! It prints a greeting to standard output and returns the number of entries of the argument tree
+//! `in`. It panics if it has an argument `panic`. If it has an argument `post`, it does what the
+//! fold of the original system does: it looks up the named image `fold-wasm` and runs that instead.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +12,10 @@ unsafe extern "C" {
     fn read(pointer: *mut u8);
 }
 
+/// Sends one request and returns the response.
 fn host(request: &str) -> String {
-    // SAFETY: the host reads the request, announces the response's length, and writes as many bytes.
+    // SAFETY: the host reads the request and returns the response's length. `read` writes exactly
+    // that many bytes.
     unsafe {
         let length = call(request.as_ptr(), request.len() as i32);
         let mut response = vec![0; length as usize];
@@ -21,13 +24,14 @@ fn host(request: &str) -> String {
     }
 }
 
+/// Returns the string value of the first field `name`.
 fn field<'a>(json: &'a str, name: &str) -> &'a str {
     let (_, rest) =
         json.split_once(&format!("\"{name}\":\"")).unwrap_or_else(|| panic!("no {name} in {json}"));
     rest.split_once('"').expect("a closed string").0
 }
 
-/// What the host calls.
+/// The entry point, called by the host.
 #[unsafe(no_mangle)]
 pub extern "C" fn caos_run() {
     println!("hello from wasip1, {} variables in the environment", std::env::vars().count());
@@ -55,7 +59,7 @@ pub extern "C" fn caos_run() {
     }
     let entries = host(&format!(r#"{{"op":"tree","hash":"{}"}}"#, hashes["in"]));
     let count = entries.matches("\"name\":").count();
-    // base64 of one digit and a newline
+    // The base64 encoding of one digit and a newline.
     let text = ["MAo=", "MQo=", "Mgo=", "Mwo=", "NAo=", "NQo="][count];
     let blob = host(&format!(r#"{{"op":"put_blob","bytes_b64":"{text}"}}"#));
     host(&format!(r#"{{"op":"out","kind":"blob","hash":"{}"}}"#, field(&blob, "hash")));

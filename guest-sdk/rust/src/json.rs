@@ -1,14 +1,14 @@
-//! As much JSON as the ABI needs: a writer into a string, and a reader that is led through a response.
+//! The subset of JSON that the ABI needs: functions that append to a string, and a pull reader.
 //!
-//! Callbacks are `dyn`: a guest is compiled where it is used, so its size is start-up time, and a copy of the reader for
-//! every response would be most of it.
+//! Callbacks are `dyn` to keep guests small, because the size of a guest adds to its start-up time:
+//! a copy of the reader for every type of response would be most of the code.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::error::{Result, malformed};
 
-/// Appends `text` as a JSON string.
+/// Appends `text` to `out` as a JSON string.
 pub(crate) fn push_string(out: &mut String, text: &str) {
     out.push('"');
     let mut clean_from = 0;
@@ -35,12 +35,12 @@ pub(crate) fn push_string(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// Reads a JSON text from front to back.
+/// A pull reader over a JSON text. Methods consume the text from front to back.
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
 
-/// The host's own responses nest three levels deep.
+/// The maximum depth of skipped values. The host's responses are three levels deep.
 const MAX_DEPTH: usize = 32;
 
 impl<'a> Reader<'a> {
@@ -48,7 +48,7 @@ impl<'a> Reader<'a> {
         Self { rest: text }
     }
 
-    /// Reads an object, and hands every key to `field`, which has to read or skip the value.
+    /// Reads an object. Calls `field` for every key, which must read or skip the value.
     pub(crate) fn object(
         &mut self,
         field: &mut dyn FnMut(&str, &mut Self) -> Result<()>,
@@ -67,7 +67,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads an array, and lets `item` read each element.
+    /// Reads an array. Calls `item` for each element, which must read or skip it.
     pub(crate) fn array(&mut self, item: &mut dyn FnMut(&mut Self) -> Result<()>) -> Result<()> {
         self.expect(b'[')?;
         if self.accept(b']') {
@@ -81,6 +81,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads a string.
     pub(crate) fn string(&mut self) -> Result<String> {
         self.expect(b'"')?;
         let mut bytes = Vec::new();
@@ -101,7 +102,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads a string without escapes, where it stands.
+    /// Reads a string without copying it. Errors if the string contains an escape sequence.
     pub(crate) fn plain_string(&mut self) -> Result<&'a [u8]> {
         self.expect(b'"')?;
         let end =
@@ -114,7 +115,17 @@ impl<'a> Reader<'a> {
         Ok(text)
     }
 
-    /// Reads a value that nobody wants.
+    /// Reads a number. Errors if it is not an integer from 0 to 2⁶⁴ - 1.
+    pub(crate) fn number(&mut self) -> Result<u64> {
+        self.peek();
+        let end = self.rest.iter().position(|byte| !byte.is_ascii_digit()).ok_or_else(malformed)?;
+        let (digits, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        let digits = core::str::from_utf8(digits).map_err(|_| malformed())?;
+        digits.parse().map_err(|_| malformed())
+    }
+
+    /// Reads a value of any type and discards it.
     pub(crate) fn skip(&mut self) -> Result<()> {
         self.skip_nested(MAX_DEPTH)
     }
@@ -202,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strings_come_back_as_they_were_written() {
+    fn written_strings_are_read_back_unchanged() {
         for text in ["", "plain", "a\"b\\c\nd\u{1}\u{1f}", "naïve ☃ 🦀"] {
             let mut json = String::new();
             push_string(&mut json, text);
@@ -211,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_are_understood() {
+    fn escape_sequences_are_decoded() {
         let read = |json: &str| Reader::new(json.as_bytes()).string();
         assert_eq!(read(r#""\u00e9\t\/\ud83e\udd80""#).as_deref(), Ok("é\t/🦀"));
         for bad in [r#""\ud83e""#, r#""\ud83eA""#, r#""\x""#, r#""open"#, r#""\u12"#] {
@@ -220,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_are_skipped_whatever_they_hold() {
+    fn unknown_fields_of_any_type_are_skipped() {
         let json = br#" { "a" : [1, {"b": null}, "x,}"], "c": -1.5e3 , "wanted":"yes", "d":{} }"#;
         let mut wanted = None;
         let read = Reader::new(json).object(&mut |key, reader| {
@@ -234,7 +245,17 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_an_error_and_no_panic() {
+    fn numbers_are_read_up_to_64_bits() {
+        let read = |json: &str| Reader::new(json.as_bytes()).number();
+        assert_eq!(read(" 0}"), Ok(0));
+        assert_eq!(read("18446744073709551615,"), Ok(u64::MAX));
+        for bad in ["", "1", "}", "-1}", "18446744073709551616}", "\"1\"}"] {
+            assert_eq!(read(bad), Err(malformed()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn malformed_json_is_an_error() {
         for bad in
             ["", "{", "{\"a\"", "{\"a\":", "{\"a\":1", "[", "{]", "nul", &"[".repeat(100_000)]
         {

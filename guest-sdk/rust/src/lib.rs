@@ -2,9 +2,7 @@
 #![doc = include_str!("../README.md")]
 
 #[cfg(not(any(target_arch = "wasm32", unix)))]
-compile_error!(
-    "guests are built for wasm32-unknown-unknown, or for containers on Linux; `cargo xtask setup` does both"
-);
+compile_error!("guests are built for wasm32-unknown-unknown, or for containers on Linux");
 
 extern crate alloc;
 
@@ -25,29 +23,30 @@ mod wire_binary;
 #[cfg(not(target_arch = "wasm32"))]
 mod wire_json;
 
-pub use error::{Error, Result};
+pub use error::{Error, ErrorKind, Result};
 pub use job::Job;
-pub use object::{Entry, Id, Kind, Mode, Object};
-pub use operations::{get, log, put_blob, put_tree, run, run_many, tree};
+pub use object::{Entry, Id, Kind, Mode, ObjectRef};
+pub use operations::{get, get_range, log, put_blob, put_tree, run, run_many, size, tree};
 pub use outcome::IntoOutcome;
 #[cfg(not(target_arch = "wasm32"))]
 pub use process::run_process;
 
-/// Makes a function the guest's entry: it takes the [`Job`], and what it returns is the outcome.
+/// Makes a function the guest's entry point. It takes the [`Job`] and returns the outcome.
 ///
-/// The function has the type `fn(&Job) -> Result<T>` where `T` is [`IntoOutcome`]: text or bytes become a blob, entries a
-/// tree, and an [`Object`] is the outcome as it is. An error ends the job with its words.
+/// The function has the type `fn(&Job) -> Result<T>` where `T` implements [`IntoOutcome`]: text and
+/// bytes are stored as a blob, entries are stored as a tree, and an [`ObjectRef`] becomes the
+/// outcome itself. If the function returns an error, the job fails with the error's message.
 #[macro_export]
 macro_rules! main {
     ($function:path) => {
-        /// What the host calls.
+        /// The entry point of a wasm guest, called by the host.
         #[cfg(target_arch = "wasm32")]
         #[unsafe(no_mangle)]
         pub extern "C" fn caos_run() {
             $crate::run_job($function)
         }
 
-        /// What a container runs.
+        /// The entry point of a container guest, called by its `main` function.
         #[cfg(not(target_arch = "wasm32"))]
         pub fn main() {
             $crate::run_process(|| $crate::run_job($function))

@@ -1,34 +1,37 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// The longest id, that of git's SHA-256 format, in bytes.
-const LONGEST: usize = 32;
+/// The maximum length of an id in bytes: that of an id in git's SHA-256 format.
+const MAX_ID_BYTES: usize = 32;
 
 /// The id of a git object.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id {
-    bytes: [u8; LONGEST],
+    bytes: [u8; MAX_ID_BYTES],
     length: u8,
 }
 
 impl Id {
-    /// The id with these raw bytes; `None` when they are too many.
+    /// Creates an id from its raw bytes. Returns `None` if there are more than 32.
     pub fn from_bytes(raw: &[u8]) -> Option<Self> {
-        let mut bytes = [0; LONGEST];
+        let mut bytes = [0; MAX_ID_BYTES];
         bytes.get_mut(..raw.len())?.copy_from_slice(raw);
         Some(Self { bytes, length: raw.len() as u8 })
     }
 
-    /// The id with these hex digits, in lower case.
+    /// Creates an id from its lower-case hex digits.
+    ///
+    /// Returns `None` if `digits` contains another character, has an odd length, or is longer than
+    /// 64 digits.
     pub fn from_hex(digits: &str) -> Option<Self> {
         let value = |digit: u8| match digit {
             b'0'..=b'9' => Some(digit - b'0'),
             b'a'..=b'f' => Some(digit - b'a' + 10),
             _ => None,
         };
-        let mut bytes = [0; LONGEST];
+        let mut bytes = [0; MAX_ID_BYTES];
         let (pairs, odd) = digits.as_bytes().as_chunks::<2>();
-        if !odd.is_empty() || pairs.len() > LONGEST {
+        if !odd.is_empty() || pairs.len() > MAX_ID_BYTES {
             return None;
         }
         for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
@@ -37,16 +40,16 @@ impl Id {
         Some(Self { bytes, length: pairs.len() as u8 })
     }
 
-    /// The raw bytes.
+    /// Returns the raw bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.length)]
     }
 
-    /// The hex digits.
+    /// Returns the id as lower-case hex digits.
     pub fn to_hex(&self) -> String {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
-        let mut digits = String::with_capacity(2 * LONGEST);
+        let mut digits = String::with_capacity(2 * MAX_ID_BYTES);
         for byte in self.as_bytes() {
             digits.push(digit(byte >> 4));
             digits.push(digit(byte & 15));
@@ -61,18 +64,18 @@ impl core::fmt::Debug for Id {
     }
 }
 
-/// What an id names.
+/// The kind of a git object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A byte string.
     Blob = 0,
     /// A directory.
     Tree = 1,
-    /// A commit of another repository: a submodule. It cannot be read.
+    /// A commit of another repository, named by a submodule entry. It cannot be read.
     Commit,
 }
 
-/// Git's mode of a tree entry.
+/// The git mode of a tree entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// A directory.
@@ -88,11 +91,11 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// In the order of their numbers in `caos_abi_v2`.
+    /// All modes, in the order of their numbers in `caos_abi_v2`.
     pub(crate) const ALL: [Self; 5] =
         [Self::Tree, Self::Blob, Self::Executable, Self::Symlink, Self::Commit];
 
-    /// What an entry of this mode names.
+    /// Returns the kind of object that an entry of this mode names.
     pub const fn kind(self) -> Kind {
         match self {
             Self::Tree => Kind::Tree,
@@ -110,41 +113,53 @@ impl Mode {
     }
 }
 
-/// An object that the host has: its kind and id.
+/// A reference to an object: its kind and id.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Object {
-    /// Whether it is a blob or a tree.
+pub struct ObjectRef {
+    /// The kind of the object: a blob or a tree, or a commit if [`Entry::object`] was called on a
+    /// submodule.
     pub kind: Kind,
-    /// Its id.
+    /// The id of the object.
     pub id: Id,
 }
 
-impl Object {
-    /// The object as an entry `name` with a plain mode, whatever mode it had elsewhere: what arguments trees hold.
+impl ObjectRef {
+    /// Returns a tree entry that names this object, for use in an arguments tree.
+    ///
+    /// The entry has the plain mode of the object's kind, such as [`Mode::Blob`] for any blob,
+    /// regardless of the mode that the object has in other trees.
     pub fn named(&self, name: impl Into<Vec<u8>>) -> Entry {
         Entry { name: name.into(), mode: Mode::plain(self.kind), id: self.id }
     }
 }
 
+/// The fields of the response to the operation `job`.
+pub(crate) struct JobFields {
+    pub(crate) args: Id,
+    pub(crate) image: String,
+    pub(crate) std: String,
+    pub(crate) salt: String,
+}
+
 /// An entry of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The name: bytes, not text.
+    /// The name, as raw bytes: git does not require UTF-8.
     pub name: Vec<u8>,
-    /// What the entry is.
+    /// The mode of the entry.
     pub mode: Mode,
-    /// The object that it names.
+    /// The id of the object that the entry names.
     pub id: Id,
 }
 
 impl Entry {
-    /// What the entry names.
+    /// Returns the kind of the object that the entry names.
     pub const fn kind(&self) -> Kind {
         self.mode.kind()
     }
 
-    /// The object that the entry names.
-    pub fn object(&self) -> Object {
-        Object { kind: self.kind(), id: self.id }
+    /// Returns a reference to the object that the entry names.
+    pub fn object(&self) -> ObjectRef {
+        ObjectRef { kind: self.kind(), id: self.id }
     }
 }

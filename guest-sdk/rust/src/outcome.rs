@@ -2,38 +2,38 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::error::Result;
-use crate::object::{Entry, Object};
+use crate::object::{Entry, ObjectRef};
 use crate::operations;
 
-/// What a guest may return.
+/// A value that a guest can return as its outcome.
 pub trait IntoOutcome {
-    /// Stores the value, if it is not an object already.
+    /// Stores the value unless it is already an [`ObjectRef`], and returns the object.
     ///
     /// # Errors
-    /// What the host answers.
-    fn into_outcome(self) -> Result<Object>;
+    /// Returns an error if the host cannot store the value.
+    fn into_outcome(self) -> Result<ObjectRef>;
 }
 
-impl IntoOutcome for Object {
-    fn into_outcome(self) -> Result<Object> {
+impl IntoOutcome for ObjectRef {
+    fn into_outcome(self) -> Result<ObjectRef> {
         Ok(self)
     }
 }
 
 impl IntoOutcome for Vec<u8> {
-    fn into_outcome(self) -> Result<Object> {
+    fn into_outcome(self) -> Result<ObjectRef> {
         operations::put_blob(&self)
     }
 }
 
 impl IntoOutcome for String {
-    fn into_outcome(self) -> Result<Object> {
+    fn into_outcome(self) -> Result<ObjectRef> {
         operations::put_blob(self.as_bytes())
     }
 }
 
 impl IntoOutcome for Vec<Entry> {
-    fn into_outcome(self) -> Result<Object> {
+    fn into_outcome(self) -> Result<ObjectRef> {
         operations::put_tree(&self)
     }
 }

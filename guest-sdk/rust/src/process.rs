@@ -1,4 +1,7 @@
-//! A guest as a process: alone in a container, or one of many that a container forks.
+//! Runs a guest as a process of a container.
+//!
+//! The process either serves a single job over its standard streams, or forks a child process for
+//! each job and connects each child to the host's socket.
 
 use std::io::{self, BufRead, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
@@ -16,13 +19,16 @@ use nix::unistd::{ForkResult, Pid, dup2_stdin, dup2_stdout, fork, setpgid};
 
 use crate::operations;
 
-/// Where the host listens, in a container that serves many jobs.
+/// The environment variable that holds the path of the host's socket. It is set only in a container
+/// that serves many jobs.
 const SOCKET: &str = "MANIFOLD_SOCKET";
-/// How many processes wait for a job.
-const WAITING: usize = 4;
+/// The number of child processes to keep waiting for a job.
+const IDLE_CHILDREN: usize = 4;
 
-/// Runs `job` as the host of this process wants it: once, with standard input and output as the connection, or for every
-/// connection to the socket that `MANIFOLD_SOCKET` names, each in a process of its own.
+/// Runs `job` once over standard input and output, or once per job in child processes.
+///
+/// If the environment variable `MANIFOLD_SOCKET` is set, each child process is connected to the
+/// socket at that path and runs one job over its connection.
 #[doc(hidden)]
 pub fn run_process(job: fn()) {
     panic::set_hook(std::boxed::Box::new(|panic| {
@@ -35,9 +41,10 @@ pub fn run_process(job: fn()) {
         ));
     }));
     if let Some(socket) = env::var_os(SOCKET) {
-        // This is the only thread, and it stays so: the guest's own threads are in the children.
+        // `serve` forks, which requires that this process has a single thread. Threads that the
+        // guest starts are in the children.
         if let Err(error) = serve(socket.as_ref(), job) {
-            std::eprintln!("the guest cannot serve: {error}");
+            std::eprintln!("the guest cannot serve jobs: {error}");
             process::exit(1);
         }
     } else {
@@ -45,59 +52,59 @@ pub fn run_process(job: fn()) {
     }
 }
 
-/// A child that waits for a job, or has one.
+/// A child process that waits for a job or runs one.
 struct Child {
     pid: Pid,
-    /// The child's connection to the host, which hangs up on a job that nobody wants any more.
+    /// The child's connection to the host. The host closes it when it no longer needs the job.
     connection: UnixStream,
-    /// One byte when the child has a job, and the end when it has ended.
-    life: PipeReader,
+    /// Yields one byte when the child has received its job, and end of file when the child ends.
+    status: PipeReader,
     has_job: bool,
 }
 
-/// In a child: what tells the parent that a job has come.
-static HAS_JOB: Mutex<Option<PipeWriter>> = Mutex::new(None);
+/// In a child process: the pipe that notifies the parent when the child has received its job.
+static JOB_NOTIFIER: Mutex<Option<PipeWriter>> = Mutex::new(None);
 
-/// Keeps some processes waiting for jobs. Returns when the host is gone.
+/// Keeps child processes waiting for jobs. Returns when the host no longer accepts connections.
 fn serve(socket: &Path, job: fn()) -> io::Result<()> {
     let mut children: Vec<Child> = Vec::new();
     loop {
-        while children.iter().filter(|child| !child.has_job).count() < WAITING {
+        while children.iter().filter(|child| !child.has_job).count() < IDLE_CHILDREN {
             let connection = UnixStream::connect(socket);
             let connected = connection.and_then(|connection| Ok((connection, io::pipe()?)));
-            let (connection, (life, alive)) = match connected {
+            let (connection, (status, notifier)) = match connected {
                 Ok(connected) => connected,
                 Err(error) if is_out_of_descriptors(&error) && !children.is_empty() => break,
                 Err(_) => return Ok(()),
             };
-            // SAFETY: this process has one thread.
+            // SAFETY: this process has a single thread.
             match unsafe { fork() } {
                 Ok(ForkResult::Parent { child }) => {
-                    children.push(Child { pid: child, connection, life, has_job: false });
+                    children.push(Child { pid: child, connection, status, has_job: false });
                 }
                 Ok(ForkResult::Child) => {
                     drop(children);
                     setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
                     dup2_stdin(&connection)?;
                     dup2_stdout(&connection)?;
-                    *HAS_JOB.lock().unwrap_or_else(PoisonError::into_inner) = Some(alive);
+                    *JOB_NOTIFIER.lock().unwrap_or_else(PoisonError::into_inner) = Some(notifier);
                     job();
                     process::exit(0);
                 }
-                // As many as the container may have. One that ends makes room.
+                // The container's process limit is reached. Try again when a child ends.
                 Err(_) if !children.is_empty() => break,
                 Err(error) => return Err(error.into()),
             }
         }
-        attend(&mut children)?;
+        wait_for_events(&mut children)?;
     }
 }
 
-/// Waits until something happens to a child, and takes note.
-fn attend(children: &mut Vec<Child>) -> io::Result<()> {
+/// Waits until a child receives its job, ends, or loses its connection, and updates `children`.
+fn wait_for_events(children: &mut Vec<Child>) -> io::Result<()> {
     let mut watched = Vec::with_capacity(children.len() * 2);
     for child in &*children {
-        watched.push(PollFd::new(child.life.as_fd(), PollFlags::POLLIN));
+        watched.push(PollFd::new(child.status.as_fd(), PollFlags::POLLIN));
         watched.push(PollFd::new(child.connection.as_fd(), PollFlags::empty()));
     }
     match poll(&mut watched, PollTimeout::NONE) {
@@ -107,24 +114,26 @@ fn attend(children: &mut Vec<Child>) -> io::Result<()> {
     let events: Vec<PollFlags> =
         watched.iter().map(|end| end.revents().unwrap_or(PollFlags::empty())).collect();
     for index in (0..children.len()).rev() {
-        let (life, connection) = (events[2 * index], events[2 * index + 1]);
-        if life.contains(PollFlags::POLLIN) {
-            children[index].life.read_exact(&mut [0])?;
+        let (status, connection) = (events[2 * index], events[2 * index + 1]);
+        if status.contains(PollFlags::POLLIN) {
+            children[index].status.read_exact(&mut [0])?;
             children[index].has_job = true;
-        } else if !life.is_empty() || !connection.is_empty() {
+        } else if !status.is_empty() || !connection.is_empty() {
             let child = children.swap_remove(index);
-            // What it started goes, too; it may have ended by itself.
+            // Kill the whole process group, to include processes that the guest started. Errors are
+            // ignored because the processes may already have ended.
             let _ = killpg(child.pid, Signal::SIGKILL);
             let _ = kill(child.pid, Signal::SIGKILL);
-            tell(&child, waitpid(child.pid, None));
+            report_end(&child, waitpid(child.pid, None));
         }
     }
-    // Of what its children have left behind, the first process of a container is the parent.
+    // As the first process of its container, this process inherits orphaned processes and must reap
+    // them.
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     while let Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) =
         waitid(Id::All, flags)
     {
-        // One of its own is dealt with when its pipe ends.
+        // A child in `children` is reaped when its status pipe ends.
         if children.iter().any(|child| child.pid == pid) || waitpid(pid, None).is_err() {
             break;
         }
@@ -132,9 +141,11 @@ fn attend(children: &mut Vec<Child>) -> io::Result<()> {
     Ok(())
 }
 
-/// Tells the host of a process that ended by itself. A host that has its outcome hears it no more; of one that was killed, only
-/// the silence tells.
-fn tell(child: &Child, end: nix::Result<WaitStatus>) {
+/// Reports to the host that a child ended by itself without naming an outcome.
+///
+/// A host that already has the job's outcome does not read the message. Nothing is sent for a child
+/// that was killed: the host only sees its connection close.
+fn report_end(child: &Child, end: nix::Result<WaitStatus>) {
     let how = match end {
         Ok(WaitStatus::Exited(_, status)) if status != HOST_IS_GONE => {
             std::format!("status {status}")
@@ -146,7 +157,8 @@ fn tell(child: &Child, end: nix::Result<WaitStatus>) {
     };
     if child.has_job {
         let line = std::format!(
-            "{{\"op\":\"fail\",\"message\":\"the guest's process ended with {how}, without an outcome\"}}\n"
+            "{{\"op\":\"fail\",\"message\":\"the guest's process ended with {how}, \
+             without an outcome\"}}\n"
         );
         let _ = child.connection.set_nonblocking(true);
         let _ = (&child.connection).write_all(line.as_bytes());
@@ -159,11 +171,13 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
         .any(|errno| error.raw_os_error() == Some(*errno as i32))
 }
 
-/// With which status a guest ends that has lost its host.
+/// The exit status of a guest whose connection to the host was closed.
 const HOST_IS_GONE: i32 = 86;
 
-/// Sends one request and receives its response, a line each. Ends the process when the host is gone.
-#[cfg_attr(test, expect(dead_code, reason = "the tests have a host of their own"))]
+/// Sends a request as one line and returns the response, which is also one line.
+///
+/// Exits the process with status `HOST_IS_GONE` if the connection is closed.
+#[cfg_attr(test, expect(dead_code, reason = "the tests use a scripted host"))]
 pub(crate) fn exchange(request: &[u8]) -> Vec<u8> {
     let line = [request, b"\n"].concat();
     let mut response = Vec::new();
@@ -172,12 +186,13 @@ pub(crate) fn exchange(request: &[u8]) -> Vec<u8> {
     if received.is_err() || response.pop() != Some(b'\n') {
         process::exit(HOST_IS_GONE);
     }
-    if let Ok(mut has_job) = HAS_JOB.lock()
-        && let Some(mut parent) = has_job.as_ref()
+    // The first response is the job.
+    if let Ok(mut notifier) = JOB_NOTIFIER.lock()
+        && let Some(mut parent) = notifier.as_ref()
         && parent.write_all(b"j").is_ok()
     {
-        // The other end stays open until this process ends.
-        core::mem::forget(has_job.take());
+        // Keep the pipe open until this process ends: the parent detects the end by it.
+        core::mem::forget(notifier.take());
     }
     response
 }

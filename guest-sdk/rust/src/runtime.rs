@@ -1,4 +1,4 @@
-//! What std would provide: an allocator and a panic handler.
+//! The allocator and the panic handler that a guest without std needs.
 
 use alloc::string::String;
 use core::alloc::{GlobalAlloc, Layout};
@@ -9,40 +9,44 @@ use core::ptr;
 
 use crate::operations;
 
-const PAGE: usize = 65536;
+/// The size of a wasm page in bytes.
+const PAGE_BYTES: usize = 65536;
 
-/// Hands out memory from one end to the other. Only the block given out last can grow, shrink or be given back, which is
-/// what a growing `Vec` needs; the rest is returned when the job is over.
+/// A bump allocator.
+///
+/// Only the most recently allocated block can be resized in place or freed, which is what a growing
+/// `Vec` needs. All other memory is released when the job ends.
 struct Bump {
-    /// The first free byte; 0 before the first allocation.
+    /// The address of the first free byte, or 0 before the first allocation.
     next: Cell<usize>,
+    /// The address after the last usable byte.
     end: Cell<usize>,
 }
 
 #[global_allocator]
 static ALLOCATOR: Bump = Bump { next: Cell::new(0), end: Cell::new(0) };
 
-// SAFETY: a guest has one thread.
+// SAFETY: a wasm guest has a single thread.
 unsafe impl Sync for Bump {}
 
 impl Bump {
-    /// Makes memory up to `end` usable.
+    /// Grows the memory so that it is usable up to `end`. Returns false if it cannot grow.
     fn reserve(&self, end: usize) -> bool {
         if end <= self.end.get() {
             return true;
         }
-        // Growing by a quarter at least keeps the number of host calls down.
+        // Grow by at least a quarter to keep the number of `memory.grow` instructions low.
         let wanted = (end - self.end.get()).max(self.end.get() / 4);
-        let pages = wanted.div_ceil(PAGE);
+        let pages = wanted.div_ceil(PAGE_BYTES);
         let granted = wasm32::memory_grow::<0>(pages) != usize::MAX;
         if granted {
-            self.end.set(self.end.get() + pages * PAGE);
+            self.end.set(self.end.get() + pages * PAGE_BYTES);
         }
         granted
     }
 }
 
-// SAFETY: blocks lie in memory that was grown for them, are aligned as asked, and never overlap.
+// SAFETY: blocks lie within memory reserved for them, are aligned as requested, and never overlap.
 unsafe impl GlobalAlloc for Bump {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if self.next.get() == 0 {
@@ -50,7 +54,7 @@ unsafe impl GlobalAlloc for Bump {
                 static __heap_base: u8;
             }
             self.next.set(&raw const __heap_base as usize);
-            self.end.set(wasm32::memory_size::<0>() * PAGE);
+            self.end.set(wasm32::memory_size::<0>() * PAGE_BYTES);
         }
         let start = self.next.get().next_multiple_of(layout.align());
         match start.checked_add(layout.size()) {
@@ -81,7 +85,8 @@ unsafe impl GlobalAlloc for Bump {
         if size <= layout.size() {
             return block;
         }
-        // SAFETY: the caller gives a block of `layout`, and the new one is larger.
+        // SAFETY: the caller passes a block of `layout`. The new block is larger and does not
+        // overlap it, so `layout.size()` bytes can be copied.
         unsafe {
             let moved = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
             if !moved.is_null() {
@@ -94,17 +99,17 @@ unsafe impl GlobalAlloc for Bump {
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    let mut words = String::from("the guest panicked");
+    let mut text = String::from("the guest panicked");
     if let Some(message) = info.message().as_str() {
-        words.push_str(": ");
-        words.push_str(message);
+        text.push_str(": ");
+        text.push_str(message);
     }
     if let Some(location) = info.location() {
-        words.push_str(" at ");
-        words.push_str(location.file());
-        words.push(':');
-        operations::push_decimal(&mut words, location.line().into());
+        text.push_str(" at ");
+        text.push_str(location.file());
+        text.push(':');
+        operations::push_decimal(&mut text, location.line().into());
     }
-    operations::fail(&words);
+    operations::fail(&text);
     wasm32::unreachable()
 }

@@ -1,4 +1,4 @@
-//! How a request reaches the host.
+//! Sends requests to the host and receives its responses.
 
 #[cfg(any(target_arch = "wasm32", test))]
 use alloc::vec::Vec;
@@ -7,33 +7,36 @@ use alloc::vec::Vec;
 mod imports {
     #[link(wasm_import_module = "caos_abi_v2")]
     unsafe extern "C" {
-        /// Takes the request at `pointer`, puts the response into `room` if it has the capacity, and answers the response's length.
+        /// Handles the request at `pointer` and returns the length of the response in bytes.
+        ///
+        /// The response is written to `room` if it fits into `capacity` bytes.
         pub(super) fn call(
             pointer: *const u8,
             length: usize,
             room: *mut u8,
             capacity: usize,
         ) -> usize;
-        /// Copies the response to `pointer`.
+        /// Copies the response of the last call to `pointer`.
         pub(super) fn read(pointer: *mut u8);
     }
 }
 
-/// Sends one request and receives its response.
+/// Sends one request and returns the response.
 #[cfg(target_arch = "wasm32")]
 pub(crate) fn exchange(request: &[u8]) -> Vec<u8> {
-    /// More than most responses take.
-    const ROOM: usize = 512;
-    let mut response = Vec::with_capacity(ROOM);
-    // SAFETY: the host reads the request, and writes no more than the capacity that it is told.
-    let length =
-        unsafe { imports::call(request.as_ptr(), request.len(), response.as_mut_ptr(), ROOM) };
-    if length > ROOM {
+    /// The initial capacity in bytes. Most responses are shorter.
+    const INITIAL_BYTES: usize = 512;
+    let mut response = Vec::with_capacity(INITIAL_BYTES);
+    // SAFETY: the host reads the request, and writes at most the given capacity.
+    let length = unsafe {
+        imports::call(request.as_ptr(), request.len(), response.as_mut_ptr(), INITIAL_BYTES)
+    };
+    if length > INITIAL_BYTES {
         response.reserve_exact(length);
-        // SAFETY: the host writes exactly the `length` bytes that it announced, for which there is room now.
+        // SAFETY: the host writes exactly `length` bytes, and the capacity is at least that.
         unsafe { imports::read(response.as_mut_ptr()) };
     }
-    // SAFETY: the host has written as many, in either way.
+    // SAFETY: either call has initialized the first `length` bytes.
     unsafe { response.set_len(length) };
     response
 }
@@ -43,7 +46,7 @@ pub(crate) use crate::process::exchange;
 #[cfg(test)]
 pub(crate) use scripted::exchange;
 
-/// A host for the SDK's own tests, which expects requests and knows the responses.
+/// A scripted host for the SDK's unit tests: a queue of expected requests and their responses.
 #[cfg(test)]
 pub(crate) mod scripted {
     use super::Vec;
@@ -51,9 +54,11 @@ pub(crate) mod scripted {
     use alloc::string::String;
 
     std::thread_local! {
-        static SCRIPT: core::cell::RefCell<VecDeque<(Vec<u8>, Vec<u8>)>> = const { core::cell::RefCell::new(VecDeque::new()) };
+        static SCRIPT: core::cell::RefCell<VecDeque<(Vec<u8>, Vec<u8>)>> =
+            const { core::cell::RefCell::new(VecDeque::new()) };
     }
 
+    /// Appends a request to expect and the response to it.
     pub(crate) fn expect(request: impl AsRef<[u8]>, response: impl AsRef<[u8]>) {
         let exchange = (request.as_ref().to_vec(), response.as_ref().to_vec());
         SCRIPT.with_borrow_mut(|script| script.push_back(exchange));
@@ -61,7 +66,7 @@ pub(crate) mod scripted {
 
     pub(crate) fn exchange(request: &[u8]) -> Vec<u8> {
         let (expected, response) =
-            SCRIPT.with_borrow_mut(VecDeque::pop_front).expect("no further request");
+            SCRIPT.with_borrow_mut(VecDeque::pop_front).expect("a request is scripted");
         assert_eq!(request, expected, "{:?}", String::from_utf8_lossy(request));
         response
     }

@@ -1,18 +1,17 @@
-//! The operations in bytes, `caos_abi_v2`: what a wasm guest speaks.
+//! The binary encoding of the operations, `caos_abi_v2`. Wasm guests use it.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::error::{Error, Result, malformed};
-use crate::object::{Entry, Id, Kind, Mode, Object};
-use crate::operations::JobFields;
+use crate::error::{Error, ErrorKind, Result, malformed};
+use crate::object::{Entry, Id, JobFields, Kind, Mode, ObjectRef};
 use crate::transport::exchange;
 
 pub(crate) fn job() -> Result<JobFields> {
     Request::new(1).send(|response| {
         let (args, std) = (response.id()?, response.id()?);
         let (image, salt) = (response.text()?, response.text()?);
-        // What else there is, is for hosts of modules.
+        // The remaining field names the module. Only containers that run modules need it.
         response.rest();
         Ok(JobFields { args, image, std: std.to_hex(), salt })
     })
@@ -31,30 +30,39 @@ pub(crate) fn get(id: &Id) -> Result<Vec<u8>> {
     Request::new(3).id(id).send(|response| Ok(response.rest().to_vec()))
 }
 
-pub(crate) fn put_blob(content: &[u8]) -> Result<Object> {
-    let id = Request::new(4).rest(content).send(|response| response.id())?;
-    Ok(Object { kind: Kind::Blob, id })
+pub(crate) fn size(id: &Id) -> Result<u64> {
+    Request::new(11).id(id).send(|response| response.number())
 }
 
-pub(crate) fn put_tree(entries: &[Entry]) -> Result<Object> {
+pub(crate) fn get_range(id: &Id, offset: u64, length: u64) -> Result<Vec<u8>> {
+    let request = Request::new(12).id(id).number(offset).number(length);
+    request.send(|response| Ok(response.rest().to_vec()))
+}
+
+pub(crate) fn put_blob(content: &[u8]) -> Result<ObjectRef> {
+    let id = Request::new(4).rest(content).send(|response| response.id())?;
+    Ok(ObjectRef { kind: Kind::Blob, id })
+}
+
+pub(crate) fn put_tree(entries: &[Entry]) -> Result<ObjectRef> {
     let mut request = Request::new(5);
     request.length(entries.len());
     for entry in entries {
         request.0.push(entry.mode as u8);
         request = request.id(&entry.id).text(&entry.name);
     }
-    Ok(Object { kind: Kind::Tree, id: request.send(|response| response.id())? })
+    Ok(ObjectRef { kind: Kind::Tree, id: request.send(|response| response.id())? })
 }
 
-pub(crate) fn run(image: &str, args: &Id) -> Result<Object> {
+pub(crate) fn run(image: &str, args: &Id) -> Result<ObjectRef> {
     Request::new(6).id(args).text(image.as_bytes()).send(|response| response.object())
 }
 
 pub(crate) fn run_many<'a>(
     calls: impl IntoIterator<Item = (&'a str, &'a Id)>,
-) -> Result<Vec<Result<Object>>> {
+) -> Result<Vec<Result<ObjectRef>>> {
     let mut request = Request::new(7);
-    // How many there are is known in the end.
+    // A placeholder: the number of calls is known only after the loop.
     request.length(0);
     let mut count = 0u32;
     for (image, args) in calls {
@@ -73,11 +81,11 @@ pub(crate) fn run_many<'a>(
 }
 
 pub(crate) fn log(message: &str) {
-    // The log is for people; a guest has nothing to do about a log that is full.
+    // Errors are ignored: a guest cannot do anything about a full log.
     let _ = Request::new(9).rest(message.as_bytes()).send(|_| Ok(()));
 }
 
-pub(crate) fn out(object: &Object) -> Result<()> {
+pub(crate) fn out(object: &ObjectRef) -> Result<()> {
     let mut request = Request::new(8);
     request.0.push(object.kind as u8);
     request.id(&object.id).send(|_| Ok(()))
@@ -87,7 +95,7 @@ pub(crate) fn fail(message: &str) {
     let _ = Request::new(10).rest(message.as_bytes()).send(|_| Ok(()));
 }
 
-/// A request that is being written.
+/// A request under construction.
 struct Request(Vec<u8>);
 
 impl Request {
@@ -108,6 +116,10 @@ impl Request {
         self
     }
 
+    fn number(self, number: u64) -> Self {
+        self.rest(&number.to_le_bytes())
+    }
+
     fn text(mut self, text: &[u8]) -> Self {
         self.length(text.len());
         self.0.extend_from_slice(text);
@@ -119,7 +131,7 @@ impl Request {
         self
     }
 
-    /// Sends the request, and has `read` read the response, unless it is an error.
+    /// Sends the request and decodes the response with `read`. Errors if the response is an error.
     fn send<T>(self, read: impl FnOnce(&mut Response<'_>) -> Result<T>) -> Result<T> {
         let response = exchange(&self.0);
         let mut response = Response(&response);
@@ -130,7 +142,7 @@ impl Request {
     }
 }
 
-/// What of a response is not read yet.
+/// The part of a response that has not been read yet.
 struct Response<'a>(&'a [u8]);
 
 impl<'a> Response<'a> {
@@ -154,6 +166,12 @@ impl<'a> Response<'a> {
         Ok(u32::from_le_bytes(length) as usize)
     }
 
+    fn number(&mut self) -> Result<u64> {
+        let mut number = [0; 8];
+        number.copy_from_slice(self.take(8)?);
+        Ok(u64::from_le_bytes(number))
+    }
+
     fn bytes(&mut self) -> Result<&'a [u8]> {
         let length = self.length()?;
         self.take(length)
@@ -168,14 +186,14 @@ impl<'a> Response<'a> {
         Id::from_bytes(self.take(length)?).ok_or_else(malformed)
     }
 
-    fn object(&mut self) -> Result<Object> {
+    fn object(&mut self) -> Result<ObjectRef> {
         let kind = if self.byte()? == 0 { Kind::Blob } else { Kind::Tree };
-        Ok(Object { kind, id: self.id()? })
+        Ok(ObjectRef { kind, id: self.id()? })
     }
 
     fn items<T>(&mut self, mut item: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
         let count = self.length()?;
-        // No item is empty.
+        // Every item takes at least one byte, which bounds the capacity by the response's length.
         let mut items = Vec::with_capacity(count.min(self.0.len()));
         for _ in 0..count {
             items.push(item(self)?);
@@ -183,12 +201,11 @@ impl<'a> Response<'a> {
         Ok(items)
     }
 
-    /// An error in the host's words. Its kind and chain are for programs that look for them.
+    /// Reads an error.
     fn failure(&mut self) -> Result<Error> {
-        let error = Error::new(self.text()?);
-        self.bytes()?;
-        self.items(Self::bytes)?;
-        Ok(error)
+        let message = self.text()?;
+        let kind = ErrorKind::parse(self.bytes()?);
+        Ok(Error::from_host(message, kind, self.items(Self::text)?))
     }
 }
 
@@ -207,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn every_operation_is_written_and_read_as_the_table_says() {
+    fn every_operation_is_encoded_and_decoded() {
         let image = b"\x05\0\0\0image";
         let job = [&with_id(&[0], 1)[..], &[0], image, b"\0\0\0\0", &with_id(&[0], 9)].concat();
         expect([1], job);
@@ -219,16 +236,21 @@ mod tests {
         expect(with_id(&[2], 1), [&[0], &entries[..]].concat());
         assert_eq!(tree(&id(1)), Ok(vec![entry.clone()]));
         expect([&[5], &entries[..]].concat(), with_id(&[0], 3));
-        assert_eq!(put_tree(&[entry]), Ok(Object { kind: Kind::Tree, id: id(3) }));
+        assert_eq!(put_tree(&[entry]), Ok(ObjectRef { kind: Kind::Tree, id: id(3) }));
 
         expect(with_id(&[3], 4), b"\0bytes");
         assert_eq!(get(&id(4)), Ok(b"bytes".to_vec()));
+        expect(with_id(&[11], 4), b"\0\x05\0\0\0\x01\0\0\0");
+        assert_eq!(size(&id(4)), Ok((1 << 32) + 5));
+        let range = b"\x02\0\0\0\0\0\0\x01\x03\0\0\0\0\0\0\0";
+        expect([&with_id(&[12], 4)[..], range].concat(), b"\0tes");
+        assert_eq!(get_range(&id(4), (1 << 56) + 2, 3), Ok(b"tes".to_vec()));
         expect(b"\x04bytes", with_id(&[0], 4));
-        assert_eq!(put_blob(b"bytes"), Ok(Object { kind: Kind::Blob, id: id(4) }));
+        assert_eq!(put_blob(b"bytes"), Ok(ObjectRef { kind: Kind::Blob, id: id(4) }));
         expect([&with_id(&[6], 1)[..], image].concat(), with_id(&[0, 1], 5));
-        assert_eq!(run("image", &id(1)), Ok(Object { kind: Kind::Tree, id: id(5) }));
+        assert_eq!(run("image", &id(1)), Ok(ObjectRef { kind: Kind::Tree, id: id(5) }));
         expect(with_id(&[8, 0], 6), [0]);
-        assert_eq!(out(&Object { kind: Kind::Blob, id: id(6) }), Ok(()));
+        assert_eq!(out(&ObjectRef { kind: Kind::Blob, id: id(6) }), Ok(()));
         expect(b"\x09a line", [0]);
         log("a line");
         expect(b"\x0athe end", [0]);
@@ -236,29 +258,30 @@ mod tests {
     }
 
     #[test]
-    fn failures_among_many_runs_stay_in_their_places() {
+    fn run_many_returns_failures_in_order() {
         let call = [&with_id(&[], 1)[..], b"\x01\0\0\0x"].concat();
-        let failure = b"\x01\x04\0\0\0oops\x05\0\0\0guest\x01\0\0\0\x04\0\0\0oops";
-        let answers = [&b"\0\x02\0\0\0"[..], failure, &with_id(&[0, 0], 2)].concat();
-        expect([&[7, 2, 0, 0, 0], &call[..], &call].concat(), answers);
-        let blob = Object { kind: Kind::Blob, id: id(2) };
-        assert_eq!(
-            run_many([("x", &id(1)), ("x", &id(1))]),
-            Ok(vec![Err(Error::new("oops")), Ok(blob)])
-        );
+        let failure = b"\x01\x04\0\0\0oops\x05\0\0\0limit\x02\0\0\0\x04\0\0\0oops\x03\0\0\0far";
+        let oops =
+            || Error::from_host("oops".into(), ErrorKind::Limit, vec!["oops".into(), "far".into()]);
+        let response = [&b"\0\x02\0\0\0"[..], failure, &with_id(&[0, 0], 2)].concat();
+        expect([&[7, 2, 0, 0, 0], &call[..], &call].concat(), response);
+        let blob = ObjectRef { kind: Kind::Blob, id: id(2) };
+        assert_eq!(run_many([("x", &id(1)), ("x", &id(1))]), Ok(vec![Err(oops()), Ok(blob)]));
         expect([7, 0, 0, 0, 0], [0, 0, 0, 0, 0]);
         assert_eq!(run_many([]), Ok(vec![]));
         expect([4], failure);
-        assert_eq!(put_blob(b""), Err(Error::new("oops")));
+        assert_eq!(put_blob(b""), Err(oops()));
     }
 
     #[test]
-    fn a_response_of_another_shape_is_an_error() {
+    fn a_malformed_response_is_an_error() {
         for response in
             [&[][..], &[0], &[0, 20, 1], &[0, 33], &[1, 255, 255, 255, 255], &[1, 1, 0, 0, 0, 0xff]]
         {
             expect([4], response);
             assert_eq!(put_blob(b""), Err(malformed()), "{response:?}");
         }
+        expect(with_id(&[11], 4), b"\0\x05\0\0\0");
+        assert_eq!(size(&id(4)), Err(malformed()));
     }
 }

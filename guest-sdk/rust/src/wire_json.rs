@@ -1,15 +1,15 @@
-//! The operations in JSON, `caos_abi_v1`: over the standard streams of a process.
+//! The JSON encoding of the operations, `caos_abi_v1`. Guests that run as processes use it, one
+//! line per message.
 
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use crate::error::{Error, Result, malformed};
+use crate::error::{Error, ErrorKind, Result, malformed};
 use crate::json::{Reader, push_string};
-use crate::object::{Entry, Id, Kind, Mode, Object};
-use crate::operations::JobFields;
+use crate::object::{Entry, Id, JobFields, Kind, Mode, ObjectRef};
 use crate::transport::exchange;
 
 pub(crate) fn job() -> Result<JobFields> {
@@ -40,23 +40,32 @@ pub(crate) fn tree(id: &Id) -> Result<Vec<Entry>> {
 }
 
 pub(crate) fn get(id: &Id) -> Result<Vec<u8>> {
-    let mut content = Vec::new();
-    call(Request::new("get").string("hash", &id.to_hex()), &mut |key, reader| match key {
-        "bytes_b64" => {
-            content = read_base64(reader)?;
+    content(Request::new("get").string("hash", &id.to_hex()))
+}
+
+pub(crate) fn get_range(id: &Id, offset: u64, length: u64) -> Result<Vec<u8>> {
+    let request = Request::new("get_range").string("hash", &id.to_hex());
+    content(request.number("offset", offset).number("length", length))
+}
+
+pub(crate) fn size(id: &Id) -> Result<u64> {
+    let mut size = None;
+    call(Request::new("size").string("hash", &id.to_hex()), &mut |key, reader| match key {
+        "size" => {
+            size = Some(reader.number()?);
             Ok(())
         }
         _ => reader.skip(),
     })?;
-    Ok(content)
+    size.ok_or_else(malformed)
 }
 
-pub(crate) fn put_blob(content: &[u8]) -> Result<Object> {
+pub(crate) fn put_blob(content: &[u8]) -> Result<ObjectRef> {
     let id = stored(Request::new("put_blob").base64("bytes_b64", content))?;
-    Ok(Object { kind: Kind::Blob, id })
+    Ok(ObjectRef { kind: Kind::Blob, id })
 }
 
-pub(crate) fn put_tree(entries: &[Entry]) -> Result<Object> {
+pub(crate) fn put_tree(entries: &[Entry]) -> Result<ObjectRef> {
     let mut request = Request::new("put_tree");
     request.array("entries", entries, |request, entry| {
         match core::str::from_utf8(&entry.name) {
@@ -66,10 +75,10 @@ pub(crate) fn put_tree(entries: &[Entry]) -> Result<Object> {
         request.push_string("mode", entry.mode.as_str());
         request.push_string("hash", &entry.id.to_hex());
     });
-    Ok(Object { kind: Kind::Tree, id: stored(request)? })
+    Ok(ObjectRef { kind: Kind::Tree, id: stored(request)? })
 }
 
-pub(crate) fn run(image: &str, args: &Id) -> Result<Object> {
+pub(crate) fn run(image: &str, args: &Id) -> Result<ObjectRef> {
     let mut outcome = OutcomeFields::default();
     let request = Request::new("run").string("image", image).string("args", &args.to_hex());
     call(request, &mut |key, reader| outcome.field(key, reader))?;
@@ -78,7 +87,7 @@ pub(crate) fn run(image: &str, args: &Id) -> Result<Object> {
 
 pub(crate) fn run_many<'a>(
     calls: impl IntoIterator<Item = (&'a str, &'a Id)>,
-) -> Result<Vec<Result<Object>>> {
+) -> Result<Vec<Result<ObjectRef>>> {
     let mut request = Request::new("run_many");
     request.array("reqs", calls, |request, (image, args)| {
         request.first_string("image", image);
@@ -98,11 +107,11 @@ pub(crate) fn run_many<'a>(
 }
 
 pub(crate) fn log(message: &str) {
-    // The log is for people; a guest has nothing to do about a log that is full.
+    // Errors are ignored: a guest cannot do anything about a full log.
     let _ = call(Request::new("log").string("msg", message), &mut |_, reader| reader.skip());
 }
 
-pub(crate) fn out(object: &Object) -> Result<()> {
+pub(crate) fn out(object: &ObjectRef) -> Result<()> {
     let request = Request::new("out")
         .string("kind", object.kind.as_str())
         .string("hash", &object.id.to_hex());
@@ -113,7 +122,7 @@ pub(crate) fn fail(message: &str) {
     let _ = call(Request::new("fail").string("message", message), &mut |_, reader| reader.skip());
 }
 
-/// Git's and the ABI's words.
+/// Conversion to and from the ABI's names, which are git's object types.
 impl Kind {
     const fn as_str(self) -> &'static str {
         match self {
@@ -128,6 +137,7 @@ impl Kind {
     }
 }
 
+/// Conversion to and from git's octal modes.
 impl Mode {
     const fn as_str(self) -> &'static str {
         match self {
@@ -144,7 +154,7 @@ impl Mode {
     }
 }
 
-/// A request that is being written.
+/// A request under construction: a JSON object without its closing brace.
 struct Request(String);
 
 impl Request {
@@ -158,6 +168,13 @@ impl Request {
 
     fn string(mut self, key: &str, value: &str) -> Self {
         self.push_string(key, value);
+        self
+    }
+
+    fn number(mut self, key: &str, value: u64) -> Self {
+        self.0.push(',');
+        self.key(key);
+        self.0.push_str(&value.to_string());
         self
     }
 
@@ -190,7 +207,7 @@ impl Request {
         self.0.push_str("\":");
     }
 
-    /// Adds an array of objects, whose fields `item` writes.
+    /// Appends an array of objects. Calls `item` to append the fields of each.
     fn array<T>(
         &mut self,
         key: &str,
@@ -214,23 +231,53 @@ impl Request {
     }
 }
 
-/// Sends a request, and hands every field of the response to `field`, unless it is an error.
+/// Sends a request. Calls `field` for every field of the response, which must read or skip the
+/// value. Errors if the response is an error.
 fn call(
     mut request: Request,
     field: &mut dyn FnMut(&str, &mut Reader<'_>) -> Result<()>,
 ) -> Result<()> {
     request.0.push('}');
     let response = exchange(request.0.as_bytes());
-    let mut error = None;
+    let mut failure = FailureFields::default();
     Reader::new(&response).object(&mut |key, reader| {
-        if key == "error" {
-            error = Some(Error::new(reader.string()?));
-            return Ok(());
+        // The kind and the chain follow the message.
+        if key == "error" || failure.message.is_some() {
+            failure.field(key, reader)
+        } else {
+            field(key, reader)
         }
-        // What comes with an error, its kind and chain, is for programs that look for it.
-        if error.is_some() { reader.skip() } else { field(key, reader) }
     })?;
-    error.map_or(Ok(()), Err)
+    failure.finish().map_or(Ok(()), Err)
+}
+
+/// The fields of an error.
+#[derive(Default)]
+struct FailureFields {
+    message: Option<String>,
+    kind: String,
+    chain: Vec<String>,
+}
+
+impl FailureFields {
+    fn field(&mut self, key: &str, reader: &mut Reader<'_>) -> Result<()> {
+        match key {
+            "error" => self.message = Some(reader.string()?),
+            "kind" => self.kind = reader.string()?,
+            "chain" => reader.array(&mut |reader| {
+                self.chain.push(reader.string()?);
+                Ok(())
+            })?,
+            _ => reader.skip()?,
+        }
+        Ok(())
+    }
+
+    /// Returns the error, or `None` if there was no message.
+    fn finish(self) -> Option<Error> {
+        let kind = ErrorKind::parse(self.kind.as_bytes());
+        Some(Error::from_host(self.message?, kind, self.chain))
+    }
 }
 
 fn id(hex: &str) -> Result<Id> {
@@ -249,30 +296,42 @@ fn stored(request: Request) -> Result<Id> {
     hash.ok_or_else(malformed)
 }
 
+/// Sends a request and returns the field `bytes_b64` of the response.
+fn content(request: Request) -> Result<Vec<u8>> {
+    let mut content = None;
+    call(request, &mut |key, reader| match key {
+        "bytes_b64" => {
+            content = Some(read_base64(reader)?);
+            Ok(())
+        }
+        _ => reader.skip(),
+    })?;
+    content.ok_or_else(malformed)
+}
+
+/// The fields of an outcome or of an error, which have one in common: `kind`.
 #[derive(Default)]
 struct OutcomeFields {
-    kind: Option<Kind>,
     hash: Option<String>,
-    error: Option<String>,
+    failure: FailureFields,
 }
 
 impl OutcomeFields {
     fn field(&mut self, key: &str, reader: &mut Reader<'_>) -> Result<()> {
         match key {
-            "kind" => self.kind = Kind::parse(&reader.string()?),
             "hash" => self.hash = Some(reader.string()?),
-            "error" => self.error = Some(reader.string()?),
-            _ => reader.skip()?,
+            _ => self.failure.field(key, reader)?,
         }
         Ok(())
     }
 
-    fn finish(self) -> Result<Object> {
-        if let Some(error) = self.error {
-            return Err(Error::new(error));
+    fn finish(self) -> Result<ObjectRef> {
+        let kind = Kind::parse(&self.failure.kind);
+        if let Some(error) = self.failure.finish() {
+            return Err(error);
         }
-        match (self.kind, self.hash) {
-            (Some(kind), Some(hash)) => Ok(Object { kind, id: id(&hash)? }),
+        match (kind, self.hash) {
+            (Some(kind), Some(hash)) => Ok(ObjectRef { kind, id: id(&hash)? }),
             _ => Err(malformed()),
         }
     }
@@ -313,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_no_text_travels_both_ways() {
+    fn a_non_utf8_name_is_encoded_and_decoded() {
         let id = hex(&"01".repeat(20));
         let entry = Entry { name: b"caf\xe9".to_vec(), mode: Mode::Executable, id };
         expect(
@@ -325,34 +384,53 @@ mod tests {
             r#"{"op":"put_tree","entries":[{"name_b64":"Y2Fm6Q==","mode":"100755","hash":"0101010101010101010101010101010101010101"}]}"#,
             r#"{"hash":"0202"}"#,
         );
-        assert_eq!(put_tree(&[entry]), Ok(Object { kind: Kind::Tree, id: hex("0202") }));
+        assert_eq!(put_tree(&[entry]), Ok(ObjectRef { kind: Kind::Tree, id: hex("0202") }));
     }
 
     #[test]
-    fn an_error_of_the_host_is_an_error_in_its_words() {
+    fn an_error_response_is_returned_with_its_kind_and_chain() {
         expect(
             r#"{"op":"put_blob","bytes_b64":"aGk="}"#,
             r#"{"error":"no \"room\"","kind":"store","chain":["a","b"]}"#,
         );
-        assert_eq!(put_blob(b"hi"), Err(Error::new("no \"room\"")));
+        let chain = vec!["a".into(), "b".into()];
+        let error = Error::from_host("no \"room\"".into(), ErrorKind::Store, chain);
+        assert_eq!(put_blob(b"hi"), Err(error));
     }
 
     #[test]
-    fn failures_among_many_runs_stay_in_their_places() {
+    fn sizes_and_ranges_are_encoded_and_decoded() {
+        let id = hex("a0");
+        expect(r#"{"op":"size","hash":"a0"}"#, r#"{"size":18446744073709551615}"#);
+        assert_eq!(size(&id), Ok(u64::MAX));
+        expect(
+            r#"{"op":"get_range","hash":"a0","offset":4294967296,"length":3}"#,
+            r#"{"bytes_b64":"dGVz"}"#,
+        );
+        assert_eq!(get_range(&id, 1 << 32, 3), Ok(b"tes".to_vec()));
+        for response in [r#"{"size":"1"}"#, r#"{"size":-1}"#, r#"{"size":1.5}"#, "{}"] {
+            expect(r#"{"op":"size","hash":"a0"}"#, response);
+            assert_eq!(size(&id), Err(malformed()), "{response}");
+        }
+    }
+
+    #[test]
+    fn run_many_returns_failures_in_order() {
         let args = hex("a0");
         expect(
             r#"{"op":"run_many","reqs":[{"image":"x","args":"a0"},{"image":"y","args":"a0"}]}"#,
-            r#"{"results":[{"error":"y is ill","kind":"guest"},{"kind":"blob","hash":"b0"}]}"#,
+            r#"{"results":[{"error":"y failed","kind":"cancelled","chain":["far"]},{"kind":"blob","hash":"b0"}]}"#,
         );
         let outcomes = run_many([("x", &args), ("y", &args)]).expect("the call itself succeeds");
-        let blob = Object { kind: Kind::Blob, id: hex("b0") };
-        assert_eq!(outcomes, [Err(Error::new("y is ill")), Ok(blob)]);
+        let blob = ObjectRef { kind: Kind::Blob, id: hex("b0") };
+        let error = Error::from_host("y failed".into(), ErrorKind::Cancelled, vec!["far".into()]);
+        assert_eq!(outcomes, [Err(error), Ok(blob)]);
         expect(r#"{"op":"run_many","reqs":[]}"#, r#"{"results":[]}"#);
         assert_eq!(run_many([]), Ok(vec![]));
     }
 
     #[test]
-    fn a_response_of_another_shape_is_an_error() {
+    fn a_malformed_response_is_an_error() {
         for response in ["", "[]", "{}", r#"{"hash":1}"#, r#"{"hash":"a"#] {
             expect(r#"{"op":"put_blob","bytes_b64":""}"#, response);
             assert_eq!(put_blob(b""), Err(malformed()), "{response}");

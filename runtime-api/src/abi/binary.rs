@@ -1,4 +1,4 @@
-//! The bytes of `caos_abi_v2`: the operations of `caos_abi_v1` without text around them. The parent module has the table.
+//! The binary encoding, `caos_abi_v2`. The parent module documents its format.
 
 use bytes::Bytes;
 
@@ -8,8 +8,8 @@ use super::session::DecodeError;
 use crate::error::{Error, Result};
 use crate::host::Call;
 use crate::image::Code;
+use crate::object::ObjectRef;
 use crate::object::{ObjectId, ObjectKind};
-use crate::request::Outcome;
 use crate::runtime::Job;
 use crate::tree::{EntryMode, TreeEntry};
 
@@ -21,8 +21,9 @@ const MODES: [EntryMode; 5] = [
     EntryMode::Commit,
 ];
 
-/// The fewest bytes that an entry takes, and a call: a mode or nothing, an id, and an empty text.
-const LEAST_ITEM: usize = 1 + 4;
+/// The minimum size of an encoded entry or call, in bytes: the length of an id and the length of a
+/// text.
+const MIN_ITEM_BYTES: usize = 1 + 4;
 
 pub(super) fn decode(request: &[u8]) -> Result<Operation, DecodeError> {
     let mut reader = Reader(request);
@@ -34,25 +35,31 @@ pub(super) fn decode(request: &[u8]) -> Result<Operation, DecodeError> {
         5 => Operation::PutTree(reader.items(Reader::entry)?),
         6 => Operation::Run(reader.call()?),
         7 => Operation::RunMany(reader.items(Reader::call)?),
-        8 => Operation::Out(Outcome { kind: reader.kind()?, id: reader.id()? }),
+        8 => Operation::Out(ObjectRef { kind: reader.kind()?, id: reader.id()? }),
         9 => Operation::Log(utf8(reader.rest())?),
         10 => Operation::Fail(utf8(reader.rest())?),
-        other => return Err(DecodeError::Field(format!("there is no operation {other}"))),
+        11 => Operation::Size(reader.id()?),
+        12 => Operation::GetRange {
+            id: reader.id()?,
+            offset: reader.number()?,
+            length: reader.number()?,
+        },
+        other => return Err(DecodeError::Field(format!("unknown operation {other}"))),
     };
     match reader.0.len() {
         0 => Ok(operation),
-        more => Err(DecodeError::Malformed(format!("{more} bytes too many"))),
+        more => Err(DecodeError::Malformed(format!("{more} bytes follow the end of the request"))),
     }
 }
 
-/// What of a request is not read yet.
+/// The part of a request that has not been read yet.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     fn bytes(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
         let (bytes, rest) = self.0.split_at_checked(length).ok_or_else(|| {
             DecodeError::Malformed(format!(
-                "{length} bytes are announced, and {} are there",
+                "the request ends early: expected {length} more bytes, found {}",
                 self.0.len()
             ))
         })?;
@@ -74,6 +81,12 @@ impl<'a> Reader<'a> {
         Ok(u32::from_le_bytes(length) as usize)
     }
 
+    fn number(&mut self) -> Result<u64, DecodeError> {
+        let mut number = [0; 8];
+        number.copy_from_slice(self.bytes(8)?);
+        Ok(u64::from_le_bytes(number))
+    }
+
     fn text(&mut self) -> Result<String, DecodeError> {
         let length = self.length()?;
         utf8(self.bytes(length)?)
@@ -89,7 +102,9 @@ impl<'a> Reader<'a> {
         match self.byte()? {
             0 => Ok(ObjectKind::Blob),
             1 => Ok(ObjectKind::Tree),
-            other => Err(DecodeError::Field(format!("there is no kind {other}"))),
+            other => Err(DecodeError::Field(format!(
+                "unknown object kind {other}: expected 0 (blob) or 1 (tree)"
+            ))),
         }
     }
 
@@ -97,7 +112,7 @@ impl<'a> Reader<'a> {
         let mode = self.byte()?;
         let mode = MODES
             .get(usize::from(mode))
-            .ok_or_else(|| DecodeError::Field(format!("there is no mode {mode}")))?;
+            .ok_or_else(|| DecodeError::Field(format!("unknown mode {mode}: expected 0 to 4")))?;
         let id = self.id()?;
         let length = self.length()?;
         Ok(TreeEntry::new(self.bytes(length)?, *mode, id))
@@ -112,8 +127,9 @@ impl<'a> Reader<'a> {
         mut item: impl FnMut(&mut Self) -> Result<T, DecodeError>,
     ) -> Result<Vec<T>, DecodeError> {
         let count = self.length()?;
-        // A guest may announce anything; room is made for what can be there.
-        let mut items = Vec::with_capacity(count.min(self.0.len() / LEAST_ITEM));
+        // The guest chooses `count`, so capacity is reserved only for items that fit in the
+        // request.
+        let mut items = Vec::with_capacity(count.min(self.0.len() / MIN_ITEM_BYTES));
         for _ in 0..count {
             items.push(item(self)?);
         }
@@ -150,11 +166,11 @@ fn push_answer(body: &mut Vec<u8>, job: &Job, answer: &Answer) {
             push_text(body, job.image.as_bytes());
             push_text(body, job.salt.as_bytes());
             if let Code::Hosted { module, .. } = &job.code {
-                push_outcome(body, Outcome { kind: module.kind, id: module.id });
+                push_outcome(body, ObjectRef { kind: module.kind, id: module.id });
             }
         }
         Answer::Tree(tree) => {
-            // An id, a mode, two lengths, and a name.
+            // A mode, an id with its length, the length of the name, and the name itself.
             body.reserve(tree.len() * 48);
             push_length(body, tree.len());
             for entry in tree.entries() {
@@ -166,6 +182,7 @@ fn push_answer(body: &mut Vec<u8>, job: &Job, answer: &Answer) {
             }
         }
         Answer::Blob(content) => body.extend_from_slice(content),
+        Answer::Size(bytes) => body.extend_from_slice(&bytes.to_le_bytes()),
         Answer::Stored(id) => push_id(body, Some(*id)),
         Answer::Outcome(outcome) => push_outcome(body, *outcome),
         Answer::Outcomes(results) => {
@@ -186,7 +203,7 @@ fn push_answer(body: &mut Vec<u8>, job: &Job, answer: &Answer) {
 }
 
 fn push_length(body: &mut Vec<u8>, length: usize) {
-    // What is longer is over the limit of any response.
+    // A greater length exceeds every limit on the size of a response.
     body.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
 }
 
@@ -201,7 +218,7 @@ fn push_id(body: &mut Vec<u8>, id: Option<ObjectId>) {
     body.extend_from_slice(id);
 }
 
-fn push_outcome(body: &mut Vec<u8>, outcome: Outcome) {
+fn push_outcome(body: &mut Vec<u8>, outcome: ObjectRef) {
     body.push(match outcome.kind {
         ObjectKind::Blob => 0,
         ObjectKind::Tree => 1,

@@ -1,4 +1,4 @@
-//! The JSON of `caos_abi_v1`.
+//! The JSON encoding, `caos_abi_v1`. The parent module documents its fields.
 
 use std::borrow::Cow;
 use std::str::FromStr;
@@ -14,18 +14,19 @@ use super::session::DecodeError;
 use crate::error::{Error, Result};
 use crate::host::Call;
 use crate::image::Code;
+use crate::object::ObjectRef;
 use crate::object::{ObjectId, ObjectKind};
-use crate::request::Outcome;
 use crate::runtime::Job;
 use crate::tree::{EntryMode, TreeEntry};
 
-/// Writes padding, and does not insist on it when it reads.
+/// Base64 that is written with padding and read with or without it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Every field of every request. One flat structure parses in one pass, which an enum tagged by `op` does not.
+/// The fields of all requests. One flat struct is parsed in a single pass, unlike an enum tagged by
+/// `op`.
 #[derive(Deserialize)]
 struct Request<'a> {
     #[serde(borrow)]
@@ -40,6 +41,8 @@ struct Request<'a> {
     image: Option<Cow<'a, str>>,
     #[serde(borrow)]
     args: Option<Cow<'a, str>>,
+    offset: Option<u64>,
+    length: Option<u64>,
     msg: Option<String>,
     message: Option<String>,
     #[serde(borrow)]
@@ -72,11 +75,11 @@ struct RequestCall<'a> {
 
 pub(super) fn decode(request: &[u8]) -> Result<Operation, DecodeError> {
     let request: Request<'_> = serde_json::from_slice(request).map_err(|error| {
-        DecodeError::Malformed(format!("it is not a JSON object with an `op`: {error}"))
+        DecodeError::Malformed(format!("expected a JSON object with a field `op`: {error}"))
     })?;
     let op = request.op.clone();
     operation(request)
-        .map_err(|problem| DecodeError::Field(format!("operation {:?}: {problem}", cut(&op))))
+        .map_err(|problem| DecodeError::Field(format!("operation {:?}: {problem}", truncate(&op))))
 }
 
 fn operation(request: Request<'_>) -> Result<Operation, String> {
@@ -85,6 +88,12 @@ fn operation(request: Request<'_>) -> Result<Operation, String> {
         "job" => Operation::Job,
         "tree" => Operation::Tree(hash()?),
         "get" => Operation::Get(hash()?),
+        "get_range" => Operation::GetRange {
+            id: hash()?,
+            offset: required("offset", request.offset)?,
+            length: required("length", request.length)?,
+        },
+        "size" => Operation::Size(hash()?),
         "put_blob" => Operation::PutBlob(
             parse_base64("bytes_b64", required("bytes_b64", request.bytes_b64)?)?.into(),
         ),
@@ -102,11 +111,11 @@ fn operation(request: Request<'_>) -> Result<Operation, String> {
         }
         "out" => {
             let kind = parse_kind(required("kind", request.kind.as_deref())?)?;
-            Operation::Out(Outcome { kind, id: hash()? })
+            Operation::Out(ObjectRef { kind, id: hash()? })
         }
         "log" => Operation::Log(required("msg", request.msg)?),
         "fail" => Operation::Fail(required("message", request.message)?),
-        _ => return Err("there is no such operation".to_owned()),
+        _ => return Err("no such operation".to_owned()),
     })
 }
 
@@ -122,14 +131,16 @@ fn parse_id(field: &str, text: Option<&str>) -> Result<ObjectId, String> {
 fn parse_base64(field: &str, text: Cow<'_, str>) -> Result<Vec<u8>, String> {
     BASE64
         .decode(text.as_bytes())
-        .map_err(|error| format!("the field `{field}` is not base64: {error}"))
+        .map_err(|error| format!("the field `{field}` is not valid base64: {error}"))
 }
 
 fn parse_kind(text: &str) -> Result<ObjectKind, String> {
     match text {
         "blob" => Ok(ObjectKind::Blob),
         "tree" => Ok(ObjectKind::Tree),
-        other => Err(format!("the field `kind` is {:?}, not \"blob\" or \"tree\"", cut(other))),
+        other => {
+            Err(format!("the field `kind` is {:?}, expected \"blob\" or \"tree\"", truncate(other)))
+        }
     }
 }
 
@@ -143,8 +154,12 @@ fn tree_entry(entry: RequestEntry<'_>) -> Result<TreeEntry, String> {
         None => required("name", entry.name)?.into_owned().into(),
     };
     let mode = match (entry.mode.as_deref(), entry.kind.as_deref()) {
-        (Some(mode), _) => EntryMode::parse(mode)
-            .ok_or_else(|| format!("the mode {:?} is none of git's", cut(mode)))?,
+        (Some(mode), _) => EntryMode::parse(mode).ok_or_else(|| {
+            format!(
+                "the field `mode` is {:?}, expected 40000, 100644, 100755, 120000 or 160000",
+                truncate(mode)
+            )
+        })?,
         (None, Some("commit")) => EntryMode::Commit,
         (None, Some(kind)) => EntryMode::plain(parse_kind(kind)?),
         (None, None) => return Err(format!("the entry {name:?} has neither `mode` nor `kind`")),
@@ -152,7 +167,7 @@ fn tree_entry(entry: RequestEntry<'_>) -> Result<TreeEntry, String> {
     Ok(TreeEntry { name, mode, id: parse_id("hash", Some(&entry.hash))? })
 }
 
-fn cut(text: &str) -> &str {
+fn truncate(text: &str) -> &str {
     &text[..text.floor_char_boundary(80)]
 }
 
@@ -191,6 +206,11 @@ struct BytesResponse {
 }
 
 #[derive(Serialize)]
+struct SizeResponse {
+    size: u64,
+}
+
+#[derive(Serialize)]
 struct HashResponse {
     hash: String,
 }
@@ -207,15 +227,15 @@ struct OutcomesResponse {
     results: Vec<OutcomeResponse>,
 }
 
-/// What a guest is told of an error.
+/// An error as a guest receives it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Failure {
-    /// The words that matter: the first of the chain that are not just "a nested run failed".
+    /// The message of the first error in the chain that is not just "a nested run failed".
     pub error: String,
-    /// The error's kind, as `ErrorKind` names it.
+    /// The error's kind, as [`ErrorKind::as_str`](crate::ErrorKind::as_str) returns it.
     pub kind: &'static str,
-    /// The error and its causes, the nearest ones and the first one.
+    /// The messages of the error and its causes: at most the first 16 and the root cause.
     pub chain: Vec<String>,
 }
 
@@ -240,6 +260,7 @@ pub(super) fn encode(job: &Job, result: Result<&Answer, &Error>) -> Vec<u8> {
             to_json(&TreeResponse { entries: tree.entries().iter().map(entry_response).collect() })
         }
         Ok(Answer::Blob(content)) => to_json(&BytesResponse { bytes_b64: BASE64.encode(content) }),
+        Ok(Answer::Size(size)) => to_json(&SizeResponse { size: *size }),
         Ok(Answer::Stored(id)) => to_json(&HashResponse { hash: id.to_string() }),
         Ok(Answer::Outcome(outcome)) => to_json(&outcome_response(Ok(outcome))),
         Ok(Answer::Outcomes(results)) => to_json(&OutcomesResponse {
@@ -249,7 +270,7 @@ pub(super) fn encode(job: &Job, result: Result<&Answer, &Error>) -> Vec<u8> {
     }
 }
 
-/// Serialization of these structures cannot fail; were it to, the guest would get an empty object.
+/// Serializing these structs cannot fail. If it did, the guest would receive an empty object.
 fn to_json(response: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(response).unwrap_or_else(|_| b"{}".to_vec())
 }
@@ -270,7 +291,7 @@ fn entry_response(entry: &TreeEntry) -> EntryResponse<'_> {
     }
 }
 
-fn outcome_response(result: Result<&Outcome, &Error>) -> OutcomeResponse {
+fn outcome_response(result: Result<&ObjectRef, &Error>) -> OutcomeResponse {
     match result {
         Ok(outcome) => {
             OutcomeResponse::Success { kind: outcome.kind.as_str(), hash: outcome.id.to_string() }
@@ -279,22 +300,23 @@ fn outcome_response(result: Result<&Outcome, &Error>) -> OutcomeResponse {
     }
 }
 
-/// Errors of a deep recursion have thousands of causes. A guest gets the nearest ones and the first one.
-const CHAIN_SENT: usize = 16;
+/// How many errors of a chain a guest receives, in addition to the root cause. The chain of a deep
+/// recursion has thousands of errors.
+const MAX_CHAIN_SENT: usize = 16;
 
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
-        let mut chain: Vec<String> = error.chain().take(CHAIN_SENT).map(line).collect();
-        if error.chain().nth(CHAIN_SENT).is_some() {
+        let mut chain: Vec<String> = error.chain().take(MAX_CHAIN_SENT).map(line).collect();
+        if error.chain().nth(MAX_CHAIN_SENT).is_some() {
             chain.push("…".to_owned());
             chain.push(line(error.root_cause()));
         }
-        // A frame that only passes a failure on has no words of its own; the words that matter are the first frame's.
-        Self { error: words(error).to_string(), kind: error.kind().as_str(), chain }
+        // A frame that only passes a failure on has no message of its own.
+        Self { error: first_informative(error).to_string(), kind: error.kind().as_str(), chain }
     }
 }
 
-fn words(error: &Error) -> &Error {
+fn first_informative(error: &Error) -> &Error {
     error
         .chain()
         .find(|error| !matches!(error.reason(), crate::Reason::NestedRunFailed))

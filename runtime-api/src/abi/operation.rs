@@ -1,3 +1,5 @@
+//! The operations of a guest and their results, independent of an encoding.
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -5,51 +7,65 @@ use bytes::Bytes;
 use crate::error::Result;
 use crate::host::Call;
 use crate::object::ObjectId;
-use crate::request::Outcome;
+use crate::object::ObjectRef;
 use crate::tree::{Tree, TreeEntry};
 
-/// One operation of a guest, decoded.
+/// An operation that a guest requests from its host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Operation {
-    /// What am I to do?
+    /// Returns the job: its arguments, image, salt and named images.
     Job,
-    /// Read a tree.
+    /// Reads a tree.
     Tree(ObjectId),
-    /// Read a blob.
+    /// Reads a blob.
     Get(ObjectId),
-    /// Store a blob.
+    /// Reads a part of a blob.
+    GetRange {
+        /// The blob.
+        id: ObjectId,
+        /// The first byte, counted from zero.
+        offset: u64,
+        /// The maximum number of bytes.
+        length: u64,
+    },
+    /// Returns the size of a blob.
+    Size(ObjectId),
+    /// Stores a blob.
     PutBlob(Bytes),
-    /// Store a tree of entries in any order.
+    /// Stores a tree. The entries may be in any order.
     PutTree(Vec<TreeEntry>),
-    /// Run an image.
+    /// Runs an image.
     Run(Call),
-    /// Run many images.
+    /// Runs many images.
     RunMany(Vec<Call>),
-    /// Name the outcome.
-    Out(Outcome),
-    /// Log a line.
+    /// Names the outcome of the job.
+    Out(ObjectRef),
+    /// Writes a message to the job's log.
     Log(String),
-    /// End the job with the guest's own words.
+    /// Ends the job as failed, with the guest's own message.
     Fail(String),
 }
 
-/// What a successful [`Operation`] answers.
+/// The result of a successful [`Operation`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Answer {
-    /// To [`Operation::Job`]: the session's own job.
+    /// The result of [`Operation::Job`]: the session's own job.
     Job,
-    /// To [`Operation::Tree`].
+    /// The result of [`Operation::Tree`]: the tree.
     Tree(Arc<Tree>),
-    /// To [`Operation::Get`].
+    /// The result of [`Operation::Get`] and [`Operation::GetRange`]: the content.
     Blob(Bytes),
-    /// To [`Operation::PutBlob`] and [`Operation::PutTree`].
+    /// The result of [`Operation::Size`]: the size in bytes.
+    Size(u64),
+    /// The result of [`Operation::PutBlob`] and [`Operation::PutTree`]: the id of the stored
+    /// object.
     Stored(ObjectId),
-    /// To [`Operation::Run`].
-    Outcome(Outcome),
-    /// To [`Operation::RunMany`], in the order of the calls.
-    Outcomes(Vec<Result<Outcome>>),
-    /// To the others, which answer nothing.
+    /// The result of [`Operation::Run`]: the outcome of the run.
+    Outcome(ObjectRef),
+    /// The result of [`Operation::RunMany`]: the results in the order of the calls.
+    Outcomes(Vec<Result<ObjectRef>>),
+    /// The result of the other operations, which return nothing.
     Done,
 }

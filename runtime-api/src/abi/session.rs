@@ -1,27 +1,32 @@
+//! The session of one job: it performs a guest's operations and determines the job's result.
+
+use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::operation::{Answer, Operation};
 use super::{binary, json};
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::object::ObjectId;
+use crate::object::ObjectRef;
 use crate::reason::{Limit, Reason};
-use crate::request::Outcome;
 use crate::runtime::Job;
 use crate::tree::{Tree, TreeEntry};
 
-/// One job's conversation with its host.
+/// The state of one job's communication with its guest, shared by all backends.
 ///
 /// # Behavior
-/// - A backend whose guests ask for several things at a time may serve them at the same time.
-/// - `out` names the outcome; a second `out` fails the job.
-/// - `fail`, a breached limit, and a request that is not JSON end the job: [`Session::has_ended`] is true from then on, and the backend stops
-///   the guest.
-/// - Any other operation that fails is answered with the error, and the guest goes on. If the job fails later, the last such
-///   error is given as the cause, so that a guest's panic does not hide why. A guest that traps, exits or names no outcome has the
-///   end of its log between, up to 1 KiB.
+/// - A backend whose guests send several requests at once may serve them concurrently.
+/// - `out` names the outcome.
+/// - `fail`, a second `out`, a malformed request, and a request or response over its size limit end
+///   the job. Then [`Session::has_ended`] returns true, and the backend stops the guest.
+/// - If any other operation fails, the guest receives the error and continues. If the job fails
+///   later, the last such error becomes its cause, so that a guest's panic does not hide the
+///   reason.
+/// - If the guest traps, exits or names no outcome, the error chain also quotes the end of the
+///   guest's log, up to 1 KiB.
 pub struct Session {
     job: Job,
     host: Arc<dyn Host>,
@@ -30,36 +35,36 @@ pub struct Session {
 
 #[derive(Default)]
 struct State {
-    outcome: Option<Outcome>,
-    verdict: Option<Error>,
+    outcome: Option<ObjectRef>,
+    failure: Option<Error>,
     last_error: Option<Error>,
     log_bytes_left: u64,
-    /// The end of what the guest has logged.
-    last_words: String,
-    /// Whether it was said that the rest is dropped.
+    /// The end of the guest's log.
+    log_tail: String,
+    /// Whether the log has reached its limit, and the notice about it has been written.
     log_closed: bool,
 }
 
-/// How much of a guest's log an error may quote, in bytes.
-const LAST_WORDS: usize = 1024;
+/// The maximum length of the part of a guest's log that an error quotes, in bytes.
+const LOG_TAIL_BYTES: usize = 1024;
 
 impl State {
-    fn keep_words(&mut self, message: &str) {
-        if !self.last_words.is_empty() {
-            self.last_words.push('\n');
+    fn keep_log_tail(&mut self, message: &str) {
+        if !self.log_tail.is_empty() {
+            self.log_tail.push('\n');
         }
-        self.last_words.push_str(message);
-        let excess = self.last_words.len().saturating_sub(LAST_WORDS);
-        self.last_words.drain(..self.last_words.ceil_char_boundary(excess));
+        self.log_tail.push_str(message);
+        let excess = self.log_tail.len().saturating_sub(LOG_TAIL_BYTES);
+        self.log_tail.drain(..self.log_tail.ceil_char_boundary(excess));
     }
 }
 
-/// How a guest writes its requests and reads its responses.
+/// The encoding of a guest's requests and responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Encoding {
-    /// JSON objects, without line ends: `caos_abi_v1`.
+    /// JSON objects without line breaks: `caos_abi_v1`.
     Json,
-    /// Bytes that need no parser: `caos_abi_v2`.
+    /// A binary encoding that needs no parser: `caos_abi_v2`.
     Binary,
 }
 
@@ -79,35 +84,54 @@ impl Encoding {
     }
 }
 
-/// The answer to one request, as bytes for the guest.
+/// What a backend does after one request of a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
-    /// In the encoding of the request.
-    pub body: Vec<u8>,
+pub enum Reply {
+    /// Send this response to the guest, in the encoding of the request.
+    Continue(Vec<u8>),
+    /// The job has failed. Stop the guest, and call [`Session::finish`]. A guest that cannot be
+    /// stopped at once, such as one in another process, may be sent this response first.
+    Ended(Vec<u8>),
 }
 
-/// Why a request was not understood.
+impl Reply {
+    /// Returns the encoded response, whether the job goes on or not.
+    pub fn into_body(self) -> Vec<u8> {
+        let (Self::Continue(body) | Self::Ended(body)) = self;
+        body
+    }
+}
+
+/// Why a request cannot be decoded.
 #[derive(Debug)]
 pub(super) enum DecodeError {
-    /// It has not the form of a request. The job ends.
+    /// The request does not have the form of a request. This ends the job.
     Malformed(String),
-    /// It has, but a field is missing or makes no sense. The guest is told.
+    /// A field of the request is missing or invalid. The guest receives the error and continues.
     Field(String),
 }
 
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("job", &self.job).finish_non_exhaustive()
+    }
+}
+
 impl Session {
-    /// Begins the conversation of `job`.
+    /// Creates the session of `job`, whose operations are performed on `host`.
     pub fn new(job: Job, host: Arc<dyn Host>) -> Self {
         let state = State { log_bytes_left: job.limits.log_bytes, ..State::default() };
         Self { job, host, state: Mutex::new(state) }
     }
 
-    /// The job that the session is about.
+    /// Returns the session's job.
     pub fn job(&self) -> &Job {
         &self.job
     }
 
-    /// Serves one request.
+    /// Decodes one request, performs its operation and encodes the response.
+    ///
+    /// Every error of an operation is part of the response.
     pub async fn call(&self, encoding: Encoding, request: &[u8]) -> Reply {
         let limit = self.job.limits.guest_request_bytes;
         let result = if request.len() as u64 > limit {
@@ -116,8 +140,7 @@ impl Session {
             match encoding.decode(request) {
                 Ok(operation) => self.operate(operation).await,
                 Err(DecodeError::Malformed(problem)) => {
-                    Err(self
-                        .end(Error::abi_violation(format!("a request is malformed: {problem}"))))
+                    Err(self.end(Error::abi_violation(format!("malformed request: {problem}"))))
                 }
                 Err(DecodeError::Field(problem)) => Err(self.note(Error::abi_violation(problem))),
             }
@@ -126,23 +149,26 @@ impl Session {
         let limit = self.job.limits.response_bytes;
         if body.len() as u64 > limit {
             let error = self.end(Limit::Response { bytes: limit }.into());
-            return Reply { body: encoding.encode(&self.job, Err(&error)) };
+            return Reply::Ended(encoding.encode(&self.job, Err(&error)));
         }
-        Reply { body }
+        if self.has_ended() { Reply::Ended(body) } else { Reply::Continue(body) }
     }
 
-    /// Serves one operation.
+    /// Performs one operation, and records its error as the guest's last one.
     ///
     /// # Errors
-    /// What the guest is to be told. The session remembers it.
+    /// Returns the error that the guest is to receive.
     pub async fn operate(&self, operation: Operation) -> Result<Answer> {
         let answer = self.perform(operation).await;
         self.told(&answer);
         answer
     }
 
-    /// Remembers what the guest was told: when the job fails later, the last error is given as the cause. For a backend that
-    /// performs several operations at a time, and lets the guest know in another order than that in which they are done.
+    /// Records the result of an operation as delivered to the guest. If the job fails later, the
+    /// last error that was delivered becomes its cause.
+    ///
+    /// A backend calls this after [`Session::perform`] if it performs several operations
+    /// concurrently and delivers their results in another order than that in which they complete.
     pub fn told(&self, answer: &Result<Answer>) {
         let error = match answer {
             Ok(Answer::Outcomes(results)) => {
@@ -155,18 +181,24 @@ impl Session {
         }
     }
 
-    /// Serves one operation, and leaves it to [`Session::told`] to remember the answer.
+    /// Performs one operation without recording its error. The backend calls [`Session::told`] when
+    /// it delivers the result.
     ///
     /// # Errors
-    /// What the guest is to be told.
+    /// Returns the error that the guest is to receive.
     pub async fn perform(&self, operation: Operation) -> Result<Answer> {
-        if let Some(verdict) = &self.state.lock().verdict {
-            return Err(verdict.clone());
+        if let Some(failure) = &self.state.lock().failure {
+            return Err(failure.clone());
         }
         match operation {
             Operation::Job => Ok(Answer::Job),
             Operation::Tree(id) => self.host.tree(id).await.map(Answer::Tree),
-            Operation::Get(id) => self.get(id).await,
+            Operation::Get(id) => self.content(self.host.get(id)).await,
+            Operation::GetRange { id, offset, length } => {
+                let range = offset..offset.saturating_add(length);
+                self.content(self.host.get_range(id, range)).await
+            }
+            Operation::Size(id) => self.host.size(id).await.map(Answer::Size),
             Operation::PutBlob(content) => self.host.put_blob(content).await.map(Answer::Stored),
             Operation::PutTree(entries) => self.put_tree(entries).await,
             Operation::Run(call) => self.host.run(call).await.map(Answer::Outcome),
@@ -183,7 +215,7 @@ impl Session {
         }
     }
 
-    /// Takes text for the job's log, from `log` or from the guest's standard error.
+    /// Writes a message to the job's log, from `log` or from the guest's standard error.
     pub fn log(&self, message: &str) {
         let (kept, fits) = {
             let mut state = self.state.lock();
@@ -193,8 +225,8 @@ impl Session {
             let left = state.log_bytes_left;
             let kept = message.floor_char_boundary(left.try_into().unwrap_or(usize::MAX));
             let fits = kept == message.len() && left > 0;
-            state.keep_words(&message[..kept]);
-            // An empty line takes room, too.
+            state.keep_log_tail(&message[..kept]);
+            // An empty message counts as one byte, so that the number of messages is bounded, too.
             state.log_bytes_left = left.saturating_sub((kept as u64).max(1));
             state.log_closed = !fits;
             (kept, fits)
@@ -203,49 +235,54 @@ impl Session {
             self.host.log(&message[..kept]);
         }
         if !fits {
-            self.host.log("(the rest of this job's log is dropped: it is over the limit)");
+            self.host.log("(the log of this job has reached its limit; the rest is dropped)");
         }
     }
 
-    /// Whether the guest has named an outcome. A backend may take that for the end of the job.
+    /// Returns whether the guest has named an outcome. A backend may treat this as the end of the
+    /// job.
     pub fn has_outcome(&self) -> bool {
         self.state.lock().outcome.is_some()
     }
 
-    /// Whether the job's result is settled, so that the guest must be stopped.
+    /// Returns whether the job has failed in the session, so that the guest must be stopped.
     pub fn has_ended(&self) -> bool {
-        self.state.lock().verdict.is_some()
+        self.state.lock().failure.is_some()
     }
 
-    /// Ends the conversation once the guest has returned (`Ok`), or was stopped by an error.
+    /// Ends the session and returns the job's result. `stopped` is `Ok` if the guest returned, or
+    /// the error that stopped it.
     ///
     /// # Errors
-    /// The guest's own `fail` before anything else; then `stopped`; then a missing outcome.
-    pub fn finish(&self, stopped: Result<()>) -> Result<Outcome> {
+    /// - The error that ended the job, if [`Session::has_ended`] returns true.
+    /// - Otherwise the error in `stopped`.
+    /// - Otherwise [`Reason::NoOutcome`] if the guest has not named an outcome.
+    pub fn finish(&self, stopped: Result<()>) -> Result<ObjectRef> {
         let state = std::mem::take(&mut *self.state.lock());
-        let result = match (state.verdict, stopped) {
-            (Some(verdict), _) => Err(verdict),
+        let result = match (state.failure, stopped) {
+            (Some(failure), _) => Err(failure),
             (None, Err(error)) => Err(error),
             (None, Ok(())) => state.outcome.ok_or_else(|| Error::new(Reason::NoOutcome)),
         };
         result.map_err(|error| {
-            // A guest that stops without a word has often said why in its log.
-            let speechless = matches!(
+            // A guest that stops without an error message has often logged the reason.
+            let unexplained = matches!(
                 error.reason(),
                 Reason::Trapped { .. } | Reason::Exited { .. } | Reason::NoOutcome
             );
-            let words = Some(state.last_words).filter(|words| speechless && !words.is_empty());
-            let words = words.map(|words| Error::guest_failed(format!("it logged last: {words}")));
-            match (words, state.last_error) {
-                (Some(words), Some(cause)) => error.caused_by(words.caused_by(cause)),
+            let quoted = (unexplained && !state.log_tail.is_empty()).then(|| {
+                Error::guest_failed(format!("the guest's log ends with: {}", state.log_tail))
+            });
+            match (quoted, state.last_error) {
+                (Some(quoted), Some(cause)) => error.caused_by(quoted.caused_by(cause)),
                 (None, Some(cause)) | (Some(cause), None) => error.caused_by(cause),
                 (None, None) => error,
             }
         })
     }
 
-    async fn get(&self, id: ObjectId) -> Result<Answer> {
-        let content = self.host.get(id).await?;
+    async fn content(&self, content: impl Future<Output = Result<Bytes>>) -> Result<Answer> {
+        let content = content.await?;
         let limit = self.job.limits.response_bytes;
         if content.len() as u64 > limit {
             return Err(self.end(Limit::Response { bytes: limit }.into()));
@@ -258,7 +295,7 @@ impl Session {
         self.host.put_tree(tree).await.map(Answer::Stored)
     }
 
-    fn out(&self, outcome: Outcome) -> Result<Answer> {
+    fn out(&self, outcome: ObjectRef) -> Result<Answer> {
         let before = self.state.lock().outcome.replace(outcome);
         match before {
             None => Ok(Answer::Done),
@@ -268,13 +305,13 @@ impl Session {
 
     fn note(&self, error: Error) -> Error {
         let mut state = self.state.lock();
-        if state.verdict.is_none() {
+        if state.failure.is_none() {
             state.last_error = Some(error.clone());
         }
         error
     }
 
     fn end(&self, error: Error) -> Error {
-        self.state.lock().verdict.get_or_insert(error).clone()
+        self.state.lock().failure.get_or_insert(error).clone()
     }
 }

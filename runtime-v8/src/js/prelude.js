@@ -1,5 +1,5 @@
-// What every guest finds in its globals, and the module `manifold:guest`. Runs once, when the snapshot is made from which all
-// contexts come. `native` holds the host's functions.
+// The globals of every guest, and the module `manifold:guest`. Runs once, to make the snapshot from
+// which all contexts are created. `native` holds the host's functions.
 (function (native) {
   "use strict";
   const global = globalThis;
@@ -7,7 +7,7 @@
   const { apply, construct, deleteProperty } = Reflect;
   const { op, log: nativeLog, encode, decode } = native;
 
-  // Puts a constructor in the place of one of the language's, which nobody can reach any more.
+  // Replaces a constructor of the language. Guests cannot reach the original afterwards.
   function takePlaceOf(native, constructor) {
     for (const key of Reflect.ownKeys(native)) {
       defineProperty(constructor, key, getOwnPropertyDescriptor(native, key));
@@ -16,11 +16,11 @@
     defineProperty(global, native.name, { value: constructor, writable: true, configurable: true });
   }
 
-  // -- What is not there ------------------------------------------------------------------------------------------------
+  // -- Globals that are not available -----------------------------------------------------------
 
-  // Their answers depend on the garbage collector, on threads or on time; what `Intl`'s objects keep is outside of the heap, where no
-  // limit knows of it. V8 adds to some of them whenever it makes globals, and insists on finding them; so they go when a guest
-  // begins.
+  // Their results depend on the garbage collector, on threads or on time. The objects of `Intl`
+  // hold memory outside the heap, which no limit covers. V8 extends some of them whenever it
+  // creates globals, and requires them to exist, so they are deleted when a guest begins.
   const ABSENT = [
     "WeakRef", "FinalizationRegistry", "SharedArrayBuffer", "Atomics", "Temporal", "WebAssembly", "Intl",
   ];
@@ -29,8 +29,9 @@
     deleteProperty(NativeDate.prototype, "toTemporalInstant");
   }
 
-  // The methods of those that are in the snapshot (V8 adds SharedArrayBuffer, Temporal and WebAssembly later) go at once, so that no
-  // context has to be given them. V8 insists on the constructors.
+  // The methods of those that are in the snapshot (V8 adds SharedArrayBuffer, Temporal and
+  // WebAssembly later) are deleted here, so that no context contains them. V8 requires the
+  // constructors.
   function strip(holder) {
     for (const key of Reflect.ownKeys(holder ?? {})) {
       const { value } = getOwnPropertyDescriptor(holder, key);
@@ -47,7 +48,7 @@
     strip(global[name]?.prototype);
   }
 
-  // An array of more pieces than any array can have is one of the few things for which V8 ends the process.
+  // V8 ends the process if a split has more pieces than the maximum length of an array.
   const MOST_PIECES = 2 ** 27 - 16;
   const nativeSplit = String.prototype.split;
   const { split } = {
@@ -57,16 +58,18 @@
   };
   defineProperty(String.prototype, "split", { value: split, writable: true, configurable: true });
 
-  // The memory of buffers that grow is V8's own, and no limit would know of it.
+  // V8 allocates the memory of resizable buffers itself, where no limit covers it.
   const NativeBuffer = ArrayBuffer;
   function FixedBuffer(length, options) {
     if (new.target === undefined) throw new TypeError("Constructor ArrayBuffer requires 'new'");
-    if (options?.maxByteLength !== undefined) throw new RangeError("array buffers that can be resized are not available");
+    if (options?.maxByteLength !== undefined) {
+      throw new RangeError("resizable array buffers are not available");
+    }
     return construct(NativeBuffer, [length], new.target);
   }
   takePlaceOf(NativeBuffer, FixedBuffer);
 
-  // -- The clock stands at 0 ----------------------------------------------------------------------------------------------
+  // -- The clock is fixed at 0 ------------------------------------------------------------------
 
   const NativeDate = Date;
   const dateToString = NativeDate.prototype.toString;
@@ -79,7 +82,7 @@
   const now = { now() { return 0; } }.now;
   defineProperty(StandingDate, "now", { value: now, writable: true, configurable: true });
 
-  // -- What the language has not, and every program expects -----------------------------------------------------------------
+  // -- Common globals that are not part of the language -----------------------------------------
 
   function hidden(name, value) {
     defineProperty(global, name, { value, writable: true, enumerable: false, configurable: true });
@@ -99,7 +102,7 @@
     #ignoreBOM;
     constructor(label = "utf-8", { fatal = false, ignoreBOM = false } = {}) {
       if (!["utf-8", "utf8", "unicode-1-1-utf-8"].includes(`${label}`.trim().toLowerCase())) {
-        throw new RangeError(`the encoding ${label} is not available, only utf-8`);
+        throw new RangeError(`the encoding ${label} is not supported; only utf-8 is`);
       }
       this.#fatal = !!fatal;
       this.#ignoreBOM = !!ignoreBOM;
@@ -140,10 +143,10 @@
   }
   hidden("console", console);
 
-  // -- The module `manifold:guest` -------------------------------------------------------------------------------------------
+  // -- The module `manifold:guest` --------------------------------------------------------------
 
   class ManifoldError extends Error {
-    // What a nested run said.
+    // The message of a nested run's failure.
     #said;
     constructor([message, kind, chain], nested) {
       super(message);
@@ -151,7 +154,7 @@
       this.chain = chain;
       if (nested) this.#said = message;
     }
-    // A guest that only passes a nested run's failure on has no words of its own.
+    // Whether the error is a nested run's failure with an unchanged message.
     static passedOn(error) {
       return typeof error === "object" && error !== null && #said in error && error.message === error.#said;
     }
@@ -161,10 +164,11 @@
   defineProperty(ManifoldError.prototype, "name", { value: "ManifoldError", writable: true, configurable: true });
 
   const TREE = 0, GET = 1, PUT_BLOB = 2, PUT_TREE = 3, RUN = 4, RUN_MANY = 5, OUT = 6, FAIL = 7;
+  const SIZE = 8, GET_RANGE = 9;
 
-  async function ask(operation, first, second) {
+  async function ask(operation, first, second, third) {
     try {
-      return await op(operation, first, second);
+      return await op(operation, first, second, third);
     } catch (failure) {
       throw new ManifoldError(failure, operation === RUN);
     }
@@ -183,6 +187,12 @@
     },
     async get(hash) {
       return await ask(GET, hash);
+    },
+    async getRange(hash, offset, length) {
+      return await ask(GET_RANGE, hash, offset, length);
+    },
+    async size(hash) {
+      return await ask(SIZE, hash);
     },
     async putBlob(content) {
       return await ask(PUT_BLOB, content);
@@ -217,7 +227,7 @@
     },
   };
 
-  // What the entry returned becomes the outcome.
+  // Makes the entry's return value the outcome.
   async function conclude(result) {
     if (result === undefined) return;
     let outcome = result;
@@ -227,7 +237,8 @@
       outcome = { kind: "tree", hash: await operations.putTree(result) };
     } else if (typeof result !== "object" || result === null || typeof result.hash !== "string") {
       throw new TypeError(
-        "the entry has to return text or bytes (a blob), entries (a tree), an outcome with `kind` and `hash`, or nothing after `out`",
+        "the entry must return text or bytes (a blob), an array of entries (a tree), an "
+          + "outcome with `kind` and `hash`, or nothing after `out`",
       );
     }
     await operations.out(outcome.kind, outcome.hash);
@@ -238,7 +249,7 @@
       await evaluated;
       const entry = namespace.default;
       if (typeof entry !== "function") {
-        throw new TypeError("the module has no default export that is a function: the entry");
+        throw new TypeError("the module has no default export that is a function (the entry)");
       }
       await conclude(await entry(freeze({ args, std, salt, image })));
     } catch (error) {

@@ -1,4 +1,5 @@
-//! A Docker Engine of this process's own: no network, no TCP, data in memory, everything in one directory.
+//! A private Docker Engine: without network or TCP, with its data in memory and all files in one
+//! directory.
 
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
@@ -9,63 +10,72 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::answers;
-use crate::packages;
-use crate::process::{Result, output, run};
+use super::responds;
+use crate::process::{Result, is_root, is_runnable, run};
 
-/// A private engine. It is stopped when this is dropped, and by the kernel when this process ends in another way.
+/// A private engine. It is stopped when this value is dropped. The kernel stops it if this process
+/// ends without dropping it.
 pub(crate) struct PrivateEngine {
     directory: PathBuf,
     stopping: Arc<AtomicBool>,
     keeper: Option<JoinHandle<()>>,
 }
 
-/// The beginning of the directories' names. A socket's path may have 107 bytes, so it is not below the target directory.
+/// The programs that an engine consists of.
+pub(super) const PROGRAMS: [&str; 2] = ["dockerd", "crun"];
+/// The prefix of the names of engines' directories. The directories are not below the target
+/// directory, because a socket's path may have at most 107 bytes.
 const PREFIX: &str = "manifold-docker-";
-/// How long the engine may take to answer, and to stop.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The time within which the engine has to respond after its start, and to stop.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 impl PrivateEngine {
+    /// Starts an engine and waits until it responds.
+    ///
+    /// # Errors
+    /// Returns an error if the user is not root, if the engine is not installed, or if it does not
+    /// respond within [`TIMEOUT`].
     pub(crate) fn start() -> Result<Self> {
-        if output(Command::new("id").arg("-u"))?.trim() != "0" {
-            return Err("Only root can start an engine.".to_owned());
+        if !is_root() {
+            return Err("only root can start a container engine".to_owned());
         }
-        packages::install(&["dockerd", "crun"], &["docker.io", "crun"])?;
+        if let Some(missing) = PROGRAMS.into_iter().find(|program| !is_runnable(program)) {
+            return Err(format!("{missing} is not installed"));
+        }
         remove_leftovers();
         let directory = std::env::temp_dir().join(format!("{PREFIX}{}", std::process::id()));
-        let problem = |error| format!("{} cannot be used: {error}", directory.display());
-        // Whatever is there already is not this process's.
+        let problem = |error| format!("cannot set up {}: {error}", directory.display());
+        // `create` fails if the directory exists: it would not be this process's.
         DirBuilder::new().mode(0o700).create(&directory).map_err(problem)?;
         let mut started =
             Self { directory: directory.clone(), stopping: Arc::default(), keeper: None };
         run(Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=4g,mode=711", "tmpfs"])
             .arg(&directory))?;
-        // crun starts a container in two thirds of the time.
+        // crun starts a container in two thirds of the time that the default runtime takes.
         let config = r#"{"runtimes": {"crun": {"path": "crun"}}, "default-runtime": "crun"}"#;
         fs::write(directory.join("daemon.json"), config).map_err(problem)?;
         let log = File::create(directory.join("log")).map_err(problem)?;
         let stopping = Arc::clone(&started.stopping);
         started.keeper = Some(std::thread::spawn(move || keep(&directory, &log, &stopping)));
-        started.wait_for_answer()?;
+        started.wait_until_ready()?;
         Ok(started)
     }
 
-    /// Where it answers, as `DOCKER_HOST` names it.
+    /// Returns the engine's endpoint, in the form of `DOCKER_HOST`.
     pub(crate) fn endpoint(&self) -> String {
         format!("unix://{}", self.directory.join("docker.sock").display())
     }
 
-    fn wait_for_answer(&self) -> Result {
+    fn wait_until_ready(&self) -> Result {
         let start = Instant::now();
-        while !answers(&self.endpoint()) {
-            if self.keeper.as_ref().is_none_or(JoinHandle::is_finished)
-                || start.elapsed() > PATIENCE
+        while !responds(&self.endpoint()) {
+            if self.keeper.as_ref().is_none_or(JoinHandle::is_finished) || start.elapsed() > TIMEOUT
             {
                 let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
                 let lines: Vec<&str> = log.lines().collect();
                 let last = lines[lines.len().saturating_sub(8)..].join("\n");
-                return Err(format!("the engine did not come to answer. Its last words:\n{last}"));
+                return Err(format!("the engine does not respond; its log ends with:\n{last}"));
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -73,15 +83,15 @@ impl PrivateEngine {
     }
 }
 
-/// How often an engine that ends is started again.
+/// How many times the engine is started, the restarts after it has ended included.
 const RESTARTS: u32 = 8;
-/// How long what belongs to an engine that was killed may outlive it.
-const LAST_BREATH: Duration = Duration::from_millis(500);
-/// How often is looked whether it has.
+/// The time to wait after the engine was killed, until its containerd has ended too.
+const CONTAINERD_EXIT: Duration = Duration::from_millis(500);
+/// The interval between checks whether the engine has ended.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// Runs the engine until it is to stop. One that ends before that is started again, as the tests that kill it expect. The kernel
-/// ends it with this very thread.
+/// Runs the engine until `stopping` is set. An engine that ends before that is started again, as
+/// the tests that kill it expect. The kernel terminates the engine when this thread ends.
 fn keep(directory: &Path, log: &File, stopping: &AtomicBool) {
     for _ in 0..RESTARTS {
         let (Ok(output), Ok(errors)) = (log.try_clone(), log.try_clone()) else { return };
@@ -99,26 +109,29 @@ fn keep(directory: &Path, log: &File, stopping: &AtomicBool) {
         if stopping.load(Ordering::Relaxed) {
             return;
         }
-        // Its containerd ends with it, a moment later; the next engine must not take it for one that it can use.
-        std::thread::sleep(LAST_BREATH);
+        // The engine's containerd ends a moment after it. The next engine must not try to use it.
+        std::thread::sleep(CONTAINERD_EXIT);
         let _ = fs::remove_file(directory.join("exec/containerd/containerd.pid"));
     }
 }
 
 fn stop(engine: &mut Child) {
-    let asked = Command::new("kill").args(["-TERM", &engine.id().to_string()]).status();
+    let sent = Command::new("kill").args(["-TERM", &engine.id().to_string()]).status();
     let start = Instant::now();
-    while asked.is_ok() && start.elapsed() < PATIENCE && matches!(engine.try_wait(), Ok(None)) {
+    while sent.is_ok() && start.elapsed() < TIMEOUT && matches!(engine.try_wait(), Ok(None)) {
         std::thread::sleep(INTERVAL);
     }
-    // Too late for one that has stopped.
+    // Has no effect on an engine that has stopped.
     let _ = engine.kill();
     let _ = engine.wait();
 }
 
-/// The engine, ended by the kernel with its parent, in a mount name space where `crun` does not meet a second cgroup mount.
+/// Returns the command that runs the engine. The kernel terminates the engine with its parent. It
+/// runs in its own mount name space, without the second cgroup mount, which `crun` cannot handle.
 fn engine_command(directory: &Path) -> Command {
-    let script = "if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi; exec dockerd \"$@\"";
+    let script = "\
+        if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi; \
+        exec dockerd \"$@\"";
     let mut command = Command::new("setpriv");
     command.args([
         "--pdeathsig",
@@ -145,7 +158,7 @@ fn engine_command(directory: &Path) -> Command {
     command
 }
 
-/// Takes away what the engines of processes that ended in another way have left.
+/// Removes the directories of engines whose process ended without removing them.
 fn remove_leftovers() {
     let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
     for entry in entries.flatten() {
@@ -162,8 +175,8 @@ fn remove_leftovers() {
     }
 }
 
-/// Ends the helpers that an engine has left: one that was killed while a container was started does not know of its shim any more, nor
-/// of what the shim had started.
+/// Kills the helper processes that an engine has left behind. An engine that was killed while it
+/// started a container does not know the container's shim any more, nor the shim's children.
 fn end_helpers(directory: &Path) {
     let own = directory.join("exec");
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -176,7 +189,7 @@ fn end_helpers(directory: &Path) {
 
 fn remove(directory: &Path) {
     end_helpers(directory);
-    // What the engine mounted there first, the inner ones before the outer ones.
+    // Unmount what the engine mounted in the directory, inner mounts before outer ones.
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let inside = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new);
     let inside: Vec<&Path> = inside.filter(|mount| mount.starts_with(directory)).collect();

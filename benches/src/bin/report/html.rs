@@ -1,4 +1,4 @@
-//! The report as a page with plots, which loads nothing.
+//! The report as a self-contained HTML page with plots.
 
 use std::fmt::Write;
 
@@ -7,20 +7,28 @@ use manifold_benches::Measured;
 use crate::markdown::{self, ratio, time};
 use crate::measured::{Group, Line, Role};
 
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}\
-table{border-collapse:collapse;font-size:13px;display:block;overflow-x:auto}td,th{border-bottom:1px solid #ddd;padding:.2em .7em;text-align:left}\
-h2{margin-top:2em;font-size:1.1em}svg text{font:12px system-ui,sans-serif}.ours{fill:#2463a8}.floor{fill:#8a8a8a}.peer{fill:#c8852c}";
+const STYLE: &str = "\
+body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}\
+table{border-collapse:collapse;font-size:13px;display:block;overflow-x:auto}\
+td,th{border-bottom:1px solid #ddd;padding:.2em .7em;text-align:left}\
+h2{margin-top:2em;font-size:1.1em}svg text{font:12px system-ui,sans-serif}\
+.ours{fill:#2463a8}.floor{fill:#8a8a8a}.peer{fill:#c8852c}";
 
+/// Returns the page.
 pub(crate) fn report(machine: &[(&str, String)], groups: &[Group], scales: &[Measured]) -> String {
     let mut page = format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>What Manifold costs</title><style>{STYLE}</style>\
-         <h1>What Manifold costs</h1><table>"
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
+         <title>Manifold: benchmark report</title><style>{STYLE}</style>\
+         <h1>Manifold: benchmark report</h1><table>"
     );
     for (name, value) in machine {
         let _ = write!(page, "<tr><th>{name}<td>{}", escaped(value));
     }
-    page += "</table><p>Medians; the thin line is the middle half of the samples. Every plot has its own logarithmic scale. Blue is Manifold, grey \
-             the floor under it, orange a peer. A ratio is Manifold's time over the other's; where Manifold has several lines, so has it ratios, in their order.";
+    page += "</table><p>Bars show medians; the thin line is the middle half of the samples. Every \
+             plot has its own logarithmic scale. Blue is Manifold, grey its floor (the same \
+             operation in the underlying library alone), orange a peer. A ratio is Manifold's time \
+             divided by the other's. If Manifold has several lines, there is a ratio for each, in \
+             their order.";
     for group in groups {
         let _ = write!(page, "<h2>{}</h2>{}", escaped(&group.name), bars(group));
     }
@@ -36,11 +44,11 @@ const WIDTH: f64 = 900.0;
 const NAMES: f64 = 330.0;
 const ROW: f64 = 22.0;
 
-/// A bar for each line of a group.
+/// Returns a plot with a bar for each line of a group.
 fn bars(group: &Group) -> String {
     let least = group.lines.iter().map(|line| line.spread.0).fold(f64::INFINITY, f64::min);
     let most = group.lines.iter().map(|line| line.spread.1).fold(0.0, f64::max);
-    // A decade below the least, so that it has a bar, too.
+    // The scale starts below the least value, so that its bar is visible.
     let (low, high) = ((least / 3.0).log10(), most.log10());
     let scale = |value: f64| {
         NAMES + (value.log10() - low) / (high - low).max(0.1) * (WIDTH - NAMES - 190.0)
@@ -60,8 +68,10 @@ fn bars(group: &Group) -> String {
         };
         let _ = write!(
             plot,
-            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text><rect class=\"{}\" x=\"{NAMES}\" y=\"{top}\" width=\"{:.1}\" height=\"15\"/>\
-             <line x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{y}\" y2=\"{y}\" stroke=\"#000\"/><text x=\"{:.1}\" y=\"{}\">{}{beside}</text>",
+            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>\
+             <rect class=\"{}\" x=\"{NAMES}\" y=\"{top}\" width=\"{:.1}\" height=\"15\"/>\
+             <line x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{y}\" y2=\"{y}\" stroke=\"#000\"/>\
+             <text x=\"{:.1}\" y=\"{}\">{}{beside}</text>",
             NAMES - 8.0,
             top + 12.0,
             escaped(&label(line)),
@@ -94,7 +104,7 @@ const fn class(role: Role) -> &'static str {
     }
 }
 
-/// Time against size, both logarithmic, a curve for each name.
+/// Returns a plot of time against size, both logarithmic, with a curve for each name.
 fn curves(scales: &[Measured]) -> String {
     const HEIGHT: f64 = 420.0;
     let mut names: Vec<&str> = scales.iter().map(|scale| scale.name.as_str()).collect();
@@ -114,7 +124,7 @@ fn curves(scales: &[Measured]) -> String {
         HEIGHT - 30.0 - (seconds.max(1e-9).log10() - low) / (high - low).max(0.1) * (HEIGHT - 60.0)
     };
     let mut plot = format!(
-        "<p>Time of a cold fold against its size.<br><svg width=\"{WIDTH}\" height=\"{HEIGHT}\">"
+        "<p>The time of a cold fold by its size.<br><svg width=\"{WIDTH}\" height=\"{HEIGHT}\">"
     );
     for (at, name) in names.iter().enumerate() {
         let points: Vec<&Measured> = scales.iter().filter(|scale| scale.name == *name).collect();
@@ -128,11 +138,13 @@ fn curves(scales: &[Measured]) -> String {
         );
         for scale in &points {
             let (x, y) = (x(scale.size), y(scale.cold_seconds));
-            let told = format!("{name}, {}: {}", scale.size, markdown::seconds(scale.cold_seconds));
+            let title =
+                format!("{name}, {}: {}", scale.size, markdown::seconds(scale.cold_seconds));
             let _ = write!(
                 plot,
-                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"{color}\"><title>{}</title></circle>",
-                escaped(&told)
+                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"{color}\">\
+                 <title>{}</title></circle>",
+                escaped(&title)
             );
         }
         let _ = write!(
@@ -164,7 +176,7 @@ fn curves(scales: &[Measured]) -> String {
     plot + "</svg>"
 }
 
-/// A Markdown table as one of HTML.
+/// Converts a Markdown table to an HTML table.
 fn table_of(markdown: &str) -> String {
     let mut table = String::from("<table>");
     for (at, line) in markdown.lines().enumerate().filter(|(at, _)| *at != 1) {

@@ -1,7 +1,9 @@
-//! Makes one page of what the benchmarks measured: `report CRITERION_DIRECTORY SCALE_FILE OUTPUT_DIRECTORY [README]`.
+//! Writes a report of the benchmarks' results:
+//! `report CRITERION_DIRECTORY SCALE_FILE OUTPUT_DIRECTORY [README]`.
 //!
-//! `cargo xtask bench` runs it. `OUTPUT_DIRECTORY` gets `report.md` and `report.html`, which need nothing else. In the README, what stands
-//! between two comments is replaced by the short form.
+//! `cargo xtask bench` runs this program. It writes `report.md` and `report.html`, which are
+//! self-contained, to `OUTPUT_DIRECTORY`. In the README, it replaces the text between two comments
+//! by the short form of the report.
 
 mod html;
 mod machine;
@@ -36,7 +38,7 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
             readme::with_short_form(&fs::read_to_string(readme)?, &machine, &groups, &scales)?;
         fs::write(readme, text)?;
     }
-    eprintln!("{} and report.md beside it", output.join("report.html").display());
+    eprintln!("wrote report.html and report.md to {}", output.display());
     Ok(())
 }
 

@@ -7,23 +7,28 @@ use manifold_benches::Measured;
 
 use crate::measured::{Group, Line, Role};
 
+/// Returns the report.
 pub(crate) fn report(machine: &[(&str, String)], groups: &[Group], scales: &[Measured]) -> String {
-    let mut text = String::from("# What Manifold costs\n\n");
+    let mut text = String::from("# Manifold: benchmark report\n\n");
     for (name, value) in machine {
         let _ = writeln!(text, "- {name}: {value}");
     }
-    text += "\nMedians, with the middle half of the samples in brackets. Ratios are Manifold's time over the other's: below 1, \
-             Manifold is faster.\n\n";
+    text += "\nMedians, with the middle half of the samples in parentheses. A ratio is Manifold's \
+             time divided by the other's: below 1, Manifold is faster.\n\n";
     text += &table(groups);
     if !scales.is_empty() {
-        text += "\n# From small to large\n\nEach in a process of its own, cold once; warm is the median of 101, a changed file of 21. The floor does the same work as a recursive function on all \
-                 cores; that of containers is the engine's calls for as many jobs, four at a time, and the two are medians of three by turns where \
-                 the fold itself is in wasm; counting is what is left when nothing is kept.\n\n";
+        text += "\n# From small to large\n\nEach fold runs in its own process. The cold fold is \
+                 measured once, warm is the median of 101 folds, and a changed file the median of \
+                 21. The floor does the same work as a recursive function on all cores. The floor \
+                 of fresh and parked containers is the engine's calls for as many jobs, four at a \
+                 time; where the fold itself is in wasm, the two are measured alternately, three \
+                 times each, and both are medians. Only counting stores nothing.\n\n";
         text += &scale_table(scales);
     }
     text
 }
 
+/// Returns a table with a row for each of Manifold's lines.
 pub(crate) fn table(groups: &[Group]) -> String {
     let mut text = String::from(
         "| what | Manifold | floor | ratio | peers | ratio |\n|---|--:|---|--:|---|--:|\n",
@@ -52,6 +57,7 @@ pub(crate) fn table(groups: &[Group]) -> String {
     text
 }
 
+/// Returns two cells: the lines `others`, and the ratios of `ours` to them.
 fn beside(ours: &Line, others: &[&Line]) -> (String, String) {
     let join =
         |words: Vec<String>| if words.is_empty() { "–".to_owned() } else { words.join("<br>") };
@@ -61,6 +67,7 @@ fn beside(ours: &Line, others: &[&Line]) -> (String, String) {
     )
 }
 
+/// Formats a ratio with two decimals, or three if it is below 0.095.
 pub(crate) fn ratio(ratio: f64) -> String {
     if ratio < 0.095 { format!("{ratio:.3}") } else { format!("{ratio:.2}") }
 }
@@ -69,7 +76,7 @@ fn with_spread(line: &Line) -> String {
     format!("{} ({} to {})", time(line.median), time(line.spread.0), time(line.spread.1))
 }
 
-/// Nanoseconds, with three digits that count.
+/// Formats a time in nanoseconds with three significant digits and a unit.
 pub(crate) fn time(nanoseconds: f64) -> String {
     let (value, unit) = match nanoseconds {
         ..1e3 => (nanoseconds, "ns"),
@@ -84,6 +91,7 @@ pub(crate) fn time(nanoseconds: f64) -> String {
     }
 }
 
+/// Formats a time in seconds like [`time`]; a dash if it is 0.
 pub(crate) fn seconds(seconds: f64) -> String {
     if seconds == 0.0 {
         "–".to_owned()
@@ -92,6 +100,7 @@ pub(crate) fn seconds(seconds: f64) -> String {
     }
 }
 
+/// Returns the table of the benchmark `scale`.
 pub(crate) fn scale_table(scales: &[Measured]) -> String {
     let rows = scales.iter().map(Measured::row);
     std::iter::once(Measured::HEAD.to_owned()).chain(rows).map(|line| line + "\n").collect()

@@ -1,4 +1,4 @@
-//! What criterion and the scale benchmark left behind.
+//! Reads the results of criterion and of the benchmark `scale`.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -9,24 +9,25 @@ use manifold_benches::{Measured, OURS};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-/// Lines that were measured side by side.
+/// A benchmark group: lines that measure the same operation.
 pub(crate) struct Group {
     pub(crate) name: String,
     pub(crate) lines: Vec<Line>,
 }
 
-/// One of them. Times are nanoseconds.
+/// One line of a group. Times are in nanoseconds for one iteration.
 pub(crate) struct Line {
     pub(crate) role: Role,
-    /// Without the word for its role.
+    /// The benchmark id without the prefix for its role.
     pub(crate) name: String,
     pub(crate) median: f64,
-    /// The middle half of the samples.
+    /// The lower and upper quartile of the samples.
     pub(crate) spread: (f64, f64),
-    /// How many there were of what the group counts.
+    /// The number of elements that an iteration processes, if the group states it.
     pub(crate) elements: Option<u64>,
 }
 
+/// What a line of a group measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Role {
     Ours,
@@ -45,7 +46,7 @@ struct Benchmark {
     group_id: String,
     function_id: Option<String>,
     value_str: Option<String>,
-    /// A unit, and how many.
+    /// The number of units in an iteration, by the unit's name.
     throughput: Option<BTreeMap<String, u64>>,
 }
 
@@ -55,7 +56,7 @@ struct Sample {
     times: Vec<f64>,
 }
 
-/// Every group that criterion has results of, in alphabetical order.
+/// Returns every group with results below criterion's `directory`, sorted by name.
 pub(crate) fn groups(directory: &Path) -> Result<Vec<Group>, Box<dyn Error>> {
     let mut groups = BTreeMap::<String, Vec<Line>>::new();
     collect(directory, &mut groups)?;
@@ -68,7 +69,8 @@ pub(crate) fn groups(directory: &Path) -> Result<Vec<Group>, Box<dyn Error>> {
     Ok(groups.collect())
 }
 
-/// Below `directory`, every `new/benchmark.json` has its `sample.json` beside it.
+/// Adds the results below `directory` to `groups`. A result is the two files `new/benchmark.json`
+/// and `new/sample.json`.
 fn collect(
     directory: &Path,
     groups: &mut BTreeMap<String, Vec<Line>>,
@@ -93,18 +95,19 @@ fn collect(
     Ok(())
 }
 
+/// Returns the line for a result; `None` if it has no samples.
 fn line(benchmark: &Benchmark, sample: &Sample) -> Option<Line> {
     let mut times: Vec<f64> =
         sample.times.iter().zip(&sample.iters).map(|(time, count)| time / count).collect();
     times.sort_by(f64::total_cmp);
     let at = |share: usize| times.get(times.len().saturating_sub(1) * share / 4).copied();
-    let word = benchmark.function_id.as_deref().unwrap_or_default();
-    let (role, name) = if let Some(rest) = word.strip_prefix(OURS) {
+    let id = benchmark.function_id.as_deref().unwrap_or_default();
+    let (role, name) = if let Some(rest) = id.strip_prefix(OURS) {
         (Role::Ours, rest.trim_start_matches(", "))
-    } else if let Some(rest) = word.strip_prefix("floor: ") {
+    } else if let Some(rest) = id.strip_prefix("floor: ") {
         (Role::Floor, rest)
     } else {
-        (Role::Peer, word.strip_prefix("peer: ").unwrap_or(word))
+        (Role::Peer, id.strip_prefix("peer: ").unwrap_or(id))
     };
     let name =
         [name, benchmark.value_str.as_deref().unwrap_or_default()].join(" ").trim().to_owned();
@@ -112,7 +115,7 @@ fn line(benchmark: &Benchmark, sample: &Sample) -> Option<Line> {
     Some(Line { role, name, median: at(2)?, spread: (at(1)?, at(3)?), elements })
 }
 
-/// What was measured once for each size; nothing if there is no such file.
+/// Returns the results of the benchmark `scale`; none if the file does not exist.
 pub(crate) fn scales(file: &Path) -> Result<Vec<Measured>, Box<dyn Error>> {
     if !file.exists() {
         return Ok(Vec::new());

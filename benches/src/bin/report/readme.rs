@@ -1,4 +1,4 @@
-//! The short form, for the README.
+//! The short form of the report, for the README.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -11,7 +11,7 @@ use crate::measured::{Group, Role};
 const BEGIN: &str = "<!-- benchmarks: begin -->\n";
 const END: &str = "<!-- benchmarks: end -->";
 
-/// The groups that say most.
+/// The names of the groups that the short form contains.
 const SHOWN: [&str; 10] = [
     "memo hit by request id",
     "build the request and hit",
@@ -25,6 +25,11 @@ const SHOWN: [&str; 10] = [
     "fold of 160 nodes, warm, wasm over wasm",
 ];
 
+/// Returns `readme` with the text between the lines [`BEGIN`] and [`END`] replaced by the short
+/// form.
+///
+/// # Errors
+/// Returns an error if `readme` does not contain the two lines.
 pub(crate) fn with_short_form(
     readme: &str,
     machine: &[(&str, String)],
@@ -34,7 +39,7 @@ pub(crate) fn with_short_form(
     let parts =
         readme.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
     let (before, after) =
-        parts.ok_or_else(|| format!("the README has no lines {BEGIN:?} and {END:?}"))?;
+        parts.ok_or_else(|| format!("the README does not contain {BEGIN:?} and {END:?}"))?;
     let value = |name: &str| {
         machine.iter().find(|(other, _)| *other == name).map_or("", |(_, value)| value)
     };
@@ -72,7 +77,8 @@ pub(crate) fn with_short_form(
                 .map_or_else(String::new, |value| format!(" (ratio {})", ratio(value)));
             let _ = writeln!(
                 text,
-                "| fold of {} nodes, cold, wasm over containers, {mode} | {} | {floor}: {}{ratio} |",
+                "| fold of {} nodes, cold, wasm over containers, {mode} | {} \
+                 | {floor}: {}{ratio} |",
                 measured.size,
                 seconds(measured.cold_seconds),
                 seconds(measured.floor_seconds),
@@ -87,7 +93,8 @@ pub(crate) fn with_short_form(
             .map_or_else(String::new, |time| format!(", {} after one changed", seconds(time)));
         let _ = writeln!(
             text,
-            "| fold of {} files in wasm | {}{changed} | recursive Rust on all cores: {}; at most {} MiB |",
+            "| fold of {} files in wasm | {}{changed} \
+             | recursive Rust on all cores: {}; at most {} MiB |",
             largest.size,
             seconds(largest.cold_seconds),
             seconds(largest.floor_seconds),

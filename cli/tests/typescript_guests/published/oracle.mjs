@@ -1,5 +1,6 @@
-// Says of every file that is named on standard input, a line each, whether it is a module: JavaScript by the engine's own parser,
-// TypeScript by its compiler's. Run with --experimental-vm-modules, beside a `node_modules` that has `typescript`.
+// Reads paths from standard input, one per line, and prints for each whether the file is a module:
+// "yes" or "no". JavaScript is parsed by node, TypeScript by the TypeScript compiler. Run with
+// --experimental-vm-modules in a directory whose `node_modules` contains `typescript`.
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
 import { SourceTextModule } from "node:vm";

@@ -1,4 +1,4 @@
-//! Repositories inside of a directory: git stores each as the commit that is checked out there.
+//! Nested repositories: git stores each of them as the commit that is checked out there.
 
 use std::collections::HashMap;
 use std::fs;
@@ -7,15 +7,16 @@ use std::process::{Command, Stdio};
 
 use manifold_runtime_api::{IdError, ObjectId};
 
-/// The commit that is checked out in `directory`, if that is a repository of its own.
+/// Returns the commit that is checked out in `directory`, or `None` if `directory` is not the root
+/// of a repository.
 ///
 /// # Errors
-/// Why nobody can tell.
+/// Returns a message if the commit cannot be determined.
 pub(super) fn commit_of(directory: &Path) -> Result<Option<ObjectId>, String> {
     git_directory(&directory.join(".git")).map(|git| head(directory, &git)).transpose()
 }
 
-/// The git directory that `.git` is or names (`gitrepository-layout`), if it is one.
+/// Returns the git directory that `.git` is or refers to (`gitrepository-layout`), if it is one.
 fn git_directory(dot_git: &Path) -> Option<PathBuf> {
     let metadata = fs::metadata(dot_git).ok()?;
     let git = if metadata.is_dir() {
@@ -27,13 +28,13 @@ fn git_directory(dot_git: &Path) -> Option<PathBuf> {
         return None;
     };
     let common = common_directory(&git);
-    let is_one = git.join("HEAD").symlink_metadata().is_ok()
+    let is_git_directory = git.join("HEAD").symlink_metadata().is_ok()
         && common.join("objects").is_dir()
         && common.join("refs").is_dir();
-    is_one.then_some(git)
+    is_git_directory.then_some(git)
 }
 
-/// Where a linked working tree has what it shares with the others.
+/// Returns the directory with the refs and objects that a linked working tree shares with others.
 fn common_directory(git: &Path) -> PathBuf {
     match fs::read_to_string(git.join("commondir")) {
         Ok(common) => git.join(common.trim()),
@@ -41,17 +42,18 @@ fn common_directory(git: &Path) -> PathBuf {
     }
 }
 
-/// How many symbolic refs git follows from one to the next.
-const DEEPEST: usize = 5;
+/// How many symbolic refs git follows in a chain.
+const MAX_SYMBOLIC_REFS: usize = 5;
 
+/// Returns the commit that `HEAD` refers to.
 fn head(directory: &Path, git: &Path) -> Result<ObjectId, String> {
     let common = common_directory(git);
     let mut name = "HEAD".to_owned();
-    for _ in 0..DEEPEST {
+    for _ in 0..MAX_SYMBOLIC_REFS {
         let text =
             [git, &common].into_iter().find_map(|place| fs::read_to_string(place.join(&name)).ok());
         let Some(text) = text else {
-            return packed(&common, &name).map_or_else(|| ask_git(directory), Ok);
+            return packed_ref(&common, &name).map_or_else(|| head_from_git(directory), Ok);
         };
         match text.strip_prefix("ref:") {
             Some(target) => name = target.trim().to_owned(),
@@ -60,47 +62,51 @@ fn head(directory: &Path, git: &Path) -> Result<ObjectId, String> {
                 Err(IdError::Sha256 { .. }) => {
                     return Err("it has SHA-256 ids, which are not supported so far".to_owned());
                 }
-                Err(_) => return ask_git(directory),
+                Err(_) => return head_from_git(directory),
             },
         }
     }
-    Err("its HEAD leads from one ref to the next".to_owned())
+    Err("its HEAD leads through too many symbolic refs".to_owned())
 }
 
-/// The ref `name` in the file of packed refs (`git-pack-refs`).
-fn packed(common: &Path, name: &str) -> Option<ObjectId> {
+/// Looks up the ref `name` in the `packed-refs` file (`git-pack-refs`).
+fn packed_ref(common: &Path, name: &str) -> Option<ObjectId> {
     let packed = fs::read_to_string(common.join("packed-refs")).ok()?;
     let ids =
         packed.lines().filter_map(|line| line.split_once(' ')).filter(|(_, found)| *found == name);
     ids.filter_map(|(id, _)| ObjectId::from_hex(id).ok()).next()
 }
 
-/// Refs that are no files (`extensions.refStorage`) only git itself reads.
-fn ask_git(directory: &Path) -> Result<ObjectId, String> {
+/// Asks git for the commit that is checked out. Needed for refs that are not stored as files
+/// (`extensions.refStorage`).
+fn head_from_git(directory: &Path) -> Result<ObjectId, String> {
     let mut git = Command::new("git");
-    // The environment of a hook is about another repository.
+    // In a git hook these variables describe another repository.
     for (name, _) in
         std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"GIT_"))
     {
         git.env_remove(name);
     }
-    let asked = git.arg("-C").arg(directory).args(["rev-parse", "--verify", "--quiet", "HEAD"]);
-    let answer = asked.stdin(Stdio::null()).stderr(Stdio::null()).output();
-    let answer = answer
-        .map_err(|error| format!("its refs are for git to read, which does not start: {error}"))?;
-    let id = String::from_utf8_lossy(&answer.stdout);
+    let command = git.arg("-C").arg(directory).args(["rev-parse", "--verify", "--quiet", "HEAD"]);
+    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output();
+    let output = output.map_err(|error| {
+        format!("its refs can only be read by git, which cannot be started: {error}")
+    })?;
+    let id = String::from_utf8_lossy(&output.stdout);
     ObjectId::from_hex(id.trim()).map_err(|_| "it has no commit checked out".to_owned())
 }
 
-/// The repository around the directory that is read, which knows of submodules that were never filled.
+/// The repository that contains the scanned directory. Its index lists submodules that are not
+/// checked out.
 pub(super) struct OuterRepository {
-    /// Where its working tree begins, and its git directory.
+    /// The root of its working tree, and its git directory.
     place: Option<(PathBuf, PathBuf)>,
+    /// Read from the index on first use.
     submodules: Option<HashMap<PathBuf, ObjectId>>,
 }
 
 impl OuterRepository {
-    /// The repository around `directory`, if there is one.
+    /// Finds the repository that contains `directory`, if there is one.
     pub(super) fn around(directory: &Path) -> Self {
         let place = directory
             .ancestors()
@@ -108,7 +114,7 @@ impl OuterRepository {
         Self { place, submodules: None }
     }
 
-    /// The commit that the index has at `directory`.
+    /// Returns the commit of the submodule at `directory` in the index, if it is one.
     pub(super) fn submodule_at(&mut self, directory: &Path) -> Option<ObjectId> {
         let (root, git) = self.place.as_ref()?;
         let submodules = self.submodules.get_or_insert_with(|| submodules(git));
@@ -116,7 +122,7 @@ impl OuterRepository {
     }
 }
 
-/// The submodules in the index of a repository, by path.
+/// Reads the submodules from the index of a repository, by path.
 #[cfg(feature = "git")]
 fn submodules(git: &Path) -> HashMap<PathBuf, ObjectId> {
     let options = gix_index::decode::Options::default();
@@ -124,7 +130,7 @@ fn submodules(git: &Path) -> HashMap<PathBuf, ObjectId> {
         Ok(index) => index,
         Err(error) => {
             if git.join("index").exists() {
-                tracing::warn!("the index in {} cannot be read: {error}", git.display());
+                tracing::warn!("cannot read the git index in {}: {error}", git.display());
             }
             return HashMap::new();
         }

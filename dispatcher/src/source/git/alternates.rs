@@ -1,39 +1,41 @@
-//! Where else objects of a repository are: `info/alternates`, as `gitrepository-layout` describes it.
+//! Alternates: further object directories, listed in `info/alternates` (`gitrepository-layout`).
 //!
-//! `gix_odb::alternate::resolve` (gix-odb 0.87) refuses cycles, which git passes over, and takes the relative paths of an alternate's own
-//! alternates from the first directory, where git takes them from the alternate. So only its parser is used.
+//! Only the parser of `gix_odb::alternate` is used. Its `resolve` (gix-odb 0.87) refuses cycles,
+//! which git ignores, and resolves the relative paths of an alternate's own alternates against the
+//! first directory, while git resolves them against the alternate.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-/// How many alternates git follows from one to the next.
-const DEEPEST: usize = 5;
+/// How many alternates git follows in a chain.
+const MAX_ALTERNATE_DEPTH: usize = 5;
 
-/// `directory`, its alternates, `more` of them, and the alternates of those: each once, and as far as they are there.
-pub(super) fn all(directory: &Path, more: &[PathBuf]) -> Vec<PathBuf> {
+/// Returns `directory`, its alternates, the additional alternates `more`, and their alternates in
+/// turn. Each directory is listed once. Directories that do not exist are left out.
+pub(super) fn resolve(directory: &Path, more: &[PathBuf]) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut met = HashSet::new();
-    visit(directory, 0, &mut met, &mut found);
+    let mut seen = HashSet::new();
+    visit(directory, 0, &mut seen, &mut found);
     for alternate in more {
-        visit(alternate, 1, &mut met, &mut found);
+        visit(alternate, 1, &mut seen, &mut found);
     }
     found
 }
 
-fn visit(directory: &Path, depth: usize, met: &mut HashSet<PathBuf>, found: &mut Vec<PathBuf>) {
+fn visit(directory: &Path, depth: usize, seen: &mut HashSet<PathBuf>, found: &mut Vec<PathBuf>) {
     let Ok(canonical) = directory.canonicalize() else { return };
-    if depth > DEEPEST || !canonical.is_dir() || !met.insert(canonical) {
+    if depth > MAX_ALTERNATE_DEPTH || !canonical.is_dir() || !seen.insert(canonical) {
         return;
     }
     found.push(directory.to_owned());
     let Ok(listed) = std::fs::read(directory.join("info").join("alternates")) else { return };
     match gix_odb::alternate::parse(&listed) {
-        // An absolute path takes the place of the one that it is joined to.
+        // Joining an absolute path replaces the base path.
         Ok(alternates) => {
-            alternates.iter().for_each(|path| visit(&directory.join(path), depth + 1, met, found))
+            alternates.iter().for_each(|path| visit(&directory.join(path), depth + 1, seen, found))
         }
         Err(error) => {
-            tracing::warn!("the alternates of {} cannot be read: {error}", directory.display())
+            tracing::warn!("cannot read the alternates of {}: {error}", directory.display())
         }
     }
 }

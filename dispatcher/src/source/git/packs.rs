@@ -1,4 +1,4 @@
-//! The packs of one object directory.
+//! [`Packs`]: the packs of one object directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,12 +12,12 @@ use gix_pack::{data, index};
 use parking_lot::RwLock;
 
 use super::Problem;
-use super::deltas::{self, Bases, Rescue};
+use super::deltas::{self, BaseCache, Rescue};
 
-/// The packs in a directory. They are opened as they are wanted.
+/// The packs in a directory. Their data files are opened on demand.
 ///
-/// Each pack has its own index, and a multi-pack-index is not looked at: it may name packs that are gone, and then `gix-odb` 0.87 takes
-/// every object in it for missing.
+/// Each pack's own index is used. Multi-pack-indexes are ignored: one may list packs that do not
+/// exist, and `gix-odb` 0.87 then treats every object in it as missing.
 pub(super) struct Packs {
     directory: PathBuf,
     listed: RwLock<Listed>,
@@ -25,33 +25,37 @@ pub(super) struct Packs {
 
 #[derive(Default)]
 struct Listed {
-    /// When the directory was changed last, as far as that says that the list is still right.
+    /// When the directory was last modified, as of the listing. `None` if that does not prove that
+    /// the list is still correct.
     modified: Option<SystemTime>,
-    /// The one that had the last object comes first.
+    /// The pack that had the last object comes first.
     packs: Vec<Arc<Pack>>,
 }
 
+/// A pack: its index, and its data file.
 pub(super) struct Pack {
     path: PathBuf,
     index: index::File,
-    /// Opened with the first object that is read from it. What cannot be opened stays so.
+    /// Opened when the first object is read. If that fails, it is not tried again.
     data: OnceLock<Result<data::File, String>>,
+    /// Identifies the pack in the cache of decoded objects.
     number: u32,
 }
 
-/// A directory that was changed so shortly before it was listed may have been changed again at the same time of its clock.
+/// If a directory was modified less than this time before it was listed, it may have been modified
+/// again since with the same timestamp.
 const TOO_RECENT: Duration = Duration::from_millis(100);
 
 impl Packs {
-    /// The packs of the object directory at `objects`.
+    /// Lists the packs of the object directory at `objects`.
     pub(super) fn of(objects: &Path) -> Self {
         let packs = Self { directory: objects.join("pack"), listed: RwLock::default() };
-        packs.look_again();
+        packs.relist();
         packs
     }
 
-    /// Lists the directory again, if it may have been changed. Answers whether there is a pack that was not there before.
-    pub(super) fn look_again(&self) -> bool {
+    /// Lists the directory again if it may have changed. Returns whether there are new packs.
+    pub(super) fn relist(&self) -> bool {
         let now = SystemTime::now();
         let modified = fs::metadata(&self.directory).and_then(|metadata| metadata.modified()).ok();
         if modified.is_none() || modified == self.listed.read().modified {
@@ -60,7 +64,7 @@ impl Packs {
         let mut listed = self.listed.write();
         let before = listed.packs.len();
         for path in self.files_with("idx") {
-            // A pack that is gone still serves what it had: it was opened before.
+            // Packs that were deleted stay in the list: those that are open can still be read.
             if listed.packs.iter().any(|pack| pack.path == path)
                 || !path.with_extension("pack").is_file()
             {
@@ -69,7 +73,7 @@ impl Packs {
             match Pack::open(&path) {
                 Ok(pack) => listed.packs.push(Arc::new(pack)),
                 Err(problem) => {
-                    tracing::warn!("the pack index {} cannot be read: {problem}", path.display())
+                    tracing::warn!("cannot read the pack index {}: {problem}", path.display())
                 }
             }
         }
@@ -78,7 +82,7 @@ impl Packs {
         listed.packs.len() > before
     }
 
-    /// The copies of an object in these packs.
+    /// Returns the copies of an object in these packs.
     pub(super) fn copies_of(&self, id: &gix_hash::oid) -> Vec<Packed> {
         let listed = self.listed.read();
         let mut found = Vec::new();
@@ -93,7 +97,7 @@ impl Packs {
             }
         }
         drop(listed);
-        // The next one is likely to be in the same pack. Who finds the list in use leaves it as it is.
+        // The next object is likely to be in the same pack. If the list is in use, the order stays.
         if last > 0
             && let Some(mut listed) = self.listed.try_write()
             && last < listed.packs.len()
@@ -103,8 +107,8 @@ impl Packs {
         found
     }
 
-    /// Whether there are packs of a partial clone.
-    pub(super) fn is_any_promised(&self) -> bool {
+    /// Returns whether there are packs of a partial clone.
+    pub(super) fn has_promisor_packs(&self) -> bool {
         !self.files_with("promisor").is_empty()
     }
 
@@ -137,16 +141,17 @@ impl Pack {
         self.data.get_or_init(open).as_ref().map_err(|problem: &String| problem.clone().into())
     }
 
-    /// Where the base of a delta stands in this pack; `None` for an entry that is no delta.
+    /// Returns the offset of a delta's base in this pack, or `None` for an entry that is not a
+    /// delta.
     pub(super) fn base_of(&self, entry: &data::Entry) -> Result<Option<u64>, Problem> {
         match entry.header {
             Header::OfsDelta { base_distance } => entry
                 .checked_base_pack_offset(base_distance)
                 .map(Some)
-                .ok_or_else(|| "a delta's base is before the pack".into()),
+                .ok_or_else(|| "the offset of a delta base is before the start of the pack".into()),
             Header::RefDelta { base_id } => match self.index.lookup(base_id) {
                 Some(base) => Ok(Some(self.index.pack_offset_at_index(base))),
-                None => Err(format!("the base {base_id} of a delta is not in the pack").into()),
+                None => Err(format!("the delta base {base_id} is not in the pack").into()),
             },
             Header::Commit | Header::Tree | Header::Blob | Header::Tag => Ok(None),
         }
@@ -164,21 +169,26 @@ impl Packed {
         &self.pack.path
     }
 
-    pub(super) fn is_of_the_pack_of(&self, other: &Self) -> bool {
+    pub(super) fn is_in_same_pack(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.pack, &other.pack)
     }
 
-    /// Reads the object. A base of it that this pack has lost comes from `rescue`.
+    /// Reads the object. A delta base that cannot be read from the pack is supplied by `rescue`.
     pub(super) fn read(
         &self,
-        bases: &Bases,
+        bases: &BaseCache,
         rescue: &Rescue<'_>,
     ) -> Result<(Kind, Vec<u8>), Problem> {
         deltas::decode(&self.pack, self.offset, bases, rescue)
     }
 
-    /// Tells the object's kind.
-    pub(super) fn kind(&self, bases: &Bases) -> Result<Kind, Problem> {
+    /// Returns the length of the object's content in bytes.
+    pub(super) fn size(&self) -> Result<u64, Problem> {
+        deltas::size(&self.pack, self.offset)
+    }
+
+    /// Returns the object's kind.
+    pub(super) fn kind(&self, bases: &BaseCache) -> Result<Kind, Problem> {
         deltas::kind(&self.pack, self.offset, bases)
     }
 }

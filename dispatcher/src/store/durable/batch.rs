@@ -1,4 +1,4 @@
-//! What waits to be committed.
+//! [`Batch`]: writes that wait to be committed.
 
 use std::collections::HashMap;
 
@@ -6,18 +6,19 @@ use manifold_runtime_api::{Object, ObjectId};
 
 use super::format::Entry;
 
-/// Writes that go to disk in one transaction.
+/// Writes that are committed in one transaction.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) objects: HashMap<ObjectId, Object>,
     pub(super) memo: HashMap<ObjectId, Entry>,
-    /// `None` takes a pin away.
+    /// `None` removes the pin.
     pub(super) pins: HashMap<ObjectId, Option<Entry>>,
-    /// The objects' lengths and something for everything else, in bytes.
+    /// The size of the batch in bytes: the lengths of the objects' contents, plus [`OVERHEAD`] for
+    /// each entry of any table.
     pub(super) bytes: usize,
 }
 
-/// What an entry of any table costs beside an object's content, roughly, in bytes.
+/// The approximate cost of one entry of any table, not counting an object's content, in bytes.
 pub(super) const OVERHEAD: usize = 128;
 
 impl Batch {
@@ -44,7 +45,7 @@ impl Batch {
         }
     }
 
-    /// Puts what `earlier` holds back under what came since.
+    /// Adds the writes of `earlier` again, after its commit failed. Newer writes take precedence.
     pub(super) fn put_back(&mut self, earlier: &Self) {
         for (id, object) in &earlier.objects {
             if !self.objects.contains_key(id) {

@@ -1,4 +1,6 @@
-//! Garbage collection: what pins reach stays, and what was used lately.
+//! Garbage collection: keeps what pins reach and what was used recently, and removes the rest.
+//!
+//! Marking and sweeping happen in one write transaction, so that no pin can be set in between.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -7,25 +9,60 @@ use std::time::Duration;
 use manifold_runtime_api::{ImageRef, MAX_IMAGE_DEPTH, NodeShape, ObjectId, Result, Tree};
 
 use super::DurableStore;
-use super::disk::{Done, Trouble};
+use super::disk::{Done, StoreFault};
 use super::format::{Entry, Stamp};
 use super::tables::WriteTables;
 use crate::progress::Progress;
 use crate::store::Store;
 
-/// What a collection keeps besides what pins reach. Ages are counted in minutes.
+/// What a collection keeps besides what pins reach. Ages are measured in whole minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Keep {
-    /// Memo entries used within this time stay, with all that their outcomes reach. Default: 30 days.
+    /// Memo entries that were used within this time are kept, with everything that their outcomes
+    /// reach. Default: 30 days.
     pub used_within: Duration,
-    /// Of those, the last used whose objects fit into so many bytes together with what pins reach. Default: no bound.
+    /// A bound for the objects that pins and memo entries keep, in bytes. The most recently used
+    /// memo entries are kept first; entries that no longer fit are removed. Pins are always kept.
+    /// Default: no bound.
     pub at_most_bytes: Option<u64>,
-    /// Objects written within this time, and up to two hours more, stay, for a run may be about to name them. Zero is for a store
-    /// that nobody else uses. Default: one day.
+    /// Objects that were written within this time, plus up to two hours, are kept, because a run in
+    /// progress may be about to refer to them. Set it to zero only if nothing else uses the store.
+    /// Default: one day.
     pub written_within: Duration,
-    /// Pins set or used within this time stay; older ones are taken away first. Default: all stay.
+    /// Pins that were set or used within this time are kept. Older ones are removed first,
+    /// and keep nothing. Default: all are kept.
     pub pinned_within: Option<Duration>,
+}
+
+impl Keep {
+    /// Sets [`Keep::used_within`](#structfield.used_within).
+    #[must_use]
+    pub const fn used_within(mut self, used_within: Duration) -> Self {
+        self.used_within = used_within;
+        self
+    }
+
+    /// Sets [`Keep::at_most_bytes`](#structfield.at_most_bytes).
+    #[must_use]
+    pub const fn at_most_bytes(mut self, at_most_bytes: Option<u64>) -> Self {
+        self.at_most_bytes = at_most_bytes;
+        self
+    }
+
+    /// Sets [`Keep::written_within`](#structfield.written_within).
+    #[must_use]
+    pub const fn written_within(mut self, written_within: Duration) -> Self {
+        self.written_within = written_within;
+        self
+    }
+
+    /// Sets [`Keep::pinned_within`](#structfield.pinned_within).
+    #[must_use]
+    pub const fn pinned_within(mut self, pinned_within: Option<Duration>) -> Self {
+        self.pinned_within = pinned_within;
+        self
+    }
 }
 
 impl Default for Keep {
@@ -40,74 +77,79 @@ impl Default for Keep {
     }
 }
 
-/// What a collection did.
+/// The result of a collection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Collected {
-    /// Objects that stay.
+    /// The number of objects that were kept.
     pub kept_objects: u64,
-    /// The bytes of their contents.
+    /// The total length of the kept objects' contents, in bytes.
     pub kept_bytes: u64,
-    /// Objects that are gone.
+    /// The number of objects that were removed.
     pub dropped_objects: u64,
-    /// The bytes of their contents.
+    /// The total length of the removed objects' contents, in bytes.
     pub dropped_bytes: u64,
-    /// Memo entries that stay.
+    /// The number of memo entries that were kept.
     pub kept_entries: u64,
-    /// Memo entries that are gone.
+    /// The number of memo entries that were removed.
     pub dropped_entries: u64,
-    /// Pins that stay.
+    /// The number of pins that were kept.
     pub kept_pins: u64,
-    /// Pins that are gone.
+    /// The number of pins that were removed.
     pub dropped_pins: u64,
-    /// Whether the file was made smaller. It is not while other processes use it.
+    /// Whether the file was compacted. It is not compacted while other processes use it.
     pub compacted: bool,
 }
 
 impl DurableStore {
-    /// Drops what neither a pin nor `keep` keeps, and makes the file smaller.
+    /// Removes everything that neither a pin nor `keep` keeps, and compacts the file.
     ///
     /// # Behavior
-    /// - What a clock has dated more than a day into the future is as good as not dated: entries and objects go, unless a pin keeps
-    ///   them, and a pin ages from now on.
-    /// - A pin keeps its outcome, and the request itself with arguments, image and named images as far as they are in the store.
-    /// - It happens in one transaction: all of it or nothing. Other writers wait meanwhile; while the file is made smaller,
-    ///   readers wait, too.
-    /// - Runs may be under way, in other processes as well. One that loses an object all the same computes it again.
+    /// - A pin keeps its outcome and the request itself, with its arguments, image and named images
+    ///   as far as they are in the store.
+    /// - A stamp more than a day in the future comes from a wrong clock and is ignored. Memo
+    ///   entries and objects with such a stamp are removed unless a pin keeps them. A pin with such
+    ///   a stamp is stamped with the current time.
+    /// - All removals happen in one transaction. Other writers wait for it. While the file is
+    ///   compacted, readers wait too.
+    /// - Runs may be in progress, also in other processes. A run that loses an object computes it
+    ///   again.
     ///
     /// # Errors
-    /// `StoreFailed`, also when a pin is damaged, for nobody knows what it keeps; [`DurableStore::verify`] and
-    /// [`DurableStore::drop_damaged`] come first then.
+    /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the file cannot be read or
+    /// written, or if a pin is damaged, because then it is unknown which objects it keeps. In the
+    /// latter case call [`DurableStore::verify`] and [`DurableStore::drop_damaged`] first.
     pub fn collect(&self, keep: &Keep, mut progress: impl FnMut(Progress)) -> Result<Collected> {
         self.check_writable()?;
         self.flush()?;
         let mut collected =
             self.disk.write(|tables| sweep(tables, keep, &mut progress).map(Done::removed))?;
-        self.forget();
+        self.clear_memory_tier();
         collected.compacted = self.disk.compact()?;
         Ok(collected)
     }
 }
 
+/// Marks what is to be kept and removes the rest.
 fn sweep(
     tables: &mut WriteTables<'_>,
     keep: &Keep,
     progress: &mut impl FnMut(Progress),
-) -> Result<Collected, Trouble> {
+) -> Result<Collected, StoreFault> {
     let now = Stamp::now();
     let mut collected = Collected::default();
-    let mut marked = Marked { tables, ids: HashSet::new(), bytes: 0 };
+    let mut marks = Marks { tables, ids: HashSet::new(), bytes: 0 };
 
-    let pins = marked.tables.all_pins()?;
+    let pins = marks.tables.all_pins()?;
     let total = pins.len() as u64;
     let (mut pinned, mut unpinned, mut misdated) = (HashSet::new(), Vec::new(), Vec::new());
     for (done, (request, pin)) in pins.into_iter().enumerate() {
         progress(Progress::new("pins", done as u64, total));
-        let pin = pin.ok_or(Trouble::Value("the pin of request", request))?;
+        let pin = pin.ok_or(StoreFault::Value("the pin of request", request))?;
         let is_wrong = pin.stamp.is_wrong(now);
         if is_wrong || keep.pinned_within.is_none_or(|within| is_within(pin.stamp, within, now)) {
-            marked.request(request)?;
-            marked.mark(pin.outcome.id, None)?;
+            marks.mark_request(request)?;
+            marks.mark(pin.outcome.id, None)?;
             pinned.insert(request);
             if is_wrong {
                 misdated.push((request, Entry { stamp: now, ..pin }));
@@ -118,8 +160,8 @@ fn sweep(
     }
     (collected.kept_pins, collected.dropped_pins) = (pinned.len() as u64, unpinned.len() as u64);
 
-    let mut entries = marked.tables.memo_entries()?;
-    // The last used first; damaged ones last.
+    let mut entries = marks.tables.memo_entries()?;
+    // The most recently used first, damaged ones last.
     entries.sort_unstable_by_key(|(_, entry)| Reverse(entry.map(|entry| entry.stamp)));
     let mut stale = Vec::new();
     let total = entries.len() as u64;
@@ -127,9 +169,9 @@ fn sweep(
         progress(Progress::new("memo entries", done as u64, total));
         let stays = match entry {
             None => false,
-            Some(entry) if pinned.contains(&request) => marked.mark(entry.outcome.id, None)?,
+            Some(entry) if pinned.contains(&request) => marks.mark(entry.outcome.id, None)?,
             Some(entry) if !is_within(entry.stamp, keep.used_within, now) => false,
-            Some(entry) => marked.mark(entry.outcome.id, keep.at_most_bytes)?,
+            Some(entry) => marks.mark(entry.outcome.id, keep.at_most_bytes)?,
         };
         if stays {
             collected.kept_entries += 1;
@@ -141,13 +183,13 @@ fn sweep(
 
     let written_within = match keep.written_within {
         Duration::ZERO => Duration::ZERO,
-        within => within.saturating_add(SLACK),
+        within => within.saturating_add(STAMP_SLACK),
     };
     let mut garbage = Vec::new();
-    for (id, head) in marked.tables.heads()? {
+    for (id, head) in marks.tables.heads()? {
         let length = head.map_or(0, |head| head.length);
         let stays = head.is_some_and(|head| {
-            marked.ids.contains(&id) || is_within(head.stamp, written_within, now)
+            marks.ids.contains(&id) || is_within(head.stamp, written_within, now)
         });
         if stays {
             collected.kept_objects += 1;
@@ -176,28 +218,30 @@ fn sweep(
     Ok(collected)
 }
 
-/// How much older than its last write an object's stamp may be: what is fresh gets no new one, neither in memory nor on disk.
-const SLACK: Duration = Duration::from_secs(2 * 60 * 60);
+/// How much older than the last write of its object a stamp may be. A stamp is not renewed while it
+/// is fresh, neither in memory nor on disk.
+const STAMP_SLACK: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// A stamp from a clock that was wrong says nothing, so nothing stays for its sake.
+/// Returns whether `stamp` is younger than `within`. A stamp from a wrong clock never is.
 fn is_within(stamp: Stamp, within: Duration, now: Stamp) -> bool {
     !stamp.is_wrong(now) && u64::from(now.0.saturating_sub(stamp.0)) * 60 < within.as_secs()
 }
 
-/// What stays.
-struct Marked<'a, 't> {
+/// The objects to keep.
+struct Marks<'a, 't> {
     tables: &'a WriteTables<'t>,
     ids: HashSet<ObjectId>,
     bytes: u64,
 }
 
-impl Marked<'_, '_> {
-    /// Marks `root` and all that it reaches in the store. With a `bound`, only if no more bytes than that are marked then.
-    fn mark(&mut self, root: ObjectId, bound: Option<u64>) -> Result<bool, Trouble> {
+impl Marks<'_, '_> {
+    /// Marks `root` and everything that it reaches in the store. With a `bound`, marks nothing and
+    /// returns `false` if more than `bound` bytes would be marked in total.
+    fn mark(&mut self, root: ObjectId, bound: Option<u64>) -> Result<bool, StoreFault> {
         let mut new = Vec::new();
         let mut bytes = 0u64;
-        let mut open = vec![root];
-        while let Some(id) = open.pop() {
+        let mut pending = vec![root];
+        while let Some(id) = pending.pop() {
             if !self.ids.insert(id) {
                 continue;
             }
@@ -210,14 +254,14 @@ impl Marked<'_, '_> {
                 }
                 return Ok(false);
             }
-            open.extend(self.tables.entries(id)?);
+            pending.extend(self.tables.entries(id)?);
         }
         self.bytes += bytes;
         Ok(true)
     }
 
-    /// Marks a request: the tree, and the images that its blobs name.
-    fn request(&mut self, request: ObjectId) -> Result<(), Trouble> {
+    /// Marks a request: its tree, its named images, and the images that its blobs refer to.
+    fn mark_request(&mut self, request: ObjectId) -> Result<(), StoreFault> {
         self.mark(request, None)?;
         let Some(tree) = self.tree(request)? else { return Ok(()) };
         if let Some(std) = self.text(&tree, "std")?.and_then(|text| ObjectId::from_hex(&text).ok())
@@ -239,14 +283,14 @@ impl Marked<'_, '_> {
         Ok(())
     }
 
-    fn tree(&self, id: ObjectId) -> Result<Option<Tree>, Trouble> {
+    fn tree(&self, id: ObjectId) -> Result<Option<Tree>, StoreFault> {
         Ok(self
             .tables
             .object(id)?
             .and_then(|(object, _)| Tree::decode_as_git_reads(&object.content).ok()))
     }
 
-    fn text(&self, tree: &Tree, name: &str) -> Result<Option<String>, Trouble> {
+    fn text(&self, tree: &Tree, name: &str) -> Result<Option<String>, StoreFault> {
         let Some(entry) = tree.get(name) else { return Ok(None) };
         Ok(self
             .tables

@@ -1,4 +1,5 @@
-//! The thread that commits: everything that gathered in the meantime goes to disk in one transaction.
+//! Group commit: writes collect in a [`Batch`], and one thread commits each batch in one
+//! transaction.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -9,17 +10,17 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::batch::Batch;
 use super::disk::Disk;
-use super::format::{Book, Entry};
+use super::format::{Entry, EntryTable};
 use super::open::StoreOptions;
 use crate::panic_message::panic_message;
 
-/// Writes on their way to disk. They are found here until reads from disk find them.
+/// Writes that are not on disk yet. Reads find them here until a snapshot of the disk has them.
 pub(super) struct Committer {
     state: Mutex<State>,
-    /// Something came to be committed, or has to be committed soon.
+    /// Wakes the thread: there is something to commit, or it has to be committed now.
     work: Condvar,
-    /// A commit ended, or there is room for more.
-    ended: Condvar,
+    /// Wakes writers and `flush`: a commit ended, or there is room for more writes.
+    changed: Condvar,
     group_time: Duration,
     group_bytes: usize,
     pending_bytes: usize,
@@ -27,39 +28,46 @@ pub(super) struct Committer {
 
 #[derive(Default)]
 struct State {
+    /// The writes of the next commit.
     gathering: Batch,
-    /// When the first write of `gathering` came, or when a failed commit was.
+    /// The start of the group time: when the first write of `gathering` was added, or, after a
+    /// failed commit, [`RETRY`] after the failure.
     since: Option<Instant>,
+    /// The writes that are being committed.
     committing: Option<Arc<Batch>>,
-    /// How many writes came so far, and how many of them are on disk.
+    /// The number of writes that were added so far.
     added: u64,
+    /// The number of writes that are on disk.
     done: u64,
-    /// Why the last commit failed, and how many did.
+    /// Why the last commit failed, if it did.
     failure: Option<Error>,
+    /// The number of commits that failed.
     failures: u64,
-    /// A pin that could not be set, until somebody is told.
-    not_pinned: Option<Error>,
-    hurry: bool,
+    /// Why a pin could not be set, until a call of `flush` returns it.
+    pin_failure: Option<Error>,
+    /// Whether to commit without waiting for the group time to pass.
+    commit_now: bool,
+    /// Whether the store is being dropped.
     closing: bool,
-    /// The thread is gone.
-    dead: bool,
+    /// Whether the committing thread has ended.
+    thread_ended: bool,
 }
 
-/// Something was added, though lately nothing could be committed if there is an error.
+/// A write that was added. Holds the error of the last commit, if it failed.
 #[must_use]
 pub(super) struct Added(Option<Error>);
 
 impl Added {
     /// # Errors
-    /// Why nothing could be committed lately. What was added stays and is tried again.
+    /// Returns the error of the last commit, if it failed. The write stays queued and is retried.
     pub(super) fn result(self) -> Result<()> {
         self.0.map_or(Ok(()), Err)
     }
 }
 
-/// How long after a failed commit the next one is tried, unless somebody asks for it.
+/// The pause before a failed commit is retried, unless `flush` is called.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often a thread without work looks after the disk's snapshot.
+/// How often the idle thread drops an old snapshot of the disk.
 const IDLE: Duration = Duration::from_secs(2);
 
 impl Committer {
@@ -67,27 +75,28 @@ impl Committer {
         Self {
             state: Mutex::default(),
             work: Condvar::new(),
-            ended: Condvar::new(),
+            changed: Condvar::new(),
             group_time: options.group_time,
             group_bytes: options.group_bytes.min(options.pending_bytes),
             pending_bytes: options.pending_bytes,
         }
     }
 
-    /// Adds to what is committed next. Waits while there is too much.
+    /// Adds writes to the next batch. Blocks while the pending limit is reached.
     ///
     /// # Errors
-    /// Nothing was added, because there is too much already, and why it cannot be committed.
+    /// Returns the last commit error if the pending limit is reached while commits fail, or if the
+    /// thread has ended. Nothing is added then.
     pub(super) fn add(&self, add: impl FnOnce(&mut Batch)) -> Result<Added> {
         let mut state = self.state.lock();
-        while state.dead || state.is_full(self.pending_bytes) {
+        while state.thread_ended || state.is_full(self.pending_bytes) {
             if let Some(failure) = &state.failure {
                 return Err(failure.clone());
             }
-            if state.dead {
+            if state.thread_ended {
                 return Err(Error::store("the store is closed"));
             }
-            self.ended.wait(&mut state);
+            self.changed.wait(&mut state);
         }
         let was_empty = state.gathering.is_empty();
         add(&mut state.gathering);
@@ -101,35 +110,38 @@ impl Committer {
         Ok(Added(state.failure.clone()))
     }
 
-    /// Waits until everything added so far is on disk.
+    /// Waits until everything that was added so far is on disk.
     ///
     /// # Errors
-    /// Why it is not. It stays, and is tried again.
+    /// Returns the error of the commit if it fails. The writes stay queued and are retried. Also
+    /// returns an error if a pin could not be set.
     pub(super) fn flush(&self) -> Result<()> {
         let mut state = self.state.lock();
         let (target, failures) = (state.added, state.failures);
         while state.done < target {
             if let Some(failure) = state.failure.clone()
-                && (state.dead || state.failures != failures)
+                && (state.thread_ended || state.failures != failures)
             {
                 return Err(failure);
             }
-            state.hurry = true;
+            state.commit_now = true;
             self.work.notify_one();
-            self.ended.wait(&mut state);
+            self.changed.wait(&mut state);
         }
-        state.not_pinned.take().map_or(Ok(()), Err)
+        state.pin_failure.take().map_or(Ok(()), Err)
     }
 
+    /// Returns an object that is not on disk yet.
     pub(super) fn object(&self, id: ObjectId) -> Option<Object> {
         self.find(|batch| batch.objects.get(&id).cloned())
     }
 
-    /// `Some(None)` is a pin that is being taken away.
-    pub(super) fn entry(&self, book: Book, request: ObjectId) -> Option<Option<Entry>> {
-        self.find(|batch| match book {
-            Book::Memo => batch.memo.get(&request).copied().map(Some),
-            Book::Pins => batch.pins.get(&request).copied(),
+    /// Returns the pending change of an entry: `None` if there is none, `Some(None)` if a pin is
+    /// being removed, and `Some(Some(entry))` if an entry is being written.
+    pub(super) fn entry(&self, table: EntryTable, request: ObjectId) -> Option<Option<Entry>> {
+        self.find(|batch| match table {
+            EntryTable::Memo => batch.memo.get(&request).copied().map(Some),
+            EntryTable::Pins => batch.pins.get(&request).copied(),
         })
     }
 
@@ -138,24 +150,26 @@ impl Committer {
         look(&state.gathering).or_else(|| state.committing.as_deref().and_then(look))
     }
 
+    /// Makes the thread commit what is pending, and end.
     pub(super) fn close(&self) {
         self.state.lock().closing = true;
         self.work.notify_one();
     }
 
-    /// Commits until the store is closed and nothing is left. What another process collected comes from `rescue`.
+    /// Runs the committing thread: commits until the store is closed and nothing is pending.
+    /// Objects that another process has collected are supplied by `rescue`.
     pub(super) fn run(&self, disk: &Disk, rescue: impl Fn(ObjectId) -> Option<Object>) {
         let work = || {
-            while let Some((batch, added)) = self.next(disk) {
+            while let Some((batch, added)) = self.next_batch(disk) {
                 let result = disk.commit(&batch, &rescue);
-                if !self.ended(&batch, added, result) {
+                if !self.finish_commit(&batch, added, result) {
                     return;
                 }
             }
         };
         let panicked = catch_unwind(AssertUnwindSafe(work)).err();
         let mut state = self.state.lock();
-        state.dead = true;
+        state.thread_ended = true;
         if let Some(panic) = panicked {
             let problem = format!(
                 "the thread that writes {} panicked: {}",
@@ -166,23 +180,24 @@ impl Committer {
             state.failure = Some(Error::store(problem));
             state.failures += 1;
         }
-        self.ended.notify_all();
+        self.changed.notify_all();
     }
 
-    /// Notes how a commit ended. False when there is no use in another one.
-    fn ended(&self, batch: &Batch, added: u64, result: Result<Vec<ObjectId>>) -> bool {
+    /// Records the result of a commit. Returns `false` if the thread is to end.
+    fn finish_commit(&self, batch: &Batch, added: u64, result: Result<Vec<ObjectId>>) -> bool {
         let mut state = self.state.lock();
         state.committing = None;
-        let goes_on = match result {
+        let continues = match result {
             Ok(not_pinned) => {
                 state.done = added;
                 state.failure = None;
                 if let Some(request) = not_pinned.first() {
                     let problem = format!(
-                        "request {request} is not pinned: its outcome was collected before it could be"
+                        "request {request} is not pinned: its outcome was collected before the \
+                         pin could be set"
                     );
                     tracing::error!("{problem}");
-                    state.not_pinned = Some(Error::store(problem));
+                    state.pin_failure = Some(Error::store(problem));
                 }
                 true
             }
@@ -195,25 +210,26 @@ impl Committer {
                 !state.closing
             }
         };
-        self.ended.notify_all();
-        goes_on
+        self.changed.notify_all();
+        continues
     }
 
-    /// Waits for the next batch, and answers it with the number of writes that came until now.
-    fn next(&self, disk: &Disk) -> Option<(Arc<Batch>, u64)> {
+    /// Waits for the next batch. Returns it with the number of writes that were added so far, or
+    /// `None` if the store is closed and nothing is pending.
+    fn next_batch(&self, disk: &Disk) -> Option<(Arc<Batch>, u64)> {
         let mut state = self.state.lock();
         loop {
             let full = state.failure.is_none() && state.gathering.bytes >= self.group_bytes;
-            let hurried = state.closing || state.hurry || full;
+            let due_now = state.closing || state.commit_now || full;
             match state.since {
                 None if state.closing => return None,
                 None => {
-                    state.hurry = false;
+                    state.commit_now = false;
                     if self.work.wait_for(&mut state, IDLE).timed_out() {
                         MutexGuard::unlocked(&mut state, || disk.drop_old_snapshot());
                     }
                 }
-                Some(_) if hurried => break,
+                Some(_) if due_now => break,
                 Some(since) => match since.checked_add(self.group_time) {
                     Some(due) if self.work.wait_until(&mut state, due).timed_out() => break,
                     Some(_) => {}
@@ -221,11 +237,11 @@ impl Committer {
                 },
             }
         }
-        state.hurry = false;
+        state.commit_now = false;
         state.since = None;
         let batch = Arc::new(std::mem::take(&mut state.gathering));
         state.committing = Some(Arc::clone(&batch));
-        self.ended.notify_all();
+        self.changed.notify_all();
         Some((batch, state.added))
     }
 }

@@ -1,4 +1,7 @@
-//! The store's file: transactions, and what can be wrong with them.
+//! [`Disk`]: the store's file, its transactions and snapshots, and recovery from errors.
+//!
+//! The database may panic on damaged files, and refuses all work after an I/O error. Both are
+//! caught, and the file is opened again before the next operation.
 
 use std::fs;
 use std::io;
@@ -18,7 +21,7 @@ use super::batch::Batch;
 use super::format::{
     CONTENTS, FORMAT, FORMAT_KEY, MEMO, META, NUMBERS, OBJECTS, PINS, REMOVALS, Stamp,
 };
-use super::locks::TalkingFile;
+use super::locks::ReportingFile;
 use super::open::{OpenError, StoreOptions};
 use super::tables::{ReadTables, Tables, WriteTables};
 use crate::panic_message::panic_message;
@@ -27,15 +30,17 @@ use crate::store::STORE_FILE;
 pub(super) struct Disk {
     file: PathBuf,
     options: StoreOptions,
-    /// Taken for writing by what needs the file for itself. `None` after a failure, until it is opened again.
+    /// Write-locked by operations that need the file exclusively. `None` after a failed attempt to
+    /// reopen the file.
     database: RwLock<Option<Opened>>,
     snapshot: RwLock<Option<Snapshot>>,
-    /// What happened after which the database refuses further work.
+    /// [`SOUND`], [`REFUSED`] or [`DAMAGED`]: whether the file has to be opened again, and why.
     failed: AtomicU8,
-    /// How often somebody took something away, as of the last snapshot.
+    /// The file's number of removals, as of the last snapshot.
     removals: AtomicU64,
-    /// Which file was opened last, and how often one was opened again.
+    /// The device and inode of the file that is open.
     identity: Mutex<Option<(u64, u64)>>,
+    /// How often the file was opened again.
     reopened: AtomicU64,
 }
 
@@ -53,46 +58,50 @@ impl Opened {
     }
 }
 
-/// A state of the tables that does not change.
+/// A consistent read-only view of the tables.
 struct Snapshot {
     taken: Instant,
     tables: ReadTables,
 }
 
-/// Nothing happened.
+/// The database can be used.
 const SOUND: u8 = 0;
-/// The operating system answered an error.
+/// The database or the operating system reported an error.
 const REFUSED: u8 = 1;
-/// The file is damaged, or the database panicked, which it does on damaged files. What it says must not be believed unchecked.
+/// The file is damaged, or the database panicked, which it does on damaged files. The whole file
+/// has to be checked when it is opened again.
 const DAMAGED: u8 = 2;
 
-/// How old a snapshot may be before what other processes committed is looked for.
+/// How old a snapshot may be before it is replaced, so that other processes' commits become
+/// visible.
 const SNAPSHOT_AGE: Duration = Duration::from_secs(1);
 
-/// What went wrong in the file, before it has the file's name.
-pub(super) enum Trouble {
-    /// The file's structure is not what was written.
+/// A failure of the store's file. [`Disk::error`] turns it into an error that names the file.
+pub(super) enum StoreFault {
+    /// The structure of the file is damaged.
     Damaged(String),
-    /// A value is not what was written.
+    /// The value of an entry or object is damaged. Holds what it is and its key.
     Value(&'static str, ObjectId),
-    /// A key is none.
+    /// A key is not an object id. Holds its length in bytes.
     Key(usize),
-    /// The database or the operating system refuses.
+    /// The database or the operating system reported an error.
     Database(redb::Error),
 }
 
-impl Trouble {
+impl StoreFault {
     pub(super) fn is_damage(&self) -> bool {
         !matches!(self, Self::Database(_))
     }
 }
 
-impl<E: Into<redb::Error>> From<E> for Trouble {
+impl<E: Into<redb::Error>> From<E> for StoreFault {
     fn from(error: E) -> Self {
         match error.into() {
             redb::Error::Corrupted(problem) => Self::Damaged(problem),
-            redb::Error::Io(error) if is_cut(&error) => Self::Damaged("it is cut short".to_owned()),
-            // A store has all of its tables, and always had them in this form.
+            redb::Error::Io(error) if is_truncated(&error) => {
+                Self::Damaged("it is truncated".to_owned())
+            }
+            // Every store has all of these tables with these types.
             error @ (redb::Error::TableDoesNotExist(_)
             | redb::Error::TableTypeMismatch { .. }
             | redb::Error::TableIsMultimap(_)
@@ -103,7 +112,7 @@ impl<E: Into<redb::Error>> From<E> for Trouble {
     }
 }
 
-fn is_cut(error: &io::Error) -> bool {
+fn is_truncated(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::UnexpectedEof
 }
 
@@ -151,22 +160,25 @@ impl Disk {
         &self.file
     }
 
-    /// Looks at a recent state of the tables.
-    pub(super) fn read<T>(&self, look: impl Fn(&ReadTables) -> Result<T, Trouble>) -> Result<T> {
+    /// Runs `query` on a snapshot that is at most [`SNAPSHOT_AGE`] old.
+    pub(super) fn read<T>(
+        &self,
+        query: impl Fn(&ReadTables) -> Result<T, StoreFault>,
+    ) -> Result<T> {
         self.guard(|| {
             if let Some(snapshot) =
                 self.snapshot.read().as_ref().filter(|snapshot| snapshot.is_recent())
             {
-                return look(&snapshot.tables);
+                return query(&snapshot.tables);
             }
             let database = self.database.read();
             let mut slot = self.snapshot.write();
             if let Some(snapshot) = slot.as_ref().filter(|snapshot| snapshot.is_recent()) {
-                return look(&snapshot.tables);
+                return query(&snapshot.tables);
             }
             let transaction = opened(&database)?.begin_read()?;
             self.removals.store(removals(&transaction)?, Ordering::Release);
-            look(
+            query(
                 &slot
                     .insert(Snapshot { taken: Instant::now(), tables: Tables::read(&transaction)? })
                     .tables,
@@ -174,44 +186,47 @@ impl Disk {
         })
     }
 
-    /// Looks at one state of the tables for as long as it takes. Others read and write meanwhile.
+    /// Runs a long `query` on a new snapshot of its own. Other readers and writers are not blocked.
+    /// Operations that need the file exclusively wait until the query ends.
     pub(super) fn examine<T>(
         &self,
-        look: impl FnOnce(&ReadTables) -> Result<T, Trouble>,
-    ) -> Result<T, Trouble> {
+        query: impl FnOnce(&ReadTables) -> Result<T, StoreFault>,
+    ) -> Result<T, StoreFault> {
         self.guarded(|| {
-            // Kept until the end: who needs the file for itself waits.
+            // Held until the end, so that operations that need the file exclusively wait.
             let database = self.database.read();
             let tables = Tables::read(&opened(&database)?.begin_read()?)?;
-            look(&tables)
+            query(&tables)
         })
     }
 
-    /// Commits what `fill` did in one transaction, if it answers that there is something. Other writers wait.
+    /// Runs `fill` in a write transaction. Commits the transaction if `fill` reports changes, and
+    /// aborts it otherwise. Other writers wait.
     pub(super) fn write<T>(
         &self,
-        fill: impl FnOnce(&mut WriteTables<'_>) -> Result<Done<T>, Trouble>,
+        fill: impl FnOnce(&mut WriteTables<'_>) -> Result<Done<T>, StoreFault>,
     ) -> Result<T> {
         let done = self.guard(|| {
             let database = self.database.read();
             let transaction = writable(&database)?.begin_write()?;
             let done = fill(&mut Tables::write(&transaction)?)?;
-            if done.took_something_away {
+            if done.removes_data {
                 count_removal(&transaction)?;
             }
             match done.changed {
                 true => transaction.commit()?,
                 false => transaction.abort()?,
             }
-            Ok(done.answer)
+            Ok(done.value)
         })?;
         self.refresh();
         Ok(done)
     }
 
-    /// Commits `batch` in one transaction: objects, memo and pins come together or not at all. What another process has
-    /// collected in the meantime comes from `rescue`. Answers the requests whose pins could not be set, because not even that
-    /// has all of their outcomes.
+    /// Commits the objects, memo entries and pins of `batch` in one transaction. Objects that
+    /// another process has collected in the meantime are supplied by `rescue`. Returns the requests
+    /// whose pins could not be set, because an object of their outcomes is missing from `rescue`
+    /// too.
     pub(super) fn commit(
         &self,
         batch: &Batch,
@@ -219,8 +234,8 @@ impl Disk {
     ) -> Result<Vec<ObjectId>> {
         let now = Stamp::now();
         self.write(|tables| {
-            let mut done = Done::nothing(Vec::new());
-            // In the order of their keys, neighbours come into one page while it is at hand.
+            let mut done = Done::unchanged(Vec::new());
+            // In key order, so that neighbors are written to a page while it is cached.
             let mut objects: Vec<_> = batch.objects.iter().collect();
             objects.sort_unstable_by_key(|(id, _)| **id);
             for (id, object) in objects {
@@ -242,21 +257,19 @@ impl Disk {
             for (request, pin) in &batch.pins {
                 done.changed = true;
                 match pin {
-                    None => {
-                        done.took_something_away |=
-                            tables.pins.remove(request.as_bytes())?.is_some()
-                    }
-                    Some(entry) if tables.keep_all_of(entry.outcome.id, now, &rescue)? => {
+                    None => done.removes_data |= tables.pins.remove(request.as_bytes())?.is_some(),
+                    Some(entry) if tables.restamp_reachable(entry.outcome.id, now, &rescue)? => {
                         tables.pins.insert(request.as_bytes(), &*entry.encode(*request))?;
                     }
-                    Some(_) => done.answer.push(*request),
+                    Some(_) => done.value.push(*request),
                 }
             }
             Ok(done)
         })
     }
 
-    /// Gives the file's free space back to the operating system. False when another process is reading or writing just now.
+    /// Compacts the file and returns free space to the operating system. Returns `false`, without
+    /// compacting, if another process has a transaction in progress.
     pub(super) fn compact(&self) -> Result<bool> {
         self.guard(|| {
             let mut database = self.database.write();
@@ -269,8 +282,9 @@ impl Disk {
         })
     }
 
-    /// Checks the checksum of every page, and mends what can be mended. A file that is open for reading alone stays unchecked.
-    pub(super) fn check_pages(&self) -> Result<(), Trouble> {
+    /// Verifies the checksum of every page and repairs what can be repaired. Does nothing if the
+    /// file is open read-only.
+    pub(super) fn check_pages(&self) -> Result<(), StoreFault> {
         if self.options.read_only {
             return Ok(());
         }
@@ -282,12 +296,13 @@ impl Disk {
         })
     }
 
-    /// Has later reads see what is committed by now.
+    /// Drops the snapshot, so that later reads see everything that is committed now.
     pub(super) fn refresh(&self) {
         *self.snapshot.write() = None;
     }
 
-    /// Gives up a snapshot that is not recent: it keeps the space of what was deleted since.
+    /// Drops the snapshot if it is old. A snapshot prevents the space of data that was deleted
+    /// since from being reused.
     pub(super) fn drop_old_snapshot(&self) {
         let mut slot = self.snapshot.write();
         if slot.as_ref().is_some_and(|snapshot| !snapshot.is_recent()) {
@@ -295,8 +310,10 @@ impl Disk {
         }
     }
 
-    /// A number that changes when somebody, in this process or another, took something away, or the file itself: what is in
-    /// memory may be gone from disk then.
+    /// Returns a number that changes when any process removes data, and when the file is replaced
+    /// or opened again. After a change, cached data may no longer be on disk.
+    ///
+    /// The lower half counts the removals, the upper half how often the file was opened again.
     pub(super) fn removals(&self) -> Result<u64> {
         if identity(&self.file) != *self.identity.lock() {
             self.failed.fetch_max(REFUSED, Ordering::AcqRel);
@@ -308,30 +325,32 @@ impl Disk {
             .wrapping_add(self.reopened.load(Ordering::Acquire) << 32))
     }
 
-    fn guard<T>(&self, work: impl FnOnce() -> Result<T, Trouble>) -> Result<T> {
-        self.guarded(work).map_err(|trouble| self.error(trouble))
+    /// Like `guarded`, with an error that names the file.
+    fn guard<T>(&self, work: impl FnOnce() -> Result<T, StoreFault>) -> Result<T> {
+        self.guarded(work).map_err(|fault| self.error(fault))
     }
 
-    /// Runs code of the database, which panics on some damaged files and refuses all work after some errors. After either it
-    /// is opened again.
-    fn guarded<T>(&self, work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
+    /// Runs code that calls the database. The database panics on some damaged files and refuses all
+    /// work after some errors. After either, the next call opens the file again.
+    fn guarded<T>(&self, work: impl FnOnce() -> Result<T, StoreFault>) -> Result<T, StoreFault> {
         if self.failed.load(Ordering::Acquire) != SOUND {
             self.reopen()?;
         }
         let result = catch_unwind(AssertUnwindSafe(work))
-            .unwrap_or_else(|panic| Err(Trouble::Damaged(panic_message(&*panic))));
+            .unwrap_or_else(|panic| Err(StoreFault::Damaged(panic_message(&*panic))));
         let failed = match &result {
-            Ok(_) | Err(Trouble::Value(..) | Trouble::Key(_)) => SOUND,
-            // Somebody else is at work, and that is all.
-            Err(Trouble::Database(redb::Error::TransactionInProgress)) => SOUND,
-            Err(Trouble::Database(_)) => REFUSED,
-            Err(Trouble::Damaged(_)) => DAMAGED,
+            Ok(_) | Err(StoreFault::Value(..) | StoreFault::Key(_)) => SOUND,
+            // Another transaction is in progress. The database can still be used.
+            Err(StoreFault::Database(redb::Error::TransactionInProgress)) => SOUND,
+            Err(StoreFault::Database(_)) => REFUSED,
+            Err(StoreFault::Damaged(_)) => DAMAGED,
         };
         self.failed.fetch_max(failed, Ordering::AcqRel);
         result
     }
 
-    fn reopen(&self) -> Result<(), Trouble> {
+    /// Closes the file and opens it again, unless another thread has done so.
+    fn reopen(&self) -> Result<(), StoreFault> {
         let mut slot = self.database.write();
         let failed = self.failed.load(Ordering::Acquire);
         if failed == SOUND {
@@ -340,9 +359,9 @@ impl Disk {
         *self.snapshot.write() = None;
         close(slot.take());
         let database = self.open_again(failed == DAMAGED).map_err(|error| match error {
-            OpenError::Damaged { problem, .. } => Trouble::Damaged(problem),
-            OpenError::Io { source, .. } => Trouble::Database(redb::Error::Io(source)),
-            other => Trouble::Database(redb::Error::Io(io::Error::other(other))),
+            OpenError::Damaged { problem, .. } => StoreFault::Damaged(problem),
+            OpenError::Io { source, .. } => StoreFault::Database(redb::Error::Io(source)),
+            other => StoreFault::Database(redb::Error::Io(io::Error::other(other))),
         })?;
         *slot = Some(database);
         *self.identity.lock() = identity(&self.file);
@@ -351,7 +370,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Opens the file, or makes a new one if somebody deleted it.
+    /// Opens the file, or creates a new one if it was deleted.
     fn open_again(&self, check: bool) -> Result<Opened, OpenError> {
         if !self.options.read_only
             && !self.file.exists()
@@ -364,29 +383,32 @@ impl Disk {
         Ok(database)
     }
 
-    pub(super) fn error(&self, trouble: Trouble) -> Error {
+    /// Turns a fault into an error that names the file.
+    pub(super) fn error(&self, fault: StoreFault) -> Error {
         let file = self.file.display();
-        let (problem, status) = match trouble {
-            Trouble::Damaged(problem) => (
+        let (problem, status) = match fault {
+            StoreFault::Damaged(problem) => (
                 format!(
-                    "{file} is damaged ({problem}); delete it, and what it remembered is computed again"
+                    "{file} is damaged ({problem}); delete it, and its memoized outcomes are \
+                     computed again"
                 ),
                 Status::Permanent,
             ),
-            Trouble::Value(what, id) => (
+            StoreFault::Value(what, id) => (
                 format!(
-                    "{file} is damaged: {what} {id} is not what was written; `manifold verify --repair` drops what is \
-                     damaged, and it is computed again"
+                    "{file} is damaged: {what} {id} is corrupt; `manifold verify --repair` removes \
+                     damaged data, so that it is computed again"
                 ),
                 Status::Permanent,
             ),
-            Trouble::Key(length) => (
+            StoreFault::Key(length) => (
                 format!(
-                    "{file} is damaged: it has a key of {length} bytes; delete it, and all is computed again"
+                    "{file} is damaged: it has a key of {length} bytes; delete it, and its \
+                     memoized outcomes are computed again"
                 ),
                 Status::Permanent,
             ),
-            Trouble::Database(error) => {
+            StoreFault::Database(error) => {
                 (format!("{file} cannot be used: {error}"), Status::Transient)
             }
         };
@@ -407,30 +429,31 @@ impl Snapshot {
     }
 }
 
-/// What a transaction did.
+/// The result of a write transaction.
 pub(super) struct Done<T> {
-    pub(super) answer: T,
+    /// The value to return to the caller.
+    pub(super) value: T,
     /// Whether there is something to commit.
     pub(super) changed: bool,
-    /// Whether something that others may have in memory is gone.
-    pub(super) took_something_away: bool,
+    /// Whether data was removed that other processes may have cached.
+    pub(super) removes_data: bool,
 }
 
 impl<T> Done<T> {
-    pub(super) fn nothing(answer: T) -> Self {
-        Self { answer, changed: false, took_something_away: false }
+    pub(super) fn unchanged(value: T) -> Self {
+        Self { value, changed: false, removes_data: false }
     }
 
-    pub(super) fn removed(answer: T) -> Self {
-        Self { answer, changed: true, took_something_away: true }
+    pub(super) fn removed(value: T) -> Self {
+        Self { value, changed: true, removes_data: true }
     }
 }
 
-fn opened(database: &Option<Opened>) -> Result<&Opened, Trouble> {
+fn opened(database: &Option<Opened>) -> Result<&Opened, StoreFault> {
     database.as_ref().ok_or_else(|| redb::Error::DatabaseClosed.into())
 }
 
-fn writable(database: &Option<Opened>) -> Result<&Database, Trouble> {
+fn writable(database: &Option<Opened>) -> Result<&Database, StoreFault> {
     match database {
         Some(Opened::Writable(database)) => Ok(database),
         Some(Opened::ReadOnly(_)) => Err(read_only()),
@@ -438,7 +461,7 @@ fn writable(database: &Option<Opened>) -> Result<&Database, Trouble> {
     }
 }
 
-fn writable_mut(database: &mut Option<Opened>) -> Result<&mut Database, Trouble> {
+fn writable_mut(database: &mut Option<Opened>) -> Result<&mut Database, StoreFault> {
     match database {
         Some(Opened::Writable(database)) => Ok(database),
         Some(Opened::ReadOnly(_)) => Err(read_only()),
@@ -446,14 +469,14 @@ fn writable_mut(database: &mut Option<Opened>) -> Result<&mut Database, Trouble>
     }
 }
 
-fn read_only() -> Trouble {
-    Trouble::Database(redb::Error::Io(io::Error::new(
+fn read_only() -> StoreFault {
+    StoreFault::Database(redb::Error::Io(io::Error::new(
         io::ErrorKind::ReadOnlyFilesystem,
-        "it is open for reading alone",
+        "the store is open read-only",
     )))
 }
 
-/// What tells a file from another one that took its place.
+/// Returns the device and inode of a file, which distinguish it from a file that replaced it.
 #[cfg(unix)]
 fn identity(file: &Path) -> Option<(u64, u64)> {
     use std::os::unix::fs::MetadataExt;
@@ -465,33 +488,34 @@ fn identity(_: &Path) -> Option<(u64, u64)> {
     None
 }
 
-/// Closing a damaged file may panic, too.
+/// Closes the database. Closing a damaged file may panic, which is ignored.
 fn close(database: Option<Opened>) {
     let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
 }
 
-/// Makes a new store beside its place and links it there, so that nobody ever sees half of one.
+/// Creates a new store under a temporary name and links it into place, so that no process ever sees
+/// an incomplete file.
 fn create(directory: &Path, file: &Path, options: &StoreOptions) -> Result<(), OpenError> {
-    static MADE: AtomicU64 = AtomicU64::new(0);
-    let number = MADE.fetch_add(1, Ordering::Relaxed);
+    static CREATED: AtomicU64 = AtomicU64::new(0);
+    let number = CREATED.fetch_add(1, Ordering::Relaxed);
     let nanoseconds =
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
-    let beside =
+    let temporary =
         directory.join(format!("{STORE_FILE}.{}-{number}-{nanoseconds}.new", std::process::id()));
-    let made = open_for_writing(&beside, options, false, true).and_then(|database| {
-        create_tables(&database).map_err(|error| open_error(&beside, error))?;
+    let created = open_for_writing(&temporary, options, false, true).and_then(|database| {
+        create_tables(&database).map_err(|error| open_error(&temporary, error))?;
         drop(database);
-        match fs::hard_link(&beside, file) {
+        match fs::hard_link(&temporary, file) {
             Ok(()) => Ok(()),
-            // Somebody else was faster.
+            // Another process created it first.
             Err(_) if file.exists() => Ok(()),
-            // A file system without links.
-            Err(_) => fs::rename(&beside, file)
+            // The file system does not support hard links.
+            Err(_) => fs::rename(&temporary, file)
                 .map_err(|source| OpenError::Io { path: file.to_owned(), source }),
         }
     });
-    let _ = fs::remove_file(&beside);
-    made
+    let _ = fs::remove_file(&temporary);
+    created
 }
 
 fn create_tables(database: &Database) -> Result<(), redb::Error> {
@@ -509,7 +533,7 @@ fn open(file: &Path, options: &StoreOptions, check: bool) -> Result<Opened, Open
     if !options.read_only {
         return open_for_writing(file, options, check, false).map(Opened::Writable);
     }
-    unless_it_panics(file, || builder(options).open_read_only(file)).map(Opened::ReadOnly)
+    catching_panics(file, || builder(options).open_read_only(file)).map(Opened::ReadOnly)
 }
 
 fn open_for_writing(
@@ -519,18 +543,18 @@ fn open_for_writing(
     new: bool,
 ) -> Result<Database, OpenError> {
     if !new && fs::metadata(file).is_ok_and(|metadata| metadata.len() == 0) {
-        // The database would begin a new one in it, which has none of a store's tables.
+        // The database would initialize the empty file without the store's tables.
         return Err(OpenError::Damaged {
             path: file.to_owned(),
             problem: "it is empty".to_owned(),
         });
     }
-    let talking = TalkingFile::open(file, new, options.listener.clone())
+    let backend = ReportingFile::open(file, new, options.listener.clone())
         .map_err(|error| open_error(file, error))?;
-    unless_it_panics(file, || {
+    catching_panics(file, || {
         let mut builder = builder(options);
         builder.set_check_integrity_on_open(check);
-        builder.create_with_backend(talking)
+        builder.create_with_backend(backend)
     })
 }
 
@@ -542,8 +566,8 @@ fn builder(options: &StoreOptions) -> Builder {
     builder
 }
 
-/// The database panics on some damaged files.
-fn unless_it_panics<T>(
+/// Calls `open` and turns a panic into an error. The database panics on some damaged files.
+fn catching_panics<T>(
     file: &Path,
     open: impl FnOnce() -> Result<T, DatabaseError>,
 ) -> Result<T, OpenError> {
@@ -555,6 +579,7 @@ fn unless_it_panics<T>(
     }
 }
 
+/// Errors unless the file is a store in the format [`FORMAT`].
 fn check_format(file: &Path, database: &Opened) -> Result<(), OpenError> {
     let read = || {
         let transaction = database.begin_read()?;
@@ -577,11 +602,12 @@ fn check_format(file: &Path, database: &Opened) -> Result<(), OpenError> {
     }
 }
 
-fn removals(transaction: &ReadTransaction) -> Result<u64, Trouble> {
+/// Returns how often data was removed from the file.
+fn removals(transaction: &ReadTransaction) -> Result<u64, StoreFault> {
     Ok(transaction.open_table(NUMBERS)?.get(REMOVALS)?.map_or(0, |number| number.value()))
 }
 
-fn count_removal(transaction: &WriteTransaction) -> Result<(), Trouble> {
+fn count_removal(transaction: &WriteTransaction) -> Result<(), StoreFault> {
     let mut numbers = transaction.open_table(NUMBERS)?;
     let before = numbers.get(REMOVALS)?.map_or(0, |number| number.value());
     numbers.insert(REMOVALS, before.wrapping_add(1))?;
@@ -595,11 +621,11 @@ fn open_error(file: &Path, error: impl Into<redb::Error>) -> OpenError {
             OpenError::InUse { path }
         }
         redb::Error::Corrupted(problem) => OpenError::Damaged { path, problem },
-        redb::Error::Io(source) if is_cut(&source) => {
-            OpenError::Damaged { path, problem: "it is cut short".to_owned() }
+        redb::Error::Io(source) if is_truncated(&source) => {
+            OpenError::Damaged { path, problem: "it is truncated".to_owned() }
         }
         redb::Error::Io(source) if source.kind() == io::ErrorKind::InvalidData => {
-            OpenError::Damaged { path, problem: "it is no database".to_owned() }
+            OpenError::Damaged { path, problem: "it is not a database".to_owned() }
         }
         redb::Error::Io(source) => OpenError::Io { path, source },
         redb::Error::RepairAborted => OpenError::Unfinished { path },

@@ -1,4 +1,7 @@
-//! Waiting for other processes on the store's file, and saying so.
+//! [`ReportingFile`]: a database backend that reports when it waits for another process's lock on
+//! the store's file, and which process holds it.
+//!
+//! The database's own way to open a file has no hook for this, so it is given this backend.
 
 use std::collections::Bound;
 use std::fmt;
@@ -11,13 +14,14 @@ use std::time::{Duration, Instant};
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
-/// Another process holds a store, and this one has waited for it for half a second.
+/// Reports that this process has waited for half a second for another process's lock on a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreWait {
-    /// The store's file.
+    /// The path of the store's file.
     pub file: PathBuf,
-    /// Who holds it; `None` where the system does not say, as for processes of other users.
+    /// The id of the process that holds the store. `None` if the operating system does not report
+    /// it, as for processes of other users.
     pub holder: Option<u32>,
 }
 
@@ -38,11 +42,11 @@ impl fmt::Display for StoreWait {
     }
 }
 
-type Tell = dyn Fn(&StoreWait) + Send + Sync;
+type WaitCallback = dyn Fn(&StoreWait) + Send + Sync;
 
-/// Whom to tell of waiting.
+/// The callback that a wait is reported to, if there is one.
 #[derive(Clone, Default)]
-pub(super) struct Listener(pub(super) Option<Arc<Tell>>);
+pub(super) struct Listener(pub(super) Option<Arc<WaitCallback>>);
 
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,23 +54,25 @@ impl fmt::Debug for Listener {
     }
 }
 
-/// How long a wait is nothing to talk about.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long a wait lasts before it is reported.
+const REPORT_AFTER: Duration = Duration::from_millis(500);
 
-/// A file whose locks say when they are waited for.
+/// A file whose locks report when they are waited for.
 #[derive(Debug)]
-pub(super) struct TalkingFile {
+pub(super) struct ReportingFile {
     file: FileBackend,
     path: PathBuf,
     listener: Listener,
 }
 
-impl TalkingFile {
+impl ReportingFile {
     pub(super) fn open(path: &Path, new: bool, listener: Listener) -> Result<Self, redb::Error> {
         let file = File::options().read(true).write(true).create(new).truncate(false).open(path)?;
         Ok(Self { file: FileBackend::new(file)?, path: path.to_owned(), listener })
     }
 
+    /// Retries `attempt` for [`REPORT_AFTER`]. Then reports the wait and blocks in `wait`. `start`
+    /// is the beginning of the range to be locked.
     fn wait(
         &self,
         start: Bound<u64>,
@@ -75,7 +81,7 @@ impl TalkingFile {
     ) -> Result<(), BackendError> {
         let since = Instant::now();
         let mut pause = Duration::from_micros(50);
-        while since.elapsed() < PATIENCE {
+        while since.elapsed() < REPORT_AFTER {
             if attempt()? {
                 return Ok(());
             }
@@ -87,16 +93,16 @@ impl TalkingFile {
             Bound::Excluded(byte) => byte.saturating_add(1),
             Bound::Unbounded => 0,
         };
-        let waits = StoreWait { file: self.path.clone(), holder: holder(&self.path, byte) };
-        tracing::warn!("{waits}");
+        let report = StoreWait { file: self.path.clone(), holder: holder(&self.path, byte) };
+        tracing::warn!("{report}");
         if let Some(listener) = &self.listener.0 {
-            listener(&waits);
+            listener(&report);
         }
         wait()
     }
 }
 
-impl StorageBackend for TalkingFile {
+impl StorageBackend for ReportingFile {
     fn len(&self) -> io::Result<u64> {
         self.file.len()
     }
@@ -158,8 +164,9 @@ impl StorageBackend for TalkingFile {
     }
 }
 
-/// The process that has locked `byte` of `file` for writing. Linux tells of the locks that belong to open files nowhere but with those files:
-/// in `/proc/<process>/fdinfo/<number>` (`proc_pid_fdinfo(5)`).
+/// Returns the process that holds a write lock on `byte` of `file`. Linux lists the locks that
+/// belong to an open file only with that file, in `/proc/<process>/fdinfo/<number>`
+/// (`proc_pid_fdinfo(5)`).
 #[cfg(target_os = "linux")]
 fn holder(file: &Path, byte: u64) -> Option<u32> {
     use std::os::unix::fs::MetadataExt;
@@ -175,7 +182,7 @@ fn holder(file: &Path, byte: u64) -> Option<u32> {
         numbers(process.join("fdinfo")).any(|number| {
             let number = number.to_string();
             let info = fs::read_to_string(process.join("fdinfo").join(&number)).unwrap_or_default();
-            info.lines().any(|line| is_lock_of(line, byte))
+            info.lines().any(|line| is_write_lock_on(line, byte))
                 && identity(&process.join("fd").join(&number)) == Some(wanted)
         })
     })
@@ -186,9 +193,10 @@ fn holder(_: &Path, _: u64) -> Option<u32> {
     None
 }
 
-/// Whether `line` is a lock for writing that covers `byte`, such as `lock: 1: OFDLCK ADVISORY WRITE -1 fe:00:1234 0 319`.
+/// Returns whether `line` describes a write lock that covers `byte`, such as
+/// `lock: 1: OFDLCK ADVISORY WRITE -1 fe:00:1234 0 319`.
 #[cfg(target_os = "linux")]
-fn is_lock_of(line: &str, byte: u64) -> bool {
+fn is_write_lock_on(line: &str, byte: u64) -> bool {
     let fields: Vec<_> = line.split_whitespace().collect();
     let ["lock:", _, "OFDLCK", _, "WRITE", _, _, start, end] = fields[..] else { return false };
     let end = if end == "EOF" { Ok(u64::MAX) } else { end.parse() };

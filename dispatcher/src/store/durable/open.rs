@@ -1,3 +1,5 @@
+//! [`StoreOptions`] and [`OpenError`]: how a durable store is opened.
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,54 +12,67 @@ use super::locks::{Listener, StoreWait};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The operating system refuses.
+    /// The operating system reported an error.
     #[error("the store at {} cannot be opened", path.display())]
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// Why not.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// Another process has the file for itself. Processes with this version of Manifold share it.
+    /// Another process has the file open exclusively. Processes that use this version of Manifold
+    /// share the file.
     #[error(
-        "the store {} is in use by another process that does not share it; wait for it, or use another directory",
+        "the store {} is in use by another process that does not share it; wait until it ends, or \
+         use another directory",
         path.display()
     )]
     InUse {
         /// The file.
         path: PathBuf,
     },
-    /// The file was cut short, overwritten, or is no store at all.
+    /// The file was truncated or overwritten, or is not a store.
     #[error(
-        "the store {} is damaged: {problem}; delete it, and what it remembered is computed again",
+        "the store {} is damaged: {problem}; delete it, and its memoized outcomes are computed \
+         again",
         path.display()
     )]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What was found.
+        /// What is wrong with the file.
         problem: String,
     },
-    /// The database refuses for a reason of its own: a file system without locks, for instance.
-    #[error("the store {} cannot be used: {problem}; another directory may do", path.display())]
+    /// The database cannot use the file, for example because the file system does not support
+    /// locks.
+    #[error("the store {} cannot be used: {problem}; try another directory", path.display())]
     Refused {
         /// The file.
         path: PathBuf,
-        /// The database's words.
+        /// The database's error message.
         problem: String,
     },
-    /// The process that wrote the file last was killed, and whoever only reads cannot finish what it began.
-    #[error("the store {} has to be opened for writing once, because its last process was killed", path.display())]
+    /// The process that last wrote the file was killed. The file has to be repaired, which a
+    /// read-only store cannot do.
+    #[error(
+        "the store {} must be opened for writing once before it can be opened read-only, because \
+         the last process that wrote it was killed",
+        path.display()
+    )]
     Unfinished {
         /// The file.
         path: PathBuf,
     },
-    /// The file is a store in another format.
-    #[error("the store {} has the format {found:?}, which this version does not read; use another directory", path.display())]
+    /// The file is a store in a format that this version does not support.
+    #[error(
+        "the store {} has the format {found:?}, which this version cannot read; use another \
+         directory",
+        path.display()
+    )]
     Format {
         /// The file.
         path: PathBuf,
-        /// Its format's name.
+        /// The name of the file's format.
         found: String,
     },
 }
@@ -71,7 +86,7 @@ impl From<OpenError> for manifold_runtime_api::Error {
     }
 }
 
-/// A [`DurableStore`] whose settings are still being chosen.
+/// Options for opening a [`DurableStore`].
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct StoreOptions {
@@ -104,70 +119,78 @@ impl Default for StoreOptions {
 }
 
 impl StoreOptions {
-    /// How long writes are gathered before they are committed together: what a crash may lose. Default: 200 ms.
+    /// Sets how long writes are collected before they are committed together. A crash may lose the
+    /// writes of this time. Default: 200 ms.
     pub fn group_time(mut self, time: Duration) -> Self {
         self.group_time = time;
         self
     }
 
-    /// How many bytes of writes are committed at once, however recent, if no more may wait. Default: 16 MiB.
+    /// Sets how many bytes of writes are committed without waiting for the group time to pass. At
+    /// most [`StoreOptions::pending_bytes()`]. Default: 16 MiB.
     pub fn group_bytes(mut self, bytes: usize) -> Self {
         self.group_bytes = bytes;
         self
     }
 
-    /// How many bytes may wait to be committed before writers have to wait, too, or are refused while commits fail. Default:
-    /// 64 MiB.
+    /// Sets how many bytes of writes may wait to be committed. Beyond it writers block, or return
+    /// an error while commits fail. Default: 64 MiB.
     pub fn pending_bytes(mut self, bytes: usize) -> Self {
         self.pending_bytes = bytes;
         self
     }
 
-    /// How many bytes of objects are kept in memory in front of the file. Default: 64 MiB.
+    /// Sets how many bytes of objects the memory tier keeps. Default: 64 MiB.
     pub fn hot_bytes(mut self, bytes: u64) -> Self {
         self.hot_bytes = bytes;
         self
     }
 
-    /// How many memo entries are kept in memory in front of the file. Default: 100,000, of some 100 bytes each.
+    /// Sets how many memo entries, and how many pins, the memory tier keeps. Default: 100,000, of
+    /// about 100 bytes each.
     pub fn hot_entries(mut self, entries: usize) -> Self {
         self.hot_entries = entries;
         self
     }
 
-    /// How many bytes of the file's pages are kept in memory. Default: 64 MiB.
+    /// Sets how many bytes of the file's pages are cached in memory. Default: 64 MiB.
     pub fn page_cache_bytes(mut self, bytes: usize) -> Self {
         self.page_cache_bytes = bytes;
         self
     }
 
-    /// Checks every page of a file up to this size when it is opened, some 2.5 MB in a millisecond. Damage to a larger one is
-    /// found when it is met, or by [`DurableStore::verify`]. Default: 32 MiB.
+    /// Sets up to which size, in bytes, every page of the file is checked when it is opened. The
+    /// check takes about a millisecond for 2.5 MB. Damage to a larger file is found when the
+    /// damaged data is read, or by [`DurableStore::verify`]. Default: 32 MiB.
     pub fn check_up_to(mut self, bytes: u64) -> Self {
         self.check_up_to = bytes;
         self
     }
 
-    /// Opens the store for reading alone, as it has to be on a file system that is read-only or in somebody else's directory. What
-    /// others commit later is found. Writing is an error, and that something was used is not noted. Default: no.
+    /// Sets whether the store is opened read-only, as is necessary on a read-only file system or in
+    /// another user's directory. Later commits of other processes are visible. Writes return an
+    /// error, and lookups do not renew stamps. Default: `false`.
     ///
-    /// A store whose last process was killed cannot be opened so until it was opened for writing once.
+    /// After the last process that wrote the store was killed, the store must be opened for writing
+    /// once before it can be opened read-only.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
     }
 
-    /// Tells `listener` when this process has waited for another one for half a second, once for each wait. It may be called on any
-    /// thread that uses the store. Default: only a `tracing` event tells.
+    /// Sets a callback that is called once for each wait when this process has waited for another
+    /// one for half a second. It may be called on any thread that uses the store. Default: no
+    /// callback; the wait is only reported as a `tracing` event.
     pub fn on_wait(mut self, listener: impl Fn(&StoreWait) + Send + Sync + 'static) -> Self {
         self.listener = Listener(Some(Arc::new(listener)));
         self
     }
 
-    /// Opens the store in `directory`, which is made if it is not there.
+    /// Opens the store in `directory`. Creates the directory and the file if they do not exist,
+    /// unless the store is opened read-only.
     ///
     /// # Errors
-    /// [`OpenError`].
+    /// Returns an [`OpenError`] if the store cannot be opened or created.
     pub fn open(self, directory: impl AsRef<Path>) -> Result<DurableStore, OpenError> {
         DurableStore::start(directory.as_ref(), &self)
     }

@@ -1,4 +1,4 @@
-//! The tables of one transaction, and what is done in them.
+//! [`Tables`]: the tables of one transaction and the operations on them.
 
 use std::collections::HashSet;
 
@@ -6,9 +6,12 @@ use bytes::Bytes;
 use manifold_runtime_api::{Object, ObjectId, ObjectKind, Tree};
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, Table, WriteTransaction};
 
-use super::disk::Trouble;
-use super::format::{self, Book, CONTENTS, Entry, Head, MEMO, OBJECTS, PINS, Place, SHORT, Stamp};
+use super::disk::StoreFault;
+use super::format::{
+    self, CONTENTS, Entry, EntryTable, Head, MAX_INLINE_BYTES, MEMO, OBJECTS, PINS, Place, Stamp,
+};
 
+/// The open tables of a read or write transaction.
 pub(super) struct Tables<T> {
     pub(super) objects: T,
     pub(super) contents: T,
@@ -20,7 +23,7 @@ pub(super) type ReadTables = Tables<ReadOnlyTable<format::Bytes, format::Bytes>>
 pub(super) type WriteTables<'a> = Tables<Table<'a, format::Bytes, format::Bytes>>;
 
 impl ReadTables {
-    pub(super) fn read(transaction: &ReadTransaction) -> Result<Self, Trouble> {
+    pub(super) fn read(transaction: &ReadTransaction) -> Result<Self, StoreFault> {
         Ok(Self {
             objects: transaction.open_table(OBJECTS)?,
             contents: transaction.open_table(CONTENTS)?,
@@ -31,20 +34,21 @@ impl ReadTables {
 }
 
 impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
-    pub(super) fn head(&self, id: ObjectId) -> Result<Option<Head>, Trouble> {
+    /// Reads the metadata of an object.
+    pub(super) fn head(&self, id: ObjectId) -> Result<Option<Head>, StoreFault> {
         let Some(value) = self.objects.get(id.as_bytes())? else { return Ok(None) };
-        let (head, _) = Head::decode(value.value()).ok_or(Trouble::Value("object", id))?;
+        let (head, _) = Head::decode(value.value()).ok_or(StoreFault::Value("object", id))?;
         Ok(Some(head))
     }
 
-    /// Reads an object and checks that it has its id.
-    pub(super) fn object(&self, id: ObjectId) -> Result<Option<(Object, Stamp)>, Trouble> {
-        let damaged = || Trouble::Value("object", id);
+    /// Reads an object and verifies that its content has this id.
+    pub(super) fn object(&self, id: ObjectId) -> Result<Option<(Object, Stamp)>, StoreFault> {
+        let damaged = || StoreFault::Value("object", id);
         let Some(value) = self.objects.get(id.as_bytes())? else { return Ok(None) };
         let (head, place) = Head::decode(value.value()).ok_or_else(damaged)?;
         let content = match place {
-            Place::Here(content) => Bytes::copy_from_slice(content),
-            Place::Apart => {
+            Place::Inline(content) => Bytes::copy_from_slice(content),
+            Place::Separate => {
                 let content = self.contents.get(id.as_bytes())?.ok_or_else(damaged)?;
                 Bytes::copy_from_slice(content.value())
             }
@@ -53,8 +57,9 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
         if object.id() == id { Ok(Some((object, head.stamp))) } else { Err(damaged()) }
     }
 
-    /// What the tree `id` holds, submodules aside; nothing for a blob, for what is not there, and for a tree that is none.
-    pub(super) fn entries(&self, id: ObjectId) -> Result<Vec<ObjectId>, Trouble> {
+    /// Returns the ids of the entries of the tree `id`, without submodules. Returns none for a
+    /// blob, for a missing object, and for a malformed tree.
+    pub(super) fn entries(&self, id: ObjectId) -> Result<Vec<ObjectId>, StoreFault> {
         let is_tree = self.head(id)?.is_some_and(|head| head.kind == ObjectKind::Tree);
         let tree = if is_tree { self.object(id)? } else { None };
         let Some(tree) =
@@ -65,28 +70,32 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
         Ok(tree.objects().map(|held| held.id).collect())
     }
 
-    /// What stands in `book` under `request`, if it is what was written.
-    pub(super) fn entry(&self, book: Book, request: ObjectId) -> Result<Option<Entry>, Trouble> {
-        let (table, what) = match book {
-            Book::Memo => (&self.memo, "memo entry"),
-            Book::Pins => (&self.pins, "pin"),
+    /// Reads the entry of `request` in `table`. Errors if the entry is damaged.
+    pub(super) fn entry(
+        &self,
+        table: EntryTable,
+        request: ObjectId,
+    ) -> Result<Option<Entry>, StoreFault> {
+        let (table, what) = match table {
+            EntryTable::Memo => (&self.memo, "memo entry"),
+            EntryTable::Pins => (&self.pins, "pin"),
         };
         let Some(value) = table.get(request.as_bytes())? else { return Ok(None) };
-        Entry::decode(request, value.value()).map(Some).ok_or(Trouble::Value(what, request))
+        Entry::decode(request, value.value()).map(Some).ok_or(StoreFault::Value(what, request))
     }
 
-    /// Every object, by id. One whose head makes no sense comes as `None`.
-    pub(super) fn heads(&self) -> Result<Vec<(ObjectId, Option<Head>)>, Trouble> {
+    /// Lists the heads of all objects by id. A damaged head is `None`.
+    pub(super) fn heads(&self) -> Result<Vec<(ObjectId, Option<Head>)>, StoreFault> {
         list(&self.objects, |_, value| Head::decode(value).map(|(head, _)| head))
     }
 
-    /// Every memo entry, by request. A damaged one comes as `None`.
-    pub(super) fn memo_entries(&self) -> Result<Vec<(ObjectId, Option<Entry>)>, Trouble> {
+    /// Lists all memo entries by request. A damaged entry is `None`.
+    pub(super) fn memo_entries(&self) -> Result<Vec<(ObjectId, Option<Entry>)>, StoreFault> {
         list(&self.memo, Entry::decode)
     }
 
-    /// Every pin, by request. A damaged one comes as `None`.
-    pub(super) fn all_pins(&self) -> Result<Vec<(ObjectId, Option<Entry>)>, Trouble> {
+    /// Lists all pins by request. A damaged pin is `None`.
+    pub(super) fn all_pins(&self) -> Result<Vec<(ObjectId, Option<Entry>)>, StoreFault> {
         list(&self.pins, Entry::decode)
     }
 }
@@ -94,18 +103,19 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
 fn list<V>(
     table: &impl ReadableTable<format::Bytes, format::Bytes>,
     decode: impl Fn(ObjectId, &[u8]) -> Option<V>,
-) -> Result<Vec<(ObjectId, Option<V>)>, Trouble> {
+) -> Result<Vec<(ObjectId, Option<V>)>, StoreFault> {
     let mut found = Vec::new();
     for item in table.iter()? {
         let (key, value) = item?;
-        let id = ObjectId::from_bytes(key.value()).map_err(|_| Trouble::Key(key.value().len()))?;
+        let id =
+            ObjectId::from_bytes(key.value()).map_err(|_| StoreFault::Key(key.value().len()))?;
         found.push((id, decode(id, value.value())));
     }
     Ok(found)
 }
 
 impl<'a> WriteTables<'a> {
-    pub(super) fn write(transaction: &'a WriteTransaction) -> Result<Self, Trouble> {
+    pub(super) fn write(transaction: &'a WriteTransaction) -> Result<Self, StoreFault> {
         Ok(Self {
             objects: transaction.open_table(OBJECTS)?,
             contents: transaction.open_table(CONTENTS)?,
@@ -114,27 +124,29 @@ impl<'a> WriteTables<'a> {
         })
     }
 
-    /// Stores an object, or notes that it was stored again. Answers whether that changed anything.
+    /// Stores an object, or renews the stamp of an object that is there. Returns whether anything
+    /// changed.
     pub(super) fn put(
         &mut self,
         id: ObjectId,
         object: &Object,
         now: Stamp,
-    ) -> Result<bool, Trouble> {
+    ) -> Result<bool, StoreFault> {
         if let Some(restamped) = self.restamp(id, now)? {
             return Ok(restamped);
         }
         let content = &*object.content;
         let head = Head { kind: object.kind, stamp: now, length: content.len() as u64 };
         self.objects.insert(id.as_bytes(), &*head.encode(content))?;
-        if content.len() > SHORT {
+        if content.len() > MAX_INLINE_BYTES {
             self.contents.insert(id.as_bytes(), content)?;
         }
         Ok(true)
     }
 
-    /// Notes that an object is wanted still. Answers whether that changed anything; `None` when it is not there.
-    fn restamp(&mut self, id: ObjectId, now: Stamp) -> Result<Option<bool>, Trouble> {
+    /// Renews the stamp of an object unless it is fresh. Returns whether anything changed, or
+    /// `None` if the object is missing or its head is damaged.
+    fn restamp(&mut self, id: ObjectId, now: Stamp) -> Result<Option<bool>, StoreFault> {
         let value = match self.objects.get(id.as_bytes())? {
             None => return Ok(None),
             Some(value) => match Head::decode(value.value()) {
@@ -147,23 +159,23 @@ impl<'a> WriteTables<'a> {
         Ok(Some(true))
     }
 
-    /// Notes that all that `root` reaches is wanted still. What is not there, or is a damaged tree, comes from `rescue`; false when
-    /// that has it not.
-    pub(super) fn keep_all_of(
+    /// Renews the stamps of everything that `root` reaches. Missing objects and damaged trees are
+    /// replaced with copies from `rescue`. Returns `false` if `rescue` does not have one of them.
+    pub(super) fn restamp_reachable(
         &mut self,
         root: ObjectId,
         now: Stamp,
         rescue: impl Fn(ObjectId) -> Option<Object>,
-    ) -> Result<bool, Trouble> {
-        let mut met = HashSet::from([root]);
-        let mut open = vec![root];
-        while let Some(id) = open.pop() {
+    ) -> Result<bool, StoreFault> {
+        let mut seen = HashSet::from([root]);
+        let mut pending = vec![root];
+        while let Some(id) = pending.pop() {
             if self.restamp(id, now)?.is_none() && id != ObjectId::empty_tree() {
                 let Some(object) = rescue(id) else { return Ok(false) };
                 self.put(id, &object, now)?;
             }
             let entries = match self.entries(id) {
-                Err(Trouble::Value(..)) => match rescue(id) {
+                Err(StoreFault::Value(..)) => match rescue(id) {
                     Some(object) => {
                         self.drop_object(id)?;
                         self.put(id, &object, now)?;
@@ -173,13 +185,13 @@ impl<'a> WriteTables<'a> {
                 },
                 entries => entries?,
             };
-            open.extend(entries.into_iter().filter(|entry| met.insert(*entry)));
+            pending.extend(entries.into_iter().filter(|entry| seen.insert(*entry)));
         }
         Ok(true)
     }
 
-    /// Takes an object away.
-    pub(super) fn drop_object(&mut self, id: ObjectId) -> Result<(), Trouble> {
+    /// Removes an object.
+    pub(super) fn drop_object(&mut self, id: ObjectId) -> Result<(), StoreFault> {
         self.objects.remove(id.as_bytes())?;
         self.contents.remove(id.as_bytes())?;
         Ok(())

@@ -1,4 +1,4 @@
-//! Looking at everything again.
+//! Verification: checks every page, object, memo entry and pin, and removes damaged data.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -8,59 +8,60 @@ use manifold_runtime_api::{ObjectId, ObjectKind, Result, Tree};
 use redb::{ReadableTable, Table};
 
 use super::DurableStore;
-use super::disk::{Done, Trouble};
+use super::disk::{Done, StoreFault};
 use super::format::{self, Entry};
 use super::tables::{ReadTables, Tables};
 use crate::progress::Progress;
 use crate::store::Store;
 
-/// What a verification found.
+/// The result of a verification.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub struct Verified {
-    /// Objects that were hashed.
+pub struct VerifyReport {
+    /// The number of objects that were hashed.
     pub objects: u64,
-    /// The bytes of their contents.
+    /// The total length of the objects' contents, in bytes.
     pub bytes: u64,
-    /// Memo entries that were checked.
+    /// The number of memo entries that were checked.
     pub entries: u64,
-    /// Memo entries whose object is not in the store. It may be in a source; where it is not, the entry counts as none.
+    /// The number of memo entries whose object is not in the store. The object may be in a source.
+    /// If it is not, the entry is a miss.
     pub entries_without_object: u64,
-    /// Pins that were checked.
+    /// The number of pins that were checked.
     pub pins: u64,
-    /// What is wrong.
+    /// The damages that were found.
     pub damages: Vec<Damage>,
 }
 
-/// Something that is not as it was written.
+/// Damage that a verification found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Damage {
-    /// The file itself. It has to be deleted.
+    /// The file itself is damaged. It has to be deleted.
     File {
-        /// What was found.
+        /// A description of the damage.
         problem: String,
     },
-    /// An object does not have its id, or cannot be read.
+    /// An object cannot be read, its content does not have its id, or it is a malformed tree.
     Object {
-        /// The id under which it stands.
+        /// The id under which the object is stored.
         id: ObjectId,
     },
-    /// A memo entry.
+    /// A memo entry is damaged.
     Entry {
-        /// Its request.
+        /// The id of the entry's request.
         request: ObjectId,
     },
-    /// A pin.
+    /// A pin is damaged.
     Pin {
-        /// Its request.
+        /// The id of the pin's request.
         request: ObjectId,
     },
-    /// A pinned outcome is not complete.
+    /// An object that a pinned outcome reaches is missing or damaged.
     Incomplete {
-        /// The pin's request.
+        /// The id of the pin's request.
         request: ObjectId,
-        /// What is not there.
+        /// The id of the object.
         missing: ObjectId,
     },
 }
@@ -69,54 +70,58 @@ impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { problem } => write!(f, "the file: {problem}"),
-            Self::Object { id } => write!(f, "object {id} is not what was written"),
+            Self::Object { id } => write!(f, "object {id} is corrupt"),
             Self::Entry { request } => {
-                write!(f, "the memo entry of request {request} is not what was written")
+                write!(f, "the memo entry of request {request} is corrupt")
             }
             Self::Pin { request } => {
-                write!(f, "the pin of request {request} is not what was written")
+                write!(f, "the pin of request {request} is corrupt")
             }
             Self::Incomplete { request, missing } => {
-                write!(f, "the pinned outcome of request {request} lacks object {missing}")
+                write!(
+                    f,
+                    "the pinned outcome of request {request} is incomplete: object {missing} is \
+                     missing or corrupt"
+                )
             }
         }
     }
 }
 
 impl DurableStore {
-    /// Checks every page, hashes every object, and checks every entry and pin, as they are at one point in time. While the pages
-    /// are checked, this process reads nothing and nobody writes.
+    /// Checks every page, hashes every object, and checks every memo entry and pin of one snapshot.
+    ///
+    /// While the pages are checked, reads of this process and writes of all processes wait. The
+    /// pages of a read-only store are not checked.
     ///
     /// # Errors
-    /// `StoreFailed` when the operating system refuses. Damage is no error but a finding.
-    pub fn verify(&self, mut progress: impl FnMut(Progress)) -> Result<Verified> {
+    /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the operating system reports
+    /// an error. Damage is not an error: it is listed in the result.
+    pub fn verify(&self, mut progress: impl FnMut(Progress)) -> Result<VerifyReport> {
         self.flush()?;
-        let mut verified = Verified::default();
+        let mut verified = VerifyReport::default();
         progress(Progress::new("pages", 0, 1));
-        let looked = self.disk.check_pages().and_then(|()| {
-            let looked = self
-                .disk
-                .examine(|tables| Ok(look_at_everything(tables, &mut verified, &mut progress)));
-            looked.flatten()
+        let result = self.disk.check_pages().and_then(|()| {
+            let result =
+                self.disk.examine(|tables| Ok(verify_tables(tables, &mut verified, &mut progress)));
+            result.flatten()
         });
-        match looked {
+        match result {
             Ok(()) => {}
-            Err(trouble) if trouble.is_damage() => {
-                verified
-                    .damages
-                    .push(Damage::File { problem: self.disk.error(trouble).to_string() });
+            Err(fault) if fault.is_damage() => {
+                verified.damages.push(Damage::File { problem: self.disk.error(fault).to_string() });
             }
-            Err(trouble) => return Err(self.disk.error(trouble)),
+            Err(fault) => return Err(self.disk.error(fault)),
         }
         Ok(verified)
     }
 
-    /// Deletes what `verified` found damaged and what is still so, so that it is computed again. Damage to the file itself
-    /// stays.
+    /// Removes the data that `verified` reports as damaged, as far as it is still damaged, so that
+    /// it is computed again. Does not repair damage to the file itself.
     ///
     /// # Errors
-    /// `StoreFailed`.
-    pub fn drop_damaged(&self, verified: &Verified) -> Result<()> {
+    /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the file cannot be written.
+    pub fn drop_damaged(&self, verified: &VerifyReport) -> Result<()> {
         self.disk.write(|tables| {
             for damage in &verified.damages {
                 match damage {
@@ -137,16 +142,17 @@ impl DurableStore {
             }
             Ok(Done::removed(()))
         })?;
-        self.forget();
+        self.clear_memory_tier();
         Ok(())
     }
 }
 
-fn look_at_everything(
+/// Checks all objects, memo entries and pins of one snapshot, and adds the damages to `verified`.
+fn verify_tables(
     tables: &ReadTables,
-    verified: &mut Verified,
+    verified: &mut VerifyReport,
     progress: &mut impl FnMut(Progress),
-) -> Result<(), Trouble> {
+) -> Result<(), StoreFault> {
     let heads = tables.heads()?;
     let total = heads.len() as u64;
     let mut sound = HashSet::with_capacity(heads.len());
@@ -185,47 +191,48 @@ fn look_at_everything(
     Ok(())
 }
 
-/// Whether an object is there and is what its id says; a tree has to be one that git takes.
+/// Returns whether an object is there and its content has this id. A tree must also be well-formed.
 fn is_sound<T: ReadableTable<format::Bytes, format::Bytes>>(
     tables: &Tables<T>,
     id: ObjectId,
-) -> Result<bool, Trouble> {
+) -> Result<bool, StoreFault> {
     match tables.object(id) {
         Ok(Some((object, _))) => {
             Ok(object.kind == ObjectKind::Blob
                 || Tree::decode_as_git_reads(&object.content).is_ok())
         }
-        Ok(None) | Err(Trouble::Value(..)) => Ok(false),
-        Err(trouble) => Err(trouble),
+        Ok(None) | Err(StoreFault::Value(..)) => Ok(false),
+        Err(fault) => Err(fault),
     }
 }
 
-/// The first object that `root` reaches and that is not `sound`.
+/// Returns the first object that `root` reaches and that is not in `sound`.
 fn missing_below(
     tables: &ReadTables,
     root: ObjectId,
     sound: &HashSet<ObjectId>,
-) -> Result<Option<ObjectId>, Trouble> {
-    let mut met = HashSet::from([root]);
-    let mut open = vec![root];
-    while let Some(id) = open.pop() {
+) -> Result<Option<ObjectId>, StoreFault> {
+    let mut seen = HashSet::from([root]);
+    let mut pending = vec![root];
+    while let Some(id) = pending.pop() {
         if id == ObjectId::empty_tree() {
             continue;
         }
         if !sound.contains(&id) {
             return Ok(Some(id));
         }
-        open.extend(tables.entries(id)?.into_iter().filter(|entry| met.insert(*entry)));
+        pending.extend(tables.entries(id)?.into_iter().filter(|entry| seen.insert(*entry)));
     }
     Ok(None)
 }
 
-/// Removes the value of `request` if `condition` holds for it.
+/// Removes the value of `request` if there is one and `condition` holds for it. The condition is
+/// given `None` for a damaged value.
 fn drop_if(
     table: &mut Table<'_, format::Bytes, format::Bytes>,
     request: ObjectId,
     condition: impl FnOnce(Option<Entry>) -> bool,
-) -> Result<(), Trouble> {
+) -> Result<(), StoreFault> {
     let found = table.get(request.as_bytes())?.map(|value| Entry::decode(request, value.value()));
     if found.is_some_and(condition) {
         table.remove(request.as_bytes())?;

@@ -1,0 +1,46 @@
+//! The memo.
+
+use super::{StoreFixture, write, write_samples};
+use crate::check::{Step, ensure_eq};
+use crate::content::{neighbor, reference, succeeds, unknown_id};
+use manifold_runtime_api::Object;
+
+/// > Records the outcome of `request` in the memo. Replaces an earlier entry.
+///
+/// Records outcomes of every form for some requests, and replaces one of them several times.
+pub(super) fn entries_are_recorded_and_replaced(fixture: &dyn StoreFixture) -> Step {
+    let store = fixture.store();
+    let samples = write_samples(&*store)?;
+    let requests: Vec<_> =
+        (0..samples.len()).map(|number| Object::blob(format!("request {number}")).id()).collect();
+    for (request, object) in requests.iter().zip(&samples) {
+        succeeds("`record`", store.record(*request, reference(object)))?;
+    }
+    for object in &samples {
+        succeeds("`record`", store.record(requests[0], reference(object)))?;
+        let found = succeeds("`look_up`", store.look_up(requests[0]))?;
+        ensure_eq("an entry that was replaced", found, Some(reference(object)))?;
+    }
+    for (request, object) in requests.iter().zip(&samples).skip(1) {
+        let found = succeeds("`look_up`", store.look_up(*request))?;
+        ensure_eq("an entry beside one that was replaced", found, Some(reference(object)))?;
+    }
+    Ok(())
+}
+
+/// > Looks up the memoized outcome of `request`.
+///
+/// Looks up requests without an entry: in an empty store, one that is an object of the store, and
+/// one that is similar to a request with an entry.
+pub(super) fn unknown_requests_have_no_entry(fixture: &dyn StoreFixture) -> Step {
+    let store = fixture.store();
+    let look_up = |request| succeeds("`look_up`", store.look_up(request));
+    ensure_eq("the entry of a request in an empty store", look_up(unknown_id())?, None)?;
+    let object = Object::blob("hello");
+    let id = write(&*store, &object)?;
+    ensure_eq("the entry of a request that is only an object", look_up(id)?, None)?;
+    let request = unknown_id();
+    succeeds("`record`", store.record(request, reference(&object)))?;
+    ensure_eq("the entry of a similar request", look_up(neighbor(request))?, None)?;
+    ensure_eq("the entry of the outcome's id", look_up(id)?, None)
+}

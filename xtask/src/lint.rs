@@ -1,0 +1,58 @@
+//! `cargo xtask lint`: everything that is checked without running the code.
+
+use crate::deny;
+use crate::features;
+use crate::guests;
+use crate::install::{Installing, provide};
+use crate::metadata::GUEST_SDK;
+use crate::package;
+use crate::process::{Result, cargo, root, run};
+use crate::semver;
+use crate::toolchain::{self, WASM};
+use crate::v8::{exclusion, selection};
+
+/// The arguments of clippy that make warnings errors.
+pub(crate) const DENY_WARNINGS: [&str; 3] = ["--", "-D", "warnings"];
+
+/// Checks formatting, clippy, rustdoc, dependencies, the facade's features, and packaging, with
+/// warnings as errors.
+pub(crate) fn lint(installing: Installing) -> Result {
+    provide(toolchain::needs()?.into_iter().chain(deny::need()), installing);
+    guests::build()?;
+    let workspaces = [".", "fold-guests", GUEST_SDK].map(|workspace| root().join(workspace));
+    let [_, guests, sdk] = &workspaces;
+    for workspace in &workspaces {
+        run(cargo().args(["fmt", "--all", "--check"]).current_dir(workspace))?;
+    }
+    deny::check()?;
+    run(cargo()
+        .args(["clippy", "--quiet", "--workspace", "--all-targets"])
+        .args(exclusion()?)
+        .args(selection()?)
+        .args(DENY_WARNINGS))?;
+    features::check()?;
+    run(cargo()
+        .args(["clippy", "--quiet", "--workspace", "--target", WASM, "--lib"])
+        .args(["--exclude", "wasip1-guest", "--exclude", "strange"])
+        .args(DENY_WARNINGS)
+        .current_dir(guests))?;
+    // The guests for containers are binaries; `strange` exists as a binary only.
+    run(cargo()
+        .args(["clippy", "--quiet", "--workspace", "--exclude", "wasip1-guest", "--bins"])
+        .args(DENY_WARNINGS)
+        .current_dir(guests))?;
+    for target in [&["--tests"][..], &["--target", WASM, "--lib", "--examples"]] {
+        run(cargo().args(["clippy", "--quiet"]).args(target).args(DENY_WARNINGS).current_dir(sdk))?;
+    }
+    run(cargo()
+        .args(["doc", "--quiet", "--workspace", "--no-deps"])
+        .args(exclusion()?)
+        .args(selection()?)
+        .env("RUSTDOCFLAGS", "-D warnings"))?;
+    run(cargo()
+        .args(["doc", "--quiet", "--no-deps"])
+        .env("RUSTDOCFLAGS", "-D warnings")
+        .current_dir(sdk))?;
+    package::package()?;
+    if semver::can_check() { semver::check() } else { Ok(()) }
+}
