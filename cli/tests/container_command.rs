@@ -1,13 +1,11 @@
 //! The command with guests in containers.
 
-mod containers;
-
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use containers::{Fixture, docker, engine};
 use manifold_runtime_docker::{ContainerEngine, DockerRuntime, EngineOptions};
+use manifold_testing::containers::{ContainerFixture, docker, engine};
 
 fn manifold() -> Command {
     Command::new(env!("CARGO_BIN_EXE_manifold"))
@@ -59,7 +57,7 @@ async fn all_kinds_of_guests_and_mixes_of_them_return_the_same_result() {
 #[tokio::test]
 async fn an_image_named_by_a_tag_requires_allow_tags() {
     let Some(engine) = engine().await else { return };
-    let fixture = Fixture::new(&engine, DockerRuntime::builder().parked(1));
+    let fixture = ContainerFixture::new(&engine, DockerRuntime::builder().parked(1));
     let image = fixture.program("strange", &["probe"]);
     fixture.run(&image, &[("do", "log")]).await.unwrap();
     let module =

@@ -1,8 +1,10 @@
 //! What the checks of stores and sources have in common: objects, and how they are read.
 
+use std::fmt;
 use std::ops::Range;
 
 use manifold_dispatcher::ObjectSource;
+use manifold_runtime_api::bytes::Bytes;
 use manifold_runtime_api::{
     EntryMode, Object, ObjectId, ObjectKind, ObjectRef, Result, Tree, TreeEntry,
 };
@@ -14,34 +16,60 @@ pub(crate) fn succeeds<T>(what: &str, result: Result<T>) -> Step<T> {
     result.map_err(|error| violation(format!("{what} to succeed"), short(&error)))
 }
 
-/// Describes an object in a report.
-pub(crate) fn describe(object: &Object) -> String {
-    format!("the {} {} of {} bytes", object.kind, object.id(), object.content.len())
+/// An object and its id, which takes long to compute for a large object. `Display` describes it.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub(crate) object: Object,
+    pub(crate) id: ObjectId,
 }
 
-/// Ensures that `source` has `object`, under its id and with its kind.
-pub(crate) fn ensure_found(source: &dyn ObjectSource, object: &Object) -> Step {
-    let (what, id) = (describe(object), object.id());
-    let found = succeeds(&format!("`read` of {what}"), source.read(id))?;
-    ensure(found.as_ref() == Some(object), format!("`read` to return {what}"), || {
-        found.as_ref().map_or("None".to_owned(), describe)
-    })?;
-    let kind = succeeds(&format!("`kind` of {what}"), source.kind(id))?;
-    ensure(kind == Some(object.kind), format!("`kind` to return that of {what}"), || short(&kind))
+impl Known {
+    pub(crate) fn new(object: Object) -> Self {
+        Self { id: object.id(), object }
+    }
+
+    pub(crate) fn blob(content: impl Into<Bytes>) -> Self {
+        Self::new(Object::blob(content))
+    }
+
+    pub(crate) fn reference(&self) -> ObjectRef {
+        ObjectRef { kind: self.object.kind, id: self.id }
+    }
 }
 
-/// Ensures that `source` returns the size of `object`.
-pub(crate) fn ensure_size(source: &dyn ObjectSource, object: &Object) -> Step {
-    let what = describe(object);
-    let size = succeeds(&format!("`size` of {what}"), source.size(object.id()))?;
-    let expected = object.content.len() as u64;
-    ensure(size == Some(expected), format!("`size` to return that of {what}"), || short(&size))
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Object { kind, content } = &self.object;
+        write!(f, "the {kind} {} of {} bytes", self.id, content.len())
+    }
 }
 
-/// Ensures that `source` returns parts of `object`, in its middle, at its ends and beyond.
-pub(crate) fn ensure_ranges(source: &dyn ObjectSource, object: &Object) -> Step {
-    let (what, id) = (describe(object), object.id());
-    let length = object.content.len() as u64;
+/// Describes what a method has found instead of an object.
+pub(crate) fn describe(found: Option<Object>) -> String {
+    found.map_or("None".to_owned(), |object| Known::new(object).to_string())
+}
+
+/// Ensures that `source` has `known`, under its id and with its kind.
+pub(crate) fn ensure_found(source: &dyn ObjectSource, known: &Known) -> Step {
+    let found = succeeds(&format!("`read` of {known}"), source.read(known.id))?;
+    let is_right = found.as_ref() == Some(&known.object);
+    ensure(is_right, format!("`read` to return {known}"), || describe(found))?;
+    let kind = succeeds(&format!("`kind` of {known}"), source.kind(known.id))?;
+    let is_right = kind == Some(known.object.kind);
+    ensure(is_right, format!("`kind` to return that of {known}"), || short(&kind))
+}
+
+/// Ensures that `source` returns the size of `known`.
+pub(crate) fn ensure_size(source: &dyn ObjectSource, known: &Known) -> Step {
+    let size = succeeds(&format!("`size` of {known}"), source.size(known.id))?;
+    let is_right = size == Some(known.object.content.len() as u64);
+    ensure(is_right, format!("`size` to return that of {known}"), || short(&size))
+}
+
+/// Ensures that `source` returns parts of `known`, in its middle, at its ends and beyond.
+pub(crate) fn ensure_ranges(source: &dyn ObjectSource, known: &Known) -> Step {
+    let content = &known.object.content;
+    let length = content.len() as u64;
     let range = |start: u64, end: u64| Range { start, end };
     let ranges = [
         range(0, 0),
@@ -61,9 +89,9 @@ pub(crate) fn ensure_ranges(source: &dyn ObjectSource, object: &Object) -> Step 
     for range in ranges {
         let end = range.end.min(length);
         let start = range.start.min(end);
-        let part = object.content.slice(start as usize..end as usize);
-        let what = format!("`read_range` of {range:?} of {what}");
-        let found = succeeds(&what, source.read_range(id, range))?;
+        let part = content.slice(start as usize..end as usize);
+        let what = format!("`read_range` of {range:?} of {known}");
+        let found = succeeds(&what, source.read_range(known.id, range))?;
         ensure(
             found.as_ref() == Some(&part),
             format!("{what} to return {} bytes, {}", part.len(), short(&part)),
@@ -102,40 +130,35 @@ pub(crate) fn unknown_id() -> ObjectId {
 /// Creates a tree with these entries.
 pub(crate) fn tree<'a>(
     entries: impl IntoIterator<Item = (&'a str, EntryMode, ObjectId)>,
-) -> Step<Object> {
+) -> Step<Known> {
     let entries = entries.into_iter().map(|(name, mode, id)| TreeEntry::new(name, mode, id));
     match Tree::new(entries) {
-        Ok(tree) => Ok(tree.to_object()),
+        Ok(tree) => Ok(Known::new(tree.to_object())),
         Err(error) => Err(violation("a valid tree of the check", short(&error))),
     }
 }
 
 /// Objects of every form: blobs that are empty, short and not UTF-8, and trees that are empty and
 /// nested, each after the objects that it names.
-pub(crate) fn samples() -> Step<Vec<Object>> {
+pub(crate) fn samples() -> Step<Vec<Known>> {
     let blobs = [
-        Object::blob(""),
-        Object::blob("hello"),
-        Object::blob((0..=255).collect::<Vec<u8>>()),
-        Object::blob("tree 0\0"),
+        Known::blob(""),
+        Known::blob("hello"),
+        Known::blob((0..=255).collect::<Vec<u8>>()),
+        Known::blob("tree 0\0"),
     ];
     let [empty_blob, hello, bytes, _] = &blobs;
-    let empty = Tree::empty().to_object();
+    let empty = tree([])?;
     let inner = tree([
-        ("empty", EntryMode::Blob, empty_blob.id()),
-        ("hello", EntryMode::Executable, hello.id()),
-        ("link", EntryMode::Symlink, hello.id()),
+        ("empty", EntryMode::Blob, empty_blob.id),
+        ("hello", EntryMode::Executable, hello.id),
+        ("link", EntryMode::Symlink, hello.id),
         ("submodule", EntryMode::Commit, unknown_id()),
     ])?;
     let outer = tree([
-        ("bytes", EntryMode::Blob, bytes.id()),
-        ("empty", EntryMode::Tree, empty.id()),
-        ("inner", EntryMode::Tree, inner.id()),
+        ("bytes", EntryMode::Blob, bytes.id),
+        ("empty", EntryMode::Tree, empty.id),
+        ("inner", EntryMode::Tree, inner.id),
     ])?;
     Ok(blobs.into_iter().chain([empty, inner, outer]).collect())
-}
-
-/// Returns a reference to an object that a check has written.
-pub(crate) fn reference(object: &Object) -> ObjectRef {
-    ObjectRef { kind: object.kind, id: object.id() }
 }

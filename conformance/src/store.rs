@@ -13,7 +13,7 @@ use manifold_runtime_api::{Object, ObjectId};
 
 use crate::behavior;
 use crate::check::{Check, Step, conclude, ensure};
-use crate::content::{describe, samples, succeeds};
+use crate::content::{Known, samples, succeeds};
 
 /// Supplies stores to the checks of [`store_checks`]. Only the first method is required.
 pub trait StoreFixture: Send + Sync + 'static {
@@ -68,19 +68,20 @@ pub fn store_checks() -> Vec<Check<dyn StoreFixture>> {
     crate::__store_checks!([list])
 }
 
-/// Writes an object, and returns its id.
-fn write(store: &dyn Store, object: &Object) -> Step<ObjectId> {
-    let what = describe(object);
-    let id = succeeds(&format!("`write` of {what}"), store.write(object.clone()))?;
-    ensure(id == object.id(), format!("`write` to return the id of {what}"), || id.to_string())?;
-    Ok(id)
+/// Writes an object, whose id has to be returned.
+fn write(store: &dyn Store, known: &Known) -> Step {
+    let id = succeeds(&format!("`write` of {known}"), store.write(known.object.clone()))?;
+    ensure(id == known.id, format!("`write` to return the id of {known}"), || id.to_string())
 }
 
 /// Writes all [`samples`], and returns them.
-fn write_samples(store: &dyn Store) -> Step<Vec<Object>> {
+fn write_samples(store: &dyn Store) -> Step<Vec<Known>> {
     let samples = samples()?;
-    for object in &samples {
-        write(store, object)?;
-    }
+    samples.iter().try_for_each(|known| write(store, known))?;
     Ok(samples)
+}
+
+/// Returns the id of the request with this number.
+fn request(number: usize) -> ObjectId {
+    Object::blob(format!("request {number}")).id()
 }

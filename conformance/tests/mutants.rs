@@ -126,7 +126,7 @@ mod sources {
     use super::*;
 
     mutants! { source_checks, TestSource as SourceFixture, SourceFlaw:
-        supplied_objects_have_their_ids: DamagedContent, "with the id that was asked for";
+        supplied_objects_have_their_ids: DamagedContent, "an object with the id";
         kinds_are_those_of_the_objects: EverythingIsABlob, "to be Some(Tree)";
         sizes_are_those_of_the_objects: SizesIncludeHeaders, "`size` to return that of";
         ranges_are_parts_of_the_objects: InclusiveRanges, "`read_range` of 0..0";

@@ -1,24 +1,33 @@
 //! Manifold runs pure functions over git objects and never runs the same one twice.
 //!
+//! A *request* is a git tree: an image, its arguments, a salt and a tree of named images. Its id is
+//! the memo key. A [`Dispatcher`] looks the key up, and on a miss the [`Runtime`] that the image
+//! names runs the request. A guest can run other guests, or itself, so a recursive function over a
+//! directory is thousands of runs of some microseconds each, and a change recomputes only what
+//! depends on it.
+//!
 //! ```
 //! use manifold::native::NativeRuntime;
 //! use manifold::{Dispatcher, Invocation};
 //!
-//! #[tokio::main(flavor = "current_thread")]
+//! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     let runtime = NativeRuntime::builder("example", "1")
-//!         .guest("shout", |guest| async move {
-//!             guest.blob(guest.bytes("in").await?.to_ascii_uppercase()).await
-//!         })
-//!         .build()?;
+//!     let guests = NativeRuntime::builder("example", "1").guest("shout", |guest| async move {
+//!         guest.blob(guest.text("in").await?.to_uppercase()).await
+//!     });
 //!     let dispatcher = Dispatcher::builder().build()?;
-//!     let runtime = dispatcher.add_runtime(runtime)?;
-//!     let shout = dispatcher.install(runtime, "shout")?;
-//!     let answer = dispatcher.run(Invocation::new(shout).arg("in", "hello")).await?;
-//!     assert_eq!(answer.text()?, "HELLO");
+//!     let host = dispatcher.add_runtime(guests.build()?)?;
+//!     let shout = dispatcher.install(host, "shout")?;
+//!     let first = dispatcher.run(Invocation::new(shout).arg("in", "hello")).await?;
+//!     assert_eq!(first.text()?, "HELLO");
+//!     let second = dispatcher.run(Invocation::new(shout).arg("in", "hello")).await?;
+//!     assert!(second.from_memo);
 //!     Ok(())
 //! }
 //! ```
+//!
+//! The guide for embedders is `docs/embedding.md` in the repository. The directory `examples` of
+//! this crate has complete programs.
 //!
 //! # Core concepts
 //!
@@ -26,68 +35,188 @@
 //! |---|---|
 //! | **object** | A git blob or tree, named by its object id, as git computes it. |
 //! | **request** | One application of an image to arguments: a git tree of `image`, `args`, `salt` and `std`. Its id is the memo key. |
-//! | **outcome** | The kind and id of the object that a run produced. The memo records the outcome of each request. |
-//! | **image** | What a request names as its code: a *runtime node* (the runtime's host image hash and a module), a *curry node* (another image with bound arguments), a name in the request's tree of named images, or a container image. |
-//! | **host image** | A git tree that describes a runtime completely: name, version, and every setting that can change a result. Its id, the *host image hash*, selects the runtime, so a new version of a runtime never returns results of an old one. |
+//! | **outcome** | The kind and id of the object that a run produced. |
+//! | **memo** | The map from requests to outcomes. A request that is in it is a *hit*; any other is a *miss* and has to be run. |
+//! | **image** | What a request names as its code: a *runtime node* (a host image hash and a module), a *curry node* (another image with bound arguments), a name in the tree of named images (`/cas/std/<name>`), or a container image (`docker://…`). |
+//! | **module** | The code of a guest as an object: a blob, or a tree of files. |
+//! | **host image** | A git tree that describes a runtime completely. Its id, the *host image hash*, selects the runtime. See [below](#what-is-a-host-image). |
 //! | **runtime** | What executes guests: wasmtime, V8, containers, closures of this process, or your own [`Runtime`]. |
-//! | **guest** | The code that a runtime executes. It reads objects, stores objects and calls other guests through its [`Host`], and can reach nothing else. |
+//! | **guest** | The code that a runtime executes. It reads objects, stores objects and runs other guests through its [`Host`], and can reach nothing else. |
 //! | **frame** | One execution of a request, from its start to its outcome. A frame that waits for nested runs is *suspended*. |
 //! | **flight** | An execution in progress. All callers that want its request wait for it: each request has at most one flight. |
 //! | **permit** | The right to compute. There is one for each core by default. A suspended frame holds none, so a recursion of any depth completes with one permit. |
 //! | **root call** | A call that the embedding program makes, with [`Dispatcher::run`]. Runs that guests start are *nested* in it. |
-//! | **pin** | A mark that keeps the outcome of a request, and all objects it reaches, from garbage collection. |
 //! | **scope** | What a root call and all runs nested in it share: salt, named images, limits, budget and counters. |
+//! | **limit**, **budget** | A bound for one frame ([`Limits`]), and a bound for a root call with all its nested runs ([`Budget`]). To exceed one is a *breach*. |
+//! | **store**, **source** | A [`Store`] keeps objects, memo and pins. An [`ObjectSource`] supplies objects that can only be read: a directory, or a git repository. |
+//! | **pin** | A mark that keeps the outcome of a request, and all objects it reaches, from garbage collection. |
 //!
-//! # Features
+//! # Which feature do I need?
 //!
-//! | feature | what it adds |
-//! |---|---|
-//! | `directory` (default) | [`DirectoryObjects`]: directories as git objects |
-//! | `wasm` | [`wasm`]: WebAssembly guests on wasmtime |
-//! | `v8` | [`v8`]: TypeScript and JavaScript guests on V8 |
-//! | `docker` | [`docker`]: guests in containers |
-//! | `durable` | `DurableStore`: objects, memo and pins in a file |
-//! | `git` | `GitObjects`: the objects of existing repositories |
-//! | `functions` | `Dispatcher::function`: memoized async functions |
-//! | `standard-guests` | `standard_guests`: `fold` and its visitors |
+//! | to … | feature | it adds |
+//! |---|---|---|
+//! | pass directories as arguments | `directory` (default) | [`DirectoryObjects`] |
+//! | keep results in a file that outlives the process | `durable` | [`DurableStore`] |
+//! | memoize ordinary async Rust functions | `functions` | [`Dispatcher::function`], [`Dispatcher::try_function`] |
+//! | read objects of git repositories | `git` | [`GitObjects`] |
+//! | run WebAssembly guests, on wasmtime | `wasm` | [`wasm`] |
+//! | run TypeScript and JavaScript guests, on V8 | `v8` | [`v8`] |
+//! | run guests in containers, through a Docker Engine | `docker` | [`docker`] |
+//! | use `fold` and its visitors | `standard-guests` | [`standard_guests`] |
 //!
 //! Without any feature you have the dispatcher, the in-memory store and native guests.
 //!
+//! `wasm` and `v8` add most to the time of a build. The build of V8 downloads a prebuilt library.
+//! Guests in containers need a container engine when they run, and nothing to build.
+//! `standard-guests` embeds the guests, but no runtime: enable `wasm` or `v8` with it.
+//!
+//! # What is a host image?
+//!
+//! The description of a [`Runtime`]: a git tree with one blob for each setting, among them the name
+//! of the runtime, the version of its engine, the version of the guest ABI, and every setting that
+//! can change an outcome. [`Runtime::host_image`] returns it. Its id is the *host image hash*.
+//!
+//! An image for a runtime is a tree of two entries: the host image hash and the module.
+//! [`Dispatcher::install`] makes one. Because the image is a part of every request, a new version of
+//! a runtime never returns results of an old one, and two processes that register the same runtime
+//! share results. [`Dispatcher::add_runtime`] returns the host image hash, and
+//! [`Dispatcher::runtimes`] lists the host images that are registered.
+//!
+//! Settings that only bound resources or make runs faster, such as a memory limit or a pool size,
+//! are not part of it, because they never change an outcome.
+//!
 //! # When is a result not memoized?
 //!
-//! - The run failed. Failures reach every waiting caller and are then forgotten.
-//! - The guest caught a failure that its request alone does not decide, such as an exceeded limit, a
-//!   cancelled run or a failed store, and succeeded all the same.
-//! - The policy is [`Policy::DoNotCache`].
+//! - The run failed. The error reaches every caller that waits for the run, and is not recorded.
+//! - The run succeeded after it had seen a failure that its request alone does not decide: a breach
+//!   of a limit or budget, a cycle, a missing object, a failed store or runtime, a cancelled run, or
+//!   an error of a `try_function`. Such an outcome reaches the callers that wait for it. It is
+//!   neither memoized nor pinned, and neither are the outcomes of the runs that use it.
+//! - The policy of the root call is [`Policy::DoNotCache`]. Nested runs use the memo.
 //! - Every caller stopped waiting before the run ended.
 //!
-//! [`Completion::from_memo`] tells whether a result came from the memo.
+//! A memoized result is computed again if its object is lost, for example by a collection, and if
+//! the policy is [`Policy::Recompute`] or [`Policy::RecomputeAll`]. [`Completion::from_memo`] tells
+//! whether a result came from the memo.
+//!
+//! Nothing checks that a native guest, a function or a container is pure. If one reads a clock, its
+//! first outcome is memoized.
 //!
 //! # How do I bound a run?
 //!
-//! [`Limits`] bound one frame: memory, computing time, fuel, and the sizes of requests, responses,
-//! modules and logs. [`Budget`] bounds a root call with all its nested runs: a deadline, fuel,
-//! memory, depth, number of runs and bytes stored. Set both for a dispatcher with
+//! [`Limits`] bound one frame: memory, tables, computing time, fuel, and the sizes of requests,
+//! responses, modules and logs. [`Budget`] bounds a root call with all its nested runs: a deadline,
+//! fuel, memory, depth, number of runs and bytes stored. Set both for every call with
 //! [`DispatcherBuilder::limits`] and [`DispatcherBuilder::budget`], and tighter ones for one call
-//! with [`Invocation::limits`] and [`Invocation::budget`]. To cancel a call, drop its future. Native
-//! guests are trusted: of the limits, only those of the dispatcher apply to them.
+//! with [`Invocation::limits`] and [`Invocation::budget`]. All have defaults. The error of a breach
+//! is [`Reason::LimitBreached`], and [`Error::breached_limit`] finds it in a chain.
 //!
-//! [`DirectoryObjects`]: https://docs.rs/manifold/latest/manifold/struct.DirectoryObjects.html
+//! [`DispatcherBuilder::permits`] bounds how many frames compute at once.
+//!
+//! To cancel a call, drop its future. Its runs stop, except those that another caller waits for.
+//!
+//! Native guests and functions are trusted: [`Limits`] do not apply to them. A budget does, except
+//! for memory, which they do not report. With a bound on fuel they return an error, because they do
+//! not measure it. A native guest that computes without ever awaiting anything cannot be stopped.
+#![cfg_attr(
+    not(feature = "directory"),
+    doc = "\n[`DirectoryObjects`]: https://docs.rs/manifold/latest/manifold/struct.DirectoryObjects.html"
+)]
+#![cfg_attr(
+    not(feature = "docker"),
+    doc = "\n[`docker`]: https://docs.rs/manifold/latest/manifold/docker/index.html"
+)]
+#![cfg_attr(
+    not(feature = "durable"),
+    doc = "\n[`DurableStore`]: https://docs.rs/manifold/latest/manifold/struct.DurableStore.html"
+)]
+#![cfg_attr(
+    not(feature = "functions"),
+    doc = "\n[`Dispatcher::function`]: https://docs.rs/manifold/latest/manifold/struct.Dispatcher.html#method.function\n[`Dispatcher::try_function`]: https://docs.rs/manifold/latest/manifold/struct.Dispatcher.html#method.try_function"
+)]
+#![cfg_attr(
+    not(feature = "git"),
+    doc = "\n[`GitObjects`]: https://docs.rs/manifold/latest/manifold/struct.GitObjects.html"
+)]
+#![cfg_attr(
+    not(feature = "standard-guests"),
+    doc = "\n[`standard_guests`]: https://docs.rs/manifold/latest/manifold/standard_guests/index.html"
+)]
+#![cfg_attr(
+    not(feature = "v8"),
+    doc = "\n[`v8`]: https://docs.rs/manifold/latest/manifold/v8/index.html"
+)]
+#![cfg_attr(
+    not(feature = "wasm"),
+    doc = "\n[`wasm`]: https://docs.rs/manifold/latest/manifold/wasm/index.html"
+)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-pub use manifold_dispatcher::*;
-pub use manifold_runtime_api::*;
+#[cfg(feature = "git")]
+#[cfg_attr(docsrs, doc(cfg(feature = "git")))]
+#[doc(inline)]
+pub use manifold_dispatcher::GitObjects;
+#[doc(inline)]
+pub use manifold_dispatcher::{
+    Budget, Completion, Dispatcher, DispatcherBuilder, Event, Held, Input, Invocation, MemoryStore,
+    ObjectSource, Observer, Pin, Policy, Progress, Stats, Store, layers, native,
+};
+#[cfg(feature = "functions")]
+#[cfg_attr(docsrs, doc(cfg(feature = "functions")))]
+#[doc(inline)]
+pub use manifold_dispatcher::{CallError, Function};
+#[cfg(feature = "durable")]
+#[cfg_attr(docsrs, doc(cfg(feature = "durable")))]
+#[doc(inline)]
+pub use manifold_dispatcher::{
+    Collected, Damage, DurableStore, Keep, OpenError, StoreOptions, StoreWait, VerifyReport,
+};
+#[cfg(feature = "directory")]
+#[cfg_attr(docsrs, doc(cfg(feature = "directory")))]
+#[doc(inline)]
+pub use manifold_dispatcher::{DirectoryError, DirectoryObjects, ScanOptions};
+#[doc(inline)]
+pub use manifold_runtime_api::{
+    CURRY_MARKER, Call, Capabilities, Code, CurryNode, DockerReference, EncodedNode, EntryMode,
+    Error, ErrorKind, Frame, Host, HostImage, HostImageBuilder, HostRef, IdError, ImageProblem,
+    ImageRef, Job, Limit, Limits, MAX_IMAGE_DEPTH, MemoryReservation, Meter, NameProblem,
+    NodeShape, Object, ObjectId, ObjectKind, ObjectRef, RUNTIME_MARKER, Reason, Request,
+    RequestScope, Result, Runtime, RuntimeNode, Status, Stopwatch, TestHost, Tree, TreeEntry,
+    TreeError, abi,
+};
+// For implementers, because public traits and signatures use them.
+#[doc(no_inline)]
+pub use manifold_runtime_api::{async_trait, bstr, bytes};
 
 #[cfg(feature = "docker")]
+#[cfg_attr(docsrs, doc(cfg(feature = "docker")))]
+#[doc(inline)]
 pub use manifold_runtime_docker as docker;
 #[cfg(feature = "v8")]
+#[cfg_attr(docsrs, doc(cfg(feature = "v8")))]
+#[doc(inline)]
 pub use manifold_runtime_v8 as v8;
 #[cfg(feature = "wasm")]
+#[cfg_attr(docsrs, doc(cfg(feature = "wasm")))]
+#[doc(inline)]
 pub use manifold_runtime_wasm as wasm;
 #[cfg(feature = "standard-guests")]
+#[cfg_attr(docsrs, doc(cfg(feature = "standard-guests")))]
+#[doc(inline)]
 pub use manifold_standard_guests as standard_guests;
 
 /// The examples of the project's README.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct ProjectReadme;
+
+/// The examples of the guide for embedders.
+#[cfg(all(
+    doctest,
+    feature = "directory",
+    feature = "durable",
+    feature = "functions",
+    feature = "git"
+))]
+#[doc = include_str!("../../docs/embedding.md")]
+struct EmbeddingGuide;

@@ -2,6 +2,21 @@
 #![allow(missing_docs, reason = "an unpublished crate for tests")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+#[cfg(feature = "containers")]
+pub mod containers;
 mod fixture;
 
+use std::path::PathBuf;
+
 pub use fixture::*;
+
+/// Whether the fixtures include the V8 runtime.
+pub const HAS_V8: bool = cfg!(feature = "v8");
+
+/// Returns the path of a file or directory that `cargo xtask setup` has built for the tests: `guests/<name>` in
+/// the target directory of the running test. It does not exist before the set-up.
+pub fn built(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let mut paths = test.ancestors().map(|folder| folder.join("guests").join(name));
+    paths.find(|path| path.exists()).unwrap_or_else(|| PathBuf::from(name))
+}

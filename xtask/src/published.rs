@@ -21,7 +21,7 @@ pub(crate) fn packages() -> Result<Option<PathBuf>> {
 
 /// Creates the directory for the packages, with the list of them, and returns its path.
 fn directory() -> Result<PathBuf> {
-    let wanted = root().join("cli/tests/typescript_guests/published/package.json");
+    let wanted = root().join("runtime-v8/tests/guests/published/package.json");
     let directory = target().join("published");
     let failed =
         |error: std::io::Error| format!("cannot write to {}: {error}", directory.display());

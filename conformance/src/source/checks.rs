@@ -3,22 +3,21 @@
 use std::sync::Arc;
 
 use manifold_dispatcher::ObjectSource;
-use manifold_runtime_api::{Object, ObjectId, Reason, Result};
+use manifold_runtime_api::{ObjectId, Reason, Result};
 
 use super::SourceFixture;
 use crate::check::{Step, ensure, ensure_eq, short, skip, violation};
 use crate::content::{
-    describe, ensure_found, ensure_ranges, ensure_size, ensure_unknown, neighbor, succeeds,
-    unknown_id,
+    Known, ensure_found, ensure_ranges, ensure_size, ensure_unknown, neighbor, succeeds, unknown_id,
 };
 
 /// Returns the fixture's source and its objects, or skips the check.
-fn parts(fixture: &dyn SourceFixture) -> Step<(Arc<dyn ObjectSource>, Vec<Object>)> {
+fn parts(fixture: &dyn SourceFixture) -> Step<(Arc<dyn ObjectSource>, Vec<Known>)> {
     let objects = fixture.objects();
     if objects.is_empty() {
         return skip("the fixture names no objects of the source");
     }
-    Ok((fixture.source(), objects))
+    Ok((fixture.source(), objects.into_iter().map(Known::new).collect()))
 }
 
 /// > An object that is read by an id always has that id.
@@ -27,17 +26,13 @@ fn parts(fixture: &dyn SourceFixture) -> Step<(Arc<dyn ObjectSource>, Vec<Object
 /// passes this check on intact data.
 pub(super) fn supplied_objects_have_their_ids(fixture: &dyn SourceFixture) -> Step {
     let (source, objects) = parts(fixture)?;
-    for object in &objects {
-        let what = describe(object);
-        let found = succeeds(&format!("`read` of {what}"), source.read(object.id()))?;
-        let found = found
-            .ok_or_else(|| violation(format!("`read` to return {what}"), "None".to_owned()))?;
-        ensure(
-            found.id() == object.id(),
-            format!("`read` to return an object with the id that was asked for, {}", object.id()),
-            || describe(&found),
-        )?;
-        ensure_found(&source, object)?;
+    for known in &objects {
+        let found = succeeds(&format!("`read` of {known}"), source.read(known.id))?;
+        let found = found.ok_or_else(|| violation(format!("`read` to return {known}"), "None"))?;
+        let found = Known::new(found);
+        let expected = format!("`read` to return an object with the id {}", known.id);
+        ensure(found.id == known.id, expected, || found.to_string())?;
+        ensure_found(&source, known)?;
     }
     Ok(())
 }
@@ -45,10 +40,10 @@ pub(super) fn supplied_objects_have_their_ids(fixture: &dyn SourceFixture) -> St
 /// > Returns the kind of an object, or `None` if the source does not have the object.
 pub(super) fn kinds_are_those_of_the_objects(fixture: &dyn SourceFixture) -> Step {
     let (source, objects) = parts(fixture)?;
-    for object in &objects {
-        let what = format!("`kind` of {}", describe(object));
-        let kind = succeeds(&what, source.kind(object.id()))?;
-        ensure_eq(&what, kind, Some(object.kind))?;
+    for known in &objects {
+        let what = format!("`kind` of {known}");
+        let kind = succeeds(&what, source.kind(known.id))?;
+        ensure_eq(&what, kind, Some(known.object.kind))?;
     }
     Ok(())
 }
@@ -59,14 +54,14 @@ pub(super) fn kinds_are_those_of_the_objects(fixture: &dyn SourceFixture) -> Ste
 /// For a tree, that is the length of its encoding.
 pub(super) fn sizes_are_those_of_the_objects(fixture: &dyn SourceFixture) -> Step {
     let (source, objects) = parts(fixture)?;
-    objects.iter().try_for_each(|object| ensure_size(&source, object))
+    objects.iter().try_for_each(|known| ensure_size(&source, known))
 }
 
 /// > Reads the bytes in `range` of an object's content. The part of `range` beyond the end is
 /// > ignored.
 pub(super) fn ranges_are_parts_of_the_objects(fixture: &dyn SourceFixture) -> Step {
     let (source, objects) = parts(fixture)?;
-    objects.iter().try_for_each(|object| ensure_ranges(&source, object))
+    objects.iter().try_for_each(|known| ensure_ranges(&source, known))
 }
 
 /// > Reads an object. Returns `None` if the source does not have it.
@@ -75,8 +70,8 @@ pub(super) fn ranges_are_parts_of_the_objects(fixture: &dyn SourceFixture) -> St
 pub(super) fn objects_that_a_source_lacks_are_not_found(fixture: &dyn SourceFixture) -> Step {
     let (source, objects) = parts(fixture)?;
     ensure_unknown(&source, "an unknown id", unknown_id())?;
-    for object in &objects {
-        let similar = neighbor(object.id());
+    for known in &objects {
+        let similar = neighbor(known.id);
         ensure_unknown(&source, "an id that differs from an object's in one bit", similar)?;
     }
     Ok(())
@@ -115,9 +110,9 @@ pub(super) fn threads_read_at_once(fixture: &dyn SourceFixture) -> Step {
             let (source, objects) = (Arc::clone(&source), Arc::clone(&objects));
             std::thread::spawn(move || -> Step {
                 let (before, after) = objects.split_at(thread * objects.len() / THREADS);
-                for object in after.iter().chain(before) {
-                    ensure_found(&source, object)?;
-                    ensure_size(&source, object)?;
+                for known in after.iter().chain(before) {
+                    ensure_found(&source, known)?;
+                    ensure_size(&source, known)?;
                 }
                 Ok(())
             })

@@ -3,15 +3,11 @@
 use std::sync::Arc;
 
 use manifold_dispatcher::Store;
-use manifold_runtime_api::{EntryMode, Object, ObjectId, ObjectRef};
+use manifold_runtime_api::{EntryMode, ObjectRef};
 
-use super::{StoreFixture, write, write_samples};
+use super::{StoreFixture, request, write, write_samples};
 use crate::check::{Step, ensure, ensure_eq, skip};
-use crate::content::{describe, ensure_found, reference, succeeds, tree};
-
-fn request(number: usize) -> ObjectId {
-    Object::blob(format!("request {number}")).id()
-}
+use crate::content::{Known, describe, ensure_found, succeeds, tree};
 
 /// Closes and reopens a store, or skips the check.
 fn reopen(fixture: &dyn StoreFixture, store: Arc<dyn Store>) -> Step<Arc<dyn Store>> {
@@ -27,16 +23,16 @@ fn reopen(fixture: &dyn StoreFixture, store: Arc<dyn Store>) -> Step<Arc<dyn Sto
 pub(super) fn flushed_data_is_kept(fixture: &dyn StoreFixture) -> Step {
     let store = fixture.store();
     let samples = write_samples(&*store)?;
-    for (number, object) in samples.iter().enumerate() {
-        succeeds("`record`", store.record(request(number), reference(object)))?;
-        succeeds("`pin`", store.pin(request(number), reference(object)))?;
+    for (number, known) in samples.iter().enumerate() {
+        succeeds("`record`", store.record(request(number), known.reference()))?;
+        succeeds("`pin`", store.pin(request(number), known.reference()))?;
     }
     succeeds("`unpin`", store.unpin(request(0)))?;
     succeeds("`flush`", store.flush())?;
     let store = reopen(fixture, store)?;
-    for (number, object) in samples.iter().enumerate() {
-        ensure_found(&store, object)?;
-        let expected = Some(reference(object));
+    for (number, known) in samples.iter().enumerate() {
+        ensure_found(&store, known)?;
+        let expected = Some(known.reference());
         let entry = succeeds("`look_up`", store.look_up(request(number)))?;
         ensure_eq("an entry after `flush` and a restart", entry, expected)?;
         let pin = succeeds("`pinned`", store.pinned(request(number)))?;
@@ -51,9 +47,9 @@ pub(super) fn flushed_data_is_kept(fixture: &dyn StoreFixture) -> Step {
 const REQUESTS: usize = 100;
 
 /// The object of a request in these checks: a tree, and the blob in it.
-fn objects(number: usize) -> Step<[Object; 2]> {
-    let blob = Object::blob(format!("content {number}"));
-    let tree = tree([("content", EntryMode::Blob, blob.id())])?;
+fn objects(number: usize) -> Step<[Known; 2]> {
+    let blob = Known::blob(format!("content {number}"));
+    let tree = tree([("content", EntryMode::Blob, blob.id)])?;
     Ok([blob, tree])
 }
 
@@ -61,14 +57,13 @@ fn objects(number: usize) -> Step<[Object; 2]> {
 /// pin.
 fn ensure_complete(store: &dyn Store, mark: &str, number: usize, outcome: ObjectRef) -> Step {
     let [blob, tree] = objects(number)?;
-    ensure_eq(&format!("the outcome of the {mark}"), outcome, reference(&tree))?;
-    for object in [tree, blob] {
-        let what = describe(&object);
-        let found = succeeds("`read`", store.read(object.id()))?;
+    ensure_eq(&format!("the outcome of the {mark}"), outcome, tree.reference())?;
+    for known in [tree, blob] {
+        let found = succeeds("`read`", store.read(known.id))?;
         ensure(
-            found.as_ref() == Some(&object),
-            format!("a {mark} after a restart to have its objects, for example {what}"),
-            || found.as_ref().map_or("None".to_owned(), describe),
+            found.as_ref() == Some(&known.object),
+            format!("a {mark} after a restart to have its objects, for example {known}"),
+            || describe(found),
         )?;
     }
     Ok(())
@@ -85,7 +80,7 @@ pub(super) fn an_entry_comes_after_its_objects(fixture: &dyn StoreFixture) -> St
         let [blob, tree] = objects(number)?;
         write(&*store, &blob)?;
         write(&*store, &tree)?;
-        succeeds("`record`", store.record(request(number), reference(&tree)))?;
+        succeeds("`record`", store.record(request(number), tree.reference()))?;
     }
     let store = reopen(fixture, store)?;
     for number in 0..REQUESTS {
@@ -107,7 +102,7 @@ pub(super) fn a_pin_comes_after_its_objects(fixture: &dyn StoreFixture) -> Step 
         let [blob, tree] = objects(number)?;
         write(&*store, &blob)?;
         write(&*store, &tree)?;
-        succeeds("`pin`", store.pin(request(number), reference(&tree)))?;
+        succeeds("`pin`", store.pin(request(number), tree.reference()))?;
     }
     let store = reopen(fixture, store)?;
     for number in 0..REQUESTS {
@@ -125,28 +120,26 @@ pub(super) fn what_a_pin_reaches_survives_a_collection(fixture: &dyn StoreFixtur
     const LEVELS: usize = 50;
     let store = fixture.store();
     let mut reached = Vec::new();
-    let mut below = Object::blob("the bottom");
+    let mut below = Known::blob("the bottom");
     for level in 0..LEVELS {
-        let file = Object::blob(format!("file of level {level}"));
-        let mode = EntryMode::plain(below.kind);
-        let tree = tree([("below", mode, below.id()), ("file", EntryMode::Blob, file.id())])?;
+        let file = Known::blob(format!("file of level {level}"));
+        let mode = EntryMode::plain(below.object.kind);
+        let tree = tree([("below", mode, below.id), ("file", EntryMode::Blob, file.id)])?;
         reached.extend([file, below]);
         below = tree;
     }
     reached.push(below.clone());
-    let single = Object::blob("a single blob");
+    let single = Known::blob("a single blob");
     reached.push(single.clone());
-    for object in &reached {
-        write(&*store, object)?;
-    }
-    succeeds("`pin`", store.pin(request(0), reference(&below)))?;
-    succeeds("`pin`", store.pin(request(1), reference(&single)))?;
+    reached.iter().try_for_each(|known| write(&*store, known))?;
+    succeeds("`pin`", store.pin(request(0), below.reference()))?;
+    succeeds("`pin`", store.pin(request(1), single.reference()))?;
     write_samples(&*store)?;
     for _ in 0..2 {
         if !fixture.collect(&store) {
             return skip("the fixture has no eviction and no collection");
         }
-        reached.iter().try_for_each(|object| ensure_found(&store, object))?;
+        reached.iter().try_for_each(|known| ensure_found(&store, known))?;
         let pins = succeeds("`pins`", store.pins())?.len();
         ensure_eq("the number of pins after a collection", pins, 2)?;
     }
@@ -166,7 +159,7 @@ pub(super) fn a_store_that_keeps_everything_does(fixture: &dyn StoreFixture) -> 
     if !fixture.collect(&store) {
         return skip("the fixture has no eviction and no collection");
     }
-    samples.iter().try_for_each(|object| ensure_found(&store, object))?;
+    samples.iter().try_for_each(|known| ensure_found(&store, known))?;
     ensure(store.keeps_everything(), "the store to claim so after a collection, too", || {
         "that it does not keep everything".to_owned()
     })

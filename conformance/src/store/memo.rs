@@ -1,9 +1,8 @@
 //! The memo.
 
-use super::{StoreFixture, write, write_samples};
+use super::{StoreFixture, request, write, write_samples};
 use crate::check::{Step, ensure_eq};
-use crate::content::{neighbor, reference, succeeds, unknown_id};
-use manifold_runtime_api::Object;
+use crate::content::{Known, neighbor, succeeds, unknown_id};
 
 /// > Records the outcome of `request` in the memo. Replaces an earlier entry.
 ///
@@ -11,19 +10,17 @@ use manifold_runtime_api::Object;
 pub(super) fn entries_are_recorded_and_replaced(fixture: &dyn StoreFixture) -> Step {
     let store = fixture.store();
     let samples = write_samples(&*store)?;
-    let requests: Vec<_> =
-        (0..samples.len()).map(|number| Object::blob(format!("request {number}")).id()).collect();
-    for (request, object) in requests.iter().zip(&samples) {
-        succeeds("`record`", store.record(*request, reference(object)))?;
+    for (number, known) in samples.iter().enumerate() {
+        succeeds("`record`", store.record(request(number), known.reference()))?;
     }
-    for object in &samples {
-        succeeds("`record`", store.record(requests[0], reference(object)))?;
-        let found = succeeds("`look_up`", store.look_up(requests[0]))?;
-        ensure_eq("an entry that was replaced", found, Some(reference(object)))?;
+    for known in &samples {
+        succeeds("`record`", store.record(request(0), known.reference()))?;
+        let found = succeeds("`look_up`", store.look_up(request(0)))?;
+        ensure_eq("an entry that was replaced", found, Some(known.reference()))?;
     }
-    for (request, object) in requests.iter().zip(&samples).skip(1) {
-        let found = succeeds("`look_up`", store.look_up(*request))?;
-        ensure_eq("an entry beside one that was replaced", found, Some(reference(object)))?;
+    for (number, known) in samples.iter().enumerate().skip(1) {
+        let found = succeeds("`look_up`", store.look_up(request(number)))?;
+        ensure_eq("an entry beside one that was replaced", found, Some(known.reference()))?;
     }
     Ok(())
 }
@@ -36,11 +33,11 @@ pub(super) fn unknown_requests_have_no_entry(fixture: &dyn StoreFixture) -> Step
     let store = fixture.store();
     let look_up = |request| succeeds("`look_up`", store.look_up(request));
     ensure_eq("the entry of a request in an empty store", look_up(unknown_id())?, None)?;
-    let object = Object::blob("hello");
-    let id = write(&*store, &object)?;
-    ensure_eq("the entry of a request that is only an object", look_up(id)?, None)?;
+    let known = Known::blob("hello");
+    write(&*store, &known)?;
+    ensure_eq("the entry of a request that is only an object", look_up(known.id)?, None)?;
     let request = unknown_id();
-    succeeds("`record`", store.record(request, reference(&object)))?;
+    succeeds("`record`", store.record(request, known.reference()))?;
     ensure_eq("the entry of a similar request", look_up(neighbor(request))?, None)?;
-    ensure_eq("the entry of the outcome's id", look_up(id)?, None)
+    ensure_eq("the entry of the outcome's id", look_up(known.id)?, None)
 }

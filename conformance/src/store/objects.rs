@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use manifold_dispatcher::Store;
-use manifold_runtime_api::{EntryMode, Object};
+use manifold_runtime_api::{EntryMode, ObjectId};
 
-use super::{StoreFixture, write, write_samples};
+use super::{StoreFixture, request, write, write_samples};
 use crate::check::{Step, ensure_eq, violation};
 use crate::content::{
-    ensure_found, ensure_ranges, ensure_size, ensure_unknown, neighbor, reference, samples,
-    succeeds, tree, unknown_id,
+    Known, ensure_found, ensure_ranges, ensure_size, ensure_unknown, neighbor, samples, succeeds,
+    tree, unknown_id,
 };
 
 /// > After `write` returns an id, `read` finds the object under that id.
@@ -17,11 +17,11 @@ use crate::content::{
 /// Writes and reads blobs and trees of every form. The id is the one that git computes.
 pub(super) fn written_objects_are_read(fixture: &dyn StoreFixture) -> Step {
     let store = fixture.store();
-    for object in samples()? {
-        write(&*store, &object)?;
-        ensure_found(&store, &object)?;
+    for known in samples()? {
+        write(&*store, &known)?;
+        ensure_found(&store, &known)?;
     }
-    write_samples(&*store)?.iter().try_for_each(|object| ensure_found(&store, object))
+    write_samples(&*store)?.iter().try_for_each(|known| ensure_found(&store, known))
 }
 
 /// > Reads the bytes in `range` of an object's content. The part of `range` beyond the end is
@@ -30,9 +30,9 @@ pub(super) fn written_objects_are_read(fixture: &dyn StoreFixture) -> Step {
 /// Reads sizes and ranges of blobs and trees.
 pub(super) fn written_objects_have_ranges(fixture: &dyn StoreFixture) -> Step {
     let store = fixture.store();
-    for object in write_samples(&*store)? {
-        ensure_size(&store, &object)?;
-        ensure_ranges(&store, &object)?;
+    for known in write_samples(&*store)? {
+        ensure_size(&store, &known)?;
+        ensure_ranges(&store, &known)?;
     }
     Ok(())
 }
@@ -49,14 +49,14 @@ pub(super) fn large_objects_are_read(fixture: &dyn StoreFixture) -> Step {
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 56) as u8
     });
-    let blob = Object::blob(noise.take(3 << 20).collect::<Vec<_>>());
+    let blob = Known::blob(noise.take(3 << 20).collect::<Vec<_>>());
     let names: Vec<String> = (0..10_000).map(|number| format!("entry {number:05}")).collect();
-    let entries = names.iter().map(|name| (name.as_str(), EntryMode::Blob, blob.id()));
-    for object in [tree(entries)?, blob] {
-        write(&*store, &object)?;
-        ensure_found(&store, &object)?;
-        ensure_size(&store, &object)?;
-        ensure_ranges(&store, &object)?;
+    let entries = names.iter().map(|name| (name.as_str(), EntryMode::Blob, blob.id));
+    for known in [tree(entries)?, blob] {
+        write(&*store, &known)?;
+        ensure_found(&store, &known)?;
+        ensure_size(&store, &known)?;
+        ensure_ranges(&store, &known)?;
     }
     Ok(())
 }
@@ -67,11 +67,11 @@ pub(super) fn large_objects_are_read(fixture: &dyn StoreFixture) -> Step {
 pub(super) fn an_object_is_written_twice(fixture: &dyn StoreFixture) -> Step {
     let store = fixture.store();
     let samples = write_samples(&*store)?;
-    for object in samples.iter().rev() {
-        write(&*store, object)?;
-        ensure_found(&store, object)?;
+    for known in samples.iter().rev() {
+        write(&*store, known)?;
+        ensure_found(&store, known)?;
     }
-    samples.iter().try_for_each(|object| ensure_found(&store, object))
+    samples.iter().try_for_each(|known| ensure_found(&store, known))
 }
 
 /// > Reads an object. Returns `None` if the source does not have it.
@@ -83,10 +83,10 @@ pub(super) fn unknown_ids_are_not_found(fixture: &dyn StoreFixture) -> Step {
     ensure_unknown(&store, "an id in an empty store", unknown_id())?;
     let samples = write_samples(&*store)?;
     let request = unknown_id();
-    for object in &samples {
-        succeeds("`record`", store.record(request, reference(object)))?;
-        succeeds("`pin`", store.pin(request, reference(object)))?;
-        ensure_unknown(&store, "an id that differs in one bit", neighbor(object.id()))?;
+    for known in &samples {
+        succeeds("`record`", store.record(request, known.reference()))?;
+        succeeds("`pin`", store.pin(request, known.reference()))?;
+        ensure_unknown(&store, "an id that differs in one bit", neighbor(known.id))?;
     }
     ensure_unknown(&store, "an id that is only a request", request)
 }
@@ -119,32 +119,31 @@ fn numbers() -> impl Iterator<Item = (usize, usize)> {
     (0..THREADS).flat_map(|thread| (0..OBJECTS_OF_A_THREAD).map(move |number| (thread, number)))
 }
 
-/// Returns the object that a thread writes, and the blob whose id is its request. Objects with even
-/// numbers are the same for all threads.
-fn objects(thread: usize, number: usize) -> (Object, Object) {
+/// Returns the object that a thread writes, and the id of its request. Objects with even numbers are
+/// the same for all threads.
+fn objects(thread: usize, number: usize) -> (Known, ObjectId) {
     let owner = if number.is_multiple_of(2) { THREADS } else { thread };
-    let object = Object::blob(format!("object {number} of {owner}").repeat(50));
-    (object, Object::blob(format!("request {number} of {thread}")))
+    let known = Known::blob(format!("object {number} of {owner}").repeat(50));
+    (known, request(thread * OBJECTS_OF_A_THREAD + number))
 }
 
 fn work(store: &dyn Store, thread: usize) -> Step {
     for number in 0..OBJECTS_OF_A_THREAD {
-        let (object, request) = objects(thread, number);
-        write(store, &object)?;
-        succeeds("`record`", store.record(request.id(), reference(&object)))?;
-        succeeds("`pin`", store.pin(request.id(), reference(&object)))?;
+        let (known, request) = objects(thread, number);
+        write(store, &known)?;
+        succeeds("`record`", store.record(request, known.reference()))?;
+        succeeds("`pin`", store.pin(request, known.reference()))?;
         ensure_work(store, thread, number)?;
     }
     Ok(())
 }
 
 fn ensure_work(store: &dyn Store, thread: usize, number: usize) -> Step {
-    let (object, request) = objects(thread, number);
-    let expected = Some(reference(&object));
-    let read = succeeds("`read`", store.read(object.id()))?;
-    ensure_eq("an object that a thread wrote", read.as_ref(), Some(&object))?;
-    let entry = succeeds("`look_up`", store.look_up(request.id()))?;
-    ensure_eq("an entry that a thread recorded", entry, expected)?;
-    let pin = succeeds("`pinned`", store.pinned(request.id()))?;
-    ensure_eq("a pin that a thread set", pin, expected)
+    let (known, request) = objects(thread, number);
+    let read = succeeds("`read`", store.read(known.id))?;
+    ensure_eq("an object that a thread wrote", read.as_ref(), Some(&known.object))?;
+    let entry = succeeds("`look_up`", store.look_up(request))?;
+    ensure_eq("an entry that a thread recorded", entry, Some(known.reference()))?;
+    let pin = succeeds("`pinned`", store.pinned(request))?;
+    ensure_eq("a pin that a thread set", pin, Some(known.reference()))
 }

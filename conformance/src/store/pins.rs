@@ -3,15 +3,11 @@
 use std::collections::HashMap;
 
 use manifold_dispatcher::Store;
-use manifold_runtime_api::{Object, ObjectId, ObjectRef};
+use manifold_runtime_api::{ObjectId, ObjectRef};
 
-use super::{StoreFixture, write_samples};
+use super::{StoreFixture, request, write_samples};
 use crate::check::{Step, ensure_eq};
-use crate::content::{reference, succeeds};
-
-fn request(number: usize) -> ObjectId {
-    Object::blob(format!("request {number}")).id()
-}
+use crate::content::{Known, succeeds};
 
 fn pinned(store: &dyn Store, request: ObjectId) -> Step<Option<ObjectRef>> {
     succeeds("`pinned`", store.pinned(request))
@@ -19,7 +15,7 @@ fn pinned(store: &dyn Store, request: ObjectId) -> Step<Option<ObjectRef>> {
 
 /// Writes all samples and pins each under a request. Returns the outcomes.
 fn pin_samples(store: &dyn Store) -> Step<Vec<ObjectRef>> {
-    let outcomes: Vec<_> = write_samples(store)?.iter().map(reference).collect();
+    let outcomes: Vec<_> = write_samples(store)?.iter().map(Known::reference).collect();
     for (number, outcome) in outcomes.iter().enumerate() {
         succeeds("`pin`", store.pin(request(number), *outcome))?;
     }
@@ -99,7 +95,7 @@ fn ensure_listed(store: &dyn Store, expected: &[(ObjectId, ObjectRef)]) -> Step 
 /// other.
 pub(super) fn pins_and_entries_are_independent(fixture: &dyn StoreFixture) -> Step {
     let store = fixture.store();
-    let outcomes: Vec<_> = write_samples(&*store)?.iter().map(reference).collect();
+    let outcomes: Vec<_> = write_samples(&*store)?.iter().map(Known::reference).collect();
     let (first, second) = (outcomes[0], outcomes[1]);
     let entry = |number| succeeds("`look_up`", store.look_up(request(number)));
     succeeds("`pin`", store.pin(request(0), first))?;

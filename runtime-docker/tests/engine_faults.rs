@@ -1,13 +1,11 @@
 //! A container engine that closes the connection, or does not respond, at each of its requests.
 
-mod containers;
-
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use containers::{Fixture, engine};
 use manifold_runtime_api::{ErrorKind, Status};
 use manifold_runtime_docker::{ContainerEngine, DockerRuntime, EngineOptions, Mode};
+use manifold_testing::containers::{ContainerFixture, engine};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -119,7 +117,7 @@ async fn a_fault_at_any_step_is_an_error_that_names_the_step_in_bounded_time() {
         let engine = ContainerEngine::new(options).unwrap();
         // Containers are idle at once, so that each job needs a new one.
         let builder = DockerRuntime::builder().mode(mode).parked(1).idle(Duration::ZERO);
-        let fixture = Fixture::new(&engine, builder);
+        let fixture = ContainerFixture::new(&engine, builder);
         let mut number = 0;
         let mut job = async || {
             number += 1;
@@ -166,7 +164,7 @@ async fn a_fault_at_any_step_is_an_error_that_names_the_step_in_bounded_time() {
         }
         // Closing the engine removes the containers that could not be removed before.
         engine.close().unwrap();
-        let left = containers::own_containers_of(&engine).await;
+        let left = manifold_testing::containers::own_containers_of(&engine).await;
         assert_eq!(left, Vec::<String>::new(), "{mode:?}");
     }
 }

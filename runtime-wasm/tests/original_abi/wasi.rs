@@ -181,7 +181,7 @@ async fn a_sleep_returns_at_once_and_advances_the_clock() {
         );
         assert_eq!(compute(&functions, &body).await.unwrap(), expected);
     }
-    let two = subscribe(2000, 5, 1, 1, 0) + &subscribe(2048, 6, 9, 1, 0);
+    let two = subscribe(2000, 5, 1, 1, 0) + subscribe(2048, 6, 9, 1, 0).as_str();
     for (what, expected) in [
         ("(i64.load32_u (i32.const 4000))", 2),
         ("(i64.load (i32.const 3000))", 5),

@@ -1,14 +1,12 @@
 //! The container engine is killed during a fold.
 
-mod containers;
-
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use containers::{Fixture, engine};
 use manifold_runtime_api::{ErrorKind, ObjectRef, Status};
 use manifold_runtime_docker::{DockerRuntime, Mode};
+use manifold_testing::containers::{ContainerFixture, engine};
 use manifold_testing::{Vector, store_fixture};
 
 /// Returns the process id of the engine if `cargo xtask docker` started it. That one may be killed,
@@ -31,7 +29,7 @@ async fn a_fold_fails_in_bounded_time_and_completes_when_the_engine_is_back() {
             return;
         };
         let vector = Vector::read("bench");
-        let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode).parked(2));
+        let fixture = ContainerFixture::new(&engine, DockerRuntime::builder().mode(mode).parked(2));
         let root = ObjectRef::tree(store_fixture(&fixture.dispatcher, "bench"));
         let visitors = [("post", "file-count.docker")];
         let mut fold = std::pin::pin!(fixture.try_fold("fold", root, &visitors));

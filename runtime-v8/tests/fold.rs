@@ -1,5 +1,4 @@
 //! The TypeScript guests: compared with the golden vectors and with the wasm guests.
-#![cfg(feature = "v8")]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

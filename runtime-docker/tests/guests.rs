@@ -1,12 +1,9 @@
 //! Containers: their isolation, guests that misbehave, images, and the removal of containers.
 
-mod containers;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bollard::query_parameters::{KillContainerOptionsBuilder, RemoveContainerOptionsBuilder};
-use containers::{Fixture, docker, engine, own_containers_of};
 use manifold_dispatcher::native::argument;
 use manifold_dispatcher::{DirectoryObjects, Invocation};
 use manifold_runtime_api::{
@@ -16,9 +13,10 @@ use manifold_runtime_api::{
 use manifold_runtime_docker::{
     ContainerEngine, DockerRuntime, EngineOptions, Isolation, Mode, Seccomp,
 };
-use manifold_testing::{VECTORS, Vector, store_fixture};
+use manifold_testing::containers::{ContainerFixture, docker, engine, own_containers_of};
+use manifold_testing::{VECTORS, Vector, built, store_fixture};
 
-async fn probe(fixture: &Fixture, what: &str, path: &str) -> String {
+async fn probe(fixture: &ContainerFixture, what: &str, path: &str) -> String {
     let image = fixture.program("strange", &["probe"]);
     fixture.run(&image, &[("do", what), ("path", path)]).await.unwrap()
 }
@@ -35,7 +33,7 @@ fn line<'a>(text: &'a str, key: &str) -> &'a str {
 async fn containers_are_isolated_by_default() {
     let Some(engine) = engine().await else { return };
     for mode in [Mode::Parked, Mode::Fresh, Mode::Serving] {
-        let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode).parked(1));
+        let fixture = ContainerFixture::new(&engine, DockerRuntime::builder().mode(mode).parked(1));
         let status = probe(&fixture, "status", "").await;
         for set in ["CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb"] {
             assert_eq!(line(&status, set), "0000000000000000", "{mode:?} {set}");
@@ -145,7 +143,7 @@ async fn each_restriction_can_be_loosened_and_is_part_of_the_host_image() {
         // another isolation must not run it.
         assert!(!runtime.capabilities().containers, "{name}");
         hosts.push(runtime.host_image().id());
-        let fixture = Fixture::new(&engine, builder);
+        let fixture = ContainerFixture::new(&engine, builder);
         let answer = probe(&fixture, what, path).await;
         assert!(answer.contains(expected), "{name}: {answer}");
     }
@@ -172,7 +170,11 @@ async fn each_restriction_can_be_loosened_and_is_part_of_the_host_image() {
 }
 
 /// Runs `strange WORD` with low limits.
-async fn misbehave(fixture: &Fixture, word: &str, args: &[(&str, &str)]) -> Result<String, Error> {
+async fn misbehave(
+    fixture: &ContainerFixture,
+    word: &str,
+    args: &[(&str, &str)],
+) -> Result<String, Error> {
     let image = fixture.program("strange", &[word]);
     let entries = args.iter().map(|(name, text)| {
         let id = fixture.dispatcher.put_blob((*text).to_owned()).unwrap();
@@ -195,7 +197,7 @@ async fn misbehave(fixture: &Fixture, word: &str, args: &[(&str, &str)]) -> Resu
 async fn misbehaviour_is_a_typed_error_and_the_next_job_succeeds() {
     let Some(engine) = engine().await else { return };
     for mode in [Mode::Parked, Mode::Fresh] {
-        let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode).parked(1));
+        let fixture = ContainerFixture::new(&engine, DockerRuntime::builder().mode(mode).parked(1));
         type Expected = fn(&Reason) -> bool;
         let cases: [(&str, Expected); 9] = [
             ("garbage", |reason| matches!(reason, Reason::AbiViolation { .. })),
@@ -260,7 +262,7 @@ async fn misbehaviour_is_a_typed_error_and_the_next_job_succeeds() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn misbehaviour_in_a_serving_container_ends_one_job() {
     let Some(engine) = engine().await else { return };
-    let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving));
+    let fixture = ContainerFixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving));
     let ask = |what: &'static str| misbehave_owned(&fixture, what);
     let slow = misbehave(&fixture, "probe", &[("do", "sleep"), ("ms", "1500")]);
     let wrong = async {
@@ -289,7 +291,7 @@ async fn misbehaviour_in_a_serving_container_ends_one_job() {
     assert_eq!(own_containers_of(&engine).await, Vec::<String>::new());
 }
 
-async fn misbehave_owned(fixture: &Fixture, what: &str) -> Result<String, Error> {
+async fn misbehave_owned(fixture: &ContainerFixture, what: &str) -> Result<String, Error> {
     misbehave(fixture, "probe", &[("do", what)]).await
 }
 
@@ -297,7 +299,7 @@ async fn misbehave_owned(fixture: &Fixture, what: &str) -> Result<String, Error>
 async fn a_killed_container_is_replaced() {
     let Some(engine) = engine().await else { return };
     for mode in [Mode::Parked, Mode::Serving] {
-        let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode).parked(1));
+        let fixture = ContainerFixture::new(&engine, DockerRuntime::builder().mode(mode).parked(1));
         assert_eq!(misbehave(&fixture, "probe", &[("do", "log")]).await.unwrap(), "logged");
         let job = misbehave(&fixture, "probe", &[("do", "sleep"), ("ms", "1200")]);
         let kill = async {
@@ -341,7 +343,7 @@ async fn a_killed_container_is_replaced() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_killed_before_it_serves_is_replaced() {
     let Some(engine) = engine().await else { return };
-    let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving));
+    let fixture = ContainerFixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving));
     let job = misbehave(&fixture, "slow-start", &[("do", "log")]);
     let kill = async {
         let options = KillContainerOptionsBuilder::new().signal("KILL").build();
@@ -363,7 +365,7 @@ async fn a_container_killed_before_it_serves_is_replaced() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guest_that_ends_while_it_waits_for_a_response_is_run_again() {
     let Some(engine) = engine().await else { return };
-    let fixture = Fixture::new(&engine, DockerRuntime::builder().parked(1));
+    let fixture = ContainerFixture::new(&engine, DockerRuntime::builder().parked(1));
     let slow = fixture.program("strange", &["probe"]);
     let blob = |text: &str| fixture.dispatcher.put_blob(text.to_owned()).unwrap();
     let args = [
@@ -390,7 +392,7 @@ async fn a_guest_that_ends_while_it_waits_for_a_response_is_run_again() {
 async fn a_cancelled_job_leaves_no_process() {
     let Some(engine) = engine().await else { return };
     for mode in [Mode::Parked, Mode::Serving] {
-        let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode).parked(1));
+        let fixture = ContainerFixture::new(&engine, DockerRuntime::builder().mode(mode).parked(1));
         let job = misbehave(&fixture, "probe", &[("do", "spin")]);
         assert!(tokio::time::timeout(Duration::from_millis(1500), job).await.is_err(), "{mode:?}");
         drop(fixture);
@@ -406,7 +408,7 @@ async fn a_cancelled_job_leaves_no_process() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn images_are_run_by_digest_and_tags_are_refused() {
     let Some(engine) = engine().await else { return };
-    let fixture = Fixture::new(&engine, DockerRuntime::builder().parked(1));
+    let fixture = ContainerFixture::new(&engine, DockerRuntime::builder().parked(1));
     // An image that was loaded from the store has a digest in the engine, by which it can be named.
     let image = fixture.program("strange", &["probe"]);
     fixture.run(&image, &[("do", "log")]).await.unwrap();
@@ -435,7 +437,7 @@ async fn images_are_run_by_digest_and_tags_are_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_image_can_be_a_tree_in_the_store() {
     let Some(engine) = engine().await else { return };
-    let fixture = Fixture::new(&engine, DockerRuntime::builder().parked(1));
+    let fixture = ContainerFixture::new(&engine, DockerRuntime::builder().parked(1));
     let blob = |text: &str| fixture.dispatcher.put_blob(text.to_owned()).unwrap();
     let node =
         fixture.dispatcher.read_tree(fixture.program("strange", &[]).parse().unwrap()).unwrap();
@@ -532,8 +534,10 @@ async fn idle_containers_are_removed() {
     let Some(engine) = engine().await else { return };
     for mode in [Mode::Parked, Mode::Serving] {
         let idle = Duration::from_millis(400);
-        let fixture =
-            Fixture::new(&engine, DockerRuntime::builder().mode(mode).parked(2).idle(idle));
+        let fixture = ContainerFixture::new(
+            &engine,
+            DockerRuntime::builder().mode(mode).parked(2).idle(idle),
+        );
         assert_eq!(misbehave(&fixture, "probe", &[("do", "log")]).await.unwrap(), "logged");
         let start = Instant::now();
         while !own_containers_of(&engine).await.is_empty() {
@@ -554,7 +558,7 @@ async fn idle_containers_are_removed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn containers_of_a_dead_process_are_removed() {
     let Some(first) = engine().await else { return };
-    let fixture = Fixture::new(&first, DockerRuntime::builder().parked(1));
+    let fixture = ContainerFixture::new(&first, DockerRuntime::builder().parked(1));
     misbehave(&fixture, "probe", &[("do", "log")]).await.unwrap();
     let node = fixture
         .dispatcher
@@ -587,7 +591,7 @@ async fn without_an_engine_a_job_is_a_transient_error() {
     let mut options = EngineOptions::default();
     options.endpoint = "unix:///nowhere/docker.sock".to_owned();
     let engine = ContainerEngine::new(options).unwrap();
-    let fixture = Fixture::new(&engine, DockerRuntime::builder());
+    let fixture = ContainerFixture::new(&engine, DockerRuntime::builder());
     let error = fixture.run(&fixture.image("file-count.docker"), &[]).await.unwrap_err();
     assert_eq!(error.status(), Status::Transient, "{error:?}");
     assert!(error.to_string().contains("/nowhere/docker.sock"), "{error}");
@@ -598,8 +602,8 @@ async fn without_an_engine_a_job_is_a_transient_error() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_in_python_runs_a_fold_visitor() {
     let Some(engine) = engine().await else { return };
-    let image = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/guests/python");
-    if !std::path::Path::new(image).is_dir() {
+    let image = built("python");
+    if !image.is_dir() {
         eprintln!(
             "SKIPPED: there is no image with Python; `cargo xtask test` builds one on Debian."
         );
@@ -607,7 +611,7 @@ async fn a_host_in_python_runs_a_fold_visitor() {
     }
     let objects = DirectoryObjects::scan(image.as_ref()).unwrap();
     let module = ObjectRef::tree(objects.root().id);
-    let fixture = Fixture::with_sources(
+    let fixture = ContainerFixture::with_sources(
         &engine,
         DockerRuntime::builder().mode(Mode::Fresh),
         vec![Arc::new(objects)],

@@ -1,5 +1,4 @@
 //! Many suspended TypeScript frames: a chain of 10,000 levels on one V8 thread.
-#![cfg(feature = "v8")]
 
 use std::sync::Arc;
 

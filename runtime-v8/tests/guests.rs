@@ -1,9 +1,8 @@
 //! TypeScript and JavaScript guests: their entry, modules, globals, errors, determinism and limits.
-#![cfg(feature = "v8")]
 
-#[path = "typescript_guests/modules.rs"]
+#[path = "guests/modules.rs"]
 mod modules;
-#[path = "typescript_guests/published_packages.rs"]
+#[path = "guests/published_packages.rs"]
 mod published_packages;
 
 use std::collections::BTreeSet;
@@ -284,7 +283,7 @@ async fn guests_can_inspect_the_error_of_an_operation() {
 
 /// Returns the names in a row of the table in the backend's README.
 fn documented(heading: &str) -> BTreeSet<String> {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtime-v8/README.md");
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let readme = fs::read_to_string(readme).unwrap();
     let row = readme.lines().find(|line| line.starts_with(&format!("| {heading} |"))).unwrap();
     row.split('`').skip(1).step_by(2).map(str::to_owned).collect()

@@ -1,5 +1,4 @@
 //! A dispatcher with containers for tests, which are skipped if there is no container engine.
-#![allow(dead_code)]
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -14,11 +13,11 @@ use manifold_runtime_docker::{
 use manifold_runtime_wasm::WasmRuntime;
 use manifold_standard_guests::{self as guests, Hosts};
 
-use manifold_testing::{Journal, fold_args};
+use crate::{Journal, built, fold_args};
 
 /// Returns the container engine of the tests. If there is none, prints a message and returns
 /// `None`, and the test is skipped.
-pub(crate) async fn engine() -> Option<ContainerEngine> {
+pub async fn engine() -> Option<ContainerEngine> {
     let options = EngineOptions::default();
     let endpoint = options.endpoint.clone();
     let engine = ContainerEngine::new(options).unwrap();
@@ -37,24 +36,25 @@ pub(crate) async fn engine() -> Option<ContainerEngine> {
     }
 }
 
-pub(crate) struct Fixture {
-    pub(crate) dispatcher: Dispatcher,
-    pub(crate) journal: Arc<Journal>,
-    pub(crate) std: ObjectId,
+#[derive(Debug)]
+pub struct ContainerFixture {
+    pub dispatcher: Dispatcher,
+    pub journal: Arc<Journal>,
+    pub std: ObjectId,
     /// The host image hash of the container runtime.
-    pub(crate) host: ObjectId,
-    pub(crate) engine: ContainerEngine,
+    pub host: ObjectId,
+    pub engine: ContainerEngine,
 }
 
-impl Fixture {
+impl ContainerFixture {
     /// Creates a dispatcher with the container runtime that `containers` builds, and the other
     /// runtimes.
-    pub(crate) fn new(engine: &ContainerEngine, containers: DockerRuntimeBuilder) -> Self {
+    pub fn new(engine: &ContainerEngine, containers: DockerRuntimeBuilder) -> Self {
         Self::with_sources(engine, containers, Vec::new())
     }
 
     /// Like [`Self::new`], with additional sources.
-    pub(crate) fn with_sources(
+    pub fn with_sources(
         engine: &ContainerEngine,
         containers: DockerRuntimeBuilder,
         sources: Vec<Arc<dyn ObjectSource>>,
@@ -85,11 +85,11 @@ impl Fixture {
         Self { dispatcher, journal, std, host, engine: engine.clone() }
     }
 
-    pub(crate) fn image(&self, name: &str) -> String {
+    pub fn image(&self, name: &str) -> String {
         self.dispatcher.read_tree(self.std).unwrap().get(name).unwrap().id.to_string()
     }
 
-    pub(crate) async fn try_fold(
+    pub async fn try_fold(
         &self,
         fold: &str,
         root: ObjectRef,
@@ -102,19 +102,14 @@ impl Fixture {
             .unwrap())
     }
 
-    pub(crate) async fn fold(
-        &self,
-        fold: &str,
-        root: ObjectRef,
-        visitors: &[(&str, &str)],
-    ) -> String {
+    pub async fn fold(&self, fold: &str, root: ObjectRef, visitors: &[(&str, &str)]) -> String {
         self.try_fold(fold, root, visitors).await.unwrap()
     }
 
     /// Puts an image of the program in `target/guests`, with these arguments on its command line.
-    pub(crate) fn program(&self, program: &str, words: &[&str]) -> String {
-        let path = format!("{}/../target/guests/{program}.linux", env!("CARGO_MANIFEST_DIR"));
-        let code = std::fs::read(path).expect("the guests are built by `cargo xtask setup`");
+    pub fn program(&self, program: &str, words: &[&str]) -> String {
+        let code = std::fs::read(built(&format!("{program}.linux")))
+            .expect("the guests are built by `cargo xtask setup`");
         let entrypoint: Vec<&str> = [&["/guest"], words].concat();
         let config = serde_json::json!({ "config": { "Entrypoint": entrypoint } }).to_string();
         let code = self.dispatcher.put_blob(code).unwrap();
@@ -125,13 +120,13 @@ impl Fixture {
         self.dispatcher.put_image(self.host, ObjectRef::tree(id)).unwrap().to_string()
     }
 
-    pub(crate) fn tree(&self, entries: &[(&str, EntryMode, ObjectId)]) -> ObjectId {
+    pub fn tree(&self, entries: &[(&str, EntryMode, ObjectId)]) -> ObjectId {
         let entries = entries.iter().map(|(name, mode, id)| TreeEntry::new(*name, *mode, *id));
         self.dispatcher.put_tree(entries).unwrap()
     }
 
     /// Runs an image on arguments that are texts.
-    pub(crate) async fn run(&self, image: &str, args: &[(&str, &str)]) -> Result<String> {
+    pub async fn run(&self, image: &str, args: &[(&str, &str)]) -> Result<String> {
         let entries = args.iter().map(|(name, text)| {
             TreeEntry::new(
                 *name,
@@ -147,7 +142,7 @@ impl Fixture {
     }
 
     /// Returns the requests for an image that were run so far.
-    pub(crate) fn requests_for(&self, image: &str) -> BTreeSet<ObjectId> {
+    pub fn requests_for(&self, image: &str) -> BTreeSet<ObjectId> {
         let started = self.journal.started.lock().unwrap();
         started
             .iter()
@@ -156,18 +151,18 @@ impl Fixture {
             .collect()
     }
 
-    pub(crate) fn runs(&self) -> usize {
+    pub fn runs(&self) -> usize {
         self.journal.started.lock().unwrap().len()
     }
 }
 
 /// Returns a separate client of the engine.
-pub(crate) fn docker() -> Docker {
+pub fn docker() -> Docker {
     Docker::connect_with_host(&EngineOptions::default().endpoint).unwrap()
 }
 
 /// Returns the ids of the containers created through `engine`. Other tests have their own.
-pub(crate) async fn own_containers_of(engine: &ContainerEngine) -> Vec<String> {
+pub async fn own_containers_of(engine: &ContainerEngine) -> Vec<String> {
     let options = ListContainersOptionsBuilder::new().all(true).build();
     let all = docker().list_containers(Some(options)).await.unwrap();
     let label = engine.labels();

@@ -34,8 +34,7 @@ fn code_below(directory: &Path, found: &mut Vec<PathBuf>) {
 
 /// Returns for each file whether node or the TypeScript compiler accepts it as a module.
 fn are_modules(packages: &Path, files: &[PathBuf]) -> Vec<bool> {
-    let oracle =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/typescript_guests/published/oracle.mjs");
+    let oracle = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests/published/oracle.mjs");
     let mut node = Command::new("node")
         .args(["--experimental-vm-modules", "--no-warnings"])
         .arg(oracle)

@@ -1,11 +1,8 @@
 //! The container guests: compared with the golden vectors and with the guests in other languages.
 
-mod containers;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use containers::{Fixture, engine};
 use manifold_dispatcher::{Dispatcher, Invocation};
 use manifold_runtime_api::{
     Capabilities, Code, Host, HostImage, Job, NodeShape, ObjectId, ObjectRef, Result, Runtime,
@@ -13,6 +10,7 @@ use manifold_runtime_api::{
 };
 use manifold_runtime_docker::{DockerRuntime, Mode};
 use manifold_standard_guests::{self as guests, Hosts};
+use manifold_testing::containers::{ContainerFixture, engine};
 use manifold_testing::{Journal, VECTORS, Vector, store_chain, store_fixture};
 
 /// A runtime that runs the container guest named by a module. Modules of the vectors are blobs with
@@ -97,7 +95,7 @@ async fn counts_and_distinct_runs_match_the_vectors() {
         [(Mode::Serving, &VECTORS[..]), (Mode::Parked, &["odd", "wide"]), (Mode::Fresh, &["odd"])]
     {
         for name in vectors {
-            let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(mode));
+            let fixture = ContainerFixture::new(&engine, DockerRuntime::builder().mode(mode));
             let vector = Vector::read(name);
             let root = ObjectRef::tree(store_fixture(&fixture.dispatcher, name));
             let visitors = [("post", "file-count.docker")];
@@ -124,7 +122,7 @@ async fn counts_and_distinct_runs_match_the_vectors() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chain_of_24_levels_completes_with_a_pool_of_one() {
     let Some(engine) = engine().await else { return };
-    let fixture = Fixture::new(&engine, DockerRuntime::builder().parked(1));
+    let fixture = ContainerFixture::new(&engine, DockerRuntime::builder().parked(1));
     let root = ObjectRef::tree(store_fixture(&fixture.dispatcher, "deep"));
     assert_eq!(fixture.fold("fold.docker", root, &[("post", "file-count.docker")]).await, "24\n");
     engine.close().unwrap();
@@ -134,7 +132,7 @@ async fn a_chain_of_24_levels_completes_with_a_pool_of_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chain_too_deep_for_one_serving_container_uses_several() {
     let Some(engine) = engine().await else { return };
-    let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving));
+    let fixture = ContainerFixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving));
     let root = ObjectRef::tree(store_chain(&fixture.dispatcher, 600));
     assert_eq!(fixture.fold("fold.docker", root, &[("post", "file-count")]).await, "1\n");
     engine.close().unwrap();
@@ -143,14 +141,15 @@ async fn a_chain_too_deep_for_one_serving_container_uses_several() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn folds_in_all_languages_issue_the_same_visitor_requests() {
     let Some(engine) = engine().await else { return };
-    let folds: &[&str] = if cfg!(feature = "v8") {
+    let folds: &[&str] = if manifold_testing::HAS_V8 {
         &["fold", "fold.ts", "fold.docker"]
     } else {
         &["fold", "fold.docker"]
     };
     for name in VECTORS {
         for visitor in ["file-count", "file-count.docker"] {
-            let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving));
+            let fixture =
+                ContainerFixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving));
             let root = ObjectRef::tree(store_fixture(&fixture.dispatcher, name));
             let post = fixture.image(visitor);
             let mut first = None;
@@ -177,7 +176,7 @@ async fn folds_in_all_languages_issue_the_same_visitor_requests() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_visitors_return_the_same_as_in_wasm() {
     let Some(engine) = engine().await else { return };
-    let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving));
+    let fixture = ContainerFixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving));
     let root = ObjectRef::tree(store_fixture(&fixture.dispatcher, "odd"));
     for post in ["line-count", "total-size"] {
         let expected = fixture.fold("fold", root, &[("post", post)]).await;
@@ -194,7 +193,7 @@ async fn other_visitors_return_the_same_as_in_wasm() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_error_of_a_failing_visitor_names_every_frame() {
     let Some(engine) = engine().await else { return };
-    let fixture = Fixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving));
+    let fixture = ContainerFixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving));
     let root = ObjectRef::tree(store_chain(&fixture.dispatcher, 12));
     let error =
         fixture.try_fold("fold.docker", root, &[("post", "no-such-visitor")]).await.unwrap_err();

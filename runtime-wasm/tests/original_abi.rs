@@ -4,7 +4,6 @@
 #[path = "original_abi/wasi.rs"]
 mod wasi;
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use manifold_dispatcher::{Dispatcher, Event, Invocation, Observer};
@@ -12,6 +11,7 @@ use manifold_runtime_api::{
     EntryMode, ObjectId, ObjectKind, ObjectRef, Reason, Runtime, TreeEntry,
 };
 use manifold_runtime_wasm::WasmRuntime;
+use manifold_testing::built;
 
 #[derive(Default)]
 struct Log(Mutex<Vec<String>>);
@@ -24,13 +24,8 @@ impl Observer for Log {
     }
 }
 
-/// Returns the guest that `cargo xtask setup` built.
 fn code() -> Vec<u8> {
-    let test = std::env::current_exe().unwrap();
-    let paths = test.ancestors().map(|folder| folder.join("guests/wasip1-guest.wasm"));
-    let path: PathBuf =
-        paths.into_iter().find(|path| path.is_file()).expect("run `cargo xtask setup` first");
-    std::fs::read(path).unwrap()
+    std::fs::read(built("wasip1-guest.wasm")).expect("the guests are built by `cargo xtask setup`")
 }
 
 struct Stage {
@@ -97,31 +92,4 @@ fn the_module_imports_only_the_original_abi() {
         "wasi_snapshot_preview1.proc_exit",
     ];
     assert_eq!(imports, expected);
-}
-
-/// Runs the fold of the original system from the command, with the standard images.
-#[test]
-fn the_original_fold_finds_itself_among_the_standard_images() {
-    let place = tempfile::tempdir().unwrap();
-    std::fs::write(place.path().join("fold_wasm.wasm"), code()).unwrap();
-    std::fs::create_dir_all(place.path().join("tree/d")).unwrap();
-    for file in ["a", "d/b", "d/c"] {
-        std::fs::write(place.path().join("tree").join(file), "x").unwrap();
-    }
-    // A name that was written by `echo` ends with a line feed.
-    std::fs::write(place.path().join("name"), "/cas/std/file-count\n").unwrap();
-    for post in [&["--text", "post=/cas/std/file-count"], &["--arg", "post=name"]] {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_manifold"))
-            .args(["run", "fold_wasm.wasm", "--no-store", "--raw", "--arg", "in=tree"])
-            .args(post)
-            .current_dir(place.path())
-            .output()
-            .unwrap();
-        assert_eq!(
-            String::from_utf8_lossy(&output.stdout),
-            "3\n",
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
 }

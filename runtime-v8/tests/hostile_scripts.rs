@@ -1,6 +1,5 @@
 //! Hostile scripts, each run a hundred times in one process: every run ends with a typed error, and
 //! a healthy guest still works afterwards.
-#![cfg(feature = "v8")]
 
 use std::sync::Arc;
 use std::time::Duration;
