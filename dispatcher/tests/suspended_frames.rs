@@ -12,7 +12,7 @@ use manifold_dispatcher::api::{
 use manifold_dispatcher::native::{NativeRuntime, argument};
 use manifold_dispatcher::{Budget, Dispatcher, Invocation};
 use manifold_standard_guests::native_guests;
-use manifold_testing::{Fixture, store_chain};
+use manifold_testing::{Fixture, HoldsPermits, store_chain};
 use tokio::sync::Semaphore;
 
 fn fold_fixture() -> Fixture {
@@ -264,7 +264,7 @@ async fn a_root_that_joins_a_queued_run_is_not_starved() {
         })
         .build()
         .unwrap();
-    let fixture = Fixture::with(runtime, |builder| builder.permits(1));
+    let fixture = Fixture::with(HoldsPermits(runtime), |builder| builder.permits(1));
     let leaf = fixture.image("leaf");
     let wide = Invocation::new(fixture.image("wide")).args(fixture.args(&[("leaf", &leaf)]));
     let wide = tokio::spawn({
