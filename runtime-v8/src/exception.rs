@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use deno_core::v8;
 
-use crate::operations::text_up_to;
-use crate::program::{Program, Script};
+use crate::prepare::{Program, Script};
+use crate::values::text_up_to;
 
 /// The length at which the text of an exception is cut, in bytes.
 const MAX_TEXT_BYTES: usize = 4096;

@@ -1,21 +1,22 @@
 //! Warm isolates: each has a heap of its own, in which every guest gets fresh globals.
 
 use std::cell::RefCell;
-use std::ffi::c_void;
-use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use deno_core::v8;
-use manifold_runtime_api::{Limits, Result};
+use manifold_runtime_api::Result;
 
-use crate::buffers::Buffers;
 use crate::fatal;
-use crate::guest::{self, Globals};
-use crate::operations::{self, Current};
+use crate::guest::globals::Globals;
+use crate::guest::{self, modules};
+use crate::job::Current;
+use crate::limits::buffers::Buffers;
+use crate::limits::heap::{self, HeapWatch};
+use crate::limits::stack::Stack;
+use crate::limits::turn::Turns;
+use crate::operations;
 use crate::snapshot;
-use crate::stack::Stack;
-use crate::turn::{Stop, Turns};
 
 /// The maximum number of guests in one isolate at a time. A garbage collection traverses all live
 /// objects of the isolate, which takes a millisecond for each megabyte. This many guests stay below
@@ -31,39 +32,6 @@ const MAX_SERVED: usize = 20_000;
 /// The heap size in bytes above which an empty isolate is replaced. Guests can leave objects behind
 /// that no other guest can see, but that are never freed, such as the names of registered symbols.
 const BLOATED_BYTES: u64 = 48 << 20;
-
-/// The measured heap size of one guest's globals, in bytes.
-pub(crate) const CONTEXT_BYTES: u64 = 112 << 10;
-
-/// The heap that an isolate needs for itself, in bytes.
-const BASE_BYTES: u64 = 8 << 20;
-
-/// The range to which a limit on the heap is clamped, in bytes. V8 ends the process if a single
-/// object grows over V8's own bounds, which are not below this range's end.
-const HEAP_BYTES: RangeInclusive<u64> = (8 << 20)..=(1 << 30);
-
-/// Returns the heap limit of a guest with these limits, in bytes. Array buffers are counted
-/// separately.
-pub(crate) fn heap_bytes(limits: &Limits) -> u64 {
-    limits.memory_bytes.clamp(*HEAP_BYTES.start(), *HEAP_BYTES.end())
-}
-
-/// The additional heap in bytes that V8 gets after a guest exceeded its limit, so that the guest can
-/// be stopped. It is larger than any single object.
-const RESERVE_BYTES: usize = 4 << 30;
-
-/// The data of an isolate's heap callbacks.
-struct HeapWatch {
-    turns: Arc<Turns>,
-    limit: u64,
-}
-
-/// Returns V8's heap limit for an isolate whose guests may use `memory_bytes` each. It is higher,
-/// because just below its own limit V8 spends all time on garbage collection.
-fn v8_heap_bytes(memory_bytes: u64) -> usize {
-    usize::try_from(memory_bytes.saturating_add(BASE_BYTES).saturating_add(memory_bytes / 2))
-        .unwrap_or(usize::MAX / 2)
-}
 
 /// A warm isolate, which belongs to one thread.
 pub(crate) struct Warm {
@@ -86,7 +54,7 @@ pub(crate) struct Warm {
     spare: Option<(Globals, i64)>,
     /// Whether V8 was given more heap than the limit, to stop a guest.
     over_limit: bool,
-    /// The data of V8's callbacks.
+    /// The data of V8's callbacks. Declared after the isolate, so that it is dropped after it.
     watch: Box<HeapWatch>,
 }
 
@@ -99,7 +67,7 @@ impl Warm {
         turns: &Arc<Turns>,
     ) -> Result<Self> {
         let buffers = Buffers::new();
-        let heap = v8_heap_bytes(memory_bytes);
+        let heap = heap::v8_bytes(memory_bytes);
         let parameters = v8::CreateParams::default()
             .snapshot_blob(v8::StartupData::from(snapshot::blob()?))
             .external_references(operations::external_references().into())
@@ -112,15 +80,11 @@ impl Warm {
         isolate.set_microtasks_policy(v8::MicrotasksPolicy::Explicit);
         isolate.set_allow_atomics_wait(false);
         isolate.set_promise_reject_callback(guest::promise_rejected);
-        isolate.set_host_import_module_dynamically_callback(guest::refuse_dynamic_import);
+        isolate.set_host_import_module_dynamically_callback(modules::refuse_dynamic_import);
         isolate.set_oom_error_handler(fatal::out_of_memory);
-        let watch = Box::new(HeapWatch {
-            turns: Arc::clone(turns),
-            limit: memory_bytes.saturating_add(BASE_BYTES),
-        });
-        let watching = std::ptr::from_ref(&*watch).cast_mut().cast();
-        isolate.add_near_heap_limit_callback(near_heap_limit, watching);
-        isolate.add_gc_epilogue_callback(collected, watching, v8::GCType::kGCTypeMarkSweepCompact);
+        let watch = HeapWatch::new(memory_bytes, turns);
+        // SAFETY: `Warm` owns the box and drops it after the isolate.
+        unsafe { watch.attach(&mut isolate) };
         let current: Current = Rc::new(RefCell::new(None));
         isolate.set_slot(Rc::clone(&current));
         // SAFETY: `Isolate::new` entered the isolate on this thread. From here on it is entered
@@ -180,7 +144,7 @@ impl Warm {
     pub(crate) fn wants_spare(&self) -> bool {
         self.has_room()
             && self.spare.is_none()
-            && self.heap_used + BASE_BYTES / 2 < self.watch.limit
+            && self.heap_used + heap::BASE_BYTES / 2 < self.watch.limit()
     }
 
     /// Returns whether more than one guest is in the isolate.
@@ -263,11 +227,11 @@ impl Entered<'_> {
         if !std::mem::take(&mut self.0.over_limit) || self.0.live == 1 {
             return;
         }
-        let limit = v8_heap_bytes(self.0.memory_bytes);
+        let limit = heap::v8_bytes(self.0.memory_bytes);
         self.0.isolate.low_memory_notification();
-        self.0.isolate.remove_near_heap_limit_callback(near_heap_limit, limit);
-        let watching = std::ptr::from_ref(&*self.0.watch).cast_mut().cast();
-        self.0.isolate.add_near_heap_limit_callback(near_heap_limit, watching);
+        let Warm { isolate, watch, .. } = &mut *self.0;
+        // SAFETY: `Warm::new` attached the watch to this isolate.
+        unsafe { watch.restore(isolate, limit) };
     }
 
     /// Runs the tasks that V8 has posted to this thread.
@@ -291,29 +255,5 @@ impl Drop for Warm {
         // exits it.
         unsafe { self.isolate.enter() };
         self.spare = None;
-    }
-}
-
-/// V8's callback just below the heap limit. Stops the guest and raises the limit.
-unsafe extern "C" fn near_heap_limit(watch: *mut c_void, current: usize, _: usize) -> usize {
-    // SAFETY: `Warm` passed its `HeapWatch`, which lives as long as the isolate.
-    let watch = unsafe { &*watch.cast::<HeapWatch>() };
-    watch.turns.stop_current(Stop::Heap);
-    current.saturating_add(RESERVE_BYTES)
-}
-
-/// V8's callback after a garbage collection, when the heap contains only what guests hold. Stops
-/// the guest if that exceeds the limit.
-unsafe extern "C" fn collected(
-    isolate: v8::UnsafeRawIsolatePtr,
-    _: v8::GCType,
-    _: v8::GCCallbackFlags,
-    watch: *mut c_void,
-) {
-    // SAFETY: as in `near_heap_limit`, and V8 passes the isolate that it has collected.
-    let (watch, mut isolate) =
-        unsafe { (&*watch.cast::<HeapWatch>(), v8::Isolate::from_raw_isolate_ptr(isolate)) };
-    if isolate.get_heap_statistics().used_heap_size() as u64 > watch.limit {
-        watch.turns.stop_current(Stop::Heap);
     }
 }

@@ -8,24 +8,19 @@
     reason = "V8's bindings leave entering isolates, the allocator and the stack to their user"
 )]
 
-mod buffers;
 mod engine;
 mod exception;
 mod fatal;
-mod frame;
 mod guest;
-mod helper;
 mod isolate;
-mod microtasks;
+mod job;
+mod limits;
 mod operations;
 mod pool;
-mod program;
+mod prepare;
 mod runtime;
 mod snapshot;
-mod stack;
-mod transpile;
-mod transpiler;
-mod turn;
+mod values;
 mod worker;
 
 /// The environment of guests as a `.d.ts` file, for editors and compilers.

@@ -9,8 +9,8 @@ use manifold_runtime_api::{Error, Reason, Result, Status};
 use parking_lot::Mutex;
 
 use crate::fatal;
-use crate::frame::Frame;
-use crate::program::Script;
+use crate::job::Frame;
+use crate::prepare::Script;
 use crate::worker::{Imports, Message, Worker};
 
 /// How often the watcher checks the V8 threads while there are jobs.

@@ -1,25 +1,21 @@
-use std::collections::VecDeque;
+//! [`V8Runtime`]: the runtime, its settings, and its host image.
+
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use deno_core::v8;
-use futures_util::FutureExt;
-use futures_util::stream::{FuturesUnordered, StreamExt};
-use manifold_runtime_api::abi::{self, Session};
+use manifold_runtime_api::abi;
 use manifold_runtime_api::{
-    Capabilities, Code, Error, Host, HostImage, Job, Limit, Limits, ObjectId, ObjectKind,
-    ObjectRef, Reason, Result, Runtime, async_trait,
+    Capabilities, Code, Error, Host, HostImage, Job, Limits, ObjectId, ObjectKind, ObjectRef,
+    Reason, Result, Runtime, async_trait,
 };
-use tokio::sync::mpsc;
 
 use crate::engine;
-use crate::frame::{Event, Frame, OperationId, Service};
+use crate::job::{self, Attempt};
 use crate::pool::Pool;
-use crate::program::{Program, Programs};
+use crate::prepare::{Programs, TRANSPILER};
 use crate::snapshot;
-use crate::transpile;
-use crate::worker::{Message, Worker};
 
 /// Runs TypeScript and JavaScript guests on V8.
 ///
@@ -78,30 +74,6 @@ impl V8Runtime {
         };
         self.pool.get_or_init(start).as_ref().map_err(Clone::clone)
     }
-
-    async fn run_once(
-        &self,
-        pool: &Pool,
-        job: &Job,
-        program: &Arc<Program>,
-        host: &Arc<dyn Host>,
-        alone: bool,
-    ) -> Attempt {
-        let (events, inbox) = mpsc::unbounded_channel();
-        let id = self.next_frame.fetch_add(1, Ordering::Relaxed);
-        let session = Arc::new(Session::new(job.clone(), Arc::clone(host)));
-        let frame =
-            Arc::new(Frame::new(id, Arc::clone(&session), Arc::clone(program), alone, events));
-        let worker = match pool.admit(&frame) {
-            Ok(worker) => worker,
-            Err(error) => return Attempt::Ended(Err(error)),
-        };
-        let guest = Guest { frame, worker };
-        match guest.serve(inbox).await {
-            End::Over(end) => Attempt::Ended(session.finish(end)),
-            End::Evicted { suspect } => Attempt::Evicted { suspect },
-        }
-    }
 }
 
 impl V8RuntimeBuilder {
@@ -133,7 +105,7 @@ impl V8RuntimeBuilder {
             .with("flags", engine::FLAGS)
             .with("locale", engine::LOCALE)
             .with("time zone", engine::TIME_ZONE)
-            .with("transpiler", transpile::TRANSPILER)
+            .with("transpiler", TRANSPILER)
             .with("abi", abi::NAME)
             .with("prelude", prelude)
             .with("dynamic code", self.dynamic_code)
@@ -169,7 +141,8 @@ impl Runtime for V8Runtime {
         let _awake = pool.awake();
         let mut alone = false;
         for _ in 0..MAX_ATTEMPTS {
-            match self.run_once(pool, &job, &program, &host, alone).await {
+            let id = self.next_frame.fetch_add(1, Ordering::Relaxed);
+            match job::attempt(id, &job, &program, &host, pool, alone).await {
                 Attempt::Ended(outcome) => return outcome,
                 Attempt::Evicted { suspect } => alone |= suspect,
             }
@@ -184,74 +157,5 @@ impl Runtime for V8Runtime {
     }
 }
 
-/// The end of one attempt to run a guest.
-enum Attempt {
-    Ended(Result<ObjectRef>),
-    Evicted { suspect: bool },
-}
-
 /// How often a guest is started if it keeps being evicted.
 const MAX_ATTEMPTS: usize = 32;
-
-/// The reason why a V8 thread stopped running a guest.
-enum End {
-    Over(Result<()>),
-    Evicted { suspect: bool },
-}
-
-/// The maximum number of operations of one guest that are served concurrently.
-const MAX_CONCURRENT_OPERATIONS: usize = 256;
-
-/// A guest on a V8 thread. Dropping this value stops the guest.
-struct Guest {
-    frame: Arc<Frame>,
-    worker: Arc<Worker>,
-}
-
-impl Guest {
-    /// Serves the guest's operations until it ends or is evicted.
-    async fn serve(&self, mut events: mpsc::UnboundedReceiver<Event>) -> End {
-        let mut waiting: VecDeque<(OperationId, Service)> = VecDeque::new();
-        let mut under_way = FuturesUnordered::new();
-        loop {
-            while under_way.len() < MAX_CONCURRENT_OPERATIONS
-                && let Some((id, service)) = waiting.pop_front()
-            {
-                under_way.push(async move { (id, service.await) });
-            }
-            tokio::select! {
-                biased;
-                event = events.recv() => match event {
-                    Some(Event::Asked(asked)) => waiting.extend(asked),
-                    Some(Event::Ended(end)) => return End::Over(end),
-                    Some(Event::Evicted { suspect }) => return End::Evicted { suspect },
-                    None => return End::Over(Err(Error::runtime(
-                        "a V8 thread dropped a guest without reporting its end",
-                    ))),
-                },
-                Some(answer) = under_way.next(), if !under_way.is_empty() => {
-                    let mut answers = vec![answer];
-                    while let Some(Some(answer)) = under_way.next().now_or_never() {
-                        answers.push(answer);
-                    }
-                    let time = self.frame.job.limits.compute_time;
-                    if self.frame.computing_time() > time {
-                        return End::Over(Err(Limit::ComputeTime { time }.into()));
-                    }
-                    if self.frame.session.has_ended() {
-                        return End::Over(Ok(()));
-                    }
-                    self.worker.send(Message::Answers(self.frame.id, answers));
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        if !self.frame.is_over() {
-            self.worker.cancel(&self.frame);
-        }
-    }
-}

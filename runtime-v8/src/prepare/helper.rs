@@ -6,32 +6,24 @@
 //! and `main` never begins. So a program that embeds the runtime needs neither a second executable
 //! nor a call in its `main`.
 //!
-//! A helper reads requests from its standard input and writes responses to its standard output, one
-//! at a time. All numbers are little-endian:
-//!
-//! | message | fields |
-//! |---|---|
-//! | request | time limit in seconds (8 bytes), then two texts: the file's path, its content |
-//! | response | one byte, the status ([`Answer`]), then two texts |
-//!
-//! A text is its length in bytes (8 bytes), followed by its bytes.
+//! This file is the side of the program that requests. [`process`] is the side of the helper, and
+//! [`protocol`] the messages between them.
+
+mod process;
+mod protocol;
 
 use std::ffi::c_int;
 use std::fs;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
-use crate::transpile;
+use protocol::{Answer, is_readable, receive_text, send};
 
 /// The call stack of the thread that transpiles, in bytes.
 pub(crate) const STACK_BYTES: u64 = 256 << 20;
@@ -39,29 +31,13 @@ pub(crate) const STACK_BYTES: u64 = 256 << 20;
 /// The memory limit of a helper, in bytes.
 pub(crate) const MEMORY_BYTES: u64 = 1 << 30;
 
-/// How often a busy helper checks its memory use.
-const MEMORY_CHECK_INTERVAL: Duration = Duration::from_millis(20);
-
 /// The exit status of a helper that exceeded its memory limit.
 const EXIT_MEMORY: c_int = 3;
-
-/// How long a helper waits for the next request before it ends.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The environment variable that gives a process its role.
 const ROLE: &str = "MANIFOLD_HELPER";
 /// The value of [`ROLE`] for a transpiler. The number is the version of the protocol.
 const TRANSPILER: &str = "transpiler-1";
-
-/// The status of a response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Answer {
-    /// The texts are the code and its source map.
-    Done = 0,
-    /// The first text describes the problem with the file.
-    Refused = 1,
-}
 
 /// The reason why a helper returns no code.
 #[derive(Debug)]
@@ -226,41 +202,6 @@ impl Read for DeadlineReader<'_> {
     }
 }
 
-/// Waits until data can be read or the other side has closed the pipe. Returns false if neither
-/// happens within `time`.
-fn is_readable(file: &impl AsFd, time: Duration) -> io::Result<bool> {
-    let mut waiting = [PollFd::new(file, PollFlags::IN)];
-    let time = Timespec::try_from(time).map_err(io::Error::other)?;
-    match poll(&mut waiting, Some(&time)) {
-        Ok(ready) => Ok(ready > 0),
-        Err(rustix::io::Errno::INTR) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn send(to: &mut impl Write, head: &[u8], texts: [&str; 2]) -> io::Result<()> {
-    let mut message = Vec::with_capacity(head.len() + 16 + texts[0].len() + texts[1].len());
-    message.extend_from_slice(head);
-    for text in texts {
-        message.extend_from_slice(&(text.len() as u64).to_le_bytes());
-        message.extend_from_slice(text.as_bytes());
-    }
-    to.write_all(&message)?;
-    to.flush()
-}
-
-fn receive_text(from: &mut impl Read) -> io::Result<String> {
-    let mut length = [0; 8];
-    from.read_exact(&mut length)?;
-    let length = u64::from_le_bytes(length);
-    let mut bytes = Vec::new();
-    from.take(length).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 != length {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    String::from_utf8(bytes).map_err(io::Error::other)
-}
-
 /// A constructor that the loader calls before `main`.
 #[used]
 #[cfg_attr(
@@ -268,112 +209,7 @@ fn receive_text(from: &mut impl Read) -> io::Result<String> {
     unsafe(link_section = ".init_array")
 )]
 #[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__mod_init_func"))]
-static BEFORE_MAIN: extern "C" fn() = before_main;
-
-extern "C" fn before_main() {
-    if std::env::var_os(ROLE).is_some_and(|role| role == TRANSPILER) {
-        serve();
-    }
-}
-
-/// Serves requests until the input ends or the helper is idle for too long. Never returns.
-fn serve() -> ! {
-    set_limits();
-    let (requests, inbox) = mpsc::channel::<(String, String)>();
-    let (done, ended) = mpsc::channel();
-    let transpile = move || {
-        for (path, text) in inbox {
-            let (answer, texts) = match transpile::transpile(&path, &text) {
-                Ok((code, map)) => (Answer::Done, [code, map]),
-                Err(problem) => (Answer::Refused, [problem, String::new()]),
-            };
-            let sent = send(&mut io::stdout().lock(), &[answer as u8], [&texts[0], &texts[1]]);
-            if sent.is_err() || done.send(()).is_err() {
-                exit(0);
-            }
-        }
-    };
-    let stack = usize::try_from(STACK_BYTES).unwrap_or(usize::MAX);
-    if std::thread::Builder::new().stack_size(stack).spawn(transpile).is_err() {
-        exit(1);
-    }
-    let mut input = io::stdin().lock();
-    // This thread keeps reading while the other one works, to notice when the requesting process
-    // has ended.
-    let mut busy = false;
-    loop {
-        let is_asked = is_readable(&input, if busy { MEMORY_CHECK_INTERVAL } else { IDLE_TIMEOUT });
-        busy &= ended.try_recv().is_err();
-        match is_asked {
-            Ok(true) => {}
-            Ok(false) if busy && memory("VmRSS:").is_some_and(|bytes| bytes > MEMORY_BYTES) => {
-                exit(EXIT_MEMORY)
-            }
-            Ok(false) if busy => continue,
-            _ => exit(0),
-        }
-        let Ok((seconds, path, text)) = receive_request(&mut input) else { exit(0) };
-        limit_time(seconds);
-        busy = true;
-        if requests.send((path, text)).is_err() {
-            exit(0);
-        }
-    }
-}
-
-fn receive_request(from: &mut impl Read) -> io::Result<(u64, String, String)> {
-    let mut seconds = [0; 8];
-    from.read_exact(&mut seconds)?;
-    Ok((u64::from_le_bytes(seconds), receive_text(from)?, receive_text(from)?))
-}
-
-/// Limits the data segment, in case memory grows faster than it is checked, and disables core
-/// dumps. Memory that the allocator has already reserved is added to the limit.
-fn set_limits() {
-    if let Some(reserved) = memory("VmData:") {
-        lower(Resource::Data, reserved + STACK_BYTES + MEMORY_BYTES);
-    }
-    lower(Resource::Core, 0);
-}
-
-/// Returns a memory figure of this process in bytes, from `/proc/self/status`
-/// (`proc_pid_status(5)`).
-fn memory(name: &str) -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let kib =
-        status.lines().find_map(|line| line.strip_prefix(name))?.trim().strip_suffix(" kB")?;
-    kib.parse::<u64>().ok()?.checked_mul(1024)
-}
-
-/// Limits the CPU time, so that the helper ends even if the program can no longer end it.
-fn limit_time(seconds: u64) {
-    // SAFETY: all zeroes is a valid `rusage`, and the call only writes to it.
-    let used = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
-        usage.ru_utime.tv_sec + usage.ru_stime.tv_sec
-    };
-    let used = u64::try_from(used).unwrap_or_default();
-    let limit = getrlimit(Resource::Cpu);
-    let bound = used.saturating_add(seconds).saturating_add(1);
-    let _ = setrlimit(Resource::Cpu, Rlimit { current: Some(bound), ..limit });
-}
-
-fn lower(resource: Resource, bound: u64) {
-    let limit = getrlimit(resource);
-    let lower = |old: Option<u64>| Some(old.map_or(bound, |old| old.min(bound)));
-    // If the limit cannot be set, the previous one stays.
-    let _ = setrlimit(
-        resource,
-        Rlimit { current: lower(limit.current), maximum: lower(limit.maximum) },
-    );
-}
-
-/// Ends the process immediately, without the exit handlers of the embedding program.
-fn exit(status: c_int) -> ! {
-    // SAFETY: the call ends the process and runs no more of its code.
-    unsafe { libc::_exit(status) }
-}
+static BEFORE_MAIN: extern "C" fn() = process::before_main;
 
 #[cfg(test)]
 mod tests {

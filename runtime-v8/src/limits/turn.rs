@@ -1,25 +1,15 @@
-//! The guest that has the turn on a V8 thread, and how other threads stop it.
+//! The guest that has the turn on a V8 thread: measures its computing time, and lets other threads
+//! stop it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deno_core::v8;
-use manifold_runtime_api::{Error, Limit, Limits, Reason};
+use manifold_runtime_api::Error;
 use parking_lot::Mutex;
 
-use crate::frame::Frame;
-use crate::isolate;
-
-/// The reason to stop a guest during its turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stop {
-    /// It exceeded its computing time.
-    ComputeTime,
-    /// Its job was cancelled.
-    Cancelled,
-    /// The heap is full.
-    Heap,
-}
+use super::Stop;
+use crate::job::Frame;
 
 /// One turn: the guest runs on the thread until it waits or ends.
 struct Turn {
@@ -37,17 +27,6 @@ pub(crate) struct Turns(Mutex<Option<Turn>>);
 pub(crate) struct Stuck {
     pub(crate) frame: Arc<Frame>,
     pub(crate) stop: Stop,
-}
-
-impl Stop {
-    /// Returns the error with which the job ends, for a guest with these limits.
-    pub(crate) fn error(self, limits: &Limits) -> Error {
-        match self {
-            Self::ComputeTime => Limit::ComputeTime { time: limits.compute_time }.into(),
-            Self::Heap => Limit::Memory { bytes: isolate::heap_bytes(limits) }.into(),
-            Self::Cancelled => Error::new(Reason::Cancelled),
-        }
-    }
 }
 
 impl Stuck {

@@ -8,7 +8,7 @@ use manifold_runtime_api::{Error, Limit, ObjectId, Reason, Result, Status};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use crate::helper::{self, Failure, Helper};
+use super::helper::{self, Failure, Helper};
 
 /// A set of idle helpers, and the bound on how many work at a time.
 pub(crate) struct Transpiler {

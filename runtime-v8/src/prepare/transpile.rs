@@ -44,7 +44,7 @@ fn language(path: &str) -> Option<MediaType> {
 /// Returns the code and its source map.
 ///
 /// It needs as much stack as the code is nested, and as much memory as the code requires, so it
-/// runs in a [`crate::helper`].
+/// runs in a [helper process](super::helper).
 ///
 /// # Errors
 /// Returns a description of the problem, with its line and column in the file.
