@@ -1,9 +1,16 @@
 //! Starts V8 once for the whole process, with the flags that make guests deterministic.
 
+#![expect(
+    unsafe_code,
+    reason = "ICU's time zone is set, and address space is reserved, by foreign functions"
+)]
+
 use std::sync::OnceLock;
 
 use deno_core::{JsRuntime, v8};
 use manifold_runtime_api::{Error, Result};
+
+use crate::symbols;
 
 /// V8's flags. They apply to every isolate of the process. Part of the host image.
 ///
@@ -28,12 +35,6 @@ pub(crate) const LOCALE: &str = "en-US";
 
 /// The default time zone. Part of the host image.
 pub(crate) const TIME_ZONE: &str = "UTC";
-
-unsafe extern "C" {
-    /// Function of ICU (`unicode/ucal.h`). The suffix is the version of the ICU that is linked with
-    /// V8.
-    fn ucal_setDefaultTimeZone_77(zone: *const u16, status: *mut i32);
-}
 
 /// Starts V8 on the first call. Later calls return the result of the first.
 ///
@@ -90,7 +91,7 @@ fn start_once() -> Result<(), String> {
     let zone: Vec<u16> = TIME_ZONE.encode_utf16().chain([0]).collect();
     let mut status = 0;
     // SAFETY: `zone` is a UTF-16 string that ends with a zero, and both arguments outlive the call.
-    unsafe { ucal_setDefaultTimeZone_77(zone.as_ptr(), &raw mut status) };
+    unsafe { symbols::set_default_time_zone(zone.as_ptr(), &raw mut status) };
     // ICU's warnings are negative, its errors positive.
     if status > 0 {
         Err(format!("ICU does not recognize the time zone {TIME_ZONE} (status {status})"))

@@ -6,6 +6,8 @@
 //! again on another one, and the thread and its heaps are lost. Limits stop nearly all guests long
 //! before that.
 
+#![expect(unsafe_code, reason = "V8's failures arrive in C callbacks and as a signal")]
+
 use std::cell::RefCell;
 use std::ffi::{c_char, c_int};
 use std::sync::{Arc, Once, OnceLock};

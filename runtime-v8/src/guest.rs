@@ -4,6 +4,7 @@
 pub(crate) mod globals;
 pub(crate) mod microtasks;
 pub(crate) mod modules;
+pub(crate) mod rejections;
 
 use deno_core::v8;
 
@@ -12,7 +13,7 @@ use crate::job::{Current, with};
 use crate::operations::write_answer;
 use crate::values::{Made, text};
 use globals::Globals;
-use microtasks::Microtasks;
+use microtasks::run_microtasks;
 
 /// A scope that catches exceptions.
 type Catching<'a, 's, 'o, 'i> = v8::PinnedRef<'a, v8::TryCatch<'s, 'o, v8::HandleScope<'i>>>;
@@ -101,15 +102,6 @@ fn deliver_next(scope: &mut v8::PinScope<'_, '_>, current: &Current) -> Made<boo
     Some(true)
 }
 
-fn run_microtasks(scope: &mut v8::PinScope<'_, '_>, current: &Current) {
-    if let Some(queue) =
-        with(current, |resident| resident.microtasks.as_ref().map(Microtasks::as_ptr)).flatten()
-    {
-        // SAFETY: the frame owns the queue, and is not dropped while it has the turn.
-        unsafe { queue.as_ref() }.perform_checkpoint(scope);
-    }
-}
-
 /// Returns whether the guest waits, has finished or has failed.
 fn examine(scope: &mut v8::PinScope<'_, '_>, current: &Current) -> State {
     let Some(main) = with(current, |resident| resident.main.clone()).flatten() else {
@@ -180,24 +172,4 @@ fn call_entry<'s>(
     }
     let nothing = v8::undefined(scope).into();
     start.call(scope, nothing, &arguments)?.try_into().ok()
-}
-
-/// Keeps track of rejected promises without a handler.
-pub(crate) unsafe extern "C" fn promise_rejected(message: v8::PromiseRejectMessage<'_>) {
-    v8::callback_scope!(unsafe scope, &message);
-    let Some(current) = scope.get_slot::<Current>().cloned() else { return };
-    let promise = v8::Global::new(scope, message.get_promise());
-    match message.get_event() {
-        v8::PromiseRejectEvent::PromiseRejectWithNoHandler => {
-            let Some(reason) = message.get_value() else { return };
-            let reason = v8::Global::new(scope, reason);
-            with(&current, |resident| resident.unhandled.push((promise, reason)));
-        }
-        v8::PromiseRejectEvent::PromiseHandlerAddedAfterReject => {
-            with(&current, |resident| {
-                resident.unhandled.retain(|(rejected, _)| *rejected != promise)
-            });
-        }
-        _ => {}
-    }
 }

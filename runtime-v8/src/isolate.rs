@@ -1,5 +1,7 @@
 //! Warm isolates: each has a heap of its own, in which every guest gets fresh globals.
 
+#![expect(unsafe_code, reason = "isolates are entered and exited by hand")]
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,7 +11,7 @@ use manifold_runtime_api::Result;
 
 use crate::fatal;
 use crate::guest::globals::Globals;
-use crate::guest::{self, modules};
+use crate::guest::{modules, rejections};
 use crate::job::Current;
 use crate::limits::buffers::Buffers;
 use crate::limits::heap::{self, HeapWatch};
@@ -79,7 +81,7 @@ impl Warm {
         buffers.attach(isolate.thread_safe_handle());
         isolate.set_microtasks_policy(v8::MicrotasksPolicy::Explicit);
         isolate.set_allow_atomics_wait(false);
-        isolate.set_promise_reject_callback(guest::promise_rejected);
+        isolate.set_promise_reject_callback(rejections::promise_rejected);
         isolate.set_host_import_module_dynamically_callback(modules::refuse_dynamic_import);
         isolate.set_oom_error_handler(fatal::out_of_memory);
         let watch = HeapWatch::new(memory_bytes, turns);

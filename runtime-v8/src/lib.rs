@@ -3,10 +3,6 @@
     not(test),
     warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)
 )]
-#![allow(
-    unsafe_code,
-    reason = "V8's bindings leave entering isolates, the allocator and the stack to their user"
-)]
 
 mod engine;
 mod exception;
@@ -20,6 +16,7 @@ mod pool;
 mod prepare;
 mod runtime;
 mod snapshot;
+mod symbols;
 mod values;
 mod worker;
 

@@ -1,5 +1,7 @@
 //! Strings, bytes and exceptions of V8, made from and to Rust's.
 
+#![expect(unsafe_code, reason = "bytes are copied into V8's memory")]
+
 use deno_core::v8;
 
 use crate::job::with_current;

@@ -1,15 +1,13 @@
 //! The microtask queue of one guest's context.
 
+#![expect(unsafe_code, reason = "owns memory of V8")]
+
 use std::ptr::NonNull;
 
 use deno_core::v8;
 
-unsafe extern "C" {
-    /// The deleting destructor of `v8::internal::MicrotaskQueue`
-    /// (`src/execution/microtask-queue.h`).
-    #[link_name = "_ZN2v88internal14MicrotaskQueueD0Ev"]
-    fn delete_microtask_queue(queue: NonNull<v8::MicrotaskQueue>);
-}
+use crate::job::{Current, with};
+use crate::symbols;
 
 /// An owned microtask queue. The owner type of the bindings runs the destructor without freeing the
 /// memory, which leaks 136 bytes for each guest.
@@ -31,6 +29,16 @@ impl Microtasks {
 impl Drop for Microtasks {
     fn drop(&mut self) {
         // SAFETY: V8 allocated the queue with `new`, and this value is its only owner.
-        unsafe { delete_microtask_queue(self.0) };
+        unsafe { symbols::delete_microtask_queue(self.0) };
+    }
+}
+
+/// Runs the microtasks of the guest that has the turn.
+pub(super) fn run_microtasks(scope: &mut v8::PinScope<'_, '_>, current: &Current) {
+    if let Some(queue) =
+        with(current, |resident| resident.microtasks.as_ref().map(Microtasks::as_ptr)).flatten()
+    {
+        // SAFETY: the frame owns the queue, and is not dropped while it has the turn.
+        unsafe { queue.as_ref() }.perform_checkpoint(scope);
     }
 }

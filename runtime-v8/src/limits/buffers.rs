@@ -1,6 +1,8 @@
 //! Allocator of array buffers, whose memory V8 keeps outside its heap. Each allocation is charged
 //! to the guest that requested it, and bounded.
 
+#![expect(unsafe_code, reason = "implements V8's allocator")]
+
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 use std::ffi::c_void;
 use std::ptr::{NonNull, null_mut};

@@ -3,6 +3,8 @@
 //! V8 gets more heap than a guest may use. After each garbage collection, and if the heap still
 //! reaches V8's own limit, the guest that has the turn is stopped.
 
+#![expect(unsafe_code, reason = "V8's heap callbacks get an address")]
+
 use std::ffi::c_void;
 use std::ops::RangeInclusive;
 use std::sync::Arc;

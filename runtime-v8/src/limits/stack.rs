@@ -7,14 +7,14 @@
 //! the `RangeError`. So only guests that fail see a `RangeError` for lack of stack. The exceptions
 //! are calls with millions of arguments, which overflow immediately and in every case.
 
+#![expect(
+    unsafe_code,
+    reason = "V8's stack limit and the stack's pages are set by foreign functions"
+)]
+
 use deno_core::v8;
 
-unsafe extern "C" {
-    /// `v8::Isolate::SetStackLimit` (`v8-isolate.h`). V8 discards the limit in the isolate's
-    /// parameters when it starts the isolate.
-    #[link_name = "_ZN2v87Isolate13SetStackLimitEm"]
-    fn set_stack_limit(isolate: v8::UnsafeRawIsolatePtr, limit: usize);
-}
+use crate::symbols;
 
 /// The stack of a V8 thread.
 pub(crate) struct Stack {
@@ -46,11 +46,12 @@ impl Stack {
         stack
     }
 
-    /// Sets V8's stack limit for an isolate, which must never leave this thread.
+    /// Sets V8's stack limit for an isolate, which must never leave this thread. V8 discards the
+    /// limit in the isolate's parameters when it starts the isolate.
     pub(crate) fn limit(&self, isolate: &v8::Isolate) {
         // SAFETY: the isolate is alive, and the address is within this thread's stack, with room
         // below it.
-        unsafe { set_stack_limit(isolate.as_raw_isolate_ptr(), self.top - V8_BYTES) };
+        unsafe { symbols::set_stack_limit(isolate.as_raw_isolate_ptr(), self.top - V8_BYTES) };
     }
 
     /// Returns the start of the watched pages.

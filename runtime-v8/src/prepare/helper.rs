@@ -203,6 +203,7 @@ impl Read for DeadlineReader<'_> {
 }
 
 /// A constructor that the loader calls before `main`.
+#[expect(unsafe_code, reason = "the loader finds the function by its link section")]
 #[used]
 #[cfg_attr(
     any(target_os = "linux", target_os = "android", target_os = "freebsd"),
@@ -216,6 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(unsafe_code, reason = "sets the disposition of a signal")]
     fn a_write_to_a_helper_that_has_ended_is_an_error_and_no_signal() {
         // SAFETY: this changes the disposition of a signal and installs no handler.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };

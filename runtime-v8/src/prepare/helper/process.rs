@@ -1,5 +1,7 @@
 //! The helper process: serves requests within limits on its stack, its memory and its CPU time.
 
+#![expect(unsafe_code, reason = "CPU time and exit are foreign functions")]
+
 use std::ffi::c_int;
 use std::fs;
 use std::io;
