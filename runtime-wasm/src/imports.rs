@@ -40,7 +40,7 @@ async fn call(
     pointer: u32,
     length: u32,
 ) -> wasmtime::Result<u32> {
-    let limit = caller.data().limits.guest_request_bytes;
+    let limit = caller.data().usage.limits().guest_request_bytes;
     if u64::from(length) > limit {
         return Err(wasmtime::Error::new(Error::from(Limit::GuestRequest { bytes: limit })));
     }

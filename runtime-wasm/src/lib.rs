@@ -7,9 +7,10 @@
 mod engines;
 mod guest_state;
 mod imports;
-mod instance;
+mod job;
+mod limits;
 mod mailbox;
-mod module_cache;
+mod prepare;
 mod runtime;
 #[cfg(target_os = "linux")]
 mod stacks;

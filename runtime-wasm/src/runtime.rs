@@ -9,8 +9,8 @@ use manifold_runtime_api::{
 };
 
 use crate::engines::{DETERMINISM, Engines, Placement, Target};
-use crate::instance::{self, Attempt};
-use crate::module_cache::{Compiled, ModuleCache};
+use crate::job::{self, Attempt};
+use crate::prepare::{Compiled, ModuleCache};
 use crate::ticker::Ticker;
 
 /// Runs WebAssembly guests on wasmtime.
@@ -169,10 +169,10 @@ impl Runtime for WasmRuntime {
         let (compiled, placement) = self.compiled(module, metered, &limits, &*host).await?;
         let _awake = self.ticker.awake();
         let session = Session::new(job, Arc::clone(&host));
-        let attempt = match (instance::run(&compiled, &session).await, placement) {
+        let attempt = match (job::run(&compiled, &session).await, placement) {
             (Attempt::PoolFull, Placement::Pool) => {
                 let compiled = self.compiled_for_heap(module, metered, &limits, &*host).await?;
-                instance::run(&compiled, &session).await
+                job::run(&compiled, &session).await
             }
             (attempt, _) => attempt,
         };

@@ -4,7 +4,7 @@
 //! mappings, which limits it to about 30,000 such stacks. A guard region (`MADV_GUARD_INSTALL` in
 //! madvise(2), Linux 6.13 and later) also faults on access but does not split the mapping, so many
 //! stacks share one. If the kernel does not support guard regions, wasmtime's own stacks are used.
-#![allow(unsafe_code, reason = "maps, guards and discards memory for fiber stacks")]
+#![expect(unsafe_code, reason = "maps, guards and discards memory for fiber stacks")]
 
 use std::io;
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! Runs one job in one instance and serves its guest's requests.
+//! Runs one job: instantiates its module, runs the guest, and serves the guest's requests.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,8 +10,9 @@ use wasmtime::{Extern, PoolConcurrencyLimitError, Store, Trap};
 
 use crate::engines::TICK;
 use crate::guest_state::{self, GuestState};
+use crate::limits::check_computing_time;
 use crate::mailbox::{Mailbox, Step};
-use crate::module_cache::Compiled;
+use crate::prepare::Compiled;
 use crate::trap;
 
 /// The result of an attempt to run a guest.
@@ -59,7 +60,7 @@ async fn serve(
             Reply::Ended(_) => return Attempt::Ran(Ok(())),
         };
         let now = Instant::now();
-        if let Err(breach) = guest_state::check_computing_time(mailbox, &limits, now) {
+        if let Err(breach) = check_computing_time(&limits, mailbox.computing_time(now)) {
             return Attempt::Ran(Err(breach));
         }
         // Most requests are served without waiting, so a guest that only makes requests would never
@@ -80,7 +81,7 @@ async fn guest(compiled: &Compiled, state: GuestState) -> wasmtime::Result<()> {
     match &end {
         Err(stop) if matches!(stop.downcast_ref(), Some(Trap::OutOfFuel)) => {
             guest_state::charge_fuel(&mut store)?;
-            Err(wasmtime::Error::new(guest_state::out_of_fuel(store.data())))
+            Err(wasmtime::Error::new(store.data().usage.out_of_fuel()))
         }
         _ => guest_state::charge_fuel(&mut store).and(end),
     }

@@ -1,5 +1,5 @@
-//! Cache of compiled modules, by module id and [`Target`]. Each is compiled once at a time;
-//! different ones compile concurrently.
+//! Prepares modules: validates, compiles and links each once, and caches the result by module id
+//! and [`Target`]. Different modules compile concurrently.
 
 use std::sync::Arc;
 

@@ -1,7 +1,6 @@
 //! A guest compiled for the original ABI runs unchanged: it uses std, `wasm32-wasip1` and
 //! handwritten JSON, without the SDK.
 
-#[path = "original_abi/wasi.rs"]
 mod wasi;
 
 use std::sync::{Arc, Mutex};

@@ -1,0 +1,90 @@
+//! Guests that never end: their computing time, other guests meanwhile, and cancellation.
+
+use std::time::Duration;
+
+use manifold_runtime_api::{Limit, Reason};
+
+use crate::{Arena, answer, guest, sends};
+
+const SPINNING: &str = "(func (export \"caos_run\") (loop (br 0)))";
+
+/// Returns the body of a guest that sends a request in an endless loop.
+fn loops(request: &str) -> String {
+    sends(&[request])
+        .replacen("(func (export \"caos_run\")", "(func (export \"caos_run\") (loop", 1)
+        .replacen("))\n)", "))\n(br 0)))", 1)
+}
+
+/// Bodies that never end: in the guest's code, and in the host's work for it.
+fn endless() -> Vec<(&'static str, String)> {
+    let put = format!("{{\"op\":\"put_blob\",\"bytes_b64\":\"{}\"}}", "QUJD".repeat(10_000));
+    vec![
+        ("a loop", SPINNING.to_owned()),
+        ("a loop of requests", loops("{\"op\":\"job\"}")),
+        ("a loop of large requests", loops(&put)),
+    ]
+}
+
+#[tokio::test]
+async fn an_endless_loop_breaches_the_computing_time() {
+    let arena = Arena::new();
+    for (what, body) in endless() {
+        let error = arena.fails(what, &guest(&body)).await;
+        assert!(
+            matches!(error.reason(), Reason::LimitBreached(Limit::ComputeTime { .. })),
+            "{what}: {error:?}"
+        );
+    }
+    let starting = guest("(func $spin (loop (br 0))) (start $spin) (func (export \"caos_run\"))");
+    let error = arena.fails("a loop in the start function", &starting).await;
+    assert!(
+        matches!(error.reason(), Reason::LimitBreached(Limit::ComputeTime { .. })),
+        "{error:?}"
+    );
+}
+
+/// Runs on one thread, so that a guest that does not yield blocks the others.
+#[tokio::test]
+async fn other_guests_finish_while_one_loops() {
+    for (what, body) in endless() {
+        let arena = Arena::with_compute_time(Duration::from_secs(2));
+        let (looping, healthy) =
+            (wat::parse_str(guest(&body)).unwrap(), wat::parse_str(guest(&answer())).unwrap());
+        let looping =
+            async { arena.run(looping).await.map(|_| ()).map_err(|_| std::time::Instant::now()) };
+        let healthy = async {
+            while arena.dispatcher.stats().runs == 0 {
+                tokio::task::yield_now().await;
+            }
+            arena.run(healthy).await.unwrap();
+            std::time::Instant::now()
+        };
+        let (looped, answered) = tokio::join!(looping, healthy);
+        assert!(answered < looped.unwrap_err(), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_looping_guest_is_cancelled_with_its_last_waiter() {
+    for (what, body) in endless() {
+        let arena = Arena::with_compute_time(Duration::from_secs(60));
+        let code = wat::parse_str(guest(&body)).unwrap();
+        let wait = async {
+            while arena.dispatcher.stats().runs == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            _ = arena.run(code) => panic!("{what} ends by itself"),
+            () = wait => {}
+        }
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(
+            arena.dispatcher.stats().failures,
+            0,
+            "{what}: it was cancelled and did not reach its limit"
+        );
+    }
+}
