@@ -1,8 +1,13 @@
 //! The floor of container jobs: the same work with the container engine's calls alone.
 
+use std::collections::HashMap;
 use std::error::Error;
 
 use bollard::Docker;
+use bollard::models::{
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
+    ResourcesUlimits,
+};
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
     WaitContainerOptions,
@@ -31,10 +36,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// # Errors
 /// Returns an error if a call to the engine fails, or if the guest does not report an outcome.
 pub async fn container_job(docker: &Docker, image: &str) -> Result<()> {
-    // The container has the same hardening as those of jobs, because every name space and limit
-    // takes the engine time.
-    let body = Isolation::default().job_container(image);
-    let id = docker.create_container(None, body).await?.id;
+    let id = docker.create_container(None, job_container(image)).await?.id;
     let options = AttachContainerOptionsBuilder::new()
         .stream(true)
         .stdin(true)
@@ -56,6 +58,57 @@ pub async fn container_job(docker: &Docker, image: &str) -> Result<()> {
     Ok(docker
         .remove_container(&id, Some(RemoveContainerOptionsBuilder::new().force(true).build()))
         .await?)
+}
+
+/// Returns the request to create a container with the hardening of a job's, because every name
+/// space and limit takes the engine time. It follows `runtime-docker/src/spec.rs`.
+fn job_container(image: &str) -> ContainerCreateBody {
+    let isolation = Isolation::default();
+    let memory = i64::try_from(isolation.memory_bytes).ok();
+    let ulimit = |name: &str, bound: u32| ResourcesUlimits {
+        name: Some(name.to_owned()),
+        soft: Some(bound.into()),
+        hard: Some(bound.into()),
+    };
+    let scratch = format!("rw,noexec,nosuid,nodev,size={},mode=1777", isolation.scratch_bytes);
+    let host_config = HostConfig {
+        memory,
+        memory_swap: memory,
+        cpu_period: Some(100_000),
+        cpu_quota: Some(i64::from(isolation.millicores) * 100),
+        pids_limit: Some(isolation.processes.into()),
+        ulimits: Some(vec![
+            ulimit("nofile", isolation.open_files),
+            ulimit("core", 0),
+            ulimit("msgqueue", 0),
+        ]),
+        readonly_rootfs: Some(true),
+        tmpfs: Some(HashMap::from([("/tmp".to_owned(), scratch)])),
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        network_mode: Some("none".to_owned()),
+        cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
+        ipc_mode: Some("none".to_owned()),
+        log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
+        ..HostConfig::default()
+    };
+    ContainerCreateBody {
+        image: Some(image.to_owned()),
+        hostname: Some("manifold".to_owned()),
+        user: Some(isolation.user),
+        attach_stdin: Some(true),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        open_stdin: Some(true),
+        stdin_once: Some(true),
+        tty: Some(false),
+        healthcheck: Some(HealthConfig {
+            test: Some(vec!["NONE".to_owned()]),
+            ..HealthConfig::default()
+        }),
+        host_config: Some(host_config),
+        ..ContainerCreateBody::default()
+    }
 }
 
 /// Runs `count` [`container_job`]s, four at a time.

@@ -4,20 +4,19 @@
     warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)
 )]
 
+mod containers;
 mod conversation;
 mod engine;
-mod error;
-mod image;
-mod isolation;
-mod owner;
+mod job;
+mod limits;
 mod pool;
-mod retry;
+mod prepare;
 mod runtime;
 mod serving;
 mod spec;
 mod wire;
 
-pub use engine::{ContainerEngine, EngineOptions};
-pub use error::{EngineError, Step};
-pub use isolation::{Isolation, Seccomp};
-pub use runtime::{DockerRuntime, DockerRuntimeBuilder, Mode};
+pub use containers::Mode;
+pub use engine::{ContainerEngine, EngineError, EngineOptions, Step};
+pub use limits::{Isolation, Seccomp};
+pub use runtime::{DockerRuntime, DockerRuntimeBuilder};

@@ -8,14 +8,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::engine::{Container, Launched, Shared};
-use crate::error::EngineError;
+use crate::engine::{Container, EngineError, Launched, Roster};
 use crate::spec::Spec;
 use crate::wire::{Diagnostics, Wire};
 
 /// The parked containers of one [`Spec`].
 pub(crate) struct Pool {
-    engine: Arc<Shared>,
+    roster: Arc<Roster>,
     spec: Spec,
     /// How many containers to keep parked.
     target: usize,
@@ -35,7 +34,7 @@ struct State {
 const HEAD_START: Duration = Duration::from_millis(5);
 
 impl Pool {
-    pub(crate) fn new(engine: Arc<Shared>, spec: Spec, target: usize) -> Self {
+    pub(crate) fn new(roster: Arc<Roster>, spec: Spec, target: usize) -> Self {
         let state = State {
             parked: VecDeque::new(),
             starting: 0,
@@ -43,7 +42,7 @@ impl Pool {
             last_used: Instant::now(),
             is_closed: false,
         };
-        Self { engine, spec, target, state: Mutex::new(state) }
+        Self { roster, spec, target, state: Mutex::new(state) }
     }
 
     /// Returns an unused container. Waits for one to start if none is parked.
@@ -73,7 +72,7 @@ impl Pool {
     /// Refills the pool after [`HEAD_START`].
     fn refill_soon(self: &Arc<Self>) {
         let pool = Arc::clone(self);
-        self.engine.handle().spawn(async move {
+        self.roster.client.handle().spawn(async move {
             tokio::time::sleep(HEAD_START).await;
             pool.refill();
         });
@@ -95,10 +94,10 @@ impl Pool {
         };
         for _ in 0..missing {
             let pool = Arc::clone(self);
-            self.engine.handle().spawn(async move {
+            self.roster.client.handle().spawn(async move {
                 let launched = match pool.is_closed() {
                     true => Err(EngineError::Closed),
-                    false => pool.engine.launch(pool.spec.for_one_job()).await,
+                    false => pool.roster.launch(pool.spec.for_one_job()).await,
                 };
                 pool.deliver(launched);
             });

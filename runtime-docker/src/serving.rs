@@ -17,14 +17,13 @@ use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::engine::{Container, EXIT_GRACE, Shared};
-use crate::error::EngineError;
+use crate::engine::{Container, EXIT_GRACE, EngineError, Roster};
 use crate::spec::Spec;
 use crate::wire::{Diagnostics, Received, Wire};
 
 /// The serving containers of one [`Spec`].
 pub(crate) struct Servers {
-    engine: Arc<Shared>,
+    roster: Arc<Roster>,
     spec: Spec,
     /// Maximum number of jobs in one container at a time.
     jobs: usize,
@@ -64,14 +63,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Servers {
-    pub(crate) fn new(engine: Arc<Shared>, spec: Spec) -> Self {
+    pub(crate) fn new(roster: Arc<Roster>, spec: Spec) -> Self {
         // Half of the processes are for jobs, because further ones wait for jobs and one is their
         // parent. The parent needs several file descriptors for each.
         let jobs = (spec.isolation.serving_processes() / 2)
             .min(spec.isolation.open_files / 4)
             .max(1) as usize;
         Self {
-            engine,
+            roster,
             spec,
             jobs,
             servers: tokio::sync::Mutex::default(),
@@ -137,8 +136,9 @@ impl Servers {
     }
 
     async fn start(&self) -> Result<Server, EngineError> {
-        let (engine, spec) = (Arc::clone(&self.engine), self.spec.clone());
-        self.engine
+        let (roster, spec) = (Arc::clone(&self.roster), self.spec.clone());
+        self.roster
+            .client
             .spawn(async move {
                 let unusable = |error: std::io::Error| EngineError::NotServing {
                     image: spec.image.to_string(),
@@ -148,7 +148,7 @@ impl Servers {
                 let (directory, listener) = listen().map_err(unusable)?;
                 let mounted = directory.path().join(MOUNTED);
                 let (container, output) =
-                    engine.launch(spec.for_many_jobs(&mounted.to_string_lossy())).await?;
+                    roster.launch(spec.for_many_jobs(&mounted.to_string_lossy())).await?;
                 let (connections, arrivals) = mpsc::channel(MAX_WAITING);
                 let last_words = Arc::<Mutex<String>>::default();
                 let log = ServerLog {

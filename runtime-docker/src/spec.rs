@@ -1,13 +1,16 @@
 //! Description of a container: image, memory, isolation and host module, and the engine's request
 //! to create it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use bollard::models::{ContainerCreateBody, HealthConfig};
-
+use bollard::models::{
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
+    Mount, MountType, ResourcesUlimits,
+};
 use manifold_runtime_api::ObjectRef;
 
-use crate::isolation::{Isolation, SOCKET};
+use crate::limits::{Isolation, SERVING_FACTOR, Seccomp};
 
 /// Description of a container. Containers with equal specs are interchangeable.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -22,17 +25,12 @@ pub(crate) struct Spec {
     pub(crate) hosted: Option<ObjectRef>,
 }
 
-impl Isolation {
-    /// Returns the engine's request to create the container of one job, for benchmarks of the
-    /// engine alone. The type belongs to bollard and changes with it, so this is not part of the
-    /// stable interface.
-    #[doc(hidden)]
-    pub fn job_container(&self, image: &str) -> ContainerCreateBody {
-        let memory_bytes = self.memory_bytes;
-        Spec { image: image.into(), memory_bytes, isolation: Arc::new(self.clone()), hosted: None }
-            .body(None)
-    }
-}
+/// Path of the host's socket in a container that serves many jobs.
+const SOCKET: &str = "/run/manifold/socket";
+const SOCKET_DIRECTORY: &str = "/run/manifold";
+
+/// Period over which a container gets its share of the processors, in microseconds.
+const CPU_PERIOD: i64 = 100_000;
 
 impl Spec {
     /// Returns the request to create a container for one job, which communicates over its standard
@@ -67,8 +65,80 @@ impl Spec {
                 test: Some(vec!["NONE".to_owned()]),
                 ..HealthConfig::default()
             }),
-            host_config: Some(self.isolation.host_config(self.memory_bytes, served_from)),
+            host_config: Some(host_config(&self.isolation, self.memory_bytes, served_from)),
             ..ContainerCreateBody::default()
         }
+    }
+}
+
+/// Returns the engine's configuration of a container. `served_from` is the directory with the
+/// socket, for a container that serves many jobs.
+fn host_config(isolation: &Isolation, memory_bytes: u64, served_from: Option<&str>) -> HostConfig {
+    let serving = served_from.is_some();
+    let memory =
+        if serving { memory_bytes.saturating_mul(SERVING_FACTOR.into()) } else { memory_bytes };
+    let memory = i64::try_from(memory).unwrap_or(i64::MAX);
+    let processes = if serving { isolation.serving_processes() } else { isolation.processes };
+    let millicores = if serving {
+        isolation.millicores.saturating_mul(SERVING_FACTOR)
+    } else {
+        isolation.millicores
+    };
+    let mut security = Vec::new();
+    if !isolation.gains_privileges {
+        security.push("no-new-privileges".to_owned());
+    }
+    match &isolation.seccomp {
+        Seccomp::Default => {}
+        Seccomp::Unconfined => security.push("seccomp=unconfined".to_owned()),
+        Seccomp::Profile(profile) => security.push(format!("seccomp={profile}")),
+    }
+    let scratch = format!("rw,noexec,nosuid,nodev,size={},mode=1777", isolation.scratch_bytes);
+    let has_scratch = isolation.scratch_bytes > 0 && !serving;
+    let ulimit = |name: &str, bound: u32| ResourcesUlimits {
+        name: Some(name.to_owned()),
+        soft: Some(bound.into()),
+        hard: Some(bound.into()),
+    };
+    HostConfig {
+        memory: Some(memory),
+        memory_swap: Some(memory),
+        // Unlike `nano_cpus`, this form is accepted by an engine with fewer cores.
+        cpu_period: Some(CPU_PERIOD),
+        cpu_quota: Some(i64::from(millicores) * CPU_PERIOD / 1000),
+        pids_limit: Some(processes.into()),
+        ulimits: Some(vec![
+            ulimit("nofile", isolation.open_files),
+            ulimit("core", 0),
+            ulimit("msgqueue", 0),
+        ]),
+        // A serving container gets no System V IPC objects, because one job could leave data in
+        // them for the next.
+        sysctls: serving.then(|| {
+            [("kernel.shmmni", "0"), ("kernel.msgmni", "0"), ("kernel.sem", "0 0 0 0")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into()
+        }),
+        readonly_rootfs: Some(!isolation.writable_root),
+        tmpfs: has_scratch.then(|| HashMap::from([("/tmp".to_owned(), scratch)])),
+        mounts: served_from.map(|directory| {
+            vec![Mount {
+                target: Some(SOCKET_DIRECTORY.to_owned()),
+                source: Some(directory.to_owned()),
+                typ: Some(MountType::BIND),
+                read_only: Some(true),
+                ..Mount::default()
+            }]
+        }),
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        cap_add: (!isolation.capabilities.is_empty()).then(|| isolation.capabilities.clone()),
+        security_opt: Some(security),
+        network_mode: Some(isolation.network.clone().unwrap_or_else(|| "none".to_owned())),
+        // In the host's cgroup namespace a guest could observe the container's random id.
+        cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
+        // No shared memory in /dev/shm.
+        ipc_mode: Some("none".to_owned()),
+        log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
+        ..HostConfig::default()
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use manifold_runtime_api::Status;
 use parking_lot::Mutex;
 
-use crate::error::EngineError;
+use super::error::EngineError;
 
 /// Total number of attempts.
 pub(crate) const ATTEMPTS: u32 = 3;

@@ -6,6 +6,9 @@ use std::fs;
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
+/// Label that names the process that owns a container.
+pub(super) const LABEL: &str = "io.manifold.owner";
+
 /// Identity of a process, as recorded in the owner label.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Owner {

@@ -1,10 +1,5 @@
-//! What a container may do. The default is strict.
+//! What bounds a guest: the isolation and limits of its container. The default is strict.
 
-use std::collections::HashMap;
-
-use bollard::models::{
-    HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount, MountType, ResourcesUlimits,
-};
 use manifold_runtime_api::HostImageBuilder;
 
 /// The environment and limits of a guest's process. A guest can observe every setting, so all of
@@ -158,20 +153,13 @@ impl Default for Isolation {
     }
 }
 
-/// Path of the host's socket in a container that serves many jobs.
-pub(crate) const SOCKET: &str = "/run/manifold/socket";
-const SOCKET_DIRECTORY: &str = "/run/manifold";
-
 /// Version of everything that a guest can observe and that is not a setting: host name, `/tmp`
-/// without execution, signals, sysctls. It must be incremented with any change that a guest can
-/// observe.
+/// without execution, signals, sysctls. It must be incremented with any change in `spec.rs` that a
+/// guest can observe.
 const REVISION: u32 = 1;
 
-/// Period over which a container gets its share of the processors, in microseconds.
-const CPU_PERIOD: i64 = 100_000;
-
 /// Factor by which a container that serves many jobs gets more memory, processes and processors.
-const SERVING_FACTOR: u32 = 4;
+pub(crate) const SERVING_FACTOR: u32 = 4;
 
 impl Isolation {
     /// Returns the default isolation, see [`Isolation`].
@@ -220,74 +208,5 @@ impl Isolation {
     /// Returns how many processes a container that serves many jobs may have.
     pub(crate) fn serving_processes(&self) -> u32 {
         self.processes.saturating_mul(SERVING_FACTOR)
-    }
-
-    /// Returns the engine's configuration of a container. `served_from` is the directory with the
-    /// socket, for a container that serves many jobs.
-    pub(crate) fn host_config(&self, memory_bytes: u64, served_from: Option<&str>) -> HostConfig {
-        let serving = served_from.is_some();
-        let memory =
-            if serving { memory_bytes.saturating_mul(SERVING_FACTOR.into()) } else { memory_bytes };
-        let memory = i64::try_from(memory).unwrap_or(i64::MAX);
-        let processes = if serving { self.serving_processes() } else { self.processes };
-        let millicores =
-            if serving { self.millicores.saturating_mul(SERVING_FACTOR) } else { self.millicores };
-        let mut security = Vec::new();
-        if !self.gains_privileges {
-            security.push("no-new-privileges".to_owned());
-        }
-        match &self.seccomp {
-            Seccomp::Default => {}
-            Seccomp::Unconfined => security.push("seccomp=unconfined".to_owned()),
-            Seccomp::Profile(profile) => security.push(format!("seccomp={profile}")),
-        }
-        let scratch = format!("rw,noexec,nosuid,nodev,size={},mode=1777", self.scratch_bytes);
-        let has_scratch = self.scratch_bytes > 0 && !serving;
-        let ulimit = |name: &str, bound: u32| ResourcesUlimits {
-            name: Some(name.to_owned()),
-            soft: Some(bound.into()),
-            hard: Some(bound.into()),
-        };
-        HostConfig {
-            memory: Some(memory),
-            memory_swap: Some(memory),
-            // Unlike `nano_cpus`, this form is accepted by an engine with fewer cores.
-            cpu_period: Some(CPU_PERIOD),
-            cpu_quota: Some(i64::from(millicores) * CPU_PERIOD / 1000),
-            pids_limit: Some(processes.into()),
-            ulimits: Some(vec![
-                ulimit("nofile", self.open_files),
-                ulimit("core", 0),
-                ulimit("msgqueue", 0),
-            ]),
-            // A serving container gets no System V IPC objects, because one job could leave data in
-            // them for the next.
-            sysctls: serving.then(|| {
-                [("kernel.shmmni", "0"), ("kernel.msgmni", "0"), ("kernel.sem", "0 0 0 0")]
-                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                    .into()
-            }),
-            readonly_rootfs: Some(!self.writable_root),
-            tmpfs: has_scratch.then(|| HashMap::from([("/tmp".to_owned(), scratch)])),
-            mounts: served_from.map(|directory| {
-                vec![Mount {
-                    target: Some(SOCKET_DIRECTORY.to_owned()),
-                    source: Some(directory.to_owned()),
-                    typ: Some(MountType::BIND),
-                    read_only: Some(true),
-                    ..Mount::default()
-                }]
-            }),
-            cap_drop: Some(vec!["ALL".to_owned()]),
-            cap_add: (!self.capabilities.is_empty()).then(|| self.capabilities.clone()),
-            security_opt: Some(security),
-            network_mode: Some(self.network.clone().unwrap_or_else(|| "none".to_owned())),
-            // In the host's cgroup namespace a guest could observe the container's random id.
-            cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
-            // No shared memory in /dev/shm.
-            ipc_mode: Some("none".to_owned()),
-            log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
-            ..HostConfig::default()
-        }
     }
 }

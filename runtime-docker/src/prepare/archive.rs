@@ -1,27 +1,14 @@
-//! Container images that are kept in the store, as git trees.
+//! The archive of a container image that is kept in the store, in the format of `docker load`.
 //!
-//! Such an image has one of two forms:
-//!
-//! - a tree with `config.json`, an
-//!   [OCI image configuration](https://github.com/opencontainers/image-spec/blob/main/config.md)
-//!   without `rootfs`, and with trees `layer00`, `layer01`, …, the lowest first;
-//! - the tree of a root file system, whose program is `/guest`.
-//!
-//! It is loaded into the engine once, as `manifold-image:<tree id>`. The archive that is loaded is
-//! a function of the tree.
+//! The archive is a function of the image's tree. It is written layer by layer to temporary files.
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
-use bollard::query_parameters::ImportImageOptionsBuilder;
 use bytes::Bytes;
-use futures_util::{Stream, TryStreamExt};
 use manifold_runtime_api::{
     EntryMode, Error, Host, Limit, ObjectId, ObjectKind, Reason, Result, Status, Tree,
 };
@@ -29,105 +16,11 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
 
-use crate::engine::Shared;
-use crate::error::{EngineError, Step};
-use crate::retry::retrying;
-
 /// Label that names the tree from which an image was made.
-const TREE: &str = "io.manifold.tree";
-
-/// What the engine reports about an image.
-struct Inspected {
-    tree: Option<String>,
-    volumes: Vec<String>,
-}
-
-async fn inspect(engine: &Arc<Shared>, name: &str) -> Result<Inspected, EngineError> {
-    let inspected = retrying(|| {
-        let (shared, name) = (Arc::clone(engine), name.to_owned());
-        engine.spawn(async move {
-            let docker = shared.docker().await?;
-            shared.call(Step::InspectImage, docker.inspect_image(&name)).await
-        })
-    });
-    let config = inspected.await?.config.unwrap_or_default();
-    let tree = config.labels.and_then(|mut labels| labels.remove(TREE));
-    Ok(Inspected { tree, volumes: config.volumes.unwrap_or_default() })
-}
-
-/// Checks that the engine has an image and that the image declares no volumes, which would escape
-/// the isolation.
-pub(crate) async fn check(engine: &Arc<Shared>, name: &str) -> Result<()> {
-    let reference = format!("docker://{name}");
-    let known = inspect(engine, name).await.map_err(|error| error.of_job(&reference))?;
-    if known.volumes.is_empty() {
-        return Ok(());
-    }
-    Err(Error::runtime(format!(
-        "image {reference} declares volumes ({}), to which guests could write without limit; build \
-         it without volumes",
-        known.volumes.join(", ")
-    )))
-}
-
-/// Loads the image that is kept in `tree` into the engine, unless the engine has it, and returns
-/// its name there.
-///
-/// # Errors
-/// - [`Reason::BadModule`] if the tree is not a container image.
-/// - [`Limit::Module`] if the image is larger than `bound` bytes.
-/// - [`Reason::RuntimeFailed`] if the archive cannot be written or the engine does not load it.
-pub(crate) async fn load(
-    engine: &Arc<Shared>,
-    tree: ObjectId,
-    host: &dyn Host,
-    bound: u64,
-) -> Result<Arc<str>> {
-    let name: Arc<str> = format!("manifold-image:{tree}").into();
-    match inspect(engine, &name).await {
-        Ok(known) if known.tree.as_deref() == Some(tree.to_string().as_str()) => return Ok(name),
-        Ok(_) | Err(EngineError::Refused { code: 404, .. }) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let (archive, bytes) = Archive { host, module: tree, left: bound, bound }.write(&name).await?;
-    // Allows for 10 MB per second, for a disk that is busy.
-    let patience = engine.options.deadline + Duration::from_secs(bytes / 10_000_000);
-    let archive = Arc::new(archive);
-    let loaded = retrying(|| {
-        let (shared, archive) = (Arc::clone(engine), Arc::clone(&archive));
-        engine.spawn(async move {
-            let docker = shared.docker().await?;
-            let options = ImportImageOptionsBuilder::new().quiet(true).build();
-            let loading = docker.import_image_stream(options, stream_file(archive), None);
-            shared.call_within(patience, Step::Load, loading.try_for_each(async |_| Ok(()))).await
-        })
-    });
-    loaded.await?;
-    Ok(name)
-}
-
-/// Streams a file from its beginning. Several streams of one file are independent, because each
-/// keeps its own offset.
-fn stream_file(file: Arc<File>) -> impl Stream<Item = io::Result<Bytes>> + Send {
-    const PIECE_BYTES: usize = 1 << 18;
-    futures_util::stream::try_unfold(0, move |offset| {
-        let file = Arc::clone(&file);
-        async move {
-            let reading = tokio::task::spawn_blocking(move || {
-                let mut piece = vec![0; PIECE_BYTES];
-                let bytes = file.read_at(&mut piece, offset)?;
-                piece.truncate(bytes);
-                io::Result::Ok(piece)
-            });
-            let piece = reading.await.map_err(io::Error::other)??;
-            let next = offset + piece.len() as u64;
-            Ok((!piece.is_empty()).then(|| (Bytes::from(piece), next)))
-        }
-    })
-}
+pub(super) const TREE: &str = "io.manifold.tree";
 
 /// Writes the archive of one image.
-struct Archive<'a> {
+pub(super) struct Archive<'a> {
     host: &'a dyn Host,
     module: ObjectId,
     /// Bytes that the image may still take.
@@ -136,9 +29,14 @@ struct Archive<'a> {
     bound: u64,
 }
 
-impl Archive<'_> {
+impl<'a> Archive<'a> {
+    /// Prepares to write the image in the tree `module`, of at most `bound` bytes.
+    pub(super) fn new(host: &'a dyn Host, module: ObjectId, bound: u64) -> Self {
+        Self { host, module, left: bound, bound }
+    }
+
     /// Writes the image in the format of `docker load`, and returns the file and its size in bytes.
-    async fn write(mut self, name: &str) -> Result<(File, u64)> {
+    pub(super) async fn write(mut self, name: &str) -> Result<(File, u64)> {
         let tree = self.host.tree(self.module).await?;
         let mut config = self.config(&tree).await?;
         let mut layers = Vec::new();

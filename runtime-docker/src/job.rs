@@ -1,0 +1,180 @@
+//! One job's life: it gets a container, its guest runs, and the end of the container is
+//! interpreted. A job that loses its container through no fault of its guest is tried again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use manifold_runtime_api::abi::Session;
+use manifold_runtime_api::{
+    Error, Host, Job, Limit, MemoryReservation, ObjectRef, Reason, Result, Status,
+};
+
+use crate::containers::Containers;
+use crate::conversation::{Buffers, End, converse};
+use crate::engine::{ATTEMPTS, Container, EXIT_GRACE, EngineError, Step, pause};
+use crate::prepare::Preparer;
+use crate::spec::Spec;
+
+/// Bytes that a container counts in its call's memory budget. Its actual use is not known here, and
+/// bounded by its own limit.
+const CONTAINER_BYTES: u64 = 4 << 20;
+
+/// Runs a job, with further attempts if it loses its container.
+pub(crate) async fn run(
+    preparer: &Preparer,
+    containers: &Containers,
+    job: Job,
+    host: Arc<dyn Host>,
+) -> Result<ObjectRef> {
+    let mut memory = MemoryReservation::new(Arc::clone(&job.meter));
+    memory.grow(CONTAINER_BYTES)?;
+    let mut memory = Buffers::new(memory);
+    let mut attempt = 1;
+    loop {
+        let spec = preparer.prepare(&job.code, &job.limits, &*host).await?;
+        let session = Session::new(job.clone(), Arc::clone(&host));
+        let run = Run { preparer, containers, spec, session };
+        let result = if containers.serve_many_jobs(&run.spec) {
+            run.served(&mut memory).await
+        } else {
+            run.alone(&mut memory).await
+        };
+        match result {
+            Attempt::Done(result) => return result,
+            Attempt::Lost(error) if attempt == ATTEMPTS || containers.cannot_reach_the_engine() => {
+                return Err(error);
+            }
+            Attempt::Lost(error) => tracing::debug!("attempt {attempt}: {error}"),
+        }
+        tokio::time::sleep(pause(attempt)).await;
+        attempt += 1;
+    }
+}
+
+/// The result of an attempt to run a job.
+enum Attempt {
+    Done(Result<ObjectRef>),
+    /// The container was lost through no fault of the guest. Another container may succeed.
+    Lost(Error),
+}
+
+/// One attempt to run a job.
+struct Run<'a> {
+    preparer: &'a Preparer,
+    containers: &'a Containers,
+    spec: Spec,
+    session: Session,
+}
+
+impl Run<'_> {
+    /// Runs the job in a container of its own.
+    async fn alone(&self, memory: &mut Buffers) -> Attempt {
+        let (container, mut wire) = match self.containers.take(&self.spec).await {
+            Ok(taken) => taken,
+            Err(error) => return self.without_container(error),
+        };
+        let end = converse(&mut wire, &self.session, memory).await;
+        // A guest that has named its outcome is about to end, so it gets time to do so.
+        let is_ending = matches!(end, End::Settled) && self.session.has_outcome();
+        let patience = if is_ending { EXIT_GRACE } else { Duration::ZERO };
+        let result = match end {
+            End::Settled => Attempt::Done(self.session.finish(Ok(()))),
+            End::Stopped(error) => Attempt::Done(self.session.finish(Err(error))),
+            End::Closed { mid_line, unanswered } => {
+                self.explain_exit(&container, mid_line, unanswered).await
+            }
+        };
+        drop(wire);
+        let removal = container.remove(patience);
+        if self.containers.are_removed_with_the_job() {
+            let _ = removal.await;
+        }
+        result
+    }
+
+    /// Interprets the end of a container whose guest has closed its output.
+    async fn explain_exit(
+        &self,
+        container: &Container,
+        mid_line: bool,
+        unanswered: bool,
+    ) -> Attempt {
+        let exit = match container.wait_for_exit(EXIT_GRACE).await {
+            Ok(Some(exit)) => exit,
+            // Either the guest has closed its output or the engine has lost the connection, so it
+            // may not be the guest's fault.
+            Ok(None) => return lost("the container closed its output but is still running"),
+            Err(EngineError::Refused { code: 404, .. }) => {
+                return lost("the container was removed by another program");
+            }
+            Err(error) => return Attempt::Lost(error.into()),
+        };
+        match exit.exit_code {
+            _ if exit.out_of_memory => {
+                self.done(Limit::Memory { bytes: self.spec.memory_bytes }.into())
+            }
+            _ if !exit.ended_by_itself() => {
+                lost("the container was killed by another program, or the engine lost it")
+            }
+            // The engine may have closed the container's input: an engine that restarts does.
+            _ if unanswered => lost("the container ended before it received a response"),
+            _ if mid_line => self.done(Error::abi_violation("it ended in the middle of a line")),
+            0 => Attempt::Done(self.session.finish(Ok(()))),
+            code => {
+                let trap = match code - 128 {
+                    signal @ 1..=64 => format!("the process was killed by signal {signal}"),
+                    _ => format!("the process exited with status {code}"),
+                };
+                self.done(Error::new(Reason::Trapped { trap }))
+            }
+        }
+    }
+
+    /// Runs the job in a container that serves many.
+    async fn served(&self, memory: &mut Buffers) -> Attempt {
+        let mut assignment = match self.containers.take_share(&self.spec).await {
+            Ok(assignment) => assignment,
+            Err(error) => return self.without_container(error),
+        };
+        let Some(wire) = &mut assignment.wire else { return lost("the connection was lost") };
+        match converse(wire, &self.session, memory).await {
+            End::Settled => {
+                assignment.is_settled = true;
+                Attempt::Done(self.session.finish(Ok(())))
+            }
+            End::Stopped(error) => self.done(error),
+            // The process that forks guests reports one that ends by itself. This one was killed,
+            // perhaps for memory, or the whole container was.
+            End::Closed { .. } => lost("the job's process was killed, or its container was"),
+        }
+    }
+
+    /// Returns the result of an attempt that got no container. The start was already retried, so
+    /// the attempt is only repeated where something has changed: the image is looked up again,
+    /// parked containers make room, or a serving container may be replaced.
+    fn without_container(&self, error: EngineError) -> Attempt {
+        match &error {
+            // The engine has lost the image. The next attempt loads it again, or reports that it is
+            // missing.
+            EngineError::Refused { step: Step::Create, code: 404, .. } => {
+                self.preparer.forget(&self.spec.image)
+            }
+            // Parked containers are removed to make room.
+            EngineError::TooMany { .. } => self.containers.make_room(),
+            EngineError::NotServing { status: Status::Transient, .. } => {}
+            _ => return Attempt::Done(Err(error.of_job(&self.spec.image))),
+        }
+        Attempt::Lost(error.of_job(&self.spec.image))
+    }
+
+    fn done(&self, error: Error) -> Attempt {
+        Attempt::Done(self.session.finish(Err(error)))
+    }
+}
+
+fn lost(problem: &str) -> Attempt {
+    Attempt::Lost(Error::new(Reason::RuntimeFailed {
+        problem: problem.to_owned(),
+        status: Status::Transient,
+    }))
+}

@@ -1,0 +1,228 @@
+//! From code to something that can run: chooses a job's container, and makes sure that the engine
+//! has its image.
+//!
+//! An image that is kept in the store has one of two forms:
+//!
+//! - a tree with `config.json`, an
+//!   [OCI image configuration](https://github.com/opencontainers/image-spec/blob/main/config.md)
+//!   without `rootfs`, and with trees `layer00`, `layer01`, …, the lowest first;
+//! - the tree of a root file system, whose program is `/guest`.
+//!
+//! It is loaded into the engine once, as `manifold-image:<tree id>`.
+
+mod archive;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::query_parameters::ImportImageOptionsBuilder;
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt};
+use manifold_runtime_api::bstr::ByteSlice;
+use manifold_runtime_api::{
+    Code, Error, Host, ImageRef, Limits, ObjectId, ObjectKind, Reason, Result, Status,
+};
+use parking_lot::Mutex;
+
+use crate::engine::{Client, EngineError, RecentFailure, Step, retrying};
+use crate::limits::Isolation;
+use crate::prepare::archive::{Archive, TREE};
+use crate::spec::Spec;
+
+/// Describes the containers of jobs, and loads or looks up each image once.
+pub(crate) struct Preparer {
+    client: Arc<Client>,
+    isolation: Arc<Isolation>,
+    /// Maximum size of an image in the store, in bytes.
+    image_bytes: u64,
+    images: Mutex<HashMap<Source, Arc<Image>>>,
+}
+
+/// Where a container image comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Source {
+    /// A tree in the store.
+    Tree(ObjectId),
+    /// The engine, which has an image of this name.
+    Engine(String),
+}
+
+/// A container image that is loaded or looked up once.
+#[derive(Default)]
+struct Image {
+    /// Its name in the engine, set once the engine is known to have it.
+    name: tokio::sync::OnceCell<Arc<str>>,
+    /// The last transient failure to load it or look it up.
+    recent_failure: RecentFailure<Error>,
+}
+
+impl Preparer {
+    pub(crate) fn new(client: Arc<Client>, isolation: Isolation, image_bytes: u64) -> Self {
+        Self { client, isolation: Arc::new(isolation), image_bytes, images: Mutex::default() }
+    }
+
+    /// Describes the container in which `code` runs, and makes sure that the engine has its image.
+    pub(crate) async fn prepare(
+        &self,
+        code: &Code,
+        limits: &Limits,
+        host: &dyn Host,
+    ) -> Result<Spec> {
+        let source = match code {
+            Code::Module(module) if module.kind == ObjectKind::Tree => Source::Tree(module.id),
+            Code::Module(module) => {
+                Source::Engine(reference(module.id, &host.get(module.id).await?)?)
+            }
+            Code::Container(container) | Code::Hosted { host: container, .. } => {
+                Source::Engine(container.as_str().to_owned())
+            }
+            _ => return Err(Error::runtime("the runtime for containers does not know this code")),
+        };
+        let memory_bytes = self.isolation.memory_bytes.min(limits.memory_bytes);
+        let image = self.image(source, host).await?;
+        let hosted = match code {
+            Code::Hosted { module, .. } => Some(*module),
+            _ => None,
+        };
+        Ok(Spec { image, memory_bytes, isolation: Arc::clone(&self.isolation), hosted })
+    }
+
+    /// Returns the engine's name of an image. Loads the image or looks it up once, and again after
+    /// a failure.
+    async fn image(&self, source: Source, host: &dyn Host) -> Result<Arc<str>> {
+        let image = Arc::clone(self.images.lock().entry(source.clone()).or_default());
+        let found = image.name.get_or_try_init(|| async {
+            image.recent_failure.check()?;
+            let found = match &source {
+                Source::Tree(tree) => load(&self.client, *tree, host, self.image_bytes).await,
+                Source::Engine(name) => {
+                    check(&self.client, name).await.map(|()| name.as_str().into())
+                }
+            };
+            if let Err(error) = &found
+                && error.status() == Status::Transient
+            {
+                image.recent_failure.record(error);
+            }
+            found
+        });
+        found.await.cloned()
+    }
+
+    /// Makes the next job load an image or look it up again, because the engine may have lost it.
+    pub(crate) fn forget(&self, image: &str) {
+        self.images.lock().retain(|_, kept| kept.name.get().is_none_or(|known| **known != *image));
+    }
+}
+
+/// Parses the image reference in a module that is a blob.
+///
+/// # Errors
+/// [`Reason::BadModule`] if the blob is not the text `docker://<digest>`.
+fn reference(module: ObjectId, text: &[u8]) -> Result<String> {
+    let bad = |problem: String| Error::new(Reason::BadModule { module, problem });
+    let text = text
+        .to_str()
+        .map_err(|_| bad("it is not UTF-8 text; expected docker://<digest>".to_owned()))?;
+    match ImageRef::parse(text) {
+        Ok(ImageRef::Docker(container)) if container.is_by_digest() => {
+            Ok(container.as_str().to_owned())
+        }
+        _ => Err(bad("a module that is a blob must be the text docker://<digest>".to_owned())),
+    }
+}
+
+/// What the engine reports about an image.
+struct Inspected {
+    tree: Option<String>,
+    volumes: Vec<String>,
+}
+
+async fn inspect(client: &Arc<Client>, name: &str) -> Result<Inspected, EngineError> {
+    let inspected = retrying(|| {
+        let (shared, name) = (Arc::clone(client), name.to_owned());
+        client.spawn(async move {
+            let docker = shared.docker().await?;
+            shared.call(Step::InspectImage, docker.inspect_image(&name)).await
+        })
+    });
+    let config = inspected.await?.config.unwrap_or_default();
+    let tree = config.labels.and_then(|mut labels| labels.remove(TREE));
+    Ok(Inspected { tree, volumes: config.volumes.unwrap_or_default() })
+}
+
+/// Checks that the engine has an image and that the image declares no volumes, which would escape
+/// the isolation.
+async fn check(client: &Arc<Client>, name: &str) -> Result<()> {
+    let reference = format!("docker://{name}");
+    let known = inspect(client, name).await.map_err(|error| error.of_job(&reference))?;
+    if known.volumes.is_empty() {
+        return Ok(());
+    }
+    Err(Error::runtime(format!(
+        "image {reference} declares volumes ({}), to which guests could write without limit; build \
+         it without volumes",
+        known.volumes.join(", ")
+    )))
+}
+
+/// Loads the image that is kept in `tree` into the engine, unless the engine has it, and returns
+/// its name there.
+///
+/// # Errors
+/// - [`Reason::BadModule`] if the tree is not a container image.
+/// - [`Limit::Module`](manifold_runtime_api::Limit::Module) if the image is larger than `bound`
+///   bytes.
+/// - [`Reason::RuntimeFailed`] if the archive cannot be written or the engine does not load it.
+async fn load(
+    client: &Arc<Client>,
+    tree: ObjectId,
+    host: &dyn Host,
+    bound: u64,
+) -> Result<Arc<str>> {
+    let name: Arc<str> = format!("manifold-image:{tree}").into();
+    match inspect(client, &name).await {
+        Ok(known) if known.tree.as_deref() == Some(tree.to_string().as_str()) => return Ok(name),
+        Ok(_) | Err(EngineError::Refused { code: 404, .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let (archive, bytes) = Archive::new(host, tree, bound).write(&name).await?;
+    // Allows for 10 MB per second, for a disk that is busy.
+    let patience = client.deadline + Duration::from_secs(bytes / 10_000_000);
+    let archive = Arc::new(archive);
+    let loaded = retrying(|| {
+        let (shared, archive) = (Arc::clone(client), Arc::clone(&archive));
+        client.spawn(async move {
+            let docker = shared.docker().await?;
+            let options = ImportImageOptionsBuilder::new().quiet(true).build();
+            let loading = docker.import_image_stream(options, stream_file(archive), None);
+            shared.call_within(patience, Step::Load, loading.try_for_each(async |_| Ok(()))).await
+        })
+    });
+    loaded.await?;
+    Ok(name)
+}
+
+/// Streams a file from its beginning. Several streams of one file are independent, because each
+/// keeps its own offset.
+fn stream_file(file: Arc<File>) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    const PIECE_BYTES: usize = 1 << 18;
+    futures_util::stream::try_unfold(0, move |offset| {
+        let file = Arc::clone(&file);
+        async move {
+            let reading = tokio::task::spawn_blocking(move || {
+                let mut piece = vec![0; PIECE_BYTES];
+                let bytes = file.read_at(&mut piece, offset)?;
+                piece.truncate(bytes);
+                io::Result::Ok(piece)
+            });
+            let piece = reading.await.map_err(io::Error::other)??;
+            let next = offset + piece.len() as u64;
+            Ok((!piece.is_empty()).then(|| (Bytes::from(piece), next)))
+        }
+    })
+}
