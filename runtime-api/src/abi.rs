@@ -58,11 +58,12 @@
 //! many texts with the lines of the chain.
 
 mod binary;
+mod failure;
 mod json;
 mod operation;
 mod session;
 
-pub use json::Failure;
+pub use failure::Failure;
 pub use operation::{Answer, Operation};
 pub use session::{Encoding, Reply, Session};
 

@@ -3,8 +3,8 @@
 use bstr::{BStr, ByteSlice};
 use gix_validate::path::{component, component::Error as Refusal};
 
+use crate::entry_mode::EntryMode;
 use crate::git_attributes_name;
-use crate::tree::EntryMode;
 
 /// Why the name of a tree entry is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]

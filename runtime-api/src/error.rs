@@ -5,59 +5,13 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::error_kind::{ErrorKind, Status};
 use crate::object::ObjectId;
 use crate::reason::{Limit, Reason};
 use crate::tree::TreeError;
 
 /// The result type of Manifold's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// Which party caused an error. Programs use it to decide how to react.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// The guest failed, trapped, or violated the ABI.
-    Guest,
-    /// The request is invalid: a bad image, a bad tree, or a cycle.
-    Request,
-    /// A guest exceeded a limit or a budget.
-    Limit,
-    /// The runtime, or something that it depends on, failed.
-    Runtime,
-    /// The store failed, or an object is missing.
-    Store,
-    /// The run was cancelled, or it panicked.
-    Cancelled,
-}
-
-impl ErrorKind {
-    /// Returns the kind as one lower-case word. The guest ABI transmits this word.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Guest => "guest",
-            Self::Request => "request",
-            Self::Limit => "limit",
-            Self::Runtime => "runtime",
-            Self::Store => "store",
-            Self::Cancelled => "cancelled",
-        }
-    }
-}
-
-impl fmt::Display for ErrorKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// Whether a retry may succeed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Status {
-    /// The same request fails again.
-    Permanent,
-    /// The same request may succeed later.
-    Transient,
-}
 
 /// The run of a request in which an error happened.
 #[derive(Debug, Clone, PartialEq, Eq)]

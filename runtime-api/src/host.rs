@@ -7,8 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::error::Result;
-use crate::object::ObjectRef;
-use crate::object::{Object, ObjectId};
+use crate::object::{Object, ObjectId, ObjectRef};
 use crate::tree::Tree;
 
 /// A guest's request to run an image. The run takes its salt and its named images from the calling

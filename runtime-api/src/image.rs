@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::object::{Object, ObjectId, ObjectKind, ObjectRef};
-use crate::tree::{EntryMode, Tree, TreeEntry, TreeError};
+use crate::entry_mode::EntryMode;
+use crate::error::Error;
+use crate::image_problem::ImageProblem;
+use crate::object::{IdError, Object, ObjectId, ObjectKind, ObjectRef};
+use crate::tree::{Tree, TreeEntry, TreeError};
 
 /// An image reference, as a caller writes it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -19,87 +22,6 @@ pub enum ImageRef {
     /// `docker://<reference>`: a container image.
     Docker(DockerReference),
 }
-
-/// Why an image reference cannot be resolved.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ImageProblem {
-    /// The text has none of the known forms.
-    #[error("expected 40 hexadecimal digits, /cas/std/<name>, or docker://<name>@sha256:<digest>")]
-    Syntax,
-    /// The text is an id of git's SHA-256 format, which is not supported yet.
-    #[error("SHA-256 object ids are not supported yet")]
-    Sha256,
-    /// The reference is a name, and the job has no tree of named images.
-    #[error("the job has no tree of named images (its `std` is empty)")]
-    NoStd,
-    /// The tree of named images has no such entry.
-    #[error("no image of that name; available images: {}", known.join(", "))]
-    UnknownName {
-        /// The names in the tree.
-        known: Vec<String>,
-    },
-    /// The object is neither a runtime node nor a curry node.
-    #[error("object {id} is not an image: {problem}")]
-    NotAnImage {
-        /// The object's id.
-        id: ObjectId,
-        /// Why the object is not an image.
-        problem: String,
-    },
-    /// The reference leads back to itself.
-    #[error("the reference leads back to itself through {through:?}")]
-    ReachesItself {
-        /// The first reference that was met a second time.
-        through: String,
-    },
-    /// The reference leads to a runtime through more than [`MAX_IMAGE_DEPTH`] references.
-    #[error("more than {MAX_IMAGE_DEPTH} references lead from this reference to a runtime")]
-    TooDeep,
-    /// The marker names a host image that no registered runtime has.
-    #[error(
-        "no runtime is registered for the host image {host}; registered host images: {}",
-        known.join(", ")
-    )]
-    UnknownHost {
-        /// The host image hash in the marker.
-        host: String,
-        /// The registered host images, each as its hash and the runtime's name.
-        known: Vec<String>,
-    },
-    /// A container image is named by a tag instead of a digest.
-    #[error("a tag can change; name the image by digest (name@sha256:…)")]
-    MovingTag,
-    /// The image needs containers, and no runtime for containers is registered.
-    #[error("no runtime for containers is registered")]
-    NoContainers,
-    /// The container engine does not have the image.
-    #[error(
-        "the container engine does not have this image: {problem}; load it with `docker load` or \
-         `docker pull`"
-    )]
-    NotInEngine {
-        /// The container engine's error message.
-        problem: String,
-    },
-}
-
-impl ImageProblem {
-    /// Returns whether every dispatcher finds the same problem in the same reference.
-    pub(crate) fn is_function_of_reference(&self) -> bool {
-        !matches!(
-            self,
-            Self::UnknownHost { .. }
-                | Self::MovingTag
-                | Self::NoContainers
-                | Self::NotInEngine { .. }
-        )
-    }
-}
-
-/// The maximum number of references from an image reference to its runtime node or container image,
-/// both included.
-pub const MAX_IMAGE_DEPTH: usize = 256;
 
 const STD_PREFIX: &str = "/cas/std/";
 const DOCKER_PREFIX: &str = "docker://";
@@ -122,7 +44,7 @@ impl ImageRef {
         }
         match ObjectId::from_hex(text) {
             Ok(id) => Ok(Self::Node(id)),
-            Err(crate::IdError::Sha256 { .. }) => Err(ImageProblem::Sha256),
+            Err(IdError::Sha256 { .. }) => Err(ImageProblem::Sha256),
             Err(_) => Err(ImageProblem::Syntax),
         }
     }
@@ -237,11 +159,11 @@ impl Code {
     /// # Errors
     /// [`Reason::RuntimeFailed`](crate::Reason::RuntimeFailed) if the code is a container or runs
     /// in one.
-    pub fn own_module(&self) -> Result<ObjectRef, crate::Error> {
+    pub fn own_module(&self) -> Result<ObjectRef, Error> {
         match self {
             Self::Module(module) => Ok(*module),
             Self::Container(container) | Self::Hosted { host: container, .. } => {
-                Err(crate::Error::runtime(format!(
+                Err(Error::runtime(format!(
                     "this runtime runs no containers, and was given {container}"
                 )))
             }

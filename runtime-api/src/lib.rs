@@ -5,12 +5,15 @@
 )]
 
 pub mod abi;
+mod entry_mode;
 mod entry_name;
 mod error;
+mod error_kind;
 mod git_attributes_name;
 mod host;
 mod host_image;
 mod image;
+mod image_problem;
 mod limits;
 mod meter;
 mod object;
@@ -21,14 +24,17 @@ mod stopwatch;
 mod test_host;
 mod tree;
 
+pub use entry_mode::EntryMode;
 pub use entry_name::NameProblem;
-pub use error::{Error, ErrorKind, Frame, Result, Status};
+pub use error::{Error, Frame, Result};
+pub use error_kind::{ErrorKind, Status};
 pub use host::{Call, Host};
 pub use host_image::{HostImage, HostImageBuilder};
 pub use image::{
-    CURRY_MARKER, Code, CurryNode, DockerReference, EncodedNode, HostRef, ImageProblem, ImageRef,
-    MAX_IMAGE_DEPTH, NodeShape, RUNTIME_MARKER, RuntimeNode,
+    CURRY_MARKER, Code, CurryNode, DockerReference, EncodedNode, HostRef, ImageRef, NodeShape,
+    RUNTIME_MARKER, RuntimeNode,
 };
+pub use image_problem::{ImageProblem, MAX_IMAGE_DEPTH};
 pub use limits::Limits;
 pub use meter::{MemoryReservation, Meter};
 pub use object::{IdError, Object, ObjectId, ObjectKind, ObjectRef};
@@ -37,7 +43,7 @@ pub use request::{Request, RequestScope};
 pub use runtime::{Capabilities, Job, Runtime};
 pub use stopwatch::Stopwatch;
 pub use test_host::TestHost;
-pub use tree::{EntryMode, Tree, TreeEntry, TreeError};
+pub use tree::{Tree, TreeEntry, TreeError};
 
 // Re-exported for implementers, because public traits and signatures use them.
 pub use async_trait::async_trait;

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use crate::error::{ErrorKind, Status};
-use crate::image::ImageProblem;
+use crate::error_kind::{ErrorKind, Status};
+use crate::image_problem::ImageProblem;
 use crate::object::{ObjectId, ObjectKind};
 use crate::tree::TreeError;
 

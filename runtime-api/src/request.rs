@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::entry_mode::EntryMode;
 use crate::image::EncodedNode;
 use crate::object::{ObjectId, ObjectKind};
-use crate::tree::{EntryMode, Tree, TreeEntry, TreeError};
+use crate::tree::{Tree, TreeEntry, TreeError};
 
 /// The application of an image to arguments, with all names resolved.
 ///

@@ -10,8 +10,7 @@ use crate::host_image::HostImage;
 use crate::image::Code;
 use crate::limits::Limits;
 use crate::meter::Meter;
-use crate::object::ObjectRef;
-use crate::object::{ObjectId, ObjectKind};
+use crate::object::{ObjectId, ObjectKind, ObjectRef};
 
 /// One unit of work for a runtime: a single execution of a request.
 ///

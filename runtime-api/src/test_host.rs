@@ -8,13 +8,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::entry_mode::EntryMode;
 use crate::error::{Error, Result};
 use crate::host::{Call, Host};
 use crate::image::Code;
 use crate::object::{Object, ObjectId, ObjectKind, ObjectRef};
 use crate::reason::Reason;
 use crate::runtime::Job;
-use crate::tree::{EntryMode, Tree, TreeEntry};
+use crate::tree::{Tree, TreeEntry};
 
 type Image = Arc<dyn Fn(Call) -> ImageFuture + Send + Sync>;
 type ImageFuture = Pin<Box<dyn Future<Output = Result<ObjectRef>> + Send>>;

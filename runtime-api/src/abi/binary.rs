@@ -2,24 +2,15 @@
 
 use bytes::Bytes;
 
-use super::json::Failure;
-use super::operation::{Answer, Operation};
-use super::session::DecodeError;
+use super::failure::Failure;
+use super::operation::{Answer, DecodeError, Operation};
+use crate::entry_mode::EntryMode;
 use crate::error::{Error, Result};
 use crate::host::Call;
 use crate::image::Code;
-use crate::object::ObjectRef;
-use crate::object::{ObjectId, ObjectKind};
+use crate::object::{ObjectId, ObjectKind, ObjectRef};
 use crate::runtime::Job;
-use crate::tree::{EntryMode, TreeEntry};
-
-const MODES: [EntryMode; 5] = [
-    EntryMode::Tree,
-    EntryMode::Blob,
-    EntryMode::Executable,
-    EntryMode::Symlink,
-    EntryMode::Commit,
-];
+use crate::tree::TreeEntry;
 
 /// The minimum size of an encoded entry or call, in bytes: the length of an id and the length of a
 /// text.
@@ -110,7 +101,7 @@ impl<'a> Reader<'a> {
 
     fn entry(&mut self) -> Result<TreeEntry, DecodeError> {
         let mode = self.byte()?;
-        let mode = MODES
+        let mode = EntryMode::ALL
             .get(usize::from(mode))
             .ok_or_else(|| DecodeError::Field(format!("unknown mode {mode}: expected 0 to 4")))?;
         let id = self.id()?;
@@ -174,9 +165,7 @@ fn push_answer(body: &mut Vec<u8>, job: &Job, answer: &Answer) {
             body.reserve(tree.len() * 48);
             push_length(body, tree.len());
             for entry in tree.entries() {
-                body.push(
-                    MODES.iter().position(|mode| *mode == entry.mode).unwrap_or_default() as u8
-                );
+                body.push(entry.mode.position());
                 push_id(body, Some(entry.id));
                 push_text(body, &entry.name);
             }

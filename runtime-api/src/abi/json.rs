@@ -9,15 +9,15 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bstr::{BString, ByteSlice};
 use serde::{Deserialize, Serialize};
 
-use super::operation::{Answer, Operation};
-use super::session::DecodeError;
+use super::failure::Failure;
+use super::operation::{Answer, DecodeError, Operation};
+use crate::entry_mode::EntryMode;
 use crate::error::{Error, Result};
 use crate::host::Call;
 use crate::image::Code;
-use crate::object::ObjectRef;
-use crate::object::{ObjectId, ObjectKind};
+use crate::object::{ObjectId, ObjectKind, ObjectRef};
 use crate::runtime::Job;
-use crate::tree::{EntryMode, TreeEntry};
+use crate::tree::TreeEntry;
 
 /// Base64 that is written with padding and read with or without it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -227,18 +227,6 @@ struct OutcomesResponse {
     results: Vec<OutcomeResponse>,
 }
 
-/// An error as a guest receives it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Failure {
-    /// The message of the first error in the chain that is not just "a nested run failed".
-    pub error: String,
-    /// The error's kind, as [`ErrorKind::as_str`](crate::ErrorKind::as_str) returns it.
-    pub kind: &'static str,
-    /// The messages of the error and its causes: at most the first 16 and the root cause.
-    pub chain: Vec<String>,
-}
-
 pub(super) fn encode(job: &Job, result: Result<&Answer, &Error>) -> Vec<u8> {
     match result {
         Err(error) => to_json(&Failure::from(error)),
@@ -297,35 +285,5 @@ fn outcome_response(result: Result<&ObjectRef, &Error>) -> OutcomeResponse {
             OutcomeResponse::Success { kind: outcome.kind.as_str(), hash: outcome.id.to_string() }
         }
         Err(error) => OutcomeResponse::Failure(error.into()),
-    }
-}
-
-/// How many errors of a chain a guest receives, in addition to the root cause. The chain of a deep
-/// recursion has thousands of errors.
-const MAX_CHAIN_SENT: usize = 16;
-
-impl From<&Error> for Failure {
-    fn from(error: &Error) -> Self {
-        let mut chain: Vec<String> = error.chain().take(MAX_CHAIN_SENT).map(line).collect();
-        if error.chain().nth(MAX_CHAIN_SENT).is_some() {
-            chain.push("…".to_owned());
-            chain.push(line(error.root_cause()));
-        }
-        // A frame that only passes a failure on has no message of its own.
-        Self { error: first_informative(error).to_string(), kind: error.kind().as_str(), chain }
-    }
-}
-
-fn first_informative(error: &Error) -> &Error {
-    error
-        .chain()
-        .find(|error| !matches!(error.reason(), crate::Reason::NestedRunFailed))
-        .unwrap_or(error)
-}
-
-fn line(error: &Error) -> String {
-    match error.frame() {
-        Some(frame) => format!("{error} ({frame})"),
-        None => error.to_string(),
     }
 }

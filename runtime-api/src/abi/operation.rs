@@ -6,8 +6,7 @@ use bytes::Bytes;
 
 use crate::error::Result;
 use crate::host::Call;
-use crate::object::ObjectId;
-use crate::object::ObjectRef;
+use crate::object::{ObjectId, ObjectRef};
 use crate::tree::{Tree, TreeEntry};
 
 /// An operation that a guest requests from its host.
@@ -68,4 +67,13 @@ pub enum Answer {
     Outcomes(Vec<Result<ObjectRef>>),
     /// The result of the other operations, which return nothing.
     Done,
+}
+
+/// Why a request cannot be decoded.
+#[derive(Debug)]
+pub(super) enum DecodeError {
+    /// The request does not have the form of a request. This ends the job.
+    Malformed(String),
+    /// A field of the request is missing or invalid. The guest receives the error and continues.
+    Field(String),
 }

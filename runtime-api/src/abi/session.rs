@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::operation::{Answer, Operation};
+use super::operation::{Answer, DecodeError, Operation};
 use super::{binary, json};
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -100,15 +100,6 @@ impl Reply {
         let (Self::Continue(body) | Self::Ended(body)) = self;
         body
     }
-}
-
-/// Why a request cannot be decoded.
-#[derive(Debug)]
-pub(super) enum DecodeError {
-    /// The request does not have the form of a request. This ends the job.
-    Malformed(String),
-    /// A field of the request is missing or invalid. The guest receives the error and continues.
-    Field(String),
 }
 
 impl fmt::Debug for Session {
