@@ -28,6 +28,15 @@ pub(crate) struct RootCall {
     held: Vec<Held>,
 }
 
+/// An outcome of the request, and how the call obtained it.
+struct Obtained {
+    outcome: ObjectRef,
+    /// Whether the outcome was memoized before, so that no guest ran for it.
+    from_memo: bool,
+    /// Whether the outcome depends on the request alone.
+    pure: bool,
+}
+
 /// The maximum number of attempts at a run that limits of other calls end, or whose outcome is lost
 /// before it can be pinned.
 const MAX_TRIES: u32 = 16;
@@ -72,22 +81,25 @@ impl RootCall {
         self.store_request()?;
         let mut tries = 1;
         loop {
-            let (outcome, from_memo, pure) =
-                match self.core.look_up_wanted(request, self.want, &self.scope)? {
-                    Some(outcome) => (outcome, true, true),
-                    None => {
-                        self.hold()?;
-                        let settled = self.settled().await?;
-                        let joined_a_hit = self.want.fresh && !settled.ran;
-                        if tries < MAX_TRIES
-                            && (joined_a_hit || settled.may_differ_for(&self.scope, 0))
-                        {
-                            tries += 1;
-                            continue;
-                        }
-                        (settled.result?, !settled.ran, settled.pure)
+            let obtained = match self.core.look_up_wanted(request, self.want, &self.scope)? {
+                Some(outcome) => Obtained { outcome, from_memo: true, pure: true },
+                None => {
+                    self.hold()?;
+                    let settled = self.settled().await?;
+                    let joined_a_hit = self.want.fresh && !settled.ran;
+                    if tries < MAX_TRIES && (joined_a_hit || settled.may_differ_for(&self.scope, 0))
+                    {
+                        tries += 1;
+                        continue;
                     }
-                };
+                    Obtained {
+                        outcome: settled.result?,
+                        from_memo: !settled.ran,
+                        pure: settled.pure,
+                    }
+                }
+            };
+            let Obtained { outcome, from_memo, pure } = obtained;
             let completion = Completion::new(&self.core, request, outcome, from_memo);
             // An outcome that a breach or a clock influenced does not depend on the request alone,
             // so it is not pinned.
