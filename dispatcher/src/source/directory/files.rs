@@ -6,7 +6,7 @@ use std::path::Path;
 
 use manifold_runtime_api::{ObjectId, ObjectKind};
 
-use super::{DirectoryError, io_error};
+use super::error::{DirectoryError, io_error};
 
 /// Files up to this length, in bytes, are read into memory in one go. A file that reports a length
 /// of 0 is read up to this length.
