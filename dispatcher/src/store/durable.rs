@@ -7,6 +7,8 @@ mod batch;
 mod collect;
 mod committer;
 mod disk;
+mod fault;
+mod file;
 mod format;
 mod locks;
 mod open;
@@ -14,6 +16,7 @@ mod tables;
 mod verify;
 
 use std::fmt;
+use std::mem;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,16 +24,17 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use manifold_runtime_api::{Error, Object, ObjectId, ObjectKind, ObjectRef, Result};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::source::ObjectSource;
 use crate::store::{Pin, Store, id_to_store};
-use batch::OVERHEAD;
+use batch::{Change, OVERHEAD};
 pub use collect::{Collected, Keep};
 use committer::Committer;
-use disk::{Disk, StoreFault};
+use disk::{Disk, Generation};
+use fault::StoreFault;
 use format::{Entry, EntryTable, Stamp};
 pub use locks::StoreWait;
 pub use open::{OpenError, StoreOptions};
@@ -70,9 +74,9 @@ struct Hot {
     /// Read-locked while an entry is cached from disk, write-locked while one is changed, so that
     /// an outdated entry never stays in the cache.
     fill_lock: RwLock<()>,
-    /// The value of [`Disk::removals`] for which the cached data is valid.
-    removals: AtomicU64,
-    /// When `removals` was last compared with the disk, in milliseconds since `started`.
+    /// The generation of the disk for which the cached data is valid.
+    generation: Mutex<Generation>,
+    /// When `generation` was last compared with the disk, in milliseconds since `started`.
     checked_ms: AtomicU64,
     started: Instant,
 }
@@ -122,7 +126,7 @@ impl DurableStore {
             memo: Cache::new(options.hot_entries),
             pins: Cache::new(options.hot_entries),
             fill_lock: RwLock::new(()),
-            removals: AtomicU64::new(disk.removals().unwrap_or_default()),
+            generation: Mutex::new(disk.generation().unwrap_or_default()),
             checked_ms: AtomicU64::new(0),
             started: Instant::now(),
         });
@@ -159,8 +163,9 @@ impl DurableStore {
             return Ok(());
         }
         self.hot.checked_ms.store(now, Ordering::Relaxed);
-        let removals = self.disk.removals()?;
-        if self.hot.removals.swap(removals, Ordering::AcqRel) != removals {
+        let generation = self.disk.generation()?;
+        let before = mem::replace(&mut *self.hot.generation.lock(), generation);
+        if before != generation {
             self.clear_memory_tier();
         }
         Ok(())
@@ -179,8 +184,8 @@ impl DurableStore {
             return Ok(Some(entry));
         }
         let _guard = self.hot.fill_lock.read();
-        if let Some(pending) = self.committer.entry(table, request) {
-            return Ok(pending);
+        if let Some(change) = self.committer.change(table, request) {
+            return Ok(change.entry());
         }
         let entry = self.disk.read(|tables| tables.entry(table, request))?;
         if let Some(entry) = entry {
@@ -219,7 +224,7 @@ impl DurableStore {
         let entry = Entry { outcome, stamp: Stamp::now() };
         let added = self.committer.add(|batch| match table {
             EntryTable::Memo => batch.add_memo(request, entry),
-            EntryTable::Pins => batch.add_pin(request, Some(entry)),
+            EntryTable::Pins => batch.add_pin(request, Change::Set(entry)),
         })?;
         let _guard = self.hot.fill_lock.write();
         self.hot.entries(table).insert(request, entry);
@@ -311,7 +316,7 @@ impl Store for DurableStore {
     fn unpin(&self, request: ObjectId) -> Result<bool> {
         self.check_writable()?;
         let pinned = self.entry(EntryTable::Pins, request)?.is_some();
-        let added = self.committer.add(|batch| batch.add_pin(request, None))?;
+        let added = self.committer.add(|batch| batch.add_pin(request, Change::Remove))?;
         let _guard = self.hot.fill_lock.write();
         self.hot.pins.remove(&request);
         added.result().map(|()| pinned)

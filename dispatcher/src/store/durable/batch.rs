@@ -11,11 +11,29 @@ use super::format::Entry;
 pub(super) struct Batch {
     pub(super) objects: HashMap<ObjectId, Object>,
     pub(super) memo: HashMap<ObjectId, Entry>,
-    /// `None` removes the pin.
-    pub(super) pins: HashMap<ObjectId, Option<Entry>>,
+    pub(super) pins: HashMap<ObjectId, Change>,
     /// The size of the batch in bytes: the lengths of the objects' contents, plus [`OVERHEAD`] for
     /// each entry of any table.
     pub(super) bytes: usize,
+}
+
+/// A change of a memo entry or pin that is not on disk yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// The entry is written.
+    Set(Entry),
+    /// The entry is removed.
+    Remove,
+}
+
+impl Change {
+    /// Returns the entry as it will be after the change, or `None` if there will be none.
+    pub(super) fn entry(self) -> Option<Entry> {
+        match self {
+            Self::Set(entry) => Some(entry),
+            Self::Remove => None,
+        }
+    }
 }
 
 /// The approximate cost of one entry of any table, not counting an object's content, in bytes.
@@ -39,8 +57,8 @@ impl Batch {
         }
     }
 
-    pub(super) fn add_pin(&mut self, request: ObjectId, entry: Option<Entry>) {
-        if self.pins.insert(request, entry).is_none() {
+    pub(super) fn add_pin(&mut self, request: ObjectId, change: Change) {
+        if self.pins.insert(request, change).is_none() {
             self.bytes += OVERHEAD;
         }
     }
@@ -57,9 +75,9 @@ impl Batch {
                 self.add_memo(*request, *entry);
             }
         }
-        for (request, entry) in &earlier.pins {
+        for (request, change) in &earlier.pins {
             if !self.pins.contains_key(request) {
-                self.add_pin(*request, *entry);
+                self.add_pin(*request, *change);
             }
         }
     }

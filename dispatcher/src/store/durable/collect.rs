@@ -9,7 +9,8 @@ use std::time::Duration;
 use manifold_runtime_api::{ImageRef, MAX_IMAGE_DEPTH, NodeShape, ObjectId, Result, Tree};
 
 use super::DurableStore;
-use super::disk::{Done, StoreFault};
+use super::disk::Done;
+use super::fault::StoreFault;
 use super::format::{Entry, Stamp};
 use super::tables::WriteTables;
 use crate::progress::Progress;
@@ -263,7 +264,7 @@ impl Marks<'_, '_> {
     /// Marks a request: its tree, its named images, and the images that its blobs refer to.
     fn mark_request(&mut self, request: ObjectId) -> Result<(), StoreFault> {
         self.mark(request, None)?;
-        let Some(tree) = self.tree(request)? else { return Ok(()) };
+        let Some(tree) = self.tables.tree(request)? else { return Ok(()) };
         if let Some(std) = self.text(&tree, "std")?.and_then(|text| ObjectId::from_hex(&text).ok())
         {
             self.mark(std, None)?;
@@ -274,20 +275,13 @@ impl Marks<'_, '_> {
                 break;
             };
             self.mark(node, None)?;
-            let Some(tree) = self.tree(node)? else { break };
+            let Some(tree) = self.tables.tree(node)? else { break };
             image = match NodeShape::of(&tree) {
                 Ok(NodeShape::Curry { .. }) => self.text(&tree, "base")?,
                 _ => None,
             };
         }
         Ok(())
-    }
-
-    fn tree(&self, id: ObjectId) -> Result<Option<Tree>, StoreFault> {
-        Ok(self
-            .tables
-            .object(id)?
-            .and_then(|(object, _)| Tree::decode_as_git_reads(&object.content).ok()))
     }
 
     fn text(&self, tree: &Tree, name: &str) -> Result<Option<String>, StoreFault> {

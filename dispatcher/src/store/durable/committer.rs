@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use manifold_runtime_api::{Error, Object, ObjectId, Result};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::batch::Batch;
+use super::batch::{Batch, Change};
 use super::disk::Disk;
-use super::format::{Entry, EntryTable};
+use super::format::EntryTable;
 use super::open::StoreOptions;
 use crate::panic_message::panic_message;
 
@@ -136,11 +136,10 @@ impl Committer {
         self.find(|batch| batch.objects.get(&id).cloned())
     }
 
-    /// Returns the pending change of an entry: `None` if there is none, `Some(None)` if a pin is
-    /// being removed, and `Some(Some(entry))` if an entry is being written.
-    pub(super) fn entry(&self, table: EntryTable, request: ObjectId) -> Option<Option<Entry>> {
+    /// Returns the pending change of an entry, or `None` if the entry on disk is current.
+    pub(super) fn change(&self, table: EntryTable, request: ObjectId) -> Option<Change> {
         self.find(|batch| match table {
-            EntryTable::Memo => batch.memo.get(&request).copied().map(Some),
+            EntryTable::Memo => batch.memo.get(&request).copied().map(Change::Set),
             EntryTable::Pins => batch.pins.get(&request).copied(),
         })
     }

@@ -1,4 +1,4 @@
-//! [`Disk`]: the store's file, its transactions and snapshots, and recovery from errors.
+//! [`Disk`]: the transactions and snapshots of the store's file, and recovery from errors.
 //!
 //! The database may panic on damaged files, and refuses all work after an I/O error. Both are
 //! caught, and the file is opened again before the next operation.
@@ -8,20 +8,16 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use manifold_runtime_api::{Error, Object, ObjectId, Reason, Result, Status};
+use manifold_runtime_api::{Error, Object, ObjectId, Result};
 use parking_lot::{Mutex, RwLock};
-use redb::{
-    Builder, ConcurrencyMode, Database, DatabaseError, ReadOnlyDatabase, ReadTransaction,
-    ReadableDatabase, ReadableTable, WriteTransaction,
-};
+use redb::{ReadTransaction, ReadableTable, WriteTransaction};
 
-use super::batch::Batch;
-use super::format::{
-    CONTENTS, FORMAT, FORMAT_KEY, MEMO, META, NUMBERS, OBJECTS, PINS, REMOVALS, Stamp,
-};
-use super::locks::ReportingFile;
+use super::batch::{Batch, Change};
+use super::fault::StoreFault;
+use super::file::{self, FileIdentity, OpenFile};
+use super::format::{NUMBERS, REMOVALS, Stamp};
 use super::open::{OpenError, StoreOptions};
 use super::tables::{ReadTables, Tables, WriteTables};
 use crate::panic_message::panic_message;
@@ -32,30 +28,26 @@ pub(super) struct Disk {
     options: StoreOptions,
     /// Write-locked by operations that need the file exclusively. `None` after a failed attempt to
     /// reopen the file.
-    database: RwLock<Option<Opened>>,
+    database: RwLock<Option<OpenFile>>,
     snapshot: RwLock<Option<Snapshot>>,
     /// [`SOUND`], [`REFUSED`] or [`DAMAGED`]: whether the file has to be opened again, and why.
     failed: AtomicU8,
     /// The file's number of removals, as of the last snapshot.
     removals: AtomicU64,
-    /// The device and inode of the file that is open.
-    identity: Mutex<Option<(u64, u64)>>,
+    /// The identity of the file that is open, if the platform has one.
+    identity: Mutex<Option<FileIdentity>>,
     /// How often the file was opened again.
     reopened: AtomicU64,
 }
 
-enum Opened {
-    Writable(Database),
-    ReadOnly(ReadOnlyDatabase),
-}
-
-impl Opened {
-    fn begin_read(&self) -> Result<ReadTransaction, redb::Error> {
-        Ok(match self {
-            Self::Writable(database) => database.begin_read()?,
-            Self::ReadOnly(database) => database.begin_read()?,
-        })
-    }
+/// A generation of the data on disk. A new one begins when any process removes data, and when the
+/// file is replaced or opened again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Generation {
+    /// How often data was removed from the file, by any process.
+    removals: u64,
+    /// How often this process opened the file again.
+    reopened: u64,
 }
 
 /// A consistent read-only view of the tables.
@@ -76,46 +68,6 @@ const DAMAGED: u8 = 2;
 /// visible.
 const SNAPSHOT_AGE: Duration = Duration::from_secs(1);
 
-/// A failure of the store's file. [`Disk::error`] turns it into an error that names the file.
-pub(super) enum StoreFault {
-    /// The structure of the file is damaged.
-    Damaged(String),
-    /// The value of an entry or object is damaged. Holds what it is and its key.
-    Value(&'static str, ObjectId),
-    /// A key is not an object id. Holds its length in bytes.
-    Key(usize),
-    /// The database or the operating system reported an error.
-    Database(redb::Error),
-}
-
-impl StoreFault {
-    pub(super) fn is_damage(&self) -> bool {
-        !matches!(self, Self::Database(_))
-    }
-}
-
-impl<E: Into<redb::Error>> From<E> for StoreFault {
-    fn from(error: E) -> Self {
-        match error.into() {
-            redb::Error::Corrupted(problem) => Self::Damaged(problem),
-            redb::Error::Io(error) if is_truncated(&error) => {
-                Self::Damaged("it is truncated".to_owned())
-            }
-            // Every store has all of these tables with these types.
-            error @ (redb::Error::TableDoesNotExist(_)
-            | redb::Error::TableTypeMismatch { .. }
-            | redb::Error::TableIsMultimap(_)
-            | redb::Error::TableIsNotMultimap(_)
-            | redb::Error::TypeDefinitionChanged { .. }) => Self::Damaged(error.to_string()),
-            other => Self::Database(other),
-        }
-    }
-}
-
-fn is_truncated(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::UnexpectedEof
-}
-
 impl Disk {
     pub(super) fn open(directory: &Path, options: &StoreOptions) -> Result<Self, OpenError> {
         let io_error = |path: &Path| {
@@ -132,14 +84,13 @@ impl Disk {
             }
             Ok(metadata) => metadata.len(),
             Err(error) if error.kind() == io::ErrorKind::NotFound && !options.read_only => {
-                create(directory, &file, options)?;
+                file::create(directory, &file, options)?;
                 0
             }
             Err(error) => return Err(io_error(&file)(error)),
         };
-        let database = open(&file, options, length <= options.check_up_to)?;
-        check_format(&file, &database)?;
-        let identity = identity(&file);
+        let database = file::open(&file, options, length <= options.check_up_to)?;
+        let identity = file::identity(&file);
         Ok(Self {
             file,
             options: options.clone(),
@@ -176,7 +127,7 @@ impl Disk {
             if let Some(snapshot) = slot.as_ref().filter(|snapshot| snapshot.is_recent()) {
                 return query(&snapshot.tables);
             }
-            let transaction = opened(&database)?.begin_read()?;
+            let transaction = file::opened(&database)?.begin_read()?;
             self.removals.store(removals(&transaction)?, Ordering::Release);
             query(
                 &slot
@@ -195,7 +146,7 @@ impl Disk {
         self.guarded(|| {
             // Held until the end, so that operations that need the file exclusively wait.
             let database = self.database.read();
-            let tables = Tables::read(&opened(&database)?.begin_read()?)?;
+            let tables = Tables::read(&file::opened(&database)?.begin_read()?)?;
             query(&tables)
         })
     }
@@ -208,14 +159,15 @@ impl Disk {
     ) -> Result<T> {
         let done = self.guard(|| {
             let database = self.database.read();
-            let transaction = writable(&database)?.begin_write()?;
+            let transaction = file::writable(&database)?.begin_write()?;
             let done = fill(&mut Tables::write(&transaction)?)?;
             if done.removes_data {
                 count_removal(&transaction)?;
             }
-            match done.changed {
-                true => transaction.commit()?,
-                false => transaction.abort()?,
+            if done.changed {
+                transaction.commit()?;
+            } else {
+                transaction.abort()?;
             }
             Ok(done.value)
         })?;
@@ -254,14 +206,18 @@ impl Disk {
                 tables.memo.insert(request.as_bytes(), &*entry.encode(*request))?;
                 done.changed = true;
             }
-            for (request, pin) in &batch.pins {
+            for (request, change) in &batch.pins {
                 done.changed = true;
-                match pin {
-                    None => done.removes_data |= tables.pins.remove(request.as_bytes())?.is_some(),
-                    Some(entry) if tables.restamp_reachable(entry.outcome.id, now, &rescue)? => {
+                match change {
+                    Change::Remove => {
+                        done.removes_data |= tables.pins.remove(request.as_bytes())?.is_some();
+                    }
+                    Change::Set(entry)
+                        if tables.restamp_reachable(entry.outcome.id, now, &rescue)? =>
+                    {
                         tables.pins.insert(request.as_bytes(), &*entry.encode(*request))?;
                     }
-                    Some(_) => done.value.push(*request),
+                    Change::Set(_) => done.value.push(*request),
                 }
             }
             Ok(done)
@@ -274,7 +230,7 @@ impl Disk {
         self.guard(|| {
             let mut database = self.database.write();
             *self.snapshot.write() = None;
-            match writable_mut(&mut database)?.compact() {
+            match file::writable_mut(&mut database)?.compact() {
                 Ok(_) => Ok(true),
                 Err(redb::CompactionError::TransactionInProgress) => Ok(false),
                 Err(error) => Err(error.into()),
@@ -291,7 +247,7 @@ impl Disk {
         self.guarded(|| {
             let mut database = self.database.write();
             *self.snapshot.write() = None;
-            writable_mut(&mut database)?.check_integrity()?;
+            file::writable_mut(&mut database)?.check_integrity()?;
             Ok(())
         })
     }
@@ -310,19 +266,17 @@ impl Disk {
         }
     }
 
-    /// Returns a number that changes when any process removes data, and when the file is replaced
-    /// or opened again. After a change, cached data may no longer be on disk.
-    ///
-    /// The lower half counts the removals, the upper half how often the file was opened again.
-    pub(super) fn removals(&self) -> Result<u64> {
-        if identity(&self.file) != *self.identity.lock() {
+    /// Returns the current generation of the data on disk. Data that was cached in another one may
+    /// no longer be on disk.
+    pub(super) fn generation(&self) -> Result<Generation> {
+        if file::identity(&self.file) != *self.identity.lock() {
             self.failed.fetch_max(REFUSED, Ordering::AcqRel);
         }
         self.read(|_| Ok(()))?;
-        Ok(self
-            .removals
-            .load(Ordering::Acquire)
-            .wrapping_add(self.reopened.load(Ordering::Acquire) << 32))
+        Ok(Generation {
+            removals: self.removals.load(Ordering::Acquire),
+            reopened: self.reopened.load(Ordering::Acquire),
+        })
     }
 
     /// Like `guarded`, with an error that names the file.
@@ -357,69 +311,40 @@ impl Disk {
             return Ok(());
         }
         *self.snapshot.write() = None;
-        close(slot.take());
+        file::close(slot.take());
         let database = self.open_again(failed == DAMAGED).map_err(|error| match error {
             OpenError::Damaged { problem, .. } => StoreFault::Damaged(problem),
             OpenError::Io { source, .. } => StoreFault::Database(redb::Error::Io(source)),
             other => StoreFault::Database(redb::Error::Io(io::Error::other(other))),
         })?;
         *slot = Some(database);
-        *self.identity.lock() = identity(&self.file);
+        *self.identity.lock() = file::identity(&self.file);
         self.reopened.fetch_add(1, Ordering::AcqRel);
         self.failed.store(SOUND, Ordering::Release);
         Ok(())
     }
 
     /// Opens the file, or creates a new one if it was deleted.
-    fn open_again(&self, check: bool) -> Result<Opened, OpenError> {
+    fn open_again(&self, check: bool) -> Result<OpenFile, OpenError> {
         if !self.options.read_only
             && !self.file.exists()
             && let Some(directory) = self.file.parent()
         {
-            create(directory, &self.file, &self.options)?;
+            file::create(directory, &self.file, &self.options)?;
         }
-        let database = open(&self.file, &self.options, check)?;
-        check_format(&self.file, &database)?;
-        Ok(database)
+        file::open(&self.file, &self.options, check)
     }
 
     /// Turns a fault into an error that names the file.
     pub(super) fn error(&self, fault: StoreFault) -> Error {
-        let file = self.file.display();
-        let (problem, status) = match fault {
-            StoreFault::Damaged(problem) => (
-                format!(
-                    "{file} is damaged ({problem}); delete it, and its memoized outcomes are \
-                     computed again"
-                ),
-                Status::Permanent,
-            ),
-            StoreFault::Value(what, id) => (
-                format!(
-                    "{file} is damaged: {what} {id} is corrupt; `manifold verify --repair` removes \
-                     damaged data, so that it is computed again"
-                ),
-                Status::Permanent,
-            ),
-            StoreFault::Key(length) => (
-                format!(
-                    "{file} is damaged: it has a key of {length} bytes; delete it, and its \
-                     memoized outcomes are computed again"
-                ),
-                Status::Permanent,
-            ),
-            StoreFault::Database(error) => {
-                (format!("{file} cannot be used: {error}"), Status::Transient)
-            }
-        };
-        Error::new(Reason::StoreFailed { problem, status })
+        fault.into_error(&self.file)
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
         *self.snapshot.write() = None;
-        close(self.database.write().take());
+        file::close(self.database.write().take());
     }
 }
 
@@ -449,159 +374,6 @@ impl<T> Done<T> {
     }
 }
 
-fn opened(database: &Option<Opened>) -> Result<&Opened, StoreFault> {
-    database.as_ref().ok_or_else(|| redb::Error::DatabaseClosed.into())
-}
-
-fn writable(database: &Option<Opened>) -> Result<&Database, StoreFault> {
-    match database {
-        Some(Opened::Writable(database)) => Ok(database),
-        Some(Opened::ReadOnly(_)) => Err(read_only()),
-        None => Err(redb::Error::DatabaseClosed.into()),
-    }
-}
-
-fn writable_mut(database: &mut Option<Opened>) -> Result<&mut Database, StoreFault> {
-    match database {
-        Some(Opened::Writable(database)) => Ok(database),
-        Some(Opened::ReadOnly(_)) => Err(read_only()),
-        None => Err(redb::Error::DatabaseClosed.into()),
-    }
-}
-
-fn read_only() -> StoreFault {
-    StoreFault::Database(redb::Error::Io(io::Error::new(
-        io::ErrorKind::ReadOnlyFilesystem,
-        "the store is open read-only",
-    )))
-}
-
-/// Returns the device and inode of a file, which distinguish it from a file that replaced it.
-#[cfg(unix)]
-fn identity(file: &Path) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    fs::metadata(file).ok().map(|metadata| (metadata.dev(), metadata.ino()))
-}
-
-#[cfg(not(unix))]
-fn identity(_: &Path) -> Option<(u64, u64)> {
-    None
-}
-
-/// Closes the database. Closing a damaged file may panic, which is ignored.
-fn close(database: Option<Opened>) {
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
-}
-
-/// Creates a new store under a temporary name and links it into place, so that no process ever sees
-/// an incomplete file.
-fn create(directory: &Path, file: &Path, options: &StoreOptions) -> Result<(), OpenError> {
-    static CREATED: AtomicU64 = AtomicU64::new(0);
-    let number = CREATED.fetch_add(1, Ordering::Relaxed);
-    let nanoseconds =
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
-    let temporary =
-        directory.join(format!("{STORE_FILE}.{}-{number}-{nanoseconds}.new", std::process::id()));
-    let created = open_for_writing(&temporary, options, false, true).and_then(|database| {
-        create_tables(&database).map_err(|error| open_error(&temporary, error))?;
-        drop(database);
-        match fs::hard_link(&temporary, file) {
-            Ok(()) => Ok(()),
-            // Another process created it first.
-            Err(_) if file.exists() => Ok(()),
-            // The file system does not support hard links.
-            Err(_) => fs::rename(&temporary, file)
-                .map_err(|source| OpenError::Io { path: file.to_owned(), source }),
-        }
-    });
-    let _ = fs::remove_file(&temporary);
-    created
-}
-
-fn create_tables(database: &Database) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    transaction.open_table(META)?.insert(FORMAT_KEY, FORMAT)?;
-    transaction.open_table(NUMBERS)?.insert(REMOVALS, 0)?;
-    for table in [OBJECTS, CONTENTS, MEMO, PINS] {
-        transaction.open_table(table)?;
-    }
-    transaction.commit()?;
-    Ok(())
-}
-
-fn open(file: &Path, options: &StoreOptions, check: bool) -> Result<Opened, OpenError> {
-    if !options.read_only {
-        return open_for_writing(file, options, check, false).map(Opened::Writable);
-    }
-    catching_panics(file, || builder(options).open_read_only(file)).map(Opened::ReadOnly)
-}
-
-fn open_for_writing(
-    file: &Path,
-    options: &StoreOptions,
-    check: bool,
-    new: bool,
-) -> Result<Database, OpenError> {
-    if !new && fs::metadata(file).is_ok_and(|metadata| metadata.len() == 0) {
-        // The database would initialize the empty file without the store's tables.
-        return Err(OpenError::Damaged {
-            path: file.to_owned(),
-            problem: "it is empty".to_owned(),
-        });
-    }
-    let backend = ReportingFile::open(file, new, options.listener.clone())
-        .map_err(|error| open_error(file, error))?;
-    catching_panics(file, || {
-        let mut builder = builder(options);
-        builder.set_check_integrity_on_open(check);
-        builder.create_with_backend(backend)
-    })
-}
-
-fn builder(options: &StoreOptions) -> Builder {
-    let mut builder = Builder::new();
-    builder
-        .set_concurrency_mode(ConcurrencyMode::MultiWriter)
-        .set_cache_size(options.page_cache_bytes);
-    builder
-}
-
-/// Calls `open` and turns a panic into an error. The database panics on some damaged files.
-fn catching_panics<T>(
-    file: &Path,
-    open: impl FnOnce() -> Result<T, DatabaseError>,
-) -> Result<T, OpenError> {
-    match catch_unwind(AssertUnwindSafe(open)) {
-        Ok(opened) => opened.map_err(|error| open_error(file, error)),
-        Err(panic) => {
-            Err(OpenError::Damaged { path: file.to_owned(), problem: panic_message(&*panic) })
-        }
-    }
-}
-
-/// Errors unless the file is a store in the format [`FORMAT`].
-fn check_format(file: &Path, database: &Opened) -> Result<(), OpenError> {
-    let read = || {
-        let transaction = database.begin_read()?;
-        let format = match transaction.open_table(META) {
-            Ok(meta) => meta.get(FORMAT_KEY)?.map(|value| value.value().to_owned()),
-            Err(redb::TableError::TableDoesNotExist(_)) => None,
-            Err(error) => return Err(error.into()),
-        };
-        Ok(format)
-    };
-    let found = catch_unwind(AssertUnwindSafe(read))
-        .map_err(|panic| OpenError::Damaged {
-            path: file.to_owned(),
-            problem: panic_message(&*panic),
-        })?
-        .map_err(|error: redb::Error| open_error(file, error))?;
-    match found {
-        Some(found) if found == FORMAT => Ok(()),
-        found => Err(OpenError::Format { path: file.to_owned(), found: found.unwrap_or_default() }),
-    }
-}
-
 /// Returns how often data was removed from the file.
 fn removals(transaction: &ReadTransaction) -> Result<u64, StoreFault> {
     Ok(transaction.open_table(NUMBERS)?.get(REMOVALS)?.map_or(0, |number| number.value()))
@@ -612,26 +384,4 @@ fn count_removal(transaction: &WriteTransaction) -> Result<(), StoreFault> {
     let before = numbers.get(REMOVALS)?.map_or(0, |number| number.value());
     numbers.insert(REMOVALS, before.wrapping_add(1))?;
     Ok(())
-}
-
-fn open_error(file: &Path, error: impl Into<redb::Error>) -> OpenError {
-    let path = file.to_owned();
-    match error.into() {
-        redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => {
-            OpenError::InUse { path }
-        }
-        redb::Error::Corrupted(problem) => OpenError::Damaged { path, problem },
-        redb::Error::Io(source) if is_truncated(&source) => {
-            OpenError::Damaged { path, problem: "it is truncated".to_owned() }
-        }
-        redb::Error::Io(source) if source.kind() == io::ErrorKind::InvalidData => {
-            OpenError::Damaged { path, problem: "it is not a database".to_owned() }
-        }
-        redb::Error::Io(source) => OpenError::Io { path, source },
-        redb::Error::RepairAborted => OpenError::Unfinished { path },
-        redb::Error::UpgradeRequired(version) => {
-            OpenError::Format { path, found: format!("redb {version}") }
-        }
-        other => OpenError::Refused { path, problem: other.to_string() },
-    }
 }

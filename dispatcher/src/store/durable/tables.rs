@@ -6,7 +6,7 @@ use bytes::Bytes;
 use manifold_runtime_api::{Object, ObjectId, ObjectKind, Tree};
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, Table, WriteTransaction};
 
-use super::disk::StoreFault;
+use super::fault::StoreFault;
 use super::format::{
     self, CONTENTS, Entry, EntryTable, Head, MAX_INLINE_BYTES, MEMO, OBJECTS, PINS, Place, Stamp,
 };
@@ -57,16 +57,17 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
         if object.id() == id { Ok(Some((object, head.stamp))) } else { Err(damaged()) }
     }
 
-    /// Returns the ids of the entries of the tree `id`, without submodules. Returns none for a
-    /// blob, for a missing object, and for a malformed tree.
-    pub(super) fn entries(&self, id: ObjectId) -> Result<Vec<ObjectId>, StoreFault> {
+    /// Reads a tree. Returns `None` for a blob, for a missing object, and for a malformed tree.
+    pub(super) fn tree(&self, id: ObjectId) -> Result<Option<Tree>, StoreFault> {
         let is_tree = self.head(id)?.is_some_and(|head| head.kind == ObjectKind::Tree);
-        let tree = if is_tree { self.object(id)? } else { None };
-        let Some(tree) =
-            tree.and_then(|(object, _)| Tree::decode_as_git_reads(&object.content).ok())
-        else {
-            return Ok(Vec::new());
-        };
+        let object = if is_tree { self.object(id)? } else { None };
+        Ok(object.and_then(|(object, _)| Tree::decode_as_git_reads(&object.content).ok()))
+    }
+
+    /// Returns the ids of the entries of the tree `id`, without submodules. Returns none if
+    /// [`Tables::tree`] returns none.
+    pub(super) fn entries(&self, id: ObjectId) -> Result<Vec<ObjectId>, StoreFault> {
+        let tree = self.tree(id)?.unwrap_or_default();
         Ok(tree.objects().map(|held| held.id).collect())
     }
 

@@ -8,7 +8,8 @@ use manifold_runtime_api::{ObjectId, ObjectKind, Result, Tree};
 use redb::{ReadableTable, Table};
 
 use super::DurableStore;
-use super::disk::{Done, StoreFault};
+use super::disk::Done;
+use super::fault::StoreFault;
 use super::format::{self, Entry};
 use super::tables::{ReadTables, Tables};
 use crate::progress::Progress;
