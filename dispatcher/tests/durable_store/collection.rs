@@ -1,0 +1,87 @@
+//! Garbage collection keeps what pins reach and what was used or written recently.
+
+use std::fs;
+use std::time::Duration;
+
+use manifold_dispatcher::api::{EntryMode, Object, ObjectId, ObjectRef};
+use manifold_dispatcher::{ObjectSource, Store};
+
+use crate::{blob, lazy, nothing_but_pins, request, tree};
+
+#[test]
+fn a_collection_keeps_what_pins_reach() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = lazy(directory.path());
+    let leaf = store.write(blob("leaf")).unwrap();
+    let inner = store.write(tree(&[("leaf", EntryMode::Blob, leaf)])).unwrap();
+    let outer = store.write(tree(&[("inner", EntryMode::Tree, inner)])).unwrap();
+    let garbage = store.write(Object::blob(vec![1; 2_000_000])).unwrap();
+    let module = store.write(blob("code")).unwrap();
+    let marker = store.write(blob(&request("host").to_string())).unwrap();
+    let image = [(".caos-runtime", EntryMode::Blob, marker), ("module", EntryMode::Blob, module)];
+    let image = store.write(tree(&image)).unwrap();
+    let std = store.write(tree(&[("name", EntryMode::Tree, image)])).unwrap();
+    let (image_text, std_text) = (blob(&image.to_string()), blob(&std.to_string()));
+    let empty = store.write(blob("")).unwrap();
+    let wanted = tree(&[
+        ("args", EntryMode::Tree, inner),
+        ("image", EntryMode::Blob, store.write(image_text).unwrap()),
+        ("salt", EntryMode::Blob, empty),
+        ("std", EntryMode::Blob, store.write(std_text).unwrap()),
+    ]);
+    let wanted = store.write(wanted).unwrap();
+    store.pin(wanted, ObjectRef::tree(outer)).unwrap();
+    store.record(wanted, ObjectRef::tree(outer)).unwrap();
+    store.record(request("forgotten"), ObjectRef::blob(garbage)).unwrap();
+
+    let collected = store.collect(&nothing_but_pins(), |_| ()).unwrap();
+    assert_eq!((collected.dropped_objects, collected.dropped_entries), (1, 1), "{collected:?}");
+    assert_eq!((collected.kept_entries, collected.kept_pins), (1, 1));
+    assert!(collected.compacted);
+    assert!(fs::metadata(store.file()).unwrap().len() < 1_000_000);
+    for id in [leaf, inner, outer, wanted, image, module, marker, std] {
+        assert!(store.read(id).unwrap().is_some(), "{id}");
+    }
+    assert_eq!(store.read(garbage).unwrap(), None);
+    assert_eq!(store.look_up(request("forgotten")).unwrap(), None);
+    assert_eq!(store.verify(|_| ()).unwrap().damages, []);
+
+    store.unpin(wanted).unwrap();
+    store.collect(&nothing_but_pins(), |_| ()).unwrap();
+    assert_eq!(store.read(leaf).unwrap(), None);
+    assert_eq!(store.verify(|_| ()).unwrap().objects, 0);
+}
+
+#[test]
+fn a_collection_keeps_recently_used_entries_up_to_a_size() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = lazy(directory.path());
+    for number in 0..10u8 {
+        let id = store.write(Object::blob(vec![number; 1000])).unwrap();
+        store.record(request(&number.to_string()), ObjectRef::blob(id)).unwrap();
+    }
+    let mut keep = nothing_but_pins();
+    keep.used_within = Duration::from_secs(3600);
+    assert_eq!(store.collect(&keep, |_| ()).unwrap().dropped_objects, 0);
+    keep.at_most_bytes = Some(3500);
+    let collected = store.collect(&keep, |_| ()).unwrap();
+    assert_eq!((collected.kept_objects, collected.kept_entries), (3, 3));
+    // Memo entries and their objects are collected together.
+    let verified = store.verify(|_| ()).unwrap();
+    assert_eq!((verified.objects, verified.entries, verified.entries_without_object), (3, 3, 0));
+    keep.pinned_within = Some(Duration::ZERO);
+    store.pin(request("p"), ObjectRef::blob(ObjectId::empty_tree())).unwrap();
+    assert_eq!(store.collect(&keep, |_| ()).unwrap().dropped_pins, 1);
+    assert_eq!(store.pins().unwrap(), []);
+}
+
+#[test]
+fn a_collection_keeps_recently_written_objects() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = lazy(directory.path());
+    let id = store.write(blob("about to be named")).unwrap();
+    let mut keep = nothing_but_pins();
+    keep.written_within = Duration::from_secs(3600);
+    store.collect(&keep, |_| ()).unwrap();
+    assert!(store.read(id).unwrap().is_some());
+}

@@ -1,0 +1,71 @@
+//! Timestamps that a wrong clock wrote.
+
+use std::path::Path;
+use std::time::Duration;
+
+use manifold_dispatcher::api::{ObjectId, ObjectRef};
+use manifold_dispatcher::{DurableStore, Keep, Store};
+
+use crate::{blob, request, tamper};
+
+/// A timestamp in the year 2060, as a wrong clock would write it, in minutes since 1970.
+const IN_2060: [u8; 4] = (90 * 365 * 24 * 60_u32).to_le_bytes();
+
+/// Returns the timestamp of an object, in minutes since 1970.
+fn stamp_of_object(directory: &Path, id: ObjectId) -> u32 {
+    let mut stamp = 0;
+    tamper(directory, "objects", id, |value| {
+        stamp = u32::from_le_bytes(value[2..6].try_into().unwrap())
+    });
+    stamp
+}
+
+/// Sets the timestamp of a memo entry or pin to the year 2060, and updates its checksum.
+fn misdate(directory: &Path, table: &str, request: ObjectId) {
+    tamper(directory, table, request, |value| {
+        value[1..5].copy_from_slice(&IN_2060);
+        let checked = [request.as_bytes(), &value[..5], &value[9..]].concat();
+        value[5..9].copy_from_slice(&crc32fast::hash(&checked).to_le_bytes());
+    });
+}
+
+#[test]
+fn timestamps_in_the_future_are_corrected_by_use_and_do_not_keep_anything() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = DurableStore::open(directory.path()).unwrap();
+    let (used, unused, pinned) = (blob("used"), blob("unused"), blob("pinned"));
+    for (name, object) in [("used", &used), ("unused", &unused), ("pinned", &pinned)] {
+        store.write(object.clone()).unwrap();
+        store.record(request(name), ObjectRef::blob(object.id())).unwrap();
+    }
+    store.pin(request("pinned"), ObjectRef::blob(pinned.id())).unwrap();
+    drop(store);
+    for (name, object) in [("used", &used), ("unused", &unused), ("pinned", &pinned)] {
+        tamper(directory.path(), "objects", object.id(), |value| {
+            value[2..6].copy_from_slice(&IN_2060)
+        });
+        misdate(directory.path(), "memo", request(name));
+    }
+    misdate(directory.path(), "pins", request("pinned"));
+
+    let store = DurableStore::open(directory.path()).unwrap();
+    store.write(used.clone()).unwrap();
+    assert!(store.look_up(request("used")).unwrap().is_some());
+    drop(store);
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() / 60;
+    assert!(u64::from(stamp_of_object(directory.path(), used.id())) <= now);
+
+    let store = DurableStore::open(directory.path()).unwrap();
+    let mut keep = Keep::default();
+    keep.pinned_within = Some(Duration::from_secs(24 * 60 * 60));
+    let collected = store.collect(&keep, |_| {}).unwrap();
+    assert_eq!((collected.kept_objects, collected.dropped_objects), (2, 1), "{collected:?}");
+    assert!(store.look_up(request("used")).unwrap().is_some());
+    assert!(store.look_up(request("unused")).unwrap().is_none());
+    // The pin is kept, and its age counts from now on.
+    assert_eq!(store.pins().unwrap().len(), 1);
+    drop(store);
+    tamper(directory.path(), "pins", request("pinned"), |value| {
+        assert!(u64::from(u32::from_le_bytes(value[1..5].try_into().unwrap())) <= now + 1);
+    });
+}
