@@ -1,0 +1,106 @@
+//! Bad input and failing guests: one error that names the thing.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use tempfile::TempDir;
+
+use crate::{bench, fails, git, repository};
+
+#[test]
+fn bad_input_is_reported_as_one_error() {
+    let root = repository();
+    let error = |arguments: &[&str]| fails(root.path(), arguments);
+    assert!(error(&["fold", "nowhere"]).contains("nowhere does not exist"));
+    assert!(
+        error(&["fold", "--post", "no-such"])
+            .contains("one of dirs-only, file-count, fold, line-count, total-size")
+    );
+    assert!(error(&["fold", "--post", "/cas/std/no-such"]).contains("no image"));
+    assert!(error(&["fold", "--post", &"ab".repeat(20)]).contains("is not in the store"));
+    assert!(
+        error(&["fold", "--rev", "no-such"])
+            .contains("\"no-such\" does not name a file or directory")
+    );
+    assert!(
+        error(&["fold", "--rev", "HEAD:no/such"]).contains("does not name a file or directory")
+    );
+    assert!(error(&["fold", "/dev/null"]).contains("neither a directory nor a file"));
+    assert!(error(&["run", "fold", "--arg", "in"]).contains("expected NAME=VALUE"));
+    assert!(error(&["run", "fold", "--arg", "a=1", "--text", "a=2"]).contains("given twice"));
+    assert!(error(&["run", "fold", "--arg", "a/b=1"]).contains("slash"));
+
+    let elsewhere = TempDir::new().unwrap();
+    let not_a_repository = fails(elsewhere.path(), &["fold", "--rev", "HEAD"]);
+    assert!(
+        not_a_repository.contains("not in a git repository")
+            && not_a_repository.contains("because: ")
+    );
+
+    let error = fails(elsewhere.path(), &["cat", &"ab".repeat(20), "--repo", "."]);
+    assert!(error.contains("not in a git repository"), "{error}");
+    symlink("round", elsewhere.path().join("round")).unwrap();
+    for arguments in [&["fold", "round"][..], &["run", "file-count", "--arg", "in=round"]] {
+        let error = fails(elsewhere.path(), arguments);
+        assert!(
+            error.contains("cannot read round") && error.contains("because: Too many levels"),
+            "{error}"
+        );
+    }
+    git(elsewhere.path(), &["init", "--quiet", "--object-format=sha256", "other"]);
+    for arguments in
+        [&["fold", "other", "--rev", "HEAD"][..], &["cat", &"ab".repeat(20), "--repo", "other"]]
+    {
+        let error = fails(elsewhere.path(), arguments);
+        assert!(error.contains("has SHA-256 ids, which are not supported"), "{error}");
+    }
+
+    // A nested repository without a commit cannot be stored as a submodule.
+    let nested = fails(elsewhere.path(), &["fold"]);
+    assert!(nested.contains("nested git repository ./other"), "{nested}");
+    fs::remove_dir_all(elsewhere.path().join("other")).unwrap();
+    fs::write(elsewhere.path().join("git~1"), "").unwrap();
+    let refused = fails(elsewhere.path(), &["fold"]);
+    assert!(refused.contains("git~1") && refused.contains("because: "), "{refused}");
+}
+
+/// Root can read every file. As root, the test folds a file whose reads fail.
+#[test]
+fn an_unreadable_file_is_named_in_the_error() {
+    let root = bench();
+    let secret = root.path().join("tree/d2/f3.txt");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).unwrap();
+    if fs::read(&secret).is_ok() {
+        // Opening this file succeeds, but reading it fails even for root.
+        let memory = fails(root.path(), &["fold", "/proc/self/mem"]);
+        assert!(memory.contains("/proc/self/mem cannot be read"), "{memory}");
+        return;
+    }
+    assert!(fails(root.path(), &["fold", "tree"]).contains("d2/f3.txt cannot be read"));
+}
+
+#[test]
+fn a_failing_guest_is_shown_once_with_its_frames() {
+    let root = bench();
+    let error =
+        fails(root.path(), &["run", "fold", "--arg", "in=tree", "--text", "post=/cas/std/fold"]);
+    assert_eq!(error.matches("the argument `post` is missing").count(), 1, "{error}");
+    assert_eq!(
+        error.matches("\n      in request ").count(),
+        5,
+        "four levels and the visitor: {error}"
+    );
+    assert!(error.contains("runtime wasmtime"), "{error}");
+}
+
+#[test]
+fn a_deep_failure_shows_the_first_and_last_frames() {
+    let root = TempDir::new().unwrap();
+    fs::create_dir_all(root.path().join(["d"; 40].join("/"))).unwrap();
+    fs::write(root.path().join(["d"; 40].join("/")).join("f"), "").unwrap();
+    let error =
+        fails(root.path(), &["run", "fold", "--arg", "in=.", "--text", "post=no such image"]);
+    assert!(error.starts_with("error: image \"no such image\": expected"), "{error}");
+    assert!(error.contains("\n      … 31 more …\n"), "{error}");
+    assert_eq!(error.matches("\n      in request ").count(), 10, "{error}");
+}

@@ -1,0 +1,57 @@
+//! `manifold run` and `manifold cat`.
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use crate::{bench, fails, git, json, repository, succeeds};
+
+#[test]
+fn run_accepts_names_files_and_texts() {
+    let root = bench();
+    let run = |arguments: &[&str]| succeeds(root.path(), arguments);
+    let text = run(&["run", "fold", "--arg", "in=tree", "--arg", "post=/cas/std/file-count"]);
+    assert_eq!(text, "blob 52bd8e43afb01d0c9747f1fedf2fc94684ee4cc4\n120\n");
+    let report =
+        json(root.path(), &["run", "/cas/std/line-count", "--arg", "in=tree/f1.txt", "--json"]);
+    assert_eq!(report["result"]["text"], "1\n");
+    assert_eq!(
+        run(&["run", "total-size", "--text", "in=tree", "--raw"]),
+        "4\n",
+        "four letters, not a directory"
+    );
+    assert_eq!(run(&["run", "total-size", "--arg", "in=no such path", "--raw"]), "12\n");
+    let tree = run(&["run", "dirs-only", "--arg", "in=tree", "--raw"]);
+    assert_eq!(tree.lines().count(), 3, "{tree}");
+    assert!(tree.starts_with("040000 tree ") && tree.contains("\td1\n"), "{tree}");
+
+    let module = r#"(module
+        (import "caos_abi_v1" "call" (func $call (param i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 0) "{\22op\22:\22out\22,\22kind\22:\22tree\22,\22hash\22:\224b825dc642cb6eb9a060e54bf8d69288fbee4904\22}")
+        (func (export "caos_run") (drop (call $call (i32.const 0) (i32.const 76)))))"#;
+    fs::write(root.path().join("my.wasm"), wat::parse_str(module).unwrap()).unwrap();
+    assert_eq!(run(&["run", "my.wasm"]), "tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\n");
+}
+
+#[test]
+fn cat_prints_objects_of_a_repository() {
+    let root = repository();
+    let blob = git(root.path(), &["rev-parse", "HEAD:tree/f1.txt"]);
+    assert_eq!(succeeds(root.path(), &["cat", &blob]), "tree/f1.txt\n");
+    let tree = git(root.path(), &["rev-parse", "HEAD^{tree}"]);
+    assert_eq!(
+        succeeds(root.path(), &["cat", &tree]).trim(),
+        git(root.path(), &["ls-tree", "HEAD"])
+    );
+
+    let elsewhere = TempDir::new().unwrap();
+    let from = root.path().to_str().unwrap();
+    assert_eq!(succeeds(elsewhere.path(), &["cat", &blob, "--repo", from]), "tree/f1.txt\n");
+    assert!(fails(elsewhere.path(), &["cat", &blob]).contains("is not in the store"));
+    assert!(fails(root.path(), &["cat", "xyz"]).contains("invalid object id"));
+    assert!(
+        fails(root.path(), &["cat", &git(root.path(), &["rev-parse", "HEAD"])])
+            .contains("is a commit")
+    );
+}
