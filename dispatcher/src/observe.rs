@@ -184,7 +184,7 @@ impl Counters {
     }
 
     pub(crate) fn read(&self) -> Stats {
-        // Loaded before `runs`, so that they never exceed it.
+        // Loaded before `runs`, so that failures never exceed it.
         let failures = self.failures.load(Ordering::Acquire);
         let rewinds = self.rewinds.load(Ordering::Acquire);
         Stats {

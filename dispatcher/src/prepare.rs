@@ -1,5 +1,6 @@
 //! [`ReadOnlyHost`]: the host for preparing a module.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,6 +24,14 @@ impl Host for ReadOnlyHost<'_> {
 
     async fn get(&self, id: ObjectId) -> Result<Bytes> {
         self.0.blob(id)
+    }
+
+    async fn get_range(&self, id: ObjectId, range: Range<u64>) -> Result<Bytes> {
+        self.0.blob_range(id, range)
+    }
+
+    async fn size(&self, id: ObjectId) -> Result<u64> {
+        self.0.blob_size(id)
     }
 
     async fn put_blob(&self, _: Bytes) -> Result<ObjectId> {

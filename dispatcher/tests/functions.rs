@@ -185,7 +185,7 @@ async fn a_panic_and_a_second_definition_are_errors() {
     let fail = dispatcher.function("fail", 1, |(): ()| async { panic!("on purpose") }).unwrap();
     let _: &manifold_dispatcher::Function<(), ()> = &fail;
     let error = fail.call(()).await.unwrap_err();
-    let CallError::Dispatch(error) = &error;
+    let CallError::Dispatch(error) = &error else { panic!("{error:?}") };
     assert_eq!(error.kind(), ErrorKind::Cancelled, "{error:?}");
     assert!(error.to_string().contains("on purpose"), "{error:?}");
 
@@ -217,6 +217,6 @@ async fn a_deadline_covers_the_time_that_a_function_waits() {
     let dispatcher = Dispatcher::builder().budget(budget).build().unwrap();
     let never = dispatcher.function("never", 1, |(): ()| std::future::pending::<()>()).unwrap();
     let error = never.call(()).await.unwrap_err();
-    let CallError::Dispatch(error) = &error;
+    let CallError::Dispatch(error) = &error else { panic!("{error:?}") };
     assert!(matches!(error.breached_limit(), Some(Limit::Deadline { .. })), "{error:?}");
 }

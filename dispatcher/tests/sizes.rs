@@ -34,7 +34,7 @@ fn check(source: &dyn ObjectSource) {
 fn stores_and_sources_tell_the_size_of_what_they_have() {
     let place = tempfile::tempdir().unwrap();
     let memory = MemoryStore::new();
-    let durable = DurableStore::open(&place.path().join("store")).unwrap();
+    let durable = DurableStore::open(place.path().join("store")).unwrap();
     let files = place.path().join("files");
     std::fs::create_dir(&files).unwrap();
     for size in SIZES {
@@ -46,7 +46,7 @@ fn stores_and_sources_tell_the_size_of_what_they_have() {
     check(&durable);
     durable.flush().unwrap();
     drop(durable);
-    check(&DurableStore::open(&place.path().join("store")).unwrap());
+    check(&DurableStore::open(place.path().join("store")).unwrap());
     check(&DirectoryObjects::scan(&files).unwrap());
 }
 

@@ -8,7 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use manifold_runtime_api::{Call, Code, EntryMode, Error, ErrorKind, Host, Limits, Object, ObjectId, ObjectRef, Result, Runtime, Tree, TreeEntry};
+use manifold_runtime_api::{
+    Call, Code, EntryMode, Error, ErrorKind, Host, Limits, Object, ObjectId, ObjectRef, Result,
+    Runtime, Tree, TreeEntry,
+};
 use manifold_runtime_v8::V8Runtime;
 
 static EXECUTOR: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {

@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     match engine.version().await {
         Ok(version) => println!("the container engine has the version {version}"),
         Err(error) => {
-            println!("SKIPPED: no container engine answers: {error}");
+            println!("SKIPPED: no container engine responds: {error}");
             return Ok(());
         }
     }

@@ -1,13 +1,13 @@
 //! Memoizes ordinary async functions, durably: the second of two processes computes nothing.
 //!
-//! Run it with `cargo run --example typed_memo --features functions,durable`. Without arguments it
-//! starts itself twice, with the directory of a store.
+//! Run it with `cargo run --example typed_memo --features functions,durable`. It starts itself
+//! twice, with the directory of a store in an environment variable.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use manifold::{CallError, Dispatcher, DurableStore};
@@ -45,9 +45,12 @@ impl Error for SummaryError {
     }
 }
 
+/// The environment variable that makes this program work on a store.
+const STORE: &str = "TYPED_MEMO_STORE";
+
 fn main() -> Result<(), Box<dyn Error>> {
-    if let Some(store) = std::env::args_os().nth(1) {
-        let runs = tokio::runtime::Runtime::new()?.block_on(summarize(&PathBuf::from(store)))?;
+    if let Some(store) = std::env::var_os(STORE) {
+        let runs = tokio::runtime::Runtime::new()?.block_on(summarize(store.as_ref()))?;
         println!("{runs}");
         return Ok(());
     }
@@ -61,7 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Runs this program again, on `store`, and returns what it prints.
 fn process(store: &Path) -> Result<String, Box<dyn Error>> {
-    let output = Command::new(std::env::current_exe()?).arg(store).output()?;
+    let output = Command::new(std::env::current_exe()?).env(STORE, store).output()?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into());
     }

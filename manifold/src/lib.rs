@@ -89,9 +89,10 @@
 //!
 //! - The run failed. The error reaches every caller that waits for the run, and is not recorded.
 //! - The run succeeded after it had seen a failure that its request alone does not decide: a breach
-//!   of a limit or budget, a cycle, a missing object, a failed store or runtime, a cancelled run, or
-//!   an error of a `try_function`. Such an outcome reaches the callers that wait for it. It is
-//!   neither memoized nor pinned, and neither are the outcomes of the runs that use it.
+//!   of a limit or budget, a cycle, a missing object, a runtime that failed or is not registered, a
+//!   failed store, a cancelled run, or an error of a `try_function`. Such an outcome reaches the
+//!   callers that wait for it. It is neither memoized nor pinned, and neither are the outcomes of
+//!   the runs that use it.
 //! - The policy of the root call is [`Policy::DoNotCache`]. Nested runs use the memo.
 //! - Every caller stopped waiting before the run ended.
 //!
@@ -118,37 +119,38 @@
 //! Native guests and functions are trusted: [`Limits`] do not apply to them. A budget does, except
 //! for memory, which they do not report. With a bound on fuel they return an error, because they do
 //! not measure it. A native guest that computes without ever awaiting anything cannot be stopped.
+//!
 #![cfg_attr(
     not(feature = "directory"),
-    doc = "\n[`DirectoryObjects`]: https://docs.rs/manifold/latest/manifold/struct.DirectoryObjects.html"
+    doc = "[`DirectoryObjects`]: https://docs.rs/manifold/latest/manifold/struct.DirectoryObjects.html"
 )]
 #![cfg_attr(
     not(feature = "docker"),
-    doc = "\n[`docker`]: https://docs.rs/manifold/latest/manifold/docker/index.html"
+    doc = "[`docker`]: https://docs.rs/manifold/latest/manifold/docker/index.html"
 )]
 #![cfg_attr(
     not(feature = "durable"),
-    doc = "\n[`DurableStore`]: https://docs.rs/manifold/latest/manifold/struct.DurableStore.html"
+    doc = "[`DurableStore`]: https://docs.rs/manifold/latest/manifold/struct.DurableStore.html"
 )]
 #![cfg_attr(
     not(feature = "functions"),
-    doc = "\n[`Dispatcher::function`]: https://docs.rs/manifold/latest/manifold/struct.Dispatcher.html#method.function\n[`Dispatcher::try_function`]: https://docs.rs/manifold/latest/manifold/struct.Dispatcher.html#method.try_function"
+    doc = "[`Dispatcher::function`]: https://docs.rs/manifold/latest/manifold/struct.Dispatcher.html#method.function\n[`Dispatcher::try_function`]: https://docs.rs/manifold/latest/manifold/struct.Dispatcher.html#method.try_function"
 )]
 #![cfg_attr(
     not(feature = "git"),
-    doc = "\n[`GitObjects`]: https://docs.rs/manifold/latest/manifold/struct.GitObjects.html"
+    doc = "[`GitObjects`]: https://docs.rs/manifold/latest/manifold/struct.GitObjects.html"
 )]
 #![cfg_attr(
     not(feature = "standard-guests"),
-    doc = "\n[`standard_guests`]: https://docs.rs/manifold/latest/manifold/standard_guests/index.html"
+    doc = "[`standard_guests`]: https://docs.rs/manifold/latest/manifold/standard_guests/index.html"
 )]
 #![cfg_attr(
     not(feature = "v8"),
-    doc = "\n[`v8`]: https://docs.rs/manifold/latest/manifold/v8/index.html"
+    doc = "[`v8`]: https://docs.rs/manifold/latest/manifold/v8/index.html"
 )]
 #![cfg_attr(
     not(feature = "wasm"),
-    doc = "\n[`wasm`]: https://docs.rs/manifold/latest/manifold/wasm/index.html"
+    doc = "[`wasm`]: https://docs.rs/manifold/latest/manifold/wasm/index.html"
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -48,8 +48,3 @@ pub use tree::{Tree, TreeEntry, TreeError};
 // Re-exported for implementers, because public traits and signatures use them.
 pub use async_trait::async_trait;
 pub use {bstr, bytes};
-
-#[doc(hidden)]
-pub type Outcome = ObjectRef;
-#[doc(hidden)]
-pub type Module = ObjectRef;

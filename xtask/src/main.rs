@@ -41,8 +41,9 @@ skip these.
   fold PATH [...]    Fold PATH twice: computed, then from the memo; further arguments are passed to
                      `manifold fold`
   test               Run all tests
-  lint               Check formatting, lints, documentation, licences, features and packages, with
-                     warnings as errors
+  lint               Check formatting, lints and documentation, with warnings as errors
+  check-release      Check licences and sources of dependencies, each feature alone, the packages,
+                     and the public API; takes a while
   package            Package every published crate, and build the packages without the rest of the
                      repository; nothing is published
   semver             Compare the public API with the last release (cargo-semver-checks)
@@ -98,6 +99,7 @@ fn run(arguments: &[OsString], installing: Installing) -> process::Result {
         ("fold", rest) => commands::fold(rest, installing),
         ("test", []) => commands::test(installing),
         ("lint", []) => lint::lint(installing),
+        ("check-release", []) => lint::check_release(installing),
         ("package", []) => commands::package(installing),
         ("semver", []) => semver::check(),
         ("bench", rest) => bench::bench(rest, installing),

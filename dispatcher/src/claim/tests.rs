@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::FutureExt;
 use futures_util::future::{Abortable, join_all};
-use manifold_runtime_api::{ObjectKind, Outcome};
+use manifold_runtime_api::{ObjectKind, ObjectRef};
 use shuttle::future::{block_on, spawn, yield_now};
 use shuttle::rand::{Rng, thread_rng};
 
@@ -35,7 +35,7 @@ fn lead(claims: &Arc<Claims>, waiter: Option<&Arc<Flight>>, name: &str) -> (Lead
 }
 
 fn success() -> Settled {
-    Settled::from_memo(Outcome::blob(request("outcome")))
+    Settled::from_memo(ObjectRef::blob(request("outcome")))
 }
 
 // root1 → a → b
