@@ -18,6 +18,7 @@ pub(crate) const DROPPING: &str = "Dropping the future that run returns stops th
 pub(crate) const HOSTILE: &str =
     "A hostile guest causes an error. It can neither terminate nor block the process.";
 pub(crate) const SUPPORT: &str = "The kinds of jobs that a runtime supports.";
+pub(crate) const PREPARE: &str = "Prepares code so that a later run starts faster";
 pub(crate) const BAD_MODULE: &str =
     "Reason::BadModule if the module cannot be loaded, so that no job could run it.";
 pub(crate) const MODULE_ERROR: &str = "The error that host returns if the module cannot be read.";

@@ -1,7 +1,7 @@
 //! The lists of checks, and the macros that make a test of each.
 
-/// The checks of a runtime: module, name, and the behavior in the contract. Passes them to the macro
-/// `$then`, after `$context` in braces.
+/// The checks of a runtime: module, name, and the behavior in the contract. Passes them to the
+/// macro `$then`, after `$context` in braces.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __runtime_checks {
@@ -11,6 +11,7 @@ macro_rules! __runtime_checks {
             identity::the_host_image_is_constant: HOST_IMAGE,
             identity::capabilities_are_constant: CAPABILITIES,
             objects::an_argument_can_be_the_outcome: JOB,
+            objects::a_guest_sees_its_job: JOB,
             objects::stored_objects_are_found: STORED,
             objects::names_are_listed_in_order: TREE,
             objects::a_blob_has_a_size_and_ranges: RANGE,
@@ -34,6 +35,7 @@ macro_rules! __runtime_checks {
             failures::errors_of_the_host_remain_as_causes: HOST_ERRORS,
             failures::a_computing_guest_does_not_block_others: HOSTILE,
             failures::an_instance_survives_hostile_guests: HOSTILE,
+            modules::a_prepared_module_runs: PREPARE,
             modules::an_unloadable_module_is_an_error: BAD_MODULE,
             modules::a_missing_module_is_an_error: MODULE_ERROR,
             modules::a_module_over_its_limit_is_an_error: LIMITS,
@@ -108,10 +110,6 @@ macro_rules! __source_checks {
 /// Each test evaluates it again, and runs its check as
 /// [`Check::run_blocking`](crate::Check::run_blocking) does. A skipped check writes its reason to
 /// standard error.
-///
-/// ```ignore
-/// manifold_conformance::runtime_tests!(MyFixture::new());
-/// ```
 #[macro_export]
 macro_rules! runtime_tests {
     ($fixture:expr $(,)?) => {
@@ -122,10 +120,6 @@ macro_rules! runtime_tests {
 /// Generates one `#[test]` for each check of [`store_checks`](crate::store_checks), as
 /// [`runtime_tests!`](crate::runtime_tests) does. The argument implements
 /// [`StoreFixture`](crate::StoreFixture).
-///
-/// ```ignore
-/// manifold_conformance::store_tests!(MyFixture::new());
-/// ```
 #[macro_export]
 macro_rules! store_tests {
     ($fixture:expr $(,)?) => {
@@ -136,10 +130,6 @@ macro_rules! store_tests {
 /// Generates one `#[test]` for each check of [`source_checks`](crate::source_checks), as
 /// [`runtime_tests!`](crate::runtime_tests) does. The argument implements
 /// [`SourceFixture`](crate::SourceFixture).
-///
-/// ```ignore
-/// manifold_conformance::source_tests!(MyFixture::new());
-/// ```
 #[macro_export]
 macro_rules! source_tests {
     ($fixture:expr $(,)?) => {

@@ -60,14 +60,6 @@ impl Module {
         }
     }
 
-    /// Returns the number of bytes in all files.
-    pub(crate) fn bytes(&self) -> u64 {
-        match self {
-            Self::Blob(content) => content.len() as u64,
-            Self::Tree(files) => files.iter().map(|file| file.content.len() as u64).sum(),
-        }
-    }
-
     /// Writes the module's objects with `write`, each after the objects that it names.
     pub(crate) fn write(
         &self,
@@ -127,7 +119,7 @@ mod tests {
                 Ok(object.id())
             })
             .unwrap();
-        assert_eq!((root.kind, module.bytes()), (ObjectKind::Tree, 3));
+        assert_eq!((root.kind, module.kind()), (ObjectKind::Tree, ObjectKind::Tree));
         let tree = |id| {
             let object = written.iter().find(|object| object.id() == id).unwrap();
             Tree::decode(&object.content).unwrap()

@@ -31,6 +31,10 @@ pub enum Program {
     /// Otherwise runs the job's own image with `depth` reduced by 1. The outcome is that of the
     /// run.
     Recurse,
+    /// The outcome is a blob with three parts of the job and a line feed between them: the image
+    /// reference, the salt, and the id of the tree of named images in hexadecimal digits, or
+    /// nothing if there is none.
+    Describe,
     /// Runs the image that the text argument `image` names once for each entry of the tree `in`,
     /// with a single call of `run_many`, in the tree's order. The arguments of each run are a tree
     /// with one entry, `in`, which names the entry's object. The outcome is a tree of the outcomes,
@@ -81,13 +85,14 @@ pub enum Program {
 
 impl Program {
     /// All programs.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Echo,
         Self::Put,
         Self::List,
         Self::Measure,
         Self::Part,
         Self::Recurse,
+        Self::Describe,
         Self::FanOut,
         Self::Relay,
         Self::Catch,
@@ -115,6 +120,7 @@ impl Program {
             Self::Measure => "measure",
             Self::Part => "part",
             Self::Recurse => "recurse",
+            Self::Describe => "describe",
             Self::FanOut => "fan-out",
             Self::Relay => "relay",
             Self::Catch => "catch",

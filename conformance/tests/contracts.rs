@@ -57,8 +57,8 @@ fn every_quote_is_in_the_documentation() {
     }
 }
 
-/// Returns the bullets under "# Behavior" in the documentation of the trait whose declaration begins
-/// with `declaration`.
+/// Returns the bullets under "# Behavior" in the documentation of the trait whose declaration
+/// begins with `declaration`.
 fn bullets(source: &str, declaration: &str) -> Vec<String> {
     let before = source.split(declaration).next().unwrap();
     let section = before.rsplit("/// # Behavior\n").next().unwrap();

@@ -55,10 +55,12 @@ mod runtimes {
         the_host_image_is_constant: HostImageOfEachInstance, "hash of a second instance";
         capabilities_are_constant: CapabilitiesAfterAJob, "capabilities after a job";
         an_argument_can_be_the_outcome: OutcomeIsABlob, "the kind of its object, tree";
+        a_guest_sees_its_job: SaltIsHidden, "the outcome of Program::Describe";
         stored_objects_are_found: StoresPartOfABlob, "twice in a row, 512 bytes";
         names_are_listed_in_order: ReversedTree, "the outcome of Program::List to be";
         a_blob_has_a_size_and_ranges: RangeIsTooLong, "the outcome of Program::Part";
-        a_nested_run_gets_its_image_and_arguments: TrimsImageReferences, "Program::Relay to succeed";
+        a_nested_run_gets_its_image_and_arguments: TrimsImageReferences,
+            "Program::Relay to succeed";
         run_many_keeps_the_order: ReversedResults, "under the name of the entry";
         a_repeated_job_has_the_same_outcome: Clock, "the same outcome each time";
         another_instance_has_the_same_outcome: InstanceNumber, "outcome on a second instance";
@@ -67,25 +69,32 @@ mod runtimes {
         nothing_is_left_for_the_next_job: SharedGlobal, "the outcome of Program::Remember";
         many_jobs_wait_at_once: EightSlots, "found 8 jobs";
         a_guest_calls_itself_to_any_depth: EightSlots, "to end within 4s; found it still runs";
-        a_guest_runs_many_through_a_dispatcher: TenResults, "Program::FanOut of Program::Echo to be";
-        dropping_the_future_stops_a_computing_guest: DetachedWhileComputing, "a computing guest to release its host";
-        dropping_the_future_stops_a_waiting_guest: DetachedWhileWaiting, "a waiting guest to release its host";
+        a_guest_runs_many_through_a_dispatcher: TenResults,
+            "Program::FanOut of Program::Echo to be";
+        dropping_the_future_stops_a_computing_guest: DetachedWhileComputing,
+            "a computing guest to release its host";
+        dropping_the_future_stops_a_waiting_guest: DetachedWhileWaiting,
+            "a waiting guest to release its host";
         a_guest_fails_with_its_own_words: NoMessage, "a message that contains";
         a_crash_is_an_error: PanicsEscape, "not to panic";
         no_outcome_is_an_error: SilenceIsARuntimeFailure, "of the kind ErrorKind::Guest";
         missing_arguments_are_errors: MissingArgumentsPanic, "not to panic";
-        errors_of_the_host_reach_the_guest: ErrorsEndTheJob, "Program::Catch of a run that fails to succeed";
+        errors_of_the_host_reach_the_guest: ErrorsEndTheJob,
+            "Program::Catch of a run that fails to succeed";
         errors_of_the_host_remain_as_causes: NoCauses, "in the chain of causes";
         a_computing_guest_does_not_block_others: NeverYields, "the thread was blocked";
         an_instance_survives_hostile_guests: BrokenByABreach, "Program::Echo after Program::Spin";
+        a_prepared_module_runs: PreparingStores, "a host that only reads objects";
         an_unloadable_module_is_an_error: WaitsForABadModule, "the job to end within";
-        a_missing_module_is_an_error: RemembersMissingModules, "Program::Echo after its module was stored";
+        a_missing_module_is_an_error: RemembersMissingModules,
+            "Program::Echo after its module was stored";
         a_module_over_its_limit_is_an_error: UnlimitedModules, "a module over its limit to fail";
         unsupported_code_is_an_error: RunsContainers, "code that the runtime does not support";
         computing_time_is_limited: UnlimitedComputing, "the job to end within";
         waiting_does_not_count_as_computing: WaitingCounts, "a run that takes long to succeed";
         memory_is_limited: MemoryIsATrap, "to end with Reason::LimitBreached";
-        a_breach_of_computing_time_cannot_be_caught: BreachesAreCaught, "on its computing time to fail";
+        a_breach_of_computing_time_cannot_be_caught: BreachesAreCaught,
+            "on its computing time to fail";
         a_breach_of_memory_cannot_be_caught: BreachesAreCaught, "on its memory to fail";
         requests_are_limited: UnlimitedRequests, "Program::Flood of 1048576 bytes to fail";
         responses_are_limited: UnlimitedResponses, "Program::Measure of 1048576 bytes to fail";
@@ -104,7 +113,7 @@ mod stores {
     mutants! { store_checks, TestStores as StoreFixture, StoreFlaw:
         written_objects_are_read: LosesEmptyBlobs, "of 0 bytes; found None";
         written_objects_have_ranges: RangesBeyondTheEndFail, "`read_range` of 0..1 of";
-        large_objects_are_read: ReadsPartOfLargeObjects, "of 3145728 bytes; found";
+        large_objects_are_read: ReadsPartOfLargeObjects, "of 1048577 bytes; found";
         an_object_is_written_twice: SecondWriteRemoves, "found None";
         unknown_ids_are_not_found: FindsSimilarIds, "differs in one bit to return None";
         threads_write_and_read_at_once: LosesConcurrentWrites, "an object that a thread wrote";

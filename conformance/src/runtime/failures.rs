@@ -6,8 +6,9 @@ use manifold_runtime_api::{Call, Error, ErrorKind, Job, ObjectRef, Reason, Statu
 use tokio::sync::oneshot;
 
 use super::RuntimeFixture;
-use super::setup::{Setup, unknown_id};
+use super::setup::Setup;
 use crate::check::{Step, Stop, ensure, ensure_eq, short, skip, violation};
+use crate::content::unknown_id;
 use crate::program::Program;
 
 /// > The guest ended its job with an error message.
@@ -119,8 +120,8 @@ pub(super) async fn errors_of_the_host_reach_the_guest(fixture: Arc<dyn RuntimeF
     ensure_eq("the outcome of Program::Catch for a run that succeeds", outcome, args)
 }
 
-/// > If the job fails later, the last such error becomes its cause, so that a guest's panic does not
-/// > hide the reason.
+/// > If the job fails later, the last such error becomes its cause, so that a guest's panic does
+/// > not hide the reason.
 ///
 /// The error chain of a job contains the failure of a nested run, a missing object, and a transient
 /// failure to store.

@@ -143,8 +143,8 @@ impl Nested {
     }
 }
 
-/// > A job that waits for its host holds no OS thread and no slot that another job needs, so a guest
-/// > may call itself to any depth.
+/// > Any number of jobs may run concurrently. A job that waits for its host holds no OS thread and
+/// > no slot that another job needs, so a guest may call itself to any depth.
 ///
 /// `Program::Recurse` calls itself [`RuntimeFixture::recursion_depth`] times through a dispatcher
 /// that lets one frame compute at a time.

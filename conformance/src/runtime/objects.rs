@@ -1,4 +1,5 @@
-//! What a guest does with objects and nested runs arrives at its host, and the results at the guest.
+//! What a guest does with objects and nested runs arrives at its host, and the results at the
+//! guest.
 
 use std::sync::Arc;
 
@@ -20,6 +21,22 @@ pub(super) async fn an_argument_can_be_the_outcome(fixture: Arc<dyn RuntimeFixtu
         let job = setup.job(Program::Echo, &[("in", input), ("other", blob)])?;
         let (outcome, _) = setup.outcome("Program::Echo", job).await?;
         ensure_eq("the outcome of Program::Echo", outcome, input)?;
+    }
+    Ok(())
+}
+
+/// > Runs one job and returns its outcome.
+///
+/// `Program::Describe` sees the image reference, the salt and the tree of named images of its job.
+pub(super) async fn a_guest_sees_its_job(fixture: Arc<dyn RuntimeFixture>) -> Step {
+    let setup = Setup::new(fixture);
+    let std = setup.tree(&[("an image", setup.blob("a module"))])?.id;
+    for (salt, std) in [("", None), ("ein größeres Salz", Some(std)), ("another salt", None)] {
+        let job = setup.job(Program::Describe, &[])?.salt(salt).std(std);
+        let id = std.map(|id| id.to_string()).unwrap_or_default();
+        let expected = format!("{}\n{salt}\n{id}", job.image);
+        let found = setup.text("Program::Describe", job).await?;
+        ensure_eq("the outcome of Program::Describe", found, expected)?;
     }
     Ok(())
 }

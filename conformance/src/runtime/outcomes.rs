@@ -77,8 +77,8 @@ pub(super) async fn concurrent_jobs_have_the_same_outcome(
     Ok(())
 }
 
-/// > A limit never changes a memoized outcome: failures are not memoized, and neither is the outcome
-/// > of a caller that caught one.
+/// > A limit never changes a memoized outcome: failures are not memoized, and neither is the
+/// > outcome of a caller that caught one.
 ///
 /// Runs `Program::Probe` under limits that it does not reach.
 pub(super) async fn limits_do_not_change_an_outcome(fixture: Arc<dyn RuntimeFixture>) -> Step {

@@ -5,8 +5,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use manifold_runtime_api::{
-    Code, EntryMode, Error, Host, Job, Limit, Limits, Object, ObjectId, ObjectRef, Reason, Result,
-    Runtime, TestHost, Tree, TreeEntry,
+    Code, EntryMode, Error, Host, Job, Limit, Limits, Object, ObjectRef, Reason, Result, Runtime,
+    TestHost, Tree, TreeEntry,
 };
 use tokio::task::JoinHandle;
 
@@ -166,11 +166,6 @@ pub(super) fn breach(what: &str, error: &Error) -> Step<Limit> {
         Reason::LimitBreached(limit) => Ok(*limit),
         _ => Err(violation(format!("{what} to end with Reason::LimitBreached"), short(error))),
     }
-}
-
-/// Returns an id that no object of a test host has.
-pub(super) fn unknown_id() -> ObjectId {
-    Object::blob("an object that was never stored").id()
 }
 
 /// A job in a task of its own. Dropping this value drops the job's future.

@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use manifold_runtime_api::bytes::Bytes;
 use manifold_runtime_api::{Call, Error, Host, ObjectId, ObjectRef, Result, TestHost, Tree};
 
-/// The host of one job. It passes everything on to a [`TestHost`].
+use crate::content::unknown_id;
+
+/// The host of one job or of one preparation. It passes everything on to a [`TestHost`].
 pub(super) struct SpyHost {
     inner: TestHost,
     args: ObjectId,
@@ -18,8 +20,8 @@ pub(super) struct SpyHost {
 }
 
 impl SpyHost {
-    /// Creates the host of a job with the arguments tree `args`. Sets `has_read_args` when the guest
-    /// reads that tree.
+    /// Creates the host of a job with the arguments tree `args`. Sets `has_read_args` when the
+    /// guest reads that tree.
     pub(super) fn new(
         inner: TestHost,
         args: ObjectId,
@@ -27,6 +29,12 @@ impl SpyHost {
         refusal: Option<Error>,
     ) -> Self {
         Self { inner, args, has_read_args, refusal }
+    }
+
+    /// Creates a host that refuses to store objects, for the preparation of modules.
+    pub(super) fn reading(inner: TestHost) -> Self {
+        let refusal = Error::runtime("a module is prepared with a host that only reads objects");
+        Self { inner, args: unknown_id(), has_read_args: Arc::default(), refusal: Some(refusal) }
     }
 
     fn stores(&self) -> Result<()> {

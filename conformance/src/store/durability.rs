@@ -69,8 +69,8 @@ fn ensure_complete(store: &dyn Store, mark: &str, number: usize, outcome: Object
     Ok(())
 }
 
-/// > When `record` or `pin` returns, all objects written before are at least as durable as the entry
-/// > or pin.
+/// > When `record` or `pin` returns, all objects written before are at least as durable as the
+/// > entry or pin.
 ///
 /// Writes objects, records entries, and reopens the store without a flush. Entries may be lost, and
 /// those that are found must have their objects.
@@ -91,8 +91,8 @@ pub(super) fn an_entry_comes_after_its_objects(fixture: &dyn StoreFixture) -> St
     Ok(())
 }
 
-/// > When `record` or `pin` returns, all objects written before are at least as durable as the entry
-/// > or pin.
+/// > When `record` or `pin` returns, all objects written before are at least as durable as the
+/// > entry or pin.
 ///
 /// Writes objects, sets pins, and reopens the store without a flush. Pins may be lost, and those
 /// that are found must have their objects.

@@ -39,7 +39,7 @@ pub(super) fn written_objects_have_ranges(fixture: &dyn StoreFixture) -> Step {
 
 /// > After `write` returns an id, `read` finds the object under that id.
 ///
-/// Writes a blob of 3 MiB that does not compress, and a tree of 10,000 entries.
+/// Writes a blob of more than 1 MiB that does not compress, and a tree of 10,000 entries.
 pub(super) fn large_objects_are_read(fixture: &dyn StoreFixture) -> Step {
     let store = fixture.store();
     // A linear congruential generator, whose upper bits are random enough.
@@ -49,7 +49,7 @@ pub(super) fn large_objects_are_read(fixture: &dyn StoreFixture) -> Step {
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 56) as u8
     });
-    let blob = Known::blob(noise.take(3 << 20).collect::<Vec<_>>());
+    let blob = Known::blob(noise.take((1 << 20) + 1).collect::<Vec<_>>());
     let names: Vec<String> = (0..10_000).map(|number| format!("entry {number:05}")).collect();
     let entries = names.iter().map(|name| (name.as_str(), EntryMode::Blob, blob.id));
     for known in [tree(entries)?, blob] {
@@ -119,8 +119,8 @@ fn numbers() -> impl Iterator<Item = (usize, usize)> {
     (0..THREADS).flat_map(|thread| (0..OBJECTS_OF_A_THREAD).map(move |number| (thread, number)))
 }
 
-/// Returns the object that a thread writes, and the id of its request. Objects with even numbers are
-/// the same for all threads.
+/// Returns the object that a thread writes, and the id of its request. Objects with even numbers
+/// are the same for all threads.
 fn objects(thread: usize, number: usize) -> (Known, ObjectId) {
     let owner = if number.is_multiple_of(2) { THREADS } else { thread };
     let known = Known::blob(format!("object {number} of {owner}").repeat(50));

@@ -9,6 +9,8 @@ pub(crate) enum Flaw {
     CapabilitiesAfterAJob,
     /// Every outcome is reported as a blob.
     OutcomeIsABlob,
+    /// A guest does not see the salt of its job.
+    SaltIsHidden,
     /// Blobs are stored without their last byte if they are longer than 100 bytes.
     StoresPartOfABlob,
     /// The entries of a tree arrive in reverse.
@@ -53,6 +55,8 @@ pub(crate) enum Flaw {
     NeverYields,
     /// An instance runs no more jobs after a guest has breached a limit.
     BrokenByABreach,
+    /// Preparing a module stores an object.
+    PreparingStores,
     /// A module that cannot be loaded makes the runtime wait for ever.
     WaitsForABadModule,
     /// A module that was missing once is missing for ever.

@@ -30,6 +30,10 @@ pub(crate) async fn run(program: Program, machine: &mut Machine) -> Step {
             machine.put_blob(text).await?
         }
         Program::Recurse => recurse(machine).await?,
+        Program::Describe => {
+            let text = describe(machine);
+            machine.put_blob(text).await?
+        }
         Program::FanOut => fan_out(machine).await?,
         Program::Relay => relay(machine).await?,
         Program::Catch => match relay(machine).await {
@@ -108,6 +112,13 @@ async fn recurse(machine: &mut Machine) -> Step<ObjectRef> {
     let args = machine.put_tree(vec![entry("depth", below)]).await?;
     let image = machine.session.job().image.to_string();
     machine.run(&image, args.id).await
+}
+
+fn describe(machine: &Machine) -> String {
+    let job = machine.session.job();
+    let salt = if machine.flaw == Some(Flaw::SaltIsHidden) { "" } else { &job.salt };
+    let std = job.std.map(|id| id.to_string()).unwrap_or_default();
+    format!("{}\n{salt}\n{std}", job.image)
 }
 
 async fn fan_out(machine: &mut Machine) -> Step<ObjectRef> {

@@ -147,7 +147,11 @@ impl Runtime for Toy {
     }
 
     async fn prepare(&self, code: &Code, limits: &Limits, host: &dyn Host) -> Result<()> {
-        self.load(code, limits, host).await.map(drop)
+        self.load(code, limits, host).await?;
+        if self.is(Flaw::PreparingStores) {
+            host.put_blob("prepared".into()).await?;
+        }
+        Ok(())
     }
 
     async fn run(&self, mut job: Job, host: Arc<dyn Host>) -> Result<ObjectRef> {
@@ -231,7 +235,7 @@ impl RuntimeFixture for ToyFixture {
     }
 
     fn compute_time(&self) -> Duration {
-        Duration::from_millis(300)
+        Duration::from_millis(500)
     }
 
     fn memory_bytes(&self) -> u64 {
