@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 /// Run pure functions over git objects and memoize the outcomes
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(name = "manifold", version, about)]
 pub(crate) struct Arguments {
     /// Print debug events of Manifold's crates to standard error; -vv prints all events
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
@@ -29,6 +30,9 @@ pub(crate) enum Command {
     Verify(Verify),
     Export(Export),
     Types(Types),
+    New(New),
+    Completions(Completions),
+    Man(Man),
     /// Remove containers whose process has ended
     #[command(hide = true)]
     SweepContainers,
@@ -324,3 +328,70 @@ pub(crate) struct Export {
 /// Print the TypeScript declarations of the guest API, as a .d.ts file for editors
 #[derive(Debug, Args)]
 pub(crate) struct Types {}
+
+/// Write a project for a guest or a runtime, which builds and passes its tests
+#[derive(Debug, Args)]
+pub(crate) struct New {
+    #[command(subcommand)]
+    pub(crate) kind: NewKind,
+}
+
+/// What a new project is.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NewKind {
+    /// Write a guest that returns its argument in upper case
+    Guest(NewGuest),
+    /// Write a runtime for a small language, with the conformance suite
+    Runtime(NewOptions),
+}
+
+/// A new guest.
+#[derive(Debug, Args)]
+pub(crate) struct NewGuest {
+    /// Language of the guest
+    #[arg(long, value_enum)]
+    pub(crate) lang: GuestLanguage,
+    #[command(flatten)]
+    pub(crate) options: NewOptions,
+}
+
+/// The language of a new guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GuestLanguage {
+    /// Rust, built as WebAssembly
+    Rust,
+    /// TypeScript, which needs no build
+    Ts,
+}
+
+/// The options of every new project.
+#[derive(Debug, Args)]
+pub(crate) struct NewOptions {
+    /// Directory of the project, which must be empty or not exist
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// Name of the package [default: the name of the directory]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Depend on this checkout of Manifold instead of published packages
+    #[arg(long, value_name = "PATH")]
+    pub(crate) manifold: Option<PathBuf>,
+}
+
+/// Print a file that makes a shell complete this command
+///
+/// For bash: `manifold completions bash > ~/.local/share/bash-completion/completions/manifold`
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// Shell that the file is for
+    #[arg(value_enum)]
+    pub(crate) shell: Shell,
+}
+
+/// Print the manual page, for `man`
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// Write a page for each command to this directory instead of printing the first
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
+}

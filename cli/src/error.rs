@@ -13,6 +13,7 @@ use manifold_runtime_api::{Error, Frame, Limit};
 use manifold_runtime_docker::EngineError;
 
 use crate::limits;
+use crate::new::NewError;
 use crate::patience::Phase;
 
 /// The error of a command.
@@ -114,6 +115,10 @@ pub(crate) enum CliError {
     Disagreement { outcomes: Vec<String> },
     #[error("cannot read {}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
+    #[error("cannot write {}", path.display())]
+    Unwritable { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    New(#[from] NewError),
     #[error("the argument {name:?} is neither an existing path nor UTF-8 text")]
     NotText { name: String },
     #[error("invalid argument {argument:?}: expected NAME=VALUE, with NAME in UTF-8")]

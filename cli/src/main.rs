@@ -1,5 +1,5 @@
 //! The `manifold` command.
-#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod args;
 mod cat;
@@ -9,6 +9,7 @@ mod images;
 mod input;
 mod keep;
 mod limits;
+mod new;
 mod patience;
 mod places;
 mod progress;
@@ -17,6 +18,7 @@ mod repository;
 mod run;
 mod say;
 mod session;
+mod shell;
 mod shown;
 mod store;
 mod types;
@@ -59,6 +61,9 @@ fn main() -> ExitCode {
         Command::Verify(verify) => report(keep::verify(&verify)),
         Command::Export(export) => report(keep::export(&export)),
         Command::Types(types) => report(types::types(&types)),
+        Command::New(new) => report(new::new(&new)),
+        Command::Completions(completions) => report(shell::completions(&completions)),
+        Command::Man(man) => report(shell::man(&man)),
         Command::SweepContainers => report(session::sweep_containers()),
     };
     session::close_containers();

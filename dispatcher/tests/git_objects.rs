@@ -207,3 +207,31 @@ fn opening_a_missing_objects_directory_is_an_error() {
     let error = GitObjects::open("/nowhere/objects").err().unwrap();
     assert!(error.to_string().contains("/nowhere/objects"), "{error}");
 }
+
+#[test]
+fn a_repository_is_opened_by_its_work_tree_or_its_directory() {
+    let place = tempfile::tempdir().unwrap();
+    let work = place.path().join("work");
+    let git = |arguments: &[&str]| {
+        let output = std::process::Command::new("git")
+            .args(["-c", "user.name=n", "-c", "user.email=e@x", "-C"])
+            .arg(&work)
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+    };
+    std::fs::create_dir(&work).unwrap();
+    std::fs::write(work.join("file"), "hello\n").unwrap();
+    git(&["init", "--quiet"]);
+    git(&["add", "--all"]);
+    git(&["commit", "--quiet", "--message", "m"]);
+    git(&["worktree", "add", "--quiet", "../linked"]);
+    let id = manifold_dispatcher::api::Object::blob("hello\n").id();
+    for path in ["work", "work/.git", "work/.git/objects"] {
+        let source = GitObjects::open(place.path().join(path)).unwrap();
+        assert!(ObjectSource::read(&source, id).unwrap().is_some(), "{path}");
+    }
+    let error = GitObjects::open(place.path().join("linked")).unwrap_err();
+    assert!(error.to_string().contains("git rev-parse --git-path objects"), "{error:?}");
+}

@@ -64,11 +64,12 @@ impl Usage {
     /// Returns the breach of a guest that ran out of fuel: of the root call's budget if that is
     /// used up, and of the frame's own limit otherwise.
     pub(crate) fn out_of_fuel(&self) -> Error {
-        let total = self.meter.fuel_bound().filter(|_| self.meter.fuel_left() == 0);
-        match (total, self.limits.fuel) {
-            (None, Some(units)) => Limit::Fuel { units }.into(),
-            (total, _) => Limit::TotalFuel { units: total.unwrap_or_default() }.into(),
-        }
+        // The guest has used exactly what was left. One unit more tells the meter of the breach, so
+        // that the root call ends at once.
+        let total = if self.meter.fuel_left() == 0 { self.meter.burn(1).err() } else { None };
+        let own = self.limits.fuel.map(|units| Limit::Fuel { units });
+        let no_fuel = Limit::TotalFuel { units: self.meter.fuel_bound().unwrap_or_default() };
+        total.or(own).unwrap_or(no_fuel).into()
     }
 }
 

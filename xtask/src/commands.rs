@@ -91,7 +91,8 @@ pub(crate) fn test(installing: Installing) -> Result {
     typescript::check()?;
     let engine = docker::engine()?;
     let mut tests = cargo();
-    tests.args(["test", "--release", "--workspace"]).args(exclusion()?).args(selection()?);
+    tests.args(["test", "--release", "--workspace"]);
+    tests.args(exclusion()?).args(v8::workspace_selection()?);
     if let Some(engine) = &engine {
         python::build()?;
         engine.reveal(&mut tests);

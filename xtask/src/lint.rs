@@ -9,7 +9,7 @@ use crate::package;
 use crate::process::{Result, cargo, root, run};
 use crate::semver;
 use crate::toolchain::{self, WASM};
-use crate::v8::{exclusion, selection};
+use crate::v8::{exclusion, workspace_selection};
 
 /// The arguments of clippy that make warnings errors.
 pub(crate) const DENY_WARNINGS: [&str; 3] = ["--", "-D", "warnings"];
@@ -26,7 +26,7 @@ pub(crate) fn lint(installing: Installing) -> Result {
     run(cargo()
         .args(["clippy", "--quiet", "--workspace", "--all-targets"])
         .args(exclusion()?)
-        .args(selection()?)
+        .args(workspace_selection()?)
         .args(DENY_WARNINGS))?;
     run(cargo()
         .args(["clippy", "--quiet", "--workspace", "--target", WASM, "--lib"])
@@ -44,7 +44,7 @@ pub(crate) fn lint(installing: Installing) -> Result {
     run(cargo()
         .args(["doc", "--quiet", "--workspace", "--no-deps"])
         .args(exclusion()?)
-        .args(selection()?)
+        .args(workspace_selection()?)
         .env("RUSTDOCFLAGS", "-D warnings"))?;
     run(cargo()
         .args(["doc", "--quiet", "--no-deps"])

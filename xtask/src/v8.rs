@@ -41,9 +41,21 @@ pub(crate) fn is_available() -> Result<bool> {
     Ok(available)
 }
 
+/// The features of the facade that are on in tests and lints, so that its examples are built.
+const FACADE: &str = "manifold/directory,manifold/docker,manifold/durable,manifold/functions,\
+                      manifold/git,manifold/standard-guests,manifold/wasm";
+
 /// Returns the cargo arguments that leave out the features that need V8 where V8 is not available.
 pub(crate) fn selection() -> Result<&'static [&'static str]> {
     Ok(if is_available()? { &[] } else { &["--no-default-features"] })
+}
+
+/// Returns the cargo arguments that select the features of tests and lints of the whole workspace.
+pub(crate) fn workspace_selection() -> Result<Vec<String>> {
+    let mut arguments: Vec<_> = selection()?.iter().map(|&argument| argument.to_owned()).collect();
+    let v8 = if is_available()? { ",manifold/v8" } else { "" };
+    arguments.extend(["--features".to_owned(), format!("{FACADE}{v8}")]);
+    Ok(arguments)
 }
 
 /// Returns the cargo arguments that leave out the V8 runtime's package where V8 is not available.

@@ -49,11 +49,12 @@ impl fmt::Debug for GitObjects {
 }
 
 impl GitObjects {
-    /// Opens an object directory and its alternates. `git rev-parse --git-path objects` prints the
-    /// object directory of a repository.
+    /// Opens an object directory and its alternates, or that of the repository at `directory`: a
+    /// bare repository, or one with a work tree. A linked work tree or a submodule has its objects
+    /// elsewhere, and `git rev-parse --git-path objects` prints the path.
     ///
     /// # Errors
-    /// [`Reason::StoreFailed`] if `directory` cannot be read.
+    /// [`Reason::StoreFailed`] if `directory` cannot be read, or is a linked work tree.
     pub fn open(directory: impl Into<PathBuf>) -> Result<Self> {
         Self::open_with(directory, &[])
     }
@@ -65,13 +66,19 @@ impl GitObjects {
     /// [`Reason::StoreFailed`] if `directory` cannot be read.
     pub fn open_with(directory: impl Into<PathBuf>, more: &[PathBuf]) -> Result<Self> {
         let directory = directory.into();
+        let shown = directory.display().to_string();
         let failed = |error: &dyn Display| {
-            Error::store(format!(
-                "cannot open {} as a git object directory: {error}",
-                directory.display()
-            ))
+            Error::store(format!("cannot open {shown} as a git object directory: {error}"))
         };
         std::fs::read_dir(&directory).map_err(|error| failed(&error))?;
+        if directory.join(".git").is_file() {
+            let advice = "its objects are elsewhere; open the path that `git rev-parse --git-path \
+                          objects` prints";
+            return Err(failed(&advice));
+        }
+        // An object directory has neither of these.
+        let candidates = [".git/objects", "objects"].map(|name| directory.join(name));
+        let directory = candidates.into_iter().find(|path| path.is_dir()).unwrap_or(directory);
         let directories =
             alternates::resolve(&directory, more).into_iter().map(|path| ObjectDirectory {
                 loose: gix_odb::loose::Store::at(path.clone(), gix_hash::Kind::Sha1),

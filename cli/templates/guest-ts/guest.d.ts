@@ -1,0 +1,1 @@
+../../../runtime-v8/guest.d.ts
