@@ -213,7 +213,7 @@ fn a_repository_is_opened_by_its_work_tree_or_its_directory() {
     let place = tempfile::tempdir().unwrap();
     let work = place.path().join("work");
     let git = |arguments: &[&str]| {
-        let output = std::process::Command::new("git")
+        let output = Command::new("git")
             .args(["-c", "user.name=n", "-c", "user.email=e@x", "-C"])
             .arg(&work)
             .args(arguments)
@@ -221,8 +221,8 @@ fn a_repository_is_opened_by_its_work_tree_or_its_directory() {
             .unwrap();
         assert!(output.status.success(), "{arguments:?}: {output:?}");
     };
-    std::fs::create_dir(&work).unwrap();
-    std::fs::write(work.join("file"), "hello\n").unwrap();
+    fs::create_dir(&work).unwrap();
+    fs::write(work.join("file"), "hello\n").unwrap();
     git(&["init", "--quiet"]);
     git(&["add", "--all"]);
     git(&["commit", "--quiet", "--message", "m"]);
