@@ -115,13 +115,18 @@ impl Suspension {
     /// Gets a permit for a guest that has waited outside of the dispatcher.
     fn poll_return(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut waiting = self.waiting.lock();
-        let (place, queueing) = match take(&mut waiting.outside) {
-            Outside::No => return Poll::Ready(()),
-            // A nested run has settled in the meantime and has passed its permit on.
-            Outside::Waiting if self.flight.has_permit() => {
+        let outside = take(&mut waiting.outside);
+        if self.flight.has_permit() {
+            // A nested run of a task that the guest started has settled in the meantime and has
+            // passed its permit on. To wait for a second one could take for ever.
+            drop(waiting);
+            if matches!(outside, Outside::Waiting) {
                 self.clock.stop_computing();
-                return Poll::Ready(());
             }
+            return Poll::Ready(());
+        }
+        let (place, queueing) = match outside {
+            Outside::No => return Poll::Ready(()),
             Outside::Waiting => {
                 let queueing = self.clock.queue();
                 self.clock.stop_computing();
