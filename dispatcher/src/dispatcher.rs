@@ -69,6 +69,7 @@ impl Dispatcher {
     /// # Errors
     /// Returns the failure of the run with its whole chain of frames.
     pub async fn run(&self, invocation: Invocation) -> Result<Completion> {
+        let invocation = invocation.with_stored_args(&self.core.objects)?;
         match self.repeated_hit(&invocation)? {
             Some(completion) => Ok(completion),
             None => RootCall::new(&self.core, invocation)?.run().await,
@@ -82,8 +83,7 @@ impl Dispatcher {
         if invocation.policy != Policy::Reuse {
             return Ok(None);
         }
-        let args = invocation.stored_args(&core.objects)?;
-        let Some(request) = core.raw_keys.get(&invocation.raw_key(args)) else { return Ok(None) };
+        let Some(request) = core.raw_keys.get(&invocation.raw_key()) else { return Ok(None) };
         let Some(outcome) = core.memoized(request)? else { return Ok(None) };
         if invocation.pin && core.objects.store.pinned(request)? != Some(outcome) {
             return Ok(None);
@@ -127,7 +127,8 @@ impl Dispatcher {
         if invocation.policy != Policy::Reuse {
             return Ok(false);
         }
-        let request = RootCall::new(&self.core, invocation.clone())?.request();
+        let invocation = invocation.clone().with_stored_args(&self.core.objects)?;
+        let request = RootCall::new(&self.core, invocation)?.request();
         Ok(self.core.memoized(request)?.is_some())
     }
 

@@ -149,16 +149,18 @@ impl Invocation {
         self
     }
 
-    /// Stores the arguments and returns the id of their tree.
-    pub(crate) fn stored_args(&self, objects: &Objects) -> Result<ObjectId> {
-        if self.named.is_empty() {
-            return Ok(self.args);
+    /// Stores the named arguments, so that `args` is the tree of all arguments.
+    pub(crate) fn with_stored_args(mut self, objects: &Objects) -> Result<Self> {
+        if !self.named.is_empty() {
+            self.args = input::put_tree(objects, objects.tree(self.args)?, &self.named)?.id;
+            self.named.clear();
         }
-        Ok(input::put_tree(objects, objects.tree(self.args)?, &self.named)?.id)
+        Ok(self)
     }
 
-    pub(crate) fn raw_key(&self, args: ObjectId) -> RawKey<'_> {
-        RawKey { image: &self.image, args, salt: &self.salt, std: self.std }
+    /// Returns the key of the call. Named arguments must have been stored.
+    pub(crate) fn raw_key(&self) -> RawKey<'_> {
+        RawKey { image: &self.image, args: self.args, salt: &self.salt, std: self.std }
     }
 }
 

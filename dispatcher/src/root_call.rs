@@ -42,12 +42,12 @@ struct Obtained {
 const MAX_TRIES: u32 = 16;
 
 impl RootCall {
-    /// Resolves the image of `invocation` and computes the id of the request.
+    /// Resolves the image of `invocation`, whose named arguments are stored, and computes the id of
+    /// the request.
     pub(crate) fn new(core: &Arc<Core>, invocation: Invocation) -> Result<Self> {
         let core = Arc::clone(core);
-        let args = invocation.stored_args(&core.objects)?;
-        let raw_key = invocation.raw_key(args).to_owned();
-        let Invocation { image, salt, std, policy, pin, budget, limits, .. } = invocation;
+        let raw_key = invocation.raw_key().to_owned();
+        let Invocation { image, args, salt, std, policy, pin, budget, limits, .. } = invocation;
         let allowance = Allowance {
             limits: limits
                 .map_or(core.allowance.limits, |limits| limits.within(core.allowance.limits)),
