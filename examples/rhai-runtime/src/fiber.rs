@@ -1,9 +1,9 @@
 //! [`Fiber`]: a function on a stack of its own, which can be suspended in the middle.
 //!
 //! A script calls a host function like any Rust function, and the interpreter cannot return while
-//! it waits for the result. On a fiber it need not: [`suspend`] switches to the stack of whoever
-//! resumed the fiber, and that thread goes on with other guests. A suspended guest is a stack and
-//! the values on it. It holds no thread.
+//! it waits for the result. On a fiber it need not: [`suspend`] switches to the stack of the code
+//! that resumed the fiber, and that thread goes on with other guests. A suspended guest is a stack
+//! and the values on it. It holds no thread.
 #![allow(unsafe_code, reason = "a host function finds its fiber by a pointer")]
 
 use std::cell::Cell;

@@ -212,7 +212,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Asks the host. While it answers, the guest does not compute.
+    /// Sends a request to the host. The guest does not compute while it waits for the response.
     async fn ask(&mut self, operation: Operation) -> Result<Answer> {
         let bytes = self.session.job().limits.guest_request_bytes;
         // `Session::operate` checks the size of a response, but cannot know that of a request.
