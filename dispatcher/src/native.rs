@@ -94,7 +94,7 @@ impl Runtime for NativeRuntime {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::blob_modules()
+        Capabilities::blob_modules().and_computes_only_when_polled()
     }
 
     async fn run(&self, job: Job, host: Arc<dyn Host>) -> Result<ObjectRef> {

@@ -6,7 +6,7 @@
 //! something outside of the dispatcher, such as a timer.
 
 use std::future::{Future, poll_fn};
-use std::mem::take;
+use std::mem::{replace, take};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -40,7 +40,9 @@ struct Waiting {
     wakers: Vec<Waker>,
     /// Whether one of the futures that wait for a permit was polled since the guest was last polled.
     polled: bool,
-    /// The place in the permit queue that these futures share. It wakes the guest's own task.
+    /// The place in the permit queue that these futures share with a guest that returns from
+    /// outside: one permit is enough for the frame, and there may be no second one. It wakes the
+    /// guest's own task.
     place: Option<Queued>,
     /// Whether the place was found granted while no future took the permit.
     seen_idle: bool,
@@ -61,7 +63,7 @@ enum Outside {
     /// It has, and waits. The time counts as computing in the clock, so that a deadline covers it.
     Waiting,
     /// It was woken, and waits for a permit before it is polled.
-    Returning(Queued, Queueing),
+    Returning { _queueing: Queueing },
 }
 
 impl Suspension {
@@ -94,14 +96,20 @@ impl Suspension {
         let mut guest = pin!(guest);
         poll_fn(|context| {
             self.flight.set_guest_waker(context.waker());
-            if self.computes_only_when_polled && self.poll_return(context).is_pending() {
-                return Poll::Pending;
-            }
-            let wakers = {
+            let (unused, wakers) = {
                 let mut waiting = self.waiting.lock();
+                if self.computes_only_when_polled
+                    && self.poll_return(&mut waiting, context).is_pending()
+                {
+                    return Poll::Pending;
+                }
                 (waiting.polling, waiting.polled) = (true, false);
-                if waiting.is_granted() { take(&mut waiting.wakers) } else { Vec::new() }
+                // The futures that wait for a permit use the one of the guest or of the place.
+                let can_go_on = waiting.is_granted() || self.flight.has_permit();
+                let wakers = if can_go_on { take(&mut waiting.wakers) } else { Vec::new() };
+                (waiting.unused_place(), wakers)
             };
+            drop(unused);
             wakers.into_iter().for_each(Waker::wake);
             let polled = guest.as_mut().poll(context);
             if polled.is_pending() {
@@ -112,37 +120,36 @@ impl Suspension {
         .await
     }
 
-    /// Gets a permit for a guest that has waited outside of the dispatcher.
-    fn poll_return(&self, context: &mut Context<'_>) -> Poll<()> {
-        let mut waiting = self.waiting.lock();
-        let outside = take(&mut waiting.outside);
-        if self.flight.has_permit() {
-            // A nested run of a task that the guest started has settled in the meantime and has
-            // passed its permit on. To wait for a second one could take for ever.
-            drop(waiting);
-            if matches!(outside, Outside::Waiting) {
-                self.clock.stop_computing();
-            }
+    /// Gets a permit for a guest that has waited outside of the dispatcher, or whose last future
+    /// that would have got one was dropped. The permit can also come from a nested run of a task
+    /// that the guest started.
+    fn poll_return(&self, waiting: &mut Waiting, context: &mut Context<'_>) -> Poll<()> {
+        let has_permit = self.flight.has_permit();
+        if matches!(waiting.outside, Outside::No) && (has_permit || waiting.has_futures()) {
             return Poll::Ready(());
         }
-        let (place, queueing) = match outside {
-            Outside::No => return Poll::Ready(()),
-            Outside::Waiting => {
-                let queueing = self.clock.queue();
-                self.clock.stop_computing();
-                (self.permits.queue(self.root), queueing)
+        if !has_permit {
+            let place = waiting.place.take().unwrap_or_else(|| self.permits.queue(self.root));
+            match place.poll(context) {
+                Ok(permit) => self.flight.keep_permit(permit),
+                Err(place) => {
+                    waiting.place = Some(place);
+                    if !matches!(waiting.outside, Outside::Returning { .. }) {
+                        let returning = Outside::Returning { _queueing: self.clock.queue() };
+                        self.leave(replace(&mut waiting.outside, returning));
+                    }
+                    return Poll::Pending;
+                }
             }
-            Outside::Returning(place, queueing) => (place, queueing),
-        };
-        match place.poll(context) {
-            Ok(permit) => {
-                self.flight.keep_permit(permit);
-                Poll::Ready(())
-            }
-            Err(place) => {
-                waiting.outside = Outside::Returning(place, queueing);
-                Poll::Pending
-            }
+        }
+        self.leave(take(&mut waiting.outside));
+        Poll::Ready(())
+    }
+
+    /// Records in the clock that the guest no longer waits outside of the dispatcher.
+    fn leave(&self, outside: Outside) {
+        if matches!(outside, Outside::Waiting) {
+            self.clock.stop_computing();
         }
     }
 
@@ -151,7 +158,7 @@ impl Suspension {
         let (permit, place, wakers) = {
             let mut waiting = self.waiting.lock();
             waiting.polling = false;
-            if waiting.suspended + waiting.resuming == 0 {
+            if !waiting.has_futures() {
                 if self.computes_only_when_polled
                     && let Some(permit) = self.flight.lend_permit()
                 {
@@ -186,8 +193,14 @@ impl Suspension {
         let mut nested = pin!(nested);
         poll_fn(|context| {
             let polled = nested.as_mut().poll(context);
-            if polled.is_pending() && !self.has_ended() {
-                drop(self.flight.take_permit());
+            if polled.is_pending() {
+                // While the guest is polled, its permit is in use: it may be another task that
+                // waits here. The permit is released after the poll.
+                let waiting = self.waiting.lock();
+                let is_in_use = waiting.ended || waiting.polling;
+                let permit = if is_in_use { None } else { self.flight.take_permit() };
+                drop(waiting);
+                drop(permit);
             }
             polled
         })
@@ -204,9 +217,8 @@ impl Suspension {
         poll_fn(|context| {
             let mut waiting = self.waiting.lock();
             waiting.polled = true;
-            let place = waiting.place.take();
             if !waiting.ended && !self.flight.has_permit() {
-                let place = place.unwrap_or_else(|| self.permits.queue(self.root));
+                let place = waiting.place.take().unwrap_or_else(|| self.permits.queue(self.root));
                 let guest = self.flight.guest_waker().unwrap_or_else(|| context.waker().clone());
                 match place.poll(&mut Context::from_waker(&guest)) {
                     Ok(permit) => {
@@ -245,17 +257,25 @@ impl Drop for EndGuard<'_> {
             waiting.ended = true;
             (waiting.place.take(), take(&mut waiting.outside), take(&mut waiting.wakers))
         };
-        if matches!(outside, Outside::Waiting) {
-            self.0.clock.stop_computing();
-        }
-        drop((place, outside));
+        self.0.leave(outside);
+        drop(place);
         wakers.into_iter().for_each(Waker::wake);
     }
 }
 
 impl Waiting {
+    fn has_futures(&self) -> bool {
+        self.suspended + self.resuming > 0
+    }
+
     fn is_granted(&self) -> bool {
         self.place.as_ref().is_some_and(Queued::is_granted)
+    }
+
+    /// Takes the place in the permit queue if neither a future nor the guest waits for a permit.
+    fn unused_place(&mut self) -> Option<Queued> {
+        let is_used = self.resuming > 0 || matches!(self.outside, Outside::Returning { .. });
+        if is_used { None } else { self.place.take() }
     }
 }
 
@@ -278,8 +298,7 @@ impl Drop for Counted<'_> {
         let (place, wakers) = {
             let mut waiting = self.frame.waiting.lock();
             *(self.count)(&mut waiting) -= 1;
-            let place = if waiting.resuming == 0 { waiting.place.take() } else { None };
-            (place, take(&mut waiting.wakers))
+            (waiting.unused_place(), take(&mut waiting.wakers))
         };
         drop(place);
         wakers.into_iter().for_each(Waker::wake);

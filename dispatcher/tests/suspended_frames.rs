@@ -181,6 +181,30 @@ impl Runtime for SlowToPrepare {
     }
 }
 
+/// A hundred guests wait for each other: none of them can go on before all have begun.
+#[tokio::test]
+async fn a_native_guest_that_waits_outside_holds_no_permit() {
+    const GUESTS: usize = 100;
+    let barrier = Arc::new(tokio::sync::Barrier::new(GUESTS));
+    let runtime = NativeRuntime::builder("native", "1").guest("meet", move |guest| {
+        let barrier = Arc::clone(&barrier);
+        async move {
+            barrier.wait().await;
+            guest.blob(guest.text("in").await?).await
+        }
+    });
+    let fixture = Fixture::with(runtime.build().unwrap(), |builder| builder.permits(1));
+    let image = fixture.image("meet");
+    let runs = (0..GUESTS).map(|number| {
+        let args = fixture.args(&[("in", &number.to_string())]);
+        fixture.dispatcher.run(Invocation::new(&image).args(args))
+    });
+    for (number, completion) in futures_util::future::join_all(runs).await.iter().enumerate() {
+        let outcome = completion.as_ref().unwrap().outcome;
+        assert_eq!(fixture.text(outcome), number.to_string());
+    }
+}
+
 #[tokio::test]
 async fn preparing_a_module_holds_no_permit() {
     let gate = Arc::new(Semaphore::new(0));
