@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use manifold_dispatcher::native::argument;
 use manifold_dispatcher::{Dispatcher, Invocation};
 use manifold_runtime_api::{Error, Limit, Limits, ObjectId, ObjectRef, Reason, Result, Runtime};
@@ -334,10 +335,15 @@ async fn every_hostile_script_is_a_typed_error_a_hundred_times() {
     script.is_healthy().await;
     let mut settled = 0;
     for round in 0..100 {
-        for (name, ends, code) in HOSTILE {
-            let script = if matches!(ends, Ends::ComputeTime) { &hasty } else { &script };
-            check(name, *ends, script.run(code).await);
-        }
+        // Two at a time, which takes half of the time on two cores.
+        let (script, hasty) = (&script, &hasty);
+        let scripts = futures_util::stream::iter(HOSTILE);
+        scripts
+            .for_each_concurrent(2, async |(name, ends, code)| {
+                let script = if matches!(ends, Ends::ComputeTime) { hasty } else { script };
+                check(name, *ends, script.run(code).await);
+            })
+            .await;
         script.is_healthy().await;
         if round == 10 {
             settled = resident();

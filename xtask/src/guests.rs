@@ -9,8 +9,10 @@ use crate::toolchain::{WASI, WASM, require_targets};
 
 /// The guests that are built both as a wasm module and as a program for containers.
 const GUESTS: [&str; 5] = ["fold", "file-count", "dirs-only", "line-count", "total-size"];
-/// The guests that are only programs for containers.
-const PROGRAMS: [&str; 1] = ["strange"];
+/// The guests for tests that link std and are built as a wasm module.
+const STD_GUESTS: [&str; 2] = ["wasip1-guest", "conformance-guest"];
+/// The guests for tests that are built as a program for containers.
+const PROGRAMS: [&str; 2] = ["strange", "conformance-guest"];
 /// The directories with the TypeScript guests and what they import.
 const TYPESCRIPT: [&str; 2] = ["fold-guests/typescript", "guest-sdk/typescript"];
 /// Where `manifold-standard-guests` finds the guests that it embeds.
@@ -26,25 +28,12 @@ pub(crate) fn build() -> Result {
     require_targets()?;
     let guests = target().join("guests");
     create(&guests)?;
-    for guest in GUESTS {
-        // If the package were built as a Rust library as well, it would not be optimized as a
-        // whole.
-        run(guest_build("rustc", WASM).args([
-            "--package",
-            guest,
-            "--lib",
-            "--crate-type",
-            "cdylib",
-        ]))?;
-        place(
-            &built(WASM, &format!("{}.wasm", guest.replace('-', "_"))),
-            &guests.join(format!("{guest}.wasm")),
-        )?;
+    // Each guest is built separately, because cargo would unify the features of the dependencies
+    // that guests with and without std have in common.
+    let modules = GUESTS.map(|guest| (guest, WASM)).into_iter();
+    for (guest, target) in modules.chain(STD_GUESTS.map(|guest| (guest, WASI))) {
+        build_module(guest, target, &guests)?;
     }
-    // Guests with and without std are built separately, because cargo would unify the features of
-    // their common dependencies.
-    run(guest_build("build", WASI).args(["--package", "wasip1-guest"]))?;
-    place(&built(WASI, "wasip1_guest.wasm"), &guests.join("wasip1-guest.wasm"))?;
     let linux = host_target()?;
     if linux.contains("-linux-") {
         build_programs(&linux, &guests)?;
@@ -52,6 +41,20 @@ pub(crate) fn build() -> Result {
         eprintln!("\nSKIPPED: guests for containers are built on Linux only; this is {linux}\n");
     }
     embed(&guests, &root().join(MODULES))
+}
+
+/// Builds a guest as a wasm module.
+fn build_module(guest: &str, target: &str, guests: &Path) -> Result {
+    // If the package were built as a Rust library as well, it would not be optimized as a whole.
+    run(guest_build("rustc", target).args([
+        "--package",
+        guest,
+        "--lib",
+        "--crate-type",
+        "cdylib",
+    ]))?;
+    let module = built(target, &format!("{}.wasm", guest.replace('-', "_")));
+    place(&module, &guests.join(format!("{guest}.wasm")))
 }
 
 /// Builds the guests for containers.

@@ -1,0 +1,3 @@
+import { main } from "./sdk.ts";
+
+export default main(() => JSON.parse("not JSON"));

@@ -1,0 +1,1 @@
+../../../guest-sdk/typescript/sdk.ts

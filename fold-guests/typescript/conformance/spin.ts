@@ -1,0 +1,6 @@
+import { main } from "./sdk.ts";
+
+// `main` has read the arguments.
+export default main(() => {
+  for (;;);
+});
