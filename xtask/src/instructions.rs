@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::install::{Installing, Need, provide};
 use crate::process::{Result, cargo, is_runnable, run, target};
 use crate::skip::skip;
-use crate::v8::{self, selection};
+use crate::v8;
 
 /// A path of `benches/examples/path.rs`, how many times to run it, and the known number of
 /// instructions of one time, on x86-64 as valgrind shows it to programs: without SHA or AVX-512
@@ -49,17 +49,11 @@ pub(crate) fn gate() -> Result {
     if let Some(need) = need() {
         return skip("valgrind", part, "valgrind is not installed", &need.how_to());
     }
+    // With the features that cargo unifies for the tests, so that nothing is built again for them.
     run(cargo()
-        .args([
-            "build",
-            "--quiet",
-            "--release",
-            "--package",
-            "manifold-benches",
-            "--example",
-            "path",
-        ])
-        .args(selection()?))?;
+        .args(["build", "--quiet", "--release", "--workspace", "--example", "path"])
+        .args(v8::exclusion()?)
+        .args(v8::workspace_selection()?))?;
     let mut problems = Vec::new();
     for (path, times, known) in PATHS {
         if path == V8_PATH && !v8::is_available()? {
