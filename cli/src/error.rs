@@ -100,6 +100,11 @@ pub(crate) enum CliError {
     )]
     BuiltWithoutV8,
     #[error(
+        "this program was built without the standard guests for containers: in a checkout on \
+         Linux, run `cargo xtask setup` and build it again"
+    )]
+    BuiltWithoutContainerGuests,
+    #[error(
         "{image} is named by a tag, which can move: name it by digest (docker://sha256:…), or use \
          its current digest with --allow-tags"
     )]

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use manifold_runtime_api::{EntryMode, ImageRef, ObjectId, ObjectRef, TreeEntry};
+use manifold_standard_guests::CONTAINER_GUESTS;
 
 use crate::args::Language;
 use crate::error::CliError;
@@ -35,6 +36,10 @@ impl Session {
             Language::Wasm => None,
             other => std.get(format!("{named}.{}", other.name())),
         };
+        let is_for_containers = matches!(language, Language::Docker | Language::Serving);
+        if is_for_containers && CONTAINER_GUESTS.is_empty() && std.get(&named).is_some() {
+            return Err(CliError::BuiltWithoutContainerGuests);
+        }
         let plain = named.strip_suffix(".wasm").unwrap_or(&named);
         if let Some(entry) = preferred.or_else(|| std.get(&named)).or_else(|| std.get(plain)) {
             return Ok(entry.id.to_string());

@@ -43,7 +43,7 @@ pub struct Invocation {
     pub policy: Policy,
     /// Whether the outcome is pinned under the request's id. Default: `true`. The outcome of a call
     /// with [`Policy::DoNotCache`] is never pinned. Neither is an outcome that is not memoized
-    /// because a breach or a clock influenced it.
+    /// because a failure that its request does not decide influenced it.
     pub pin: bool,
     /// The budget of the call. The dispatcher's own budget applies as well. Default: only the
     /// dispatcher's.

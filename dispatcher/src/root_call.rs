@@ -101,7 +101,7 @@ impl RootCall {
             };
             let Obtained { outcome, from_memo, pure } = obtained;
             let completion = Completion::new(&self.core, request, outcome, from_memo);
-            // An outcome that a breach or a clock influenced does not depend on the request alone,
+            // An outcome that a failure influenced does not depend on the request alone,
             // so it is not pinned.
             if !pure {
                 return Ok(completion);

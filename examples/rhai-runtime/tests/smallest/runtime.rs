@@ -35,11 +35,12 @@ impl Runtime for EchoRuntime {
     async fn run(&self, job: Job, host: Arc<dyn Host>) -> Result<ObjectRef> {
         // The code of the guest. This runtime ignores it, but a module that is missing or too large
         // is an error all the same.
-        let code = host.get(job.code.own_module()?.id).await?;
-        let (found, bytes) = (code.len() as u64, job.limits.module_bytes);
+        let module = job.code.own_module()?.id;
+        let (found, bytes) = (host.size(module).await?, job.limits.module_bytes);
         if found > bytes {
             return Err(Limit::Module { bytes, found }.into());
         }
+        let _code = host.get(module).await?;
         let args = host.tree(job.args).await?;
         let object = args
             .get("in")
