@@ -10,7 +10,7 @@ use crate::toolchain::{WASI, WASM, require_targets};
 /// The guests that are built both as a wasm module and as a program for containers.
 const GUESTS: [&str; 5] = ["fold", "file-count", "dirs-only", "line-count", "total-size"];
 /// The guests for tests that link std and are built as a wasm module.
-const STD_GUESTS: [&str; 2] = ["wasip1-guest", "conformance-guest"];
+pub(crate) const STD_GUESTS: [&str; 2] = ["wasip1-guest", "conformance-guest"];
 /// The guests for tests that are built as a program for containers.
 const PROGRAMS: [&str; 2] = ["strange", "conformance-guest"];
 /// The directories with the TypeScript guests and what they import.

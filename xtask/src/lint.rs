@@ -8,7 +8,7 @@ use crate::metadata::GUEST_SDK;
 use crate::package;
 use crate::process::{Result, cargo, root, run};
 use crate::semver;
-use crate::toolchain::{self, WASM};
+use crate::toolchain::{self, WASI, WASM};
 use crate::v8::{exclusion, workspace_selection};
 
 /// The arguments of clippy that make warnings errors.
@@ -19,7 +19,7 @@ pub(crate) fn lint(installing: Installing) -> Result {
     provide(toolchain::needs()?, installing);
     guests::build()?;
     let workspaces = [".", "fold-guests", GUEST_SDK].map(|workspace| root().join(workspace));
-    let [_, guests, sdk] = &workspaces;
+    let [_, fold_guests, sdk] = &workspaces;
     for workspace in &workspaces {
         run(cargo().args(["fmt", "--all", "--check"]).current_dir(workspace))?;
     }
@@ -28,16 +28,22 @@ pub(crate) fn lint(installing: Installing) -> Result {
         .args(exclusion()?)
         .args(workspace_selection()?)
         .args(DENY_WARNINGS))?;
+    let [first, second] = guests::STD_GUESTS;
     run(cargo()
         .args(["clippy", "--quiet", "--workspace", "--target", WASM, "--lib"])
-        .args(["--exclude", "wasip1-guest", "--exclude", "strange"])
+        .args(["--exclude", first, "--exclude", second, "--exclude", "strange"])
         .args(DENY_WARNINGS)
-        .current_dir(guests))?;
+        .current_dir(fold_guests))?;
+    run(cargo()
+        .args(["clippy", "--quiet", "--target", WASI, "--lib"])
+        .args(["--package", first, "--package", second])
+        .args(DENY_WARNINGS)
+        .current_dir(fold_guests))?;
     // The guests for containers are binaries; `strange` exists as a binary only.
     run(cargo()
         .args(["clippy", "--quiet", "--workspace", "--exclude", "wasip1-guest", "--bins"])
         .args(DENY_WARNINGS)
-        .current_dir(guests))?;
+        .current_dir(fold_guests))?;
     for target in [&["--tests"][..], &["--target", WASM, "--lib", "--examples"]] {
         run(cargo().args(["clippy", "--quiet"]).args(target).args(DENY_WARNINGS).current_dir(sdk))?;
     }
