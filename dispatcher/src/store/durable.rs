@@ -4,16 +4,19 @@
 //! from a memory tier, from the pending writes, and from a snapshot of the file ([`disk`]).
 
 mod batch;
+mod chunks;
 mod collect;
 mod committer;
 mod disk;
 mod fault;
 mod file;
 mod format;
+mod index;
 mod locks;
 mod open;
 mod tables;
 mod verify;
+mod write;
 
 use std::fmt;
 use std::mem;

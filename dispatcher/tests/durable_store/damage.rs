@@ -5,7 +5,7 @@ use std::fs;
 use manifold_dispatcher::api::{Object, ObjectRef};
 use manifold_dispatcher::{Damage, DurableStore, ObjectSource, OpenError, Store};
 
-use crate::{blob, nothing_but_pins, request, tamper};
+use crate::{blob, flip_in_chunk, nothing_but_pins, request, tamper};
 
 #[test]
 fn a_file_that_is_not_a_store_is_an_error() {
@@ -47,7 +47,7 @@ fn a_store_of_another_format_is_an_error() {
 #[test]
 fn a_damaged_value_is_reported_and_not_returned_and_can_be_dropped() {
     let directory = tempfile::tempdir().unwrap();
-    let long = Object::blob(vec![7; 5000]);
+    let long = Object::blob(vec![7; 50_000]);
     let store = DurableStore::open(directory.path()).unwrap();
     let short = store.write(blob("short")).unwrap();
     store.write(long.clone()).unwrap();
@@ -57,11 +57,16 @@ fn a_damaged_value_is_reported_and_not_returned_and_can_be_dropped() {
     store.pin(request("a"), ObjectRef::blob(intact)).unwrap();
     store.pin(request("b"), ObjectRef::blob(long.id())).unwrap();
     drop(store);
-    let flip = |value: &mut Vec<u8>| *value.last_mut().unwrap() ^= 1;
-    tamper(directory.path(), "objects", short, flip);
-    tamper(directory.path(), "contents", long.id(), flip);
-    tamper(directory.path(), "memo", request("a"), flip);
-    tamper(directory.path(), "pins", request("a"), flip);
+    flip_in_chunk(directory.path(), short, 5);
+    flip_in_chunk(directory.path(), request("a"), 10);
+    tamper(directory.path(), "contents", |_, content| {
+        content[100] ^= 1;
+        true
+    });
+    tamper(directory.path(), "pins", |key, pin| {
+        pin[20] ^= 1;
+        key == request("a").as_bytes()
+    });
 
     let store = DurableStore::open(directory.path()).unwrap();
     for error in [
@@ -99,4 +104,24 @@ fn a_damaged_value_is_reported_and_not_returned_and_can_be_dropped() {
     store.write(blob("short")).unwrap();
     store.flush().unwrap();
     assert_eq!(store.read(short).unwrap(), Some(blob("short")));
+}
+
+#[test]
+fn a_malformed_chunk_is_reported_and_what_is_left_of_it_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = DurableStore::open(directory.path()).unwrap();
+    let [lost, intact] = ["lost", "intact"].map(|text| store.write(blob(text)).unwrap());
+    store.pin(request("a"), ObjectRef::blob(intact)).unwrap();
+    drop(store);
+    // The kind of the object, which is neither that of a blob nor of a tree.
+    flip_in_chunk(directory.path(), lost, 0);
+
+    let store = DurableStore::open(directory.path()).unwrap();
+    assert!(store.read(lost).unwrap_err().to_string().contains("is damaged"));
+    let verified = store.verify(|_| ()).unwrap();
+    assert!(matches!(&verified.damages[..], [Damage::Chunk { .. }]), "{:?}", verified.damages);
+    store.drop_damaged(&verified).unwrap();
+    assert_eq!(store.verify(|_| ()).unwrap().damages, []);
+    assert_eq!(store.read(lost).unwrap(), None);
+    assert_eq!(store.read(intact).unwrap(), Some(blob("intact")));
 }

@@ -6,26 +6,18 @@ use std::time::Duration;
 use manifold_dispatcher::api::{ObjectId, ObjectRef};
 use manifold_dispatcher::{DurableStore, Keep, Store};
 
-use crate::{blob, request, tamper};
+use crate::{blob, change_stamp, request, tamper};
 
 /// A timestamp in the year 2060, as a wrong clock would write it, in minutes since 1970.
 const IN_2060: [u8; 4] = (90 * 365 * 24 * 60_u32).to_le_bytes();
 
-/// Returns the timestamp of an object, in minutes since 1970.
-fn stamp_of_object(directory: &Path, id: ObjectId) -> u32 {
-    let mut stamp = 0;
-    tamper(directory, "objects", id, |value| {
-        stamp = u32::from_le_bytes(value[2..6].try_into().unwrap())
-    });
-    stamp
-}
-
-/// Sets the timestamp of a memo entry or pin to the year 2060, and updates its checksum.
-fn misdate(directory: &Path, table: &str, request: ObjectId) {
-    tamper(directory, table, request, |value| {
+/// Sets the timestamp of a pin to the year 2060, and updates its checksum.
+fn misdate_pin(directory: &Path, request: ObjectId) {
+    tamper(directory, "pins", |key, value| {
         value[1..5].copy_from_slice(&IN_2060);
         let checked = [request.as_bytes(), &value[..5], &value[9..]].concat();
         value[5..9].copy_from_slice(&crc32fast::hash(&checked).to_le_bytes());
+        key == request.as_bytes()
     });
 }
 
@@ -41,19 +33,21 @@ fn timestamps_in_the_future_are_corrected_by_use_and_do_not_keep_anything() {
     store.pin(request("pinned"), ObjectRef::blob(pinned.id())).unwrap();
     drop(store);
     for (name, object) in [("used", &used), ("unused", &unused), ("pinned", &pinned)] {
-        tamper(directory.path(), "objects", object.id(), |value| {
-            value[2..6].copy_from_slice(&IN_2060)
-        });
-        misdate(directory.path(), "memo", request(name));
+        for id in [object.id(), request(name)] {
+            change_stamp(directory.path(), id, |stamp| *stamp = IN_2060);
+        }
     }
-    misdate(directory.path(), "pins", request("pinned"));
+    misdate_pin(directory.path(), request("pinned"));
 
     let store = DurableStore::open(directory.path()).unwrap();
     store.write(used.clone()).unwrap();
     assert!(store.look_up(request("used")).unwrap().is_some());
     drop(store);
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() / 60;
-    assert!(u64::from(stamp_of_object(directory.path(), used.id())) <= now);
+    let mut stamps = Vec::new();
+    change_stamp(directory.path(), used.id(), |stamp| stamps.push(u32::from_le_bytes(*stamp)));
+    // The request has the same id, so the newest two are those of the object and of the entry.
+    assert!(stamps[..2].iter().all(|stamp| u64::from(*stamp) <= now), "{stamps:?}");
 
     let store = DurableStore::open(directory.path()).unwrap();
     let mut keep = Keep::default();
@@ -65,7 +59,8 @@ fn timestamps_in_the_future_are_corrected_by_use_and_do_not_keep_anything() {
     // The pin is kept, and its age counts from now on.
     assert_eq!(store.pins().unwrap().len(), 1);
     drop(store);
-    tamper(directory.path(), "pins", request("pinned"), |value| {
+    tamper(directory.path(), "pins", |_, value| {
         assert!(u64::from(u32::from_le_bytes(value[1..5].try_into().unwrap())) <= now + 1);
+        true
     });
 }

@@ -12,7 +12,8 @@ use super::DurableStore;
 use super::disk::Done;
 use super::fault::StoreFault;
 use super::format::{Entry, Stamp};
-use super::tables::WriteTables;
+use super::tables::{Index, Value};
+use super::write::WriteTables;
 use crate::progress::Progress;
 use crate::store::Store;
 
@@ -161,23 +162,29 @@ fn sweep(
     }
     (collected.kept_pins, collected.dropped_pins) = (pinned.len() as u64, unpinned.len() as u64);
 
-    let mut entries = marks.tables.memo_entries()?;
-    // The most recently used first, damaged ones last.
-    entries.sort_unstable_by_key(|(_, entry)| Reverse(entry.map(|entry| entry.stamp)));
-    let mut stale = Vec::new();
+    let mut entries = Vec::new();
+    let mut stale = HashSet::new();
+    for (_, value) in marks.tables.list(Index::Memo)?.values {
+        match value {
+            Value::Memo(request, Some(entry)) => entries.push((request, entry)),
+            other => drop(stale.insert(other.id())),
+        }
+    }
+    // The most recently used first.
+    entries.sort_unstable_by_key(|(_, entry)| Reverse(entry.stamp));
     let total = entries.len() as u64;
     for (done, (request, entry)) in entries.into_iter().enumerate() {
         progress(Progress::new("memo entries", done as u64, total));
-        let stays = match entry {
-            None => false,
-            Some(entry) if pinned.contains(&request) => marks.mark(entry.outcome.id, None)?,
-            Some(entry) if !is_within(entry.stamp, keep.used_within, now) => false,
-            Some(entry) => marks.mark(entry.outcome.id, keep.at_most_bytes)?,
+        let stays = if pinned.contains(&request) {
+            marks.mark(entry.outcome.id, None)?
+        } else {
+            is_within(entry.stamp, keep.used_within, now)
+                && marks.mark(entry.outcome.id, keep.at_most_bytes)?
         };
         if stays {
             collected.kept_entries += 1;
         } else {
-            stale.push(request);
+            stale.insert(request);
         }
     }
     collected.dropped_entries = stale.len() as u64;
@@ -186,36 +193,27 @@ fn sweep(
         Duration::ZERO => Duration::ZERO,
         within => within.saturating_add(STAMP_SLACK),
     };
-    let mut garbage = Vec::new();
-    for (id, head) in marks.tables.heads()? {
-        let length = head.map_or(0, |head| head.length);
-        let stays = head.is_some_and(|head| {
-            marks.ids.contains(&id) || is_within(head.stamp, written_within, now)
-        });
-        if stays {
+    let mut garbage = HashSet::new();
+    for (_, value) in marks.tables.list(Index::Objects)?.values {
+        let Value::Object(id, head, _) = value else { continue };
+        if marks.ids.contains(&id) || is_within(head.stamp, written_within, now) {
             collected.kept_objects += 1;
-            collected.kept_bytes += length;
+            collected.kept_bytes += head.length;
         } else {
             collected.dropped_objects += 1;
-            collected.dropped_bytes += length;
-            garbage.push(id);
+            collected.dropped_bytes += head.length;
+            garbage.insert(id);
         }
     }
 
     for (request, pin) in misdated {
-        tables.pins.insert(request.as_bytes(), &*pin.encode(request))?;
+        tables.set_pin(request, &pin)?;
     }
     for request in &unpinned {
-        tables.pins.remove(request.as_bytes())?;
+        tables.remove_pin(*request)?;
     }
-    for request in &stale {
-        tables.memo.remove(request.as_bytes())?;
-    }
-    let total = garbage.len() as u64;
-    for (done, id) in garbage.into_iter().enumerate() {
-        progress(Progress::new("dropped objects", done as u64, total));
-        tables.drop_object(id)?;
-    }
+    progress(Progress::new("dropped objects", 0, collected.dropped_objects));
+    tables.retain(|id| !garbage.contains(&id), |request| !stale.contains(&request))?;
     Ok(collected)
 }
 

@@ -18,8 +18,10 @@ use super::batch::{Batch, Change};
 use super::fault::StoreFault;
 use super::file::{self, FileIdentity, OpenFile};
 use super::format::{NUMBERS, REMOVALS, Stamp};
+use super::index::KnownRuns;
 use super::open::{OpenError, StoreOptions};
-use super::tables::{ReadTables, Tables, WriteTables};
+use super::tables::ReadTables;
+use super::write::WriteTables;
 use crate::panic_message::panic_message;
 use crate::store::STORE_FILE;
 
@@ -38,6 +40,7 @@ pub(super) struct Disk {
     identity: Mutex<Option<FileIdentity>>,
     /// How often the file was opened again.
     reopened: AtomicU64,
+    known: KnownRuns,
 }
 
 /// A generation of the data on disk. A new one begins when any process removes data, and when the
@@ -100,6 +103,7 @@ impl Disk {
             removals: AtomicU64::new(0),
             identity: Mutex::new(identity),
             reopened: AtomicU64::new(0),
+            known: KnownRuns::default(),
         })
     }
 
@@ -131,7 +135,10 @@ impl Disk {
             self.removals.store(removals(&transaction)?, Ordering::Release);
             query(
                 &slot
-                    .insert(Snapshot { taken: Instant::now(), tables: Tables::read(&transaction)? })
+                    .insert(Snapshot {
+                        taken: Instant::now(),
+                        tables: ReadTables::read(&transaction, &self.known)?,
+                    })
                     .tables,
             )
         })
@@ -146,7 +153,8 @@ impl Disk {
         self.guarded(|| {
             // Held until the end, so that operations that need the file exclusively wait.
             let database = self.database.read();
-            let tables = Tables::read(&file::opened(&database)?.begin_read()?)?;
+            let transaction = file::opened(&database)?.begin_read()?;
+            let tables = ReadTables::read(&transaction, &self.known)?;
             query(&tables)
         })
     }
@@ -160,13 +168,17 @@ impl Disk {
         let done = self.guard(|| {
             let database = self.database.read();
             let transaction = file::writable(&database)?.begin_write()?;
-            let done = fill(&mut Tables::write(&transaction)?)?;
-            if done.removes_data {
-                count_removal(&transaction)?;
-            }
+            let mut tables = WriteTables::open(&transaction, &self.known)?;
+            let done = fill(&mut tables)?;
             if done.changed {
+                let runs = tables.finish()?;
+                if done.removes_data {
+                    count_removal(&transaction)?;
+                }
                 transaction.commit()?;
+                runs.into_iter().for_each(|run| self.known.insert(run));
             } else {
+                drop(tables);
                 transaction.abort()?;
             }
             Ok(done.value)
@@ -203,19 +215,19 @@ impl Disk {
                 {
                     tables.put(outcome, &object, now)?;
                 }
-                tables.memo.insert(request.as_bytes(), &*entry.encode(*request))?;
+                tables.put_memo(*request, *entry)?;
                 done.changed = true;
             }
             for (request, change) in &batch.pins {
                 done.changed = true;
                 match change {
                     Change::Remove => {
-                        done.removes_data |= tables.pins.remove(request.as_bytes())?.is_some();
+                        done.removes_data |= tables.remove_pin(*request)?;
                     }
                     Change::Set(entry)
                         if tables.restamp_reachable(entry.outcome.id, now, &rescue)? =>
                     {
-                        tables.pins.insert(request.as_bytes(), &*entry.encode(*request))?;
+                        tables.set_pin(*request, entry)?;
                     }
                     Change::Set(_) => done.value.push(*request),
                 }
@@ -318,6 +330,7 @@ impl Disk {
             other => StoreFault::Database(redb::Error::Io(io::Error::other(other))),
         })?;
         *slot = Some(database);
+        self.known.clear();
         *self.identity.lock() = file::identity(&self.file);
         self.reopened.fetch_add(1, Ordering::AcqRel);
         self.failed.store(SOUND, Ordering::Release);

@@ -13,7 +13,9 @@ use redb::{
 };
 
 use super::fault::{StoreFault, is_truncated};
-use super::format::{CONTENTS, FORMAT, FORMAT_KEY, MEMO, META, NUMBERS, OBJECTS, PINS, REMOVALS};
+use super::format::{
+    CHUNKS, CONTENTS, FORMAT, FORMAT_KEY, META, NUMBERS, PAGES, PINS, REMOVALS, RUNS,
+};
 use super::locks::ReportingFile;
 use super::open::{OpenError, StoreOptions};
 use crate::panic_message::panic_message;
@@ -115,7 +117,7 @@ fn create_tables(database: &Database) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     transaction.open_table(META)?.insert(FORMAT_KEY, FORMAT)?;
     transaction.open_table(NUMBERS)?.insert(REMOVALS, 0)?;
-    for table in [OBJECTS, CONTENTS, MEMO, PINS] {
+    for table in [CHUNKS, CONTENTS, RUNS, PAGES, PINS] {
         transaction.open_table(table)?;
     }
     transaction.commit()?;

@@ -1,15 +1,18 @@
-//! The tables of a store's file and the encoding of their values.
+//! The tables of a store's file, and the parts of their values.
 //!
 //! | table | key | value |
 //! |---|---|---|
 //! | `meta` | `format` | [`FORMAT`] |
 //! | `numbers` | `removals` | how often data was removed; a change invalidates caches |
-//! | `objects` | id | [`Head`]: kind, place, stamp (4 bytes), length (8 bytes), inline content |
-//! | `contents` | id | the content of an object over [`MAX_INLINE_BYTES`] |
-//! | `memo`, `pins` | request id | [`Entry`]: kind, stamp (4 bytes), CRC-32 (4 bytes), outcome id |
+//! | `numbers` | `chunk`, `run`, `content` | the next number of each |
+//! | `chunks` | number | many objects and memo entries ([`chunks`](super::chunks)) |
+//! | `contents` | number | the content of one large object |
+//! | `runs` | index and id | the header of a run of an index ([`index`](super::index)) |
+//! | `pages` | id of a run and number | some records of the run |
+//! | `pins` | request id | [`Entry`]: kind, stamp (4 bytes), CRC-32 (4 bytes), outcome id |
 //!
-//! Kinds and places take one byte each. Numbers are little-endian. An object is verified by its id.
-//! An entry carries a CRC-32 over its key and the rest of its value.
+//! A kind takes one byte. Numbers are little-endian in values, and big-endian in keys, so that they
+//! are sorted. An object is verified by its id. A memo entry and a pin carry a CRC-32.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,9 +22,10 @@ use redb::TableDefinition;
 pub(super) type Bytes = &'static [u8];
 
 pub(super) const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
-pub(super) const OBJECTS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("objects");
+pub(super) const CHUNKS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("chunks");
 pub(super) const CONTENTS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("contents");
-pub(super) const MEMO: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("memo");
+pub(super) const RUNS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("runs");
+pub(super) const PAGES: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("pages");
 pub(super) const PINS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("pins");
 
 /// The key of the format's name in the table `meta`.
@@ -30,10 +34,7 @@ pub(super) const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new(
 /// The key of the number of removals in the table `numbers`.
 pub(super) const REMOVALS: &str = "removals";
 /// The name of the format that this code reads and writes.
-pub(super) const FORMAT: &str = "manifold-store-1";
-
-/// Contents up to this length, in bytes, are stored inline after their heads.
-pub(super) const MAX_INLINE_BYTES: usize = 1024;
+pub(super) const FORMAT: &str = "manifold-store-2";
 
 /// A point in time, in minutes since the Unix epoch. Ages are differences of stamps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,56 +71,7 @@ pub(super) struct Head {
     pub(super) length: u64,
 }
 
-/// Where an object's content is stored.
-pub(super) enum Place<'a> {
-    /// After the head.
-    Inline(&'a [u8]),
-    /// In the table `contents`.
-    Separate,
-}
-
-/// The length of an encoded head without the content, in bytes.
-const HEAD_BYTES: usize = 14;
-
-impl Head {
-    pub(super) fn encode(&self, content: &[u8]) -> Vec<u8> {
-        let inline = content.len() <= MAX_INLINE_BYTES;
-        let mut value = Vec::with_capacity(HEAD_BYTES + if inline { content.len() } else { 0 });
-        value.push(kind_code(self.kind));
-        value.push(u8::from(!inline));
-        value.extend_from_slice(&self.stamp.0.to_le_bytes());
-        value.extend_from_slice(&self.length.to_le_bytes());
-        if inline {
-            value.extend_from_slice(content);
-        }
-        value
-    }
-
-    /// Decodes the value of an object. Returns `None` if the value is malformed.
-    pub(super) fn decode(value: &[u8]) -> Option<(Self, Place<'_>)> {
-        let (head, rest) = value.split_at_checked(HEAD_BYTES)?;
-        let kind = kind_of(head[0])?;
-        let stamp = Stamp(u32::from_le_bytes(head[2..6].try_into().ok()?));
-        let length = u64::from_le_bytes(head[6..].try_into().ok()?);
-        let place = match (head[1], rest) {
-            (0, content) if content.len() as u64 == length => Place::Inline(content),
-            (1, []) => Place::Separate,
-            _ => return None,
-        };
-        Some((Self { kind, stamp, length }, place))
-    }
-
-    /// Returns an encoded value with its stamp replaced by `stamp`.
-    pub(super) fn restamp(value: &[u8], stamp: Stamp) -> Vec<u8> {
-        let mut value = value.to_vec();
-        if let Some(old) = value.get_mut(2..6) {
-            old.copy_from_slice(&stamp.0.to_le_bytes());
-        }
-        value
-    }
-}
-
-/// The table of an [`Entry`].
+/// What an entry belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EntryTable {
     Memo,
@@ -163,8 +115,8 @@ impl Entry {
     }
 }
 
-/// Returns the CRC-32 of an entry's key and value.
-fn check(request: ObjectId, head: &[u8], id: &[u8]) -> u32 {
+/// Returns the CRC-32 of a request, what precedes the id of its outcome, and that id.
+pub(super) fn check(request: ObjectId, head: &[u8], id: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(request.as_bytes());
     hasher.update(head);
@@ -172,14 +124,14 @@ fn check(request: ObjectId, head: &[u8], id: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-fn kind_code(kind: ObjectKind) -> u8 {
+pub(super) fn kind_code(kind: ObjectKind) -> u8 {
     match kind {
         ObjectKind::Blob => 1,
         ObjectKind::Tree => 2,
     }
 }
 
-fn kind_of(code: u8) -> Option<ObjectKind> {
+pub(super) fn kind_of(code: u8) -> Option<ObjectKind> {
     match code {
         1 => Some(ObjectKind::Blob),
         2 => Some(ObjectKind::Tree),

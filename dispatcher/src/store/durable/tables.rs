@@ -1,67 +1,237 @@
-//! [`Tables`]: the tables of one transaction and the operations on them.
+//! [`Tables`]: the tables of one transaction, and reading from them.
 
-use std::collections::HashSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use manifold_runtime_api::{Object, ObjectId, ObjectKind, Tree};
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, Table, WriteTransaction};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
 
+use super::chunks::{MemoValue, ObjectValue};
 use super::fault::StoreFault;
-use super::format::{
-    self, CONTENTS, Entry, EntryTable, Head, MAX_INLINE_BYTES, MEMO, OBJECTS, PINS, Place, Stamp,
-};
+use super::format::{self, CHUNKS, CONTENTS, Entry, EntryTable, Head, PAGES, PINS, RUNS, Stamp};
+use super::index::{self, Filter, KnownRuns, Place, Record, Run};
 
 /// The open tables of a read or write transaction.
 pub(super) struct Tables<T> {
-    pub(super) objects: T,
+    pub(super) chunks: T,
     pub(super) contents: T,
-    pub(super) memo: T,
+    pub(super) runs: T,
+    pub(super) pages: T,
     pub(super) pins: T,
+    /// The runs of each index, from the newest to the oldest.
+    pub(super) indexes: [Vec<Arc<Run>>; 2],
 }
 
 pub(super) type ReadTables = Tables<ReadOnlyTable<format::Bytes, format::Bytes>>;
-pub(super) type WriteTables<'a> = Tables<Table<'a, format::Bytes, format::Bytes>>;
 
-impl ReadTables {
-    pub(super) fn read(transaction: &ReadTransaction) -> Result<Self, StoreFault> {
-        Ok(Self {
-            objects: transaction.open_table(OBJECTS)?,
-            contents: transaction.open_table(CONTENTS)?,
-            memo: transaction.open_table(MEMO)?,
-            pins: transaction.open_table(PINS)?,
-        })
+/// The index of what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Index {
+    Objects = 0,
+    Memo = 1,
+}
+
+impl Index {
+    pub(super) const ALL: [Self; 2] = [Self::Objects, Self::Memo];
+
+    /// The key of a run's header.
+    pub(super) fn run_key(self, run: u64) -> [u8; 9] {
+        let mut key = [self as u8; 9];
+        key[1..].copy_from_slice(&run.to_be_bytes());
+        key
     }
 }
 
+/// The key of a page.
+pub(super) fn page_key(run: u64, page: u32) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..8].copy_from_slice(&run.to_be_bytes());
+    key[8..].copy_from_slice(&page.to_be_bytes());
+    key
+}
+
+/// What the data of an object or memo entry turns out to be.
+pub(super) enum Value {
+    Object(ObjectId, Head, Option<u64>),
+    Memo(ObjectId, Option<Entry>),
+}
+
+impl Value {
+    pub(super) fn id(&self) -> ObjectId {
+        match self {
+            Self::Object(id, ..) | Self::Memo(id, _) => *id,
+        }
+    }
+}
+
+/// All values of an index.
+pub(super) struct Listing {
+    /// The newest value for each id, with its record, sorted by place.
+    pub(super) values: Vec<(Record, Value)>,
+    /// The chunks that contain a malformed value, or that are missing.
+    pub(super) malformed: Vec<u32>,
+}
+
+impl ReadTables {
+    pub(super) fn read(
+        transaction: &ReadTransaction,
+        known: &KnownRuns,
+    ) -> Result<Self, StoreFault> {
+        Tables {
+            chunks: transaction.open_table(CHUNKS)?,
+            contents: transaction.open_table(CONTENTS)?,
+            runs: transaction.open_table(RUNS)?,
+            pages: transaction.open_table(PAGES)?,
+            pins: transaction.open_table(PINS)?,
+            indexes: Default::default(),
+        }
+        .with_indexes(known)
+    }
+}
+
+fn malformed(what: &str) -> StoreFault {
+    StoreFault::Damaged(format!("{what} is malformed"))
+}
+
 impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
+    /// Reads the headers of all runs that are not known.
+    pub(super) fn with_indexes(mut self, known: &KnownRuns) -> Result<Self, StoreFault> {
+        let mut indexes: [Vec<Arc<Run>>; 2] = Default::default();
+        for item in self.runs.iter()? {
+            let (key, header) = item?;
+            let key = key.value();
+            let run = key.split_first().and_then(|(index, run)| {
+                Some((usize::from(*index), u64::from_be_bytes(run.try_into().ok()?)))
+            });
+            let (runs, id) = run
+                .and_then(|(index, id)| Some((indexes.get_mut(index)?, id)))
+                .ok_or(StoreFault::Key(key.len()))?;
+            let run = match known.get(id) {
+                Some(run) => run,
+                None => {
+                    let run = Run::decode(id, header.value());
+                    let run = Arc::new(run.ok_or_else(|| malformed("the header of a run"))?);
+                    known.insert(Arc::clone(&run));
+                    run
+                }
+            };
+            runs.push(run);
+        }
+        for runs in &mut indexes {
+            runs.sort_unstable_by_key(|run| std::cmp::Reverse(run.order));
+        }
+        known.keep(indexes.iter().flatten().cloned());
+        self.indexes = indexes;
+        Ok(self)
+    }
+
+    /// Calls `accept` with the records for `id` and their data, the newest first, until it returns a
+    /// value. The data may be that of another id.
+    fn find<V>(
+        &self,
+        index: Index,
+        id: ObjectId,
+        mut accept: impl FnMut(Record, Option<&[u8]>) -> Result<Option<V>, StoreFault>,
+    ) -> Result<Option<V>, StoreFault> {
+        let prefix = index::prefix(id);
+        for run in &self.indexes[index as usize] {
+            match run.may_contain(prefix) {
+                Some(false) => continue,
+                Some(true) => {}
+                None => run.set_filter(self.filter(run)?),
+            }
+            for page in run.pages_of(prefix) {
+                let page = self.page(run, page)?;
+                let found = index::find(page.value(), prefix);
+                for record in found.ok_or_else(|| malformed("a page of a run"))? {
+                    let chunk = self.chunks.get(&record.place.chunk.to_be_bytes()[..])?;
+                    let data = chunk
+                        .as_ref()
+                        .and_then(|chunk| chunk.value().get(usize::from(record.place.offset)..));
+                    if let Some(value) = accept(record, data)? {
+                        return Ok(Some(value));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn page(
+        &self,
+        run: &Run,
+        page: u32,
+    ) -> Result<redb::AccessGuard<'_, format::Bytes>, StoreFault> {
+        let page = self.pages.get(&page_key(run.id, page)[..])?;
+        page.ok_or_else(|| StoreFault::Damaged("a page of a run is missing".to_owned()))
+    }
+
+    fn filter(&self, run: &Run) -> Result<Filter, StoreFault> {
+        let mut filter = Filter::new(usize::try_from(run.records).unwrap_or(usize::MAX));
+        self.each_record(run, |record| filter.insert(record.prefix))?;
+        Ok(filter)
+    }
+
+    pub(super) fn each_record(
+        &self,
+        run: &Run,
+        mut each: impl FnMut(Record),
+    ) -> Result<(), StoreFault> {
+        for page in run.pages() {
+            let page = self.page(run, page)?;
+            let records = index::records(page.value());
+            records.ok_or_else(|| malformed("a page of a run"))?.for_each(&mut each);
+        }
+        Ok(())
+    }
+
+    /// Calls `with` with the value of an object, and its record.
+    fn object_value<V>(
+        &self,
+        id: ObjectId,
+        with: impl Fn(Record, ObjectValue<'_>) -> Result<V, StoreFault>,
+    ) -> Result<Option<V>, StoreFault> {
+        self.find(Index::Objects, id, |record, data| {
+            let value = data.and_then(ObjectValue::decode);
+            let value = value.ok_or(StoreFault::Value("object", id))?;
+            if value.id == id { with(record, value).map(Some) } else { Ok(None) }
+        })
+    }
+
+    /// Reads the metadata of an object, and where the object is.
+    pub(super) fn head_at(&self, id: ObjectId) -> Result<Option<(Head, Place)>, StoreFault> {
+        self.object_value(id, |record, value| Ok((head(record, &value), record.place)))
+    }
+
     /// Reads the metadata of an object.
     pub(super) fn head(&self, id: ObjectId) -> Result<Option<Head>, StoreFault> {
-        let Some(value) = self.objects.get(id.as_bytes())? else { return Ok(None) };
-        let (head, _) = Head::decode(value.value()).ok_or(StoreFault::Value("object", id))?;
-        Ok(Some(head))
+        Ok(self.head_at(id)?.map(|(head, _)| head))
     }
 
     /// Reads an object and verifies that its content has this id.
     pub(super) fn object(&self, id: ObjectId) -> Result<Option<(Object, Stamp)>, StoreFault> {
-        let damaged = || StoreFault::Value("object", id);
-        let Some(value) = self.objects.get(id.as_bytes())? else { return Ok(None) };
-        let (head, place) = Head::decode(value.value()).ok_or_else(damaged)?;
-        let content = match place {
-            Place::Inline(content) => Bytes::copy_from_slice(content),
-            Place::Separate => {
-                let content = self.contents.get(id.as_bytes())?.ok_or_else(damaged)?;
-                Bytes::copy_from_slice(content.value())
-            }
-        };
-        let object = Object { kind: head.kind, content };
-        if object.id() == id { Ok(Some((object, head.stamp))) } else { Err(damaged()) }
+        self.object_value(id, |record, value| {
+            let object = value.object(|number| self.content(number))?;
+            let object = object.ok_or(StoreFault::Value("object", id))?;
+            Ok((object, record.stamp))
+        })
+    }
+
+    fn content(&self, number: u64) -> Result<Option<Bytes>, StoreFault> {
+        let content = self.contents.get(&number.to_be_bytes()[..])?;
+        Ok(content.map(|content| Bytes::copy_from_slice(content.value())))
     }
 
     /// Reads a tree. Returns `None` for a blob, for a missing object, and for a malformed tree.
     pub(super) fn tree(&self, id: ObjectId) -> Result<Option<Tree>, StoreFault> {
-        let is_tree = self.head(id)?.is_some_and(|head| head.kind == ObjectKind::Tree);
-        let object = if is_tree { self.object(id)? } else { None };
-        Ok(object.and_then(|(object, _)| Tree::decode_as_git_reads(&object.content).ok()))
+        let object = self.object_value(id, |_, value| match value.kind {
+            ObjectKind::Blob => Ok(None),
+            ObjectKind::Tree => {
+                let object = value.object(|number| self.content(number))?;
+                object.map(Some).ok_or(StoreFault::Value("object", id))
+            }
+        })?;
+        Ok(object.flatten().and_then(|object| Tree::decode_as_git_reads(&object.content).ok()))
     }
 
     /// Returns the ids of the entries of the tree `id`, without submodules. Returns none if
@@ -71,130 +241,104 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
         Ok(tree.objects().map(|held| held.id).collect())
     }
 
-    /// Reads the entry of `request` in `table`. Errors if the entry is damaged.
+    /// Reads an entry of `request`. Errors if the entry is damaged.
     pub(super) fn entry(
         &self,
         table: EntryTable,
         request: ObjectId,
     ) -> Result<Option<Entry>, StoreFault> {
-        let (table, what) = match table {
-            EntryTable::Memo => (&self.memo, "memo entry"),
-            EntryTable::Pins => (&self.pins, "pin"),
-        };
-        let Some(value) = table.get(request.as_bytes())? else { return Ok(None) };
-        Entry::decode(request, value.value()).map(Some).ok_or(StoreFault::Value(what, request))
+        match table {
+            EntryTable::Memo => Ok(self.memo_at(request)?.map(|(entry, _)| entry)),
+            EntryTable::Pins => {
+                let Some(value) = self.pins.get(request.as_bytes())? else { return Ok(None) };
+                let pin = Entry::decode(request, value.value());
+                pin.map(Some).ok_or(StoreFault::Value("pin", request))
+            }
+        }
     }
 
-    /// Lists the heads of all objects by id. A damaged head is `None`.
-    pub(super) fn heads(&self) -> Result<Vec<(ObjectId, Option<Head>)>, StoreFault> {
-        list(&self.objects, |_, value| Head::decode(value).map(|(head, _)| head))
+    /// Reads a memo entry, and where it is.
+    pub(super) fn memo_at(&self, request: ObjectId) -> Result<Option<(Entry, Place)>, StoreFault> {
+        self.find(Index::Memo, request, |record, data| {
+            let value = data.and_then(MemoValue::decode);
+            let value = value.ok_or(StoreFault::Value("memo entry", request))?;
+            if value.request != request {
+                return Ok(None);
+            }
+            let outcome = value.outcome.ok_or(StoreFault::Value("memo entry", request))?;
+            Ok(Some((Entry { outcome, stamp: record.stamp }, record.place)))
+        })
     }
 
-    /// Lists all memo entries by request. A damaged entry is `None`.
-    pub(super) fn memo_entries(&self) -> Result<Vec<(ObjectId, Option<Entry>)>, StoreFault> {
-        list(&self.memo, Entry::decode)
+    /// Lists an index.
+    pub(super) fn list(&self, index: Index) -> Result<Listing, StoreFault> {
+        // By place, so that each chunk is read once. Of the records of one place, the newest stays.
+        let mut records: Vec<(Record, usize)> = Vec::new();
+        for (age, run) in self.indexes[index as usize].iter().enumerate() {
+            self.each_record(run, |record| records.push((record, age)))?;
+        }
+        records.sort_by_key(|(record, age)| (record.place, *age));
+        records.dedup_by_key(|(record, _)| record.place);
+        let mut newest: crate::by_id::ById<(usize, usize)> = Default::default();
+        let mut values: Vec<Option<(Record, Value)>> = Vec::with_capacity(records.len());
+        let mut malformed = Vec::new();
+        for of_chunk in
+            records.chunk_by(|(one, _), (other, _)| one.place.chunk == other.place.chunk)
+        {
+            let Some((first, _)) = of_chunk.first() else { continue };
+            let number = first.place.chunk;
+            let chunk = self.chunks.get(&number.to_be_bytes()[..])?;
+            for (record, age) in of_chunk {
+                let data = chunk
+                    .as_ref()
+                    .and_then(|chunk| chunk.value().get(usize::from(record.place.offset)..));
+                let Some(value) = data.and_then(|data| value(index, *record, data)) else {
+                    malformed.push(number);
+                    continue;
+                };
+                let place = values.len();
+                match newest.get(&value.id()) {
+                    Some((known, _)) if known <= age => continue,
+                    Some((_, older)) => values[*older] = None,
+                    None => {}
+                }
+                newest.insert(value.id(), (*age, place));
+                values.push(Some((*record, value)));
+            }
+        }
+        malformed.dedup();
+        Ok(Listing { values: values.into_iter().flatten().collect(), malformed })
     }
 
     /// Lists all pins by request. A damaged pin is `None`.
     pub(super) fn all_pins(&self) -> Result<Vec<(ObjectId, Option<Entry>)>, StoreFault> {
-        list(&self.pins, Entry::decode)
+        let mut pins = Vec::new();
+        for item in self.pins.iter()? {
+            let (key, value) = item?;
+            let request = ObjectId::from_bytes(key.value())
+                .map_err(|_| StoreFault::Key(key.value().len()))?;
+            pins.push((request, Entry::decode(request, value.value())));
+        }
+        Ok(pins)
     }
 }
 
-fn list<V>(
-    table: &impl ReadableTable<format::Bytes, format::Bytes>,
-    decode: impl Fn(ObjectId, &[u8]) -> Option<V>,
-) -> Result<Vec<(ObjectId, Option<V>)>, StoreFault> {
-    let mut found = Vec::new();
-    for item in table.iter()? {
-        let (key, value) = item?;
-        let id =
-            ObjectId::from_bytes(key.value()).map_err(|_| StoreFault::Key(key.value().len()))?;
-        found.push((id, decode(id, value.value())));
-    }
-    Ok(found)
+fn head(record: Record, value: &ObjectValue<'_>) -> Head {
+    Head { kind: value.kind, stamp: record.stamp, length: value.content.length() }
 }
 
-impl<'a> WriteTables<'a> {
-    pub(super) fn write(transaction: &'a WriteTransaction) -> Result<Self, StoreFault> {
-        Ok(Self {
-            objects: transaction.open_table(OBJECTS)?,
-            contents: transaction.open_table(CONTENTS)?,
-            memo: transaction.open_table(MEMO)?,
-            pins: transaction.open_table(PINS)?,
-        })
-    }
-
-    /// Stores an object, or renews the stamp of an object that is there. Returns whether anything
-    /// changed.
-    pub(super) fn put(
-        &mut self,
-        id: ObjectId,
-        object: &Object,
-        now: Stamp,
-    ) -> Result<bool, StoreFault> {
-        if let Some(restamped) = self.restamp(id, now)? {
-            return Ok(restamped);
+/// Decodes the value of an index. Returns `None` if it is malformed.
+fn value(index: Index, record: Record, data: &[u8]) -> Option<Value> {
+    let value = match index {
+        Index::Objects => {
+            let value = ObjectValue::decode(data)?;
+            Value::Object(value.id, head(record, &value), value.content.number())
         }
-        let content = &*object.content;
-        let head = Head { kind: object.kind, stamp: now, length: content.len() as u64 };
-        self.objects.insert(id.as_bytes(), &*head.encode(content))?;
-        if content.len() > MAX_INLINE_BYTES {
-            self.contents.insert(id.as_bytes(), content)?;
+        Index::Memo => {
+            let value = MemoValue::decode(data)?;
+            let entry = value.outcome.map(|outcome| Entry { outcome, stamp: record.stamp });
+            Value::Memo(value.request, entry)
         }
-        Ok(true)
-    }
-
-    /// Renews the stamp of an object unless it is fresh. Returns whether anything changed, or
-    /// `None` if the object is missing or its head is damaged.
-    fn restamp(&mut self, id: ObjectId, now: Stamp) -> Result<Option<bool>, StoreFault> {
-        let value = match self.objects.get(id.as_bytes())? {
-            None => return Ok(None),
-            Some(value) => match Head::decode(value.value()) {
-                Some((head, _)) if head.stamp.is_fresh(now) => return Ok(Some(false)),
-                Some(_) => Head::restamp(value.value(), now),
-                None => return Ok(None),
-            },
-        };
-        self.objects.insert(id.as_bytes(), &*value)?;
-        Ok(Some(true))
-    }
-
-    /// Renews the stamps of everything that `root` reaches. Missing objects and damaged trees are
-    /// replaced with copies from `rescue`. Returns `false` if `rescue` does not have one of them.
-    pub(super) fn restamp_reachable(
-        &mut self,
-        root: ObjectId,
-        now: Stamp,
-        rescue: impl Fn(ObjectId) -> Option<Object>,
-    ) -> Result<bool, StoreFault> {
-        let mut seen = HashSet::from([root]);
-        let mut pending = vec![root];
-        while let Some(id) = pending.pop() {
-            if self.restamp(id, now)?.is_none() && id != ObjectId::empty_tree() {
-                let Some(object) = rescue(id) else { return Ok(false) };
-                self.put(id, &object, now)?;
-            }
-            let entries = match self.entries(id) {
-                Err(StoreFault::Value(..)) => match rescue(id) {
-                    Some(object) => {
-                        self.drop_object(id)?;
-                        self.put(id, &object, now)?;
-                        self.entries(id)?
-                    }
-                    None => return Ok(false),
-                },
-                entries => entries?,
-            };
-            pending.extend(entries.into_iter().filter(|entry| seen.insert(*entry)));
-        }
-        Ok(true)
-    }
-
-    /// Removes an object.
-    pub(super) fn drop_object(&mut self, id: ObjectId) -> Result<(), StoreFault> {
-        self.objects.remove(id.as_bytes())?;
-        self.contents.remove(id.as_bytes())?;
-        Ok(())
-    }
+    };
+    (index::prefix(value.id()) == record.prefix).then_some(value)
 }

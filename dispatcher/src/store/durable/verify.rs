@@ -1,17 +1,17 @@
 //! Verification: checks every page, object, memo entry and pin, and removes damaged data.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 
 use manifold_runtime_api::{ObjectId, ObjectKind, Result, Tree};
 
-use redb::{ReadableTable, Table};
+use redb::ReadableTable;
 
 use super::DurableStore;
 use super::disk::Done;
 use super::fault::StoreFault;
-use super::format::{self, Entry};
-use super::tables::{ReadTables, Tables};
+use super::format::{self, EntryTable};
+use super::tables::{Index, ReadTables, Tables, Value};
 use crate::progress::Progress;
 use crate::store::Store;
 
@@ -48,6 +48,12 @@ pub enum Damage {
         /// The id under which the object is stored.
         id: ObjectId,
     },
+    /// A chunk, in which objects and memo entries are stored, contains something that is neither, or
+    /// is missing.
+    Chunk {
+        /// The number of the chunk.
+        number: u32,
+    },
     /// A memo entry is damaged.
     Entry {
         /// The id of the entry's request.
@@ -72,6 +78,7 @@ impl fmt::Display for Damage {
         match self {
             Self::File { problem } => write!(f, "the file: {problem}"),
             Self::Object { id } => write!(f, "object {id} is corrupt"),
+            Self::Chunk { number } => write!(f, "chunk {number} is corrupt"),
             Self::Entry { request } => {
                 write!(f, "the memo entry of request {request} is corrupt")
             }
@@ -124,23 +131,27 @@ impl DurableStore {
     /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the file cannot be written.
     pub fn drop_damaged(&self, verified: &VerifyReport) -> Result<()> {
         self.disk.write(|tables| {
+            let (mut objects, mut entries) = (HashSet::new(), HashSet::new());
             for damage in &verified.damages {
                 match damage {
-                    Damage::File { .. } => {}
+                    Damage::File { .. } | Damage::Chunk { .. } => {}
                     Damage::Object { id } if is_sound(tables, *id)? => {}
-                    Damage::Object { id } => tables.drop_object(*id)?,
-                    Damage::Entry { request } => {
-                        drop_if(&mut tables.memo, *request, |entry| entry.is_none())?
+                    Damage::Object { id } => drop(objects.insert(*id)),
+                    Damage::Entry { request }
+                        if is_damaged(tables, EntryTable::Memo, *request)? =>
+                    {
+                        entries.insert(*request);
                     }
-                    Damage::Pin { request } => {
-                        drop_if(&mut tables.pins, *request, |pin| pin.is_none())?
+                    Damage::Pin { request } if is_damaged(tables, EntryTable::Pins, *request)? => {
+                        tables.remove_pin(*request)?;
                     }
-                    Damage::Incomplete { request, missing } => {
-                        let lacks = !is_sound(tables, *missing)?;
-                        drop_if(&mut tables.pins, *request, |_| lacks)?;
+                    Damage::Incomplete { request, missing } if !is_sound(tables, *missing)? => {
+                        tables.remove_pin(*request)?;
                     }
+                    Damage::Entry { .. } | Damage::Pin { .. } | Damage::Incomplete { .. } => {}
                 }
             }
+            tables.retain(|id| !objects.contains(&id), |request| !entries.contains(&request))?;
             Ok(Done::removed(()))
         })?;
         self.clear_memory_tier();
@@ -154,20 +165,25 @@ fn verify_tables(
     verified: &mut VerifyReport,
     progress: &mut impl FnMut(Progress),
 ) -> Result<(), StoreFault> {
-    let heads = tables.heads()?;
-    let total = heads.len() as u64;
-    let mut sound = HashSet::with_capacity(heads.len());
-    for (id, head) in heads {
+    let objects = tables.list(Index::Objects)?;
+    let entries = tables.list(Index::Memo)?;
+    let malformed: BTreeSet<_> = objects.malformed.into_iter().chain(entries.malformed).collect();
+    verified.damages.extend(malformed.into_iter().map(|number| Damage::Chunk { number }));
+    let total = objects.values.len() as u64;
+    let mut sound = HashSet::with_capacity(objects.values.len());
+    for (_, value) in objects.values {
+        let Value::Object(id, head, _) = value else { continue };
         progress(Progress::new("objects", verified.objects, total));
         verified.objects += 1;
-        verified.bytes += head.map_or(0, |head| head.length);
+        verified.bytes += head.length;
         if is_sound(tables, id)? {
             sound.insert(id);
         } else {
             verified.damages.push(Damage::Object { id });
         }
     }
-    for (request, entry) in tables.memo_entries()? {
+    for (_, value) in entries.values {
+        let Value::Memo(request, entry) = value else { continue };
         verified.entries += 1;
         match entry {
             None => verified.damages.push(Damage::Entry { request }),
@@ -227,16 +243,15 @@ fn missing_below(
     Ok(None)
 }
 
-/// Removes the value of `request` if there is one and `condition` holds for it. The condition is
-/// given `None` for a damaged value.
-fn drop_if(
-    table: &mut Table<'_, format::Bytes, format::Bytes>,
+/// Returns whether an entry is there and damaged.
+fn is_damaged<T: ReadableTable<format::Bytes, format::Bytes>>(
+    tables: &Tables<T>,
+    table: EntryTable,
     request: ObjectId,
-    condition: impl FnOnce(Option<Entry>) -> bool,
-) -> Result<(), StoreFault> {
-    let found = table.get(request.as_bytes())?.map(|value| Entry::decode(request, value.value()));
-    if found.is_some_and(condition) {
-        table.remove(request.as_bytes())?;
+) -> Result<bool, StoreFault> {
+    match tables.entry(table, request) {
+        Ok(_) => Ok(false),
+        Err(StoreFault::Value(..)) => Ok(true),
+        Err(fault) => Err(fault),
     }
-    Ok(())
 }

@@ -1,0 +1,233 @@
+//! The data of a store: chunks with many small values, and large contents by themselves.
+//!
+//! A chunk is written once, by one commit. A value in it begins with its id, so that data which an
+//! index finds by a part of an id is compared with all of it.
+
+use bytes::Bytes;
+use manifold_runtime_api::{Object, ObjectId, ObjectKind, ObjectRef};
+
+use super::format::{check, kind_code, kind_of};
+use super::index::Place;
+
+/// The maximum length of a chunk in bytes. With what the database adds, it fits into a page of
+/// 64 KiB.
+pub(super) const MAX_CHUNK_BYTES: usize = (64 << 10) - 128;
+/// Contents up to this length, in bytes, are part of a chunk.
+pub(super) const MAX_INLINE_BYTES: usize = 16 << 10;
+/// The length that marks content which is stored by itself.
+const SEPARATE: u32 = u32::MAX;
+
+/// An object in a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ObjectValue<'a> {
+    pub(super) id: ObjectId,
+    pub(super) kind: ObjectKind,
+    pub(super) content: Content<'a>,
+}
+
+/// Where the content of an object is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content<'a> {
+    Inline(&'a [u8]),
+    /// By itself, under this number.
+    Separate {
+        number: u64,
+        length: u64,
+    },
+}
+
+impl Content<'_> {
+    /// Returns the length in bytes.
+    pub(super) fn length(&self) -> u64 {
+        match self {
+            Self::Inline(content) => content.len() as u64,
+            Self::Separate { length, .. } => *length,
+        }
+    }
+
+    /// Returns the number of content that is stored by itself.
+    pub(super) fn number(&self) -> Option<u64> {
+        match self {
+            Self::Inline(_) => None,
+            Self::Separate { number, .. } => Some(*number),
+        }
+    }
+}
+
+impl<'a> ObjectValue<'a> {
+    /// Decodes the object at the beginning of `bytes`. `None` if it is malformed.
+    pub(super) fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let (id, rest) = decode_id(bytes)?;
+        let (&[kind], rest) = rest.split_first_chunk()?;
+        let (length, rest) = rest.split_first_chunk()?;
+        let content = match u32::from_le_bytes(*length) {
+            SEPARATE => {
+                let (number, rest) = rest.split_first_chunk()?;
+                let (length, _) = rest.split_first_chunk()?;
+                Content::Separate {
+                    number: u64::from_le_bytes(*number),
+                    length: u64::from_le_bytes(*length),
+                }
+            }
+            length => Content::Inline(rest.get(..usize::try_from(length).ok()?)?),
+        };
+        Some(Self { id, kind: kind_of(kind)?, content })
+    }
+
+    /// Returns the object if its content has its id. `separate` reads content that is stored by
+    /// itself.
+    pub(super) fn object<E>(
+        &self,
+        separate: impl FnOnce(u64) -> Result<Option<Bytes>, E>,
+    ) -> Result<Option<Object>, E> {
+        let content = match self.content {
+            Content::Inline(content) => Bytes::copy_from_slice(content),
+            Content::Separate { number, .. } => match separate(number)? {
+                Some(content) => content,
+                None => return Ok(None),
+            },
+        };
+        let object = Object { kind: self.kind, content };
+        Ok((object.id() == self.id).then_some(object))
+    }
+
+    /// Returns the length in bytes of the encoded value of an object with this id, a content of
+    /// this length, and this number if the content is stored by itself.
+    pub(super) fn bytes(id: ObjectId, length: u64, number: Option<u64>) -> usize {
+        let content = match number {
+            Some(_) => 16,
+            None => usize::try_from(length).unwrap_or(usize::MAX),
+        };
+        content.saturating_add(1 + id.as_bytes().len() + 1 + 4)
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let length = Self::bytes(self.id, self.content.length(), self.content.number());
+        let mut value = Vec::with_capacity(length);
+        encode_id(self.id, &mut value);
+        value.push(kind_code(self.kind));
+        match self.content {
+            Content::Inline(content) => {
+                let length = u32::try_from(content.len()).unwrap_or(SEPARATE);
+                value.extend_from_slice(&length.to_le_bytes());
+                value.extend_from_slice(content);
+            }
+            Content::Separate { number, length } => {
+                value.extend_from_slice(&SEPARATE.to_le_bytes());
+                value.extend_from_slice(&number.to_le_bytes());
+                value.extend_from_slice(&length.to_le_bytes());
+            }
+        }
+        value
+    }
+}
+
+/// A memo entry in a chunk: the request, the outcome, and a CRC-32 of both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MemoValue {
+    pub(super) request: ObjectId,
+    /// `None` if the checksum does not match.
+    pub(super) outcome: Option<ObjectRef>,
+}
+
+impl MemoValue {
+    /// Decodes the entry at the beginning of `bytes`. `None` if it is malformed.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (request, rest) = decode_id(bytes)?;
+        let (&[kind], rest) = rest.split_first_chunk()?;
+        let (id, rest) = decode_id(rest)?;
+        let (found, _) = rest.split_first_chunk()?;
+        let outcome = kind_of(kind)
+            .filter(|_| check(request, &[kind], id.as_bytes()).to_le_bytes() == *found)
+            .map(|kind| ObjectRef { kind, id });
+        Some(Self { request, outcome })
+    }
+
+    /// Returns the length in bytes of an encoded entry.
+    pub(super) fn bytes(request: ObjectId, outcome: ObjectRef) -> usize {
+        1 + request.as_bytes().len() + 1 + 1 + outcome.id.as_bytes().len() + 4
+    }
+
+    pub(super) fn encode(request: ObjectId, outcome: ObjectRef) -> Vec<u8> {
+        let mut value = Vec::with_capacity(Self::bytes(request, outcome));
+        encode_id(request, &mut value);
+        let kind = kind_code(outcome.kind);
+        value.push(kind);
+        encode_id(outcome.id, &mut value);
+        let check = check(request, &[kind], outcome.id.as_bytes());
+        value.extend_from_slice(&check.to_le_bytes());
+        value
+    }
+}
+
+fn encode_id(id: ObjectId, value: &mut Vec<u8>) {
+    let bytes = id.as_bytes();
+    value.push(u8::try_from(bytes.len()).unwrap_or(0));
+    value.extend_from_slice(bytes);
+}
+
+fn decode_id(bytes: &[u8]) -> Option<(ObjectId, &[u8])> {
+    let (&[length], rest) = bytes.split_first_chunk()?;
+    let (id, rest) = rest.split_at_checked(usize::from(length))?;
+    Some((ObjectId::from_bytes(id).ok()?, rest))
+}
+
+/// The chunk that is being filled, and the next numbers.
+#[derive(Debug)]
+pub(super) struct Filling {
+    /// The number of the chunk.
+    pub(super) chunk: u32,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Filling {
+    /// Adds a value. Returns its place, and the chunk before if the value did not fit into it.
+    pub(super) fn add(&mut self, value: &[u8]) -> (Place, Option<(u32, Vec<u8>)>) {
+        let mut full = None;
+        if !self.bytes.is_empty() && self.bytes.len() + value.len() > MAX_CHUNK_BYTES {
+            let bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(MAX_CHUNK_BYTES));
+            full = Some((self.chunk, bytes));
+            self.chunk += 1;
+        }
+        let offset = u16::try_from(self.bytes.len()).unwrap_or(u16::MAX);
+        self.bytes.extend_from_slice(value);
+        (Place { chunk: self.chunk, offset }, full)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> ObjectId {
+        Object::blob(text.to_owned()).id()
+    }
+
+    #[test]
+    fn values_are_decoded_as_they_were_encoded() {
+        for content in [Content::Inline(b"hello"), Content::Separate { number: 7, length: 1 << 40 }]
+        {
+            let value = ObjectValue { id: id("hello"), kind: ObjectKind::Blob, content };
+            assert_eq!(ObjectValue::decode(&[&value.encode()[..], b"more"].concat()), Some(value));
+        }
+        let outcome = ObjectRef::tree(id("tree"));
+        let mut value = MemoValue::encode(id("request"), outcome);
+        let decoded = MemoValue::decode(&value).unwrap();
+        assert_eq!(decoded, MemoValue { request: id("request"), outcome: Some(outcome) });
+        if let Some(byte) = value.last_mut() {
+            *byte ^= 1;
+        }
+        assert_eq!(MemoValue::decode(&value).unwrap().outcome, None);
+    }
+
+    #[test]
+    fn a_full_chunk_is_returned() {
+        let mut filling = Filling { chunk: 3, bytes: Vec::new() };
+        let value = vec![1; 30_000];
+        assert_eq!(filling.add(&value), (Place { chunk: 3, offset: 0 }, None));
+        assert_eq!(filling.add(&value), (Place { chunk: 3, offset: 30_000 }, None));
+        let (place, full) = filling.add(&value);
+        assert_eq!(place, Place { chunk: 4, offset: 0 });
+        assert_eq!(full.map(|(chunk, bytes)| (chunk, bytes.len())), Some((3, 60_000)));
+    }
+}

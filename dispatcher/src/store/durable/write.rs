@@ -1,0 +1,331 @@
+//! [`WriteTables`]: the tables of a write transaction, and what it adds to them.
+
+use std::collections::HashSet;
+use std::mem::take;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use manifold_runtime_api::{Object, ObjectId, Tree};
+use redb::{ReadableTable, Table, WriteTransaction};
+
+use super::chunks::{Content, Filling, MAX_INLINE_BYTES, MemoValue, ObjectValue};
+use super::fault::StoreFault;
+use super::format::{self, CHUNKS, CONTENTS, Entry, NUMBERS, PAGES, PINS, RUNS, Stamp};
+use super::index::{self, KnownRuns, Place, Record, Run};
+use super::tables::{Index, Tables, Value, page_key};
+
+type Data<'a> = Table<'a, format::Bytes, format::Bytes>;
+
+/// The tables of a write transaction. Reads find what was committed before, and not what the
+/// transaction has added. [`WriteTables::finish`] writes that.
+pub(super) struct WriteTables<'a> {
+    tables: Tables<Data<'a>>,
+    numbers: Table<'a, &'static str, u64>,
+    filling: Filling,
+    /// The records to add to each index, from the oldest to the newest.
+    added: [Vec<Record>; 2],
+    /// The objects that were put.
+    objects: HashSet<ObjectId, foldhash::quality::RandomState>,
+    next_content: u64,
+    next_run: u64,
+}
+
+/// The keys of the next numbers in the table `numbers`.
+const NEXT_CHUNK: &str = "chunk";
+const NEXT_CONTENT: &str = "content";
+const NEXT_RUN: &str = "run";
+
+impl<'a> Deref for WriteTables<'a> {
+    type Target = Tables<Data<'a>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.tables
+    }
+}
+
+impl<'a> WriteTables<'a> {
+    pub(super) fn open(
+        transaction: &'a WriteTransaction,
+        known: &KnownRuns,
+    ) -> Result<Self, StoreFault> {
+        let numbers = transaction.open_table(NUMBERS)?;
+        let next = |key| Ok::<_, StoreFault>(numbers.get(key)?.map_or(0, |next| next.value()));
+        let chunk = u32::try_from(next(NEXT_CHUNK)?)
+            .map_err(|_| StoreFault::Damaged("the store has too many chunks".to_owned()))?;
+        let (next_content, next_run) = (next(NEXT_CONTENT)?, next(NEXT_RUN)?);
+        let tables = Tables {
+            chunks: transaction.open_table(CHUNKS)?,
+            contents: transaction.open_table(CONTENTS)?,
+            runs: transaction.open_table(RUNS)?,
+            pages: transaction.open_table(PAGES)?,
+            pins: transaction.open_table(PINS)?,
+            indexes: Default::default(),
+        };
+        Ok(Self {
+            tables: tables.with_indexes(known)?,
+            numbers,
+            filling: Filling { chunk, bytes: Vec::new() },
+            added: Default::default(),
+            objects: HashSet::default(),
+            next_content,
+            next_run,
+        })
+    }
+
+    pub(super) fn set_pin(&mut self, request: ObjectId, pin: &Entry) -> Result<(), StoreFault> {
+        self.tables.pins.insert(request.as_bytes(), &*pin.encode(request))?;
+        Ok(())
+    }
+
+    /// Removes a pin. Returns whether there was one.
+    pub(super) fn remove_pin(&mut self, request: ObjectId) -> Result<bool, StoreFault> {
+        Ok(self.tables.pins.remove(request.as_bytes())?.is_some())
+    }
+
+    /// Stores an object, or renews the stamp of an object that is there. Returns whether anything
+    /// changed.
+    pub(super) fn put(
+        &mut self,
+        id: ObjectId,
+        object: &Object,
+        now: Stamp,
+    ) -> Result<bool, StoreFault> {
+        if let Some(restamped) = self.restamp(id, now)? {
+            return Ok(restamped);
+        }
+        let length = object.content.len();
+        let content = if length <= MAX_INLINE_BYTES {
+            Content::Inline(&object.content)
+        } else {
+            let number = self.next_content;
+            self.next_content += 1;
+            self.tables.contents.insert(&number.to_be_bytes()[..], &*object.content)?;
+            Content::Separate { number, length: length as u64 }
+        };
+        let value = ObjectValue { id, kind: object.kind, content };
+        let place = self.fill(&value.encode())?;
+        self.add(Index::Objects, id, place, now);
+        self.objects.insert(id);
+        Ok(true)
+    }
+
+    /// Renews the stamp of an object unless it is fresh. Returns whether anything changed, or
+    /// `None` if the object is missing or damaged.
+    fn restamp(&mut self, id: ObjectId, now: Stamp) -> Result<Option<bool>, StoreFault> {
+        if self.objects.contains(&id) {
+            return Ok(Some(false));
+        }
+        let (head, place) = match self.tables.head_at(id) {
+            Ok(Some(found)) => found,
+            Ok(None) | Err(StoreFault::Value(..)) => return Ok(None),
+            Err(fault) => return Err(fault),
+        };
+        if head.stamp.is_fresh(now) {
+            return Ok(Some(false));
+        }
+        self.add(Index::Objects, id, place, now);
+        Ok(Some(true))
+    }
+
+    /// Renews the stamps of everything that `root` reaches. Missing and damaged objects are
+    /// replaced with copies from `rescue`. Returns `false` if `rescue` does not have one of them.
+    pub(super) fn restamp_reachable(
+        &mut self,
+        root: ObjectId,
+        now: Stamp,
+        rescue: impl Fn(ObjectId) -> Option<Object>,
+    ) -> Result<bool, StoreFault> {
+        let mut seen = HashSet::from([root]);
+        let mut pending = vec![root];
+        while let Some(id) = pending.pop() {
+            let is_there = self.restamp(id, now)?.is_some();
+            let committed = match self.tables.object(id) {
+                Ok(object) => object.map(|(object, _)| object),
+                Err(StoreFault::Value(..)) => None,
+                Err(fault) => return Err(fault),
+            };
+            let object = match committed.or_else(|| rescue(id)) {
+                Some(object) => object,
+                None if id == ObjectId::empty_tree() => continue,
+                // It was put in this transaction, by somebody who did not keep it.
+                None if is_there => continue,
+                None => return Ok(false),
+            };
+            if !is_there {
+                self.put(id, &object, now)?;
+            }
+            let tree = match object.kind {
+                manifold_runtime_api::ObjectKind::Blob => None,
+                manifold_runtime_api::ObjectKind::Tree => {
+                    Tree::decode_as_git_reads(&object.content).ok()
+                }
+            };
+            let entries = tree.unwrap_or_default();
+            pending.extend(entries.objects().map(|held| held.id).filter(|id| seen.insert(*id)));
+        }
+        Ok(true)
+    }
+
+    /// Stores a memo entry.
+    pub(super) fn put_memo(&mut self, request: ObjectId, entry: Entry) -> Result<(), StoreFault> {
+        let place = match self.tables.memo_at(request) {
+            // Only the stamp is new.
+            Ok(Some((known, place))) if known.outcome == entry.outcome => place,
+            Ok(_) | Err(StoreFault::Value(..)) => {
+                self.fill(&MemoValue::encode(request, entry.outcome))?
+            }
+            Err(fault) => return Err(fault),
+        };
+        self.add(Index::Memo, request, place, entry.stamp);
+        Ok(())
+    }
+
+    fn add(&mut self, index: Index, id: ObjectId, place: Place, stamp: Stamp) {
+        self.added[index as usize].push(Record { prefix: index::prefix(id), place, stamp });
+    }
+
+    /// Adds a value to the chunk that is being filled.
+    fn fill(&mut self, value: &[u8]) -> Result<Place, StoreFault> {
+        let (place, full) = self.filling.add(value);
+        if let Some((number, bytes)) = full {
+            self.tables.chunks.insert(&number.to_be_bytes()[..], &*bytes)?;
+        }
+        Ok(place)
+    }
+
+    /// Removes the objects and memo entries that these functions do not keep, and all malformed
+    /// values. Chunks that are mostly garbage are replaced.
+    pub(super) fn retain(
+        &mut self,
+        keeps_object: impl Fn(ObjectId) -> bool,
+        keeps_entry: impl Fn(ObjectId) -> bool,
+    ) -> Result<(), StoreFault> {
+        let mut live: Vec<(Record, Index, usize)> = Vec::new();
+        for index in Index::ALL {
+            for (record, value) in self.tables.list(index)?.values {
+                match value {
+                    Value::Object(id, head, number) if keeps_object(id) => {
+                        live.push((record, index, ObjectValue::bytes(id, head.length, number)));
+                    }
+                    Value::Object(_, _, Some(number)) => {
+                        self.tables.contents.remove(&number.to_be_bytes()[..])?;
+                    }
+                    Value::Memo(request, Some(entry)) if keeps_entry(request) => {
+                        live.push((record, index, MemoValue::bytes(request, entry.outcome)));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        live.sort_unstable_by_key(|(record, ..)| record.place);
+        let mut kept: HashSet<u32> = HashSet::new();
+        let mut records: [Vec<Record>; 2] = take(&mut self.added);
+        for of_chunk in live.chunk_by(|one, other| one.0.place.chunk == other.0.place.chunk) {
+            let Some((first, ..)) = of_chunk.first() else { continue };
+            let number = first.place.chunk;
+            let bytes: usize = of_chunk.iter().map(|(.., bytes)| bytes).sum();
+            let moved = {
+                let chunk = self.tables.chunks.get(&number.to_be_bytes()[..])?;
+                let chunk = chunk.as_ref().map_or(&[][..], |chunk| chunk.value());
+                let is_kept = bytes * 10 >= chunk.len() * 9;
+                (!is_kept).then(|| {
+                    let data = |record: &Record, bytes: usize| {
+                        chunk
+                            .get(usize::from(record.place.offset)..)
+                            .map(|data| data.get(..bytes).unwrap_or(data).to_vec())
+                    };
+                    of_chunk.iter().map(|(record, _, bytes)| data(record, *bytes)).collect()
+                })
+            };
+            let moved: Option<Vec<Option<Vec<u8>>>> = moved;
+            match moved {
+                None => {
+                    kept.insert(number);
+                    for (record, index, _) in of_chunk {
+                        records[*index as usize].push(*record);
+                    }
+                }
+                Some(moved) => {
+                    for ((record, index, _), data) in of_chunk.iter().zip(moved) {
+                        let place = self.fill(&data.unwrap_or_default())?;
+                        records[*index as usize].push(Record { place, ..*record });
+                    }
+                }
+            }
+        }
+        // Chunks of this transaction have numbers that no record has named before.
+        let first_new = self.first_new_chunk()?;
+        self.tables.chunks.retain(|key, _| {
+            let number = key.try_into().map(u32::from_be_bytes);
+            number.is_ok_and(|number| number >= first_new || kept.contains(&number))
+        })?;
+        for index in Index::ALL {
+            for run in take(&mut self.tables.indexes[index as usize]) {
+                self.remove_run(index, &run)?;
+            }
+        }
+        self.added = records;
+        Ok(())
+    }
+
+    fn first_new_chunk(&self) -> Result<u32, StoreFault> {
+        let next = self.numbers.get(NEXT_CHUNK)?.map_or(0, |next| next.value());
+        Ok(u32::try_from(next).unwrap_or(u32::MAX))
+    }
+
+    fn remove_run(&mut self, index: Index, run: &Run) -> Result<(), StoreFault> {
+        for page in run.pages() {
+            self.tables.pages.remove(&page_key(run.id, page)[..])?;
+        }
+        self.tables.runs.remove(&index.run_key(run.id)[..])?;
+        Ok(())
+    }
+
+    /// Writes what was added. Returns the new runs.
+    pub(super) fn finish(mut self) -> Result<Vec<Arc<Run>>, StoreFault> {
+        if !self.filling.bytes.is_empty() {
+            let number = self.filling.chunk.to_be_bytes();
+            self.tables.chunks.insert(&number[..], &*self.filling.bytes)?;
+            self.filling.chunk += 1;
+        }
+        let mut written = Vec::new();
+        for index in Index::ALL {
+            let mut records = take(&mut self.added[index as usize]);
+            if !records.is_empty() {
+                records.reverse();
+                written.push(Arc::new(self.write_run(index, records)?));
+            }
+        }
+        self.numbers.insert(NEXT_CHUNK, u64::from(self.filling.chunk))?;
+        self.numbers.insert(NEXT_CONTENT, self.next_content)?;
+        self.numbers.insert(NEXT_RUN, self.next_run)?;
+        Ok(written)
+    }
+
+    /// Writes records, which are sorted from the newest to the oldest, as a run. Merges them with
+    /// runs of similar size.
+    fn write_run(&mut self, index: Index, mut records: Vec<Record>) -> Result<Run, StoreFault> {
+        index::sort(&mut records);
+        loop {
+            let runs = &self.tables.indexes[index as usize];
+            let sizes = runs.iter().map(|run| run.records);
+            let count = index::to_merge([records.len() as u64].into_iter().chain(sizes));
+            if count == 0 {
+                break;
+            }
+            let merged: Vec<_> = self.tables.indexes[index as usize].drain(..count - 1).collect();
+            for run in merged {
+                self.tables.each_record(&run, |record| records.push(record))?;
+                self.remove_run(index, &run)?;
+            }
+            index::sort(&mut records);
+        }
+        self.next_run += 1;
+        let (run, pages) = index::encode(self.next_run, self.next_run, &records);
+        for (page, number) in pages.iter().zip(0..) {
+            self.tables.pages.insert(&page_key(run.id, number)[..], &**page)?;
+        }
+        self.tables.runs.insert(&index.run_key(run.id)[..], &*run.encode())?;
+        Ok(run)
+    }
+}
