@@ -9,6 +9,7 @@ mod graph;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::AbortRegistration;
 use manifold_runtime_api::{Error, ObjectId, Reason, Result};
@@ -25,6 +26,22 @@ use graph::WaitGraph;
 #[derive(Default)]
 pub(crate) struct Claims {
     table: Mutex<Table>,
+    settlements: Settlements,
+}
+
+/// How many flights have ended, counted by the first byte of their requests.
+struct Settlements([AtomicU64; 256]);
+
+impl Default for Settlements {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl Settlements {
+    fn of(&self, request: ObjectId) -> &AtomicU64 {
+        &self.0[usize::from(request.as_bytes().first().copied().unwrap_or_default())]
+    }
 }
 
 #[derive(Default)]
@@ -67,6 +84,13 @@ pub(crate) enum Claim {
 }
 
 impl Claims {
+    /// Returns a number that grows whenever a flight of `request` ends, and sometimes otherwise. If
+    /// it was the same before a lookup that found nothing and is the same in the flight that was
+    /// claimed afterwards, a second lookup would find nothing either.
+    pub(crate) fn settlements(&self, request: ObjectId) -> u64 {
+        self.settlements.of(request).load(Ordering::Acquire)
+    }
+
     /// Claims `request`. If this fails, nothing is claimed.
     ///
     /// # Errors
@@ -136,6 +160,8 @@ impl Claims {
     fn remove_flight(&self, flight: &Flight) -> Option<Arc<Flight>> {
         let mut permit = flight.end();
         let mut recipient = None;
+        // Before the next claim of the request can succeed.
+        self.settlements.of(flight.request).fetch_add(1, Ordering::Release);
         let mut table = self.table.lock();
         table.nodes.remove(&flight.serial);
         let waiting = table.graph.remove(flight.serial);

@@ -86,11 +86,13 @@ impl FrameHost {
         if self.suspension.has_ended() {
             return Err(Error::new(Reason::Cancelled));
         }
+        let settlements = self.core.claims.settlements(keyed.request);
         if let Some(outcome) = self.core.look_up_wanted(keyed.request, self.nested, &self.scope)? {
             return Ok(Nested::Memoized(outcome));
         }
+        let waiter = Some(self.suspension.flight());
         self.core
-            .join_or_start(&self.scope, keyed.clone(), self.nested, Some(self.suspension.flight()))
+            .join_or_start(&self.scope, keyed.clone(), self.nested, waiter, settlements)
             .map(Nested::Pending)
     }
 

@@ -81,11 +81,12 @@ impl RootCall {
         self.store_request()?;
         let mut tries = 1;
         loop {
+            let settlements = self.core.claims.settlements(request);
             let obtained = match self.core.look_up_wanted(request, self.want, &self.scope)? {
                 Some(outcome) => Obtained { outcome, from_memo: true, pure: true },
                 None => {
                     self.hold()?;
-                    let settled = self.settled().await?;
+                    let settled = self.settled(settlements).await?;
                     let joined_a_hit = self.want.fresh && !settled.ran;
                     if tries < MAX_TRIES && (joined_a_hit || settled.may_differ_for(&self.scope, 0))
                     {
@@ -148,9 +149,10 @@ impl RootCall {
     }
 
     /// Runs the request, or waits for the run in progress.
-    async fn settled(&self) -> Result<Settled> {
+    async fn settled(&self, settlements: u64) -> Result<Settled> {
         let _watched = deadlines::watch(&self.scope)?;
-        let wait = self.core.join_or_start(&self.scope, self.keyed.clone(), self.want, None)?;
+        let keyed = self.keyed.clone();
+        let wait = self.core.join_or_start(&self.scope, keyed, self.want, None, settlements)?;
         let settled = match select(pin!(wait.settled()), pin!(self.scope.stopped())).await {
             Either::Left((settled, _)) if settled.result.is_ok() => return Ok(settled),
             Either::Left((settled, stopped)) => stopped.now_or_never().map_or(Ok(settled), Err),

@@ -26,12 +26,15 @@ use crate::settled::Settled;
 
 impl Core {
     /// Joins the execution of `keyed`, or starts one. Returns a place among its waiters.
+    /// `settlements` is [`Claims::settlements`](crate::claim::Claims::settlements) from before the
+    /// caller looked the request up.
     pub(crate) fn join_or_start(
         self: &Arc<Self>,
         scope: &Arc<Scope>,
         keyed: Keyed,
         want: Want,
         waiter: Option<&Arc<Flight>>,
+        settlements: u64,
     ) -> Result<Wait> {
         let executor = match &self.executor {
             Some(executor) => executor.clone(),
@@ -66,7 +69,14 @@ impl Core {
                 // nor a permit meanwhile.
                 let ready = keyed.image.is_prepared(&scope.allowance) && !lead.has_to_wait();
                 let queued = ready.then(|| self.enqueue(lead.flight(), scope));
-                let run = Arc::clone(self).lead(Arc::clone(scope), keyed, want, lead, queued);
+                let run = Arc::clone(self).lead(
+                    Arc::clone(scope),
+                    keyed,
+                    want,
+                    lead,
+                    queued,
+                    settlements,
+                );
                 executor.spawn(Abortable::new(run, registration));
                 Ok(wait)
             }
@@ -80,10 +90,16 @@ impl Core {
         mut want: Want,
         lead: Lead,
         queued: Option<(Queued, Queueing)>,
+        settlements: u64,
     ) {
         lead.turn().await;
         // Another execution may have settled between the caller's lookup and its claim.
-        let settled = match self.look_up_wanted(keyed.request, want, &scope) {
+        let memoized = if self.claims.settlements(keyed.request) == settlements {
+            Ok(None)
+        } else {
+            self.look_up_wanted(keyed.request, want, &scope)
+        };
+        let settled = match memoized {
             Ok(Some(outcome)) => Settled::from_memo(outcome),
             Err(error) => Settled::failed(error),
             Ok(None) => {

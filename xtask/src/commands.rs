@@ -14,7 +14,7 @@ use crate::published;
 use crate::python;
 use crate::toolchain;
 use crate::typescript;
-use crate::v8::{self, exclusion, selection};
+use crate::v8::{self, exclusion};
 
 /// Installs missing Rust targets and builds the guests.
 pub(crate) fn setup(installing: Installing) -> Result {
@@ -35,9 +35,11 @@ pub(crate) fn fold(arguments: &[OsString], installing: Installing) -> Result {
     let engine_packages = if in_containers { docker::need() } else { None };
     provide(toolchain::needs()?.into_iter().chain(engine_packages), installing);
     guests::build()?;
+    // With the features that cargo unifies for the tests, so that nothing is built twice.
     run(cargo()
-        .args(["build", "--quiet", "--release", "--package", "manifold-cli"])
-        .args(selection()?))?;
+        .args(["build", "--quiet", "--release", "--workspace", "--bin", "manifold"])
+        .args(exclusion()?)
+        .args(v8::workspace_selection()?))?;
     let mut manifold = Command::new(target().join("release").join("manifold"));
     manifold.arg("fold").args(arguments);
     let has = |option: &str| {

@@ -1,17 +1,16 @@
 //! [`Batch`]: writes that wait to be committed.
 
-use std::collections::HashMap;
-
 use manifold_runtime_api::{Object, ObjectId};
 
 use super::format::Entry;
+use crate::by_id::ById;
 
 /// Writes that are committed in one transaction.
 #[derive(Default)]
 pub(super) struct Batch {
-    pub(super) objects: HashMap<ObjectId, Object>,
-    pub(super) memo: HashMap<ObjectId, Entry>,
-    pub(super) pins: HashMap<ObjectId, Change>,
+    pub(super) objects: ById<Object>,
+    pub(super) memo: ById<Entry>,
+    pub(super) pins: ById<Change>,
     /// The size of the batch in bytes: the lengths of the objects' contents, plus [`OVERHEAD`] for
     /// each entry of any table.
     pub(super) bytes: usize,

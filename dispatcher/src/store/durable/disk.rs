@@ -8,13 +8,13 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use manifold_runtime_api::{Error, Object, ObjectId, Result};
 use parking_lot::{Mutex, RwLock};
 use redb::{ReadTransaction, ReadableTable, WriteTransaction};
 
 use super::batch::{Batch, Change};
+use super::coarse_ms;
 use super::fault::StoreFault;
 use super::file::{self, FileIdentity, OpenFile};
 use super::format::{NUMBERS, REMOVALS, Stamp};
@@ -55,7 +55,8 @@ pub(super) struct Generation {
 
 /// A consistent read-only view of the tables.
 struct Snapshot {
-    taken: Instant,
+    /// When it was taken ([`coarse_ms`]).
+    taken: u64,
     tables: ReadTables,
 }
 
@@ -69,7 +70,7 @@ const DAMAGED: u8 = 2;
 
 /// How old a snapshot may be before it is replaced, so that other processes' commits become
 /// visible.
-const SNAPSHOT_AGE: Duration = Duration::from_secs(1);
+const SNAPSHOT_AGE_MS: u64 = 1000;
 
 impl Disk {
     pub(super) fn open(directory: &Path, options: &StoreOptions) -> Result<Self, OpenError> {
@@ -115,7 +116,7 @@ impl Disk {
         &self.file
     }
 
-    /// Runs `query` on a snapshot that is at most [`SNAPSHOT_AGE`] old.
+    /// Runs `query` on a snapshot that is at most [`SNAPSHOT_AGE_MS`] old.
     pub(super) fn read<T>(
         &self,
         query: impl Fn(&ReadTables) -> Result<T, StoreFault>,
@@ -136,7 +137,7 @@ impl Disk {
             query(
                 &slot
                     .insert(Snapshot {
-                        taken: Instant::now(),
+                        taken: coarse_ms(),
                         tables: ReadTables::read(&transaction, &self.known)?,
                     })
                     .tables,
@@ -363,7 +364,7 @@ impl Drop for Disk {
 
 impl Snapshot {
     fn is_recent(&self) -> bool {
-        self.taken.elapsed() < SNAPSHOT_AGE
+        coarse_ms().saturating_sub(self.taken) < SNAPSHOT_AGE_MS
     }
 }
 
