@@ -3,6 +3,7 @@
 mod collection;
 mod corruption;
 mod damage;
+mod oracle;
 mod persistence;
 mod sharing;
 mod timestamps;

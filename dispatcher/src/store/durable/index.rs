@@ -114,12 +114,15 @@ impl Run {
         header
     }
 
+    /// Decodes a header. `None` if it is malformed.
     pub(super) fn decode(id: u64, header: &[u8]) -> Option<Self> {
         let (numbers, rest) = header.as_chunks::<8>();
         let mut numbers = numbers.iter().map(|bytes| u64::from_le_bytes(*bytes));
         let (order, records) = (numbers.next()?, numbers.next()?);
         let firsts: Vec<_> = numbers.collect();
-        rest.is_empty().then(|| Self {
+        // A damaged header must not make a filter of any size.
+        let most = (firsts.len() as u64).saturating_mul(PAGE_RECORDS as u64);
+        (rest.is_empty() && records <= most).then(|| Self {
             id,
             order,
             records,

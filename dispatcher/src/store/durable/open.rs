@@ -65,8 +65,8 @@ pub enum OpenError {
     },
     /// The file is a store in a format that this version does not support.
     #[error(
-        "the store {} has the format {found:?}, which this version cannot read; use another \
-         directory",
+        "the store {} has the format {found:?}, which this version cannot read; delete it, and its \
+         memoized outcomes are computed again, or use another directory",
         path.display()
     )]
     Format {

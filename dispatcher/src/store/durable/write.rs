@@ -5,7 +5,7 @@ use std::mem::take;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use manifold_runtime_api::{Object, ObjectId, Tree};
+use manifold_runtime_api::{Object, ObjectId, ObjectKind, Tree};
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::chunks::{Content, Filling, MAX_INLINE_BYTES, MemoValue, ObjectValue};
@@ -139,6 +139,9 @@ impl<'a> WriteTables<'a> {
         let mut pending = vec![root];
         while let Some(id) = pending.pop() {
             let is_there = self.restamp(id, now)?.is_some();
+            if is_there && self.tables.head(id)?.is_some_and(|head| head.kind == ObjectKind::Blob) {
+                continue;
+            }
             let committed = match self.tables.object(id) {
                 Ok(object) => object.map(|(object, _)| object),
                 Err(StoreFault::Value(..)) => None,
@@ -155,10 +158,8 @@ impl<'a> WriteTables<'a> {
                 self.put(id, &object, now)?;
             }
             let tree = match object.kind {
-                manifold_runtime_api::ObjectKind::Blob => None,
-                manifold_runtime_api::ObjectKind::Tree => {
-                    Tree::decode_as_git_reads(&object.content).ok()
-                }
+                ObjectKind::Blob => None,
+                ObjectKind::Tree => Tree::decode_as_git_reads(&object.content).ok(),
             };
             let entries = tree.unwrap_or_default();
             pending.extend(entries.objects().map(|held| held.id).filter(|id| seen.insert(*id)));
