@@ -6,14 +6,17 @@ use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::time::Duration;
 
-use manifold_runtime_api::{ImageRef, MAX_IMAGE_DEPTH, NodeShape, ObjectId, Result, Tree};
+use manifold_runtime_api::{
+    ImageRef, MAX_IMAGE_DEPTH, NodeShape, ObjectId, ObjectKind, Result, Tree,
+};
 
 use super::DurableStore;
 use super::disk::Done;
 use super::fault::StoreFault;
-use super::format::{Entry, Stamp};
+use super::format::{Entry, Head, Stamp};
 use super::tables::{Index, Value};
 use super::write::WriteTables;
+use crate::by_id::ById;
 use crate::progress::Progress;
 use crate::store::Store;
 
@@ -140,7 +143,14 @@ fn sweep(
 ) -> Result<Collected, StoreFault> {
     let now = Stamp::now();
     let mut collected = Collected::default();
-    let mut marks = Marks { tables, ids: HashSet::new(), bytes: 0 };
+    // Listed once, because a lookup for each object would take several times as long.
+    let heads =
+        tables.list(Index::Objects)?.values.into_iter().filter_map(|(_, value)| match value {
+            Value::Object(id, head, _) => Some((id, head)),
+            Value::Memo(..) => None,
+        });
+    let heads: ById<Head> = heads.collect();
+    let mut marks = Marks { tables, heads: &heads, ids: HashSet::new(), bytes: 0 };
 
     let pins = marks.tables.all_pins()?;
     let total = pins.len() as u64;
@@ -194,8 +204,7 @@ fn sweep(
         within => within.saturating_add(STAMP_SLACK),
     };
     let mut garbage = HashSet::new();
-    for (_, value) in marks.tables.list(Index::Objects)?.values {
-        let Value::Object(id, head, _) = value else { continue };
+    for (&id, head) in &heads {
         if marks.ids.contains(&id) || is_within(head.stamp, written_within, now) {
             collected.kept_objects += 1;
             collected.kept_bytes += head.length;
@@ -229,6 +238,8 @@ fn is_within(stamp: Stamp, within: Duration, now: Stamp) -> bool {
 /// The objects to keep.
 struct Marks<'a, 't> {
     tables: &'a WriteTables<'t>,
+    /// All objects of the store.
+    heads: &'a ById<Head>,
     ids: HashSet<ObjectId>,
     bytes: u64,
 }
@@ -245,7 +256,7 @@ impl Marks<'_, '_> {
                 continue;
             }
             new.push(id);
-            let Some(head) = self.tables.head(id)? else { continue };
+            let Some(head) = self.heads.get(&id) else { continue };
             bytes += head.length;
             if bound.is_some_and(|bound| self.bytes + bytes > bound) {
                 for id in &new {
@@ -253,7 +264,9 @@ impl Marks<'_, '_> {
                 }
                 return Ok(false);
             }
-            pending.extend(self.tables.entries(id)?);
+            if head.kind == ObjectKind::Tree {
+                pending.extend(self.tables.entries(id)?);
+            }
         }
         self.bytes += bytes;
         Ok(true)
