@@ -24,7 +24,7 @@ struct Fixture(Mode);
 impl RuntimeFixture for Fixture {
     fn runtime(&self) -> Arc<dyn Runtime> {
         let engine = engine().expect("the checks are skipped without an engine");
-        Arc::new(DockerRuntime::builder().mode(self.0).parked(1).build(engine).unwrap())
+        Arc::new(DockerRuntime::builder().mode(self.0).parked(2).build(engine).unwrap())
     }
 
     fn module(&self, program: Program) -> Option<Module> {
