@@ -172,7 +172,7 @@ fn decode_id(bytes: &[u8]) -> Option<(ObjectId, &[u8])> {
     Some((ObjectId::from_bytes(id).ok()?, rest))
 }
 
-/// The chunk that is being filled, and the next numbers.
+/// The chunk that is being filled.
 #[derive(Debug)]
 pub(super) struct Filling {
     /// The number of the chunk.

@@ -4,8 +4,8 @@
 //! each record is written a few times. A lookup asks the newest run first. Databases call this
 //! structure a log-structured merge tree. Only places are merged: the data itself is written once.
 //!
-//! A record names an id by its first eight bytes. Different ids may share them, and whoever looks an
-//! id up compares the whole id with the one that the data begins with.
+//! A record contains the first eight bytes of an id. Several ids can share them, so a lookup compares
+//! the whole id with the one at the start of the data.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -234,7 +234,6 @@ pub(super) fn to_merge(sizes: impl Iterator<Item = u64>) -> usize {
 #[derive(Debug)]
 pub(super) struct Filter {
     blocks: Vec<[u32; 8]>,
-    seed: u64,
 }
 
 impl Filter {
@@ -243,7 +242,7 @@ impl Filter {
     pub(super) fn new(prefixes: usize) -> Self {
         const BITS_OF_PREFIX: usize = 12;
         let blocks = (prefixes * BITS_OF_PREFIX).div_ceil(256).max(1);
-        Self { blocks: vec![[0; 8]; blocks], seed: 0x9e37_79b9_7f4a_7c15 }
+        Self { blocks: vec![[0; 8]; blocks] }
     }
 
     pub(super) fn insert(&mut self, prefix: Prefix) {
@@ -264,7 +263,8 @@ impl Filter {
 
     /// Returns the block of a prefix, and its bit in each word of the block.
     fn place(&self, prefix: Prefix) -> (usize, [u32; 8]) {
-        let hash = (prefix ^ self.seed).wrapping_mul(self.seed);
+        const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+        let hash = (prefix ^ SEED).wrapping_mul(SEED);
         let hash = hash ^ (hash >> 29);
         let block = (u128::from(hash) * self.blocks.len() as u128) >> 64;
         let bits = hash.wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use manifold_runtime_api::{Object, ObjectId, ObjectKind, Tree};
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition};
 
 use super::chunks::{MemoValue, ObjectValue};
 use super::fault::StoreFault;
@@ -77,15 +77,7 @@ impl ReadTables {
         transaction: &ReadTransaction,
         known: &KnownRuns,
     ) -> Result<Self, StoreFault> {
-        Tables {
-            chunks: transaction.open_table(CHUNKS)?,
-            contents: transaction.open_table(CONTENTS)?,
-            runs: transaction.open_table(RUNS)?,
-            pages: transaction.open_table(PAGES)?,
-            pins: transaction.open_table(PINS)?,
-            indexes: Default::default(),
-        }
-        .with_indexes(known)
+        Self::open(known, |table| Ok(transaction.open_table(table)?))
     }
 }
 
@@ -94,10 +86,21 @@ fn malformed(what: &str) -> StoreFault {
 }
 
 impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
-    /// Reads the headers of all runs that are not known.
-    pub(super) fn with_indexes(mut self, known: &KnownRuns) -> Result<Self, StoreFault> {
+    /// Opens the tables with `open`, and reads the headers of all runs that are not known.
+    pub(super) fn open(
+        known: &KnownRuns,
+        open: impl Fn(TableDefinition<'static, format::Bytes, format::Bytes>) -> Result<T, StoreFault>,
+    ) -> Result<Self, StoreFault> {
+        let mut tables = Self {
+            chunks: open(CHUNKS)?,
+            contents: open(CONTENTS)?,
+            runs: open(RUNS)?,
+            pages: open(PAGES)?,
+            pins: open(PINS)?,
+            indexes: Default::default(),
+        };
         let mut indexes: [Vec<Arc<Run>>; 2] = Default::default();
-        for item in self.runs.iter()? {
+        for item in tables.runs.iter()? {
             let (key, header) = item?;
             let key = key.value();
             let run = key.split_first().and_then(|(index, run)| {
@@ -121,8 +124,8 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
             runs.sort_unstable_by_key(|run| std::cmp::Reverse(run.order));
         }
         known.keep(indexes.iter().flatten().cloned());
-        self.indexes = indexes;
-        Ok(self)
+        tables.indexes = indexes;
+        Ok(tables)
     }
 
     /// Calls `accept` with the records for `id` and their data, the newest first, until it returns a

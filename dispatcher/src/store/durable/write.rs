@@ -10,7 +10,7 @@ use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::chunks::{Content, Filling, MAX_INLINE_BYTES, MemoValue, ObjectValue};
 use super::fault::StoreFault;
-use super::format::{self, CHUNKS, CONTENTS, Entry, NUMBERS, PAGES, PINS, RUNS, Stamp};
+use super::format::{self, Entry, NUMBERS, Stamp};
 use super::index::{self, KnownRuns, Place, Record, Run};
 use super::tables::{Index, Tables, Value, page_key};
 
@@ -53,16 +53,8 @@ impl<'a> WriteTables<'a> {
         let chunk = u32::try_from(next(NEXT_CHUNK)?)
             .map_err(|_| StoreFault::Damaged("the store has too many chunks".to_owned()))?;
         let (next_content, next_run) = (next(NEXT_CONTENT)?, next(NEXT_RUN)?);
-        let tables = Tables {
-            chunks: transaction.open_table(CHUNKS)?,
-            contents: transaction.open_table(CONTENTS)?,
-            runs: transaction.open_table(RUNS)?,
-            pages: transaction.open_table(PAGES)?,
-            pins: transaction.open_table(PINS)?,
-            indexes: Default::default(),
-        };
         Ok(Self {
-            tables: tables.with_indexes(known)?,
+            tables: Tables::open(known, |table| Ok(transaction.open_table(table)?))?,
             numbers,
             filling: Filling { chunk, bytes: Vec::new() },
             added: Default::default(),
@@ -225,33 +217,20 @@ impl<'a> WriteTables<'a> {
             let Some((first, ..)) = of_chunk.first() else { continue };
             let number = first.place.chunk;
             let bytes: usize = of_chunk.iter().map(|(.., bytes)| bytes).sum();
-            let moved = {
-                let chunk = self.tables.chunks.get(&number.to_be_bytes()[..])?;
-                let chunk = chunk.as_ref().map_or(&[][..], |chunk| chunk.value());
-                let is_kept = bytes * 10 >= chunk.len() * 9;
-                (!is_kept).then(|| {
-                    let data = |record: &Record, bytes: usize| {
-                        chunk
-                            .get(usize::from(record.place.offset)..)
-                            .map(|data| data.get(..bytes).unwrap_or(data).to_vec())
-                    };
-                    of_chunk.iter().map(|(record, _, bytes)| data(record, *bytes)).collect()
-                })
-            };
-            let moved: Option<Vec<Option<Vec<u8>>>> = moved;
-            match moved {
-                None => {
-                    kept.insert(number);
-                    for (record, index, _) in of_chunk {
-                        records[*index as usize].push(*record);
-                    }
-                }
-                Some(moved) => {
-                    for ((record, index, _), data) in of_chunk.iter().zip(moved) {
-                        let place = self.fill(&data.unwrap_or_default())?;
-                        records[*index as usize].push(Record { place, ..*record });
-                    }
-                }
+            let chunk = self.tables.chunks.get(&number.to_be_bytes()[..])?;
+            let chunk = chunk.map_or_else(Vec::new, |chunk| chunk.value().to_vec());
+            let is_kept = bytes * 10 >= chunk.len() * 9;
+            if is_kept {
+                kept.insert(number);
+            }
+            for (record, index, bytes) in of_chunk {
+                let start = usize::from(record.place.offset);
+                let place = if is_kept {
+                    record.place
+                } else {
+                    self.fill(chunk.get(start..start + bytes).unwrap_or_default())?
+                };
+                records[*index as usize].push(Record { place, ..*record });
             }
         }
         // Chunks of this transaction have numbers that no record has named before.
