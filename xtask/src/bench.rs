@@ -13,7 +13,7 @@ use crate::install::{Installing, Need, provide};
 use crate::process::{Result, cargo, is_runnable, root, run, target};
 use crate::skip::skip;
 use crate::toolchain;
-use crate::v8::selection;
+use crate::v8::workspace_selection;
 
 /// Runs the benchmarks of `manifold-benches` and of the peers, and the program `report` on their
 /// results.
@@ -50,7 +50,8 @@ pub(crate) fn bench(arguments: &[OsString], installing: Installing) -> Result {
         .map_err(|error| format!("cannot create {}: {error}", output.display()))?;
 
     let mut ours = cargo();
-    ours.args(["bench", "--package", "manifold-benches"]).args(selection()?);
+    // The selection of the tests, so that their build of the engines is used again.
+    ours.args(["bench", "--workspace", "--bench", "*"]).args(workspace_selection()?);
     let mut peers = cargo();
     peers.args(["bench", "--manifest-path", "benches/peers/Cargo.toml"]);
     // The peers have their own lock file and features, so a shared target directory would only make
@@ -67,11 +68,11 @@ pub(crate) fn bench(arguments: &[OsString], installing: Installing) -> Result {
         run(benchmarks)?;
     }
 
-    let mut report = cargo();
-    report
-        .args(["run", "--quiet", "--release", "--package", "manifold-benches", "--bin", "report"])
-        .args(selection()?);
-    report.arg("--").args([&results, &scales, &output]);
+    let mut build = cargo();
+    build.args(["build", "--quiet", "--release", "--workspace", "--bin", "report"]);
+    run(build.args(workspace_selection()?))?;
+    let mut report = Command::new(target().join("release/report"));
+    report.args([&results, &scales, &output]);
     if update_readme {
         report.arg(root().join("README.md"));
     }

@@ -12,6 +12,7 @@ mod fault;
 mod file;
 mod format;
 mod index;
+mod kept;
 mod locks;
 mod open;
 mod tables;

@@ -144,11 +144,12 @@ fn sweep(
     let now = Stamp::now();
     let mut collected = Collected::default();
     // Listed once, because a lookup for each object would take several times as long.
-    let heads =
-        tables.list(Index::Objects)?.values.into_iter().filter_map(|(_, value)| match value {
-            Value::Object(id, head, _) => Some((id, head)),
-            Value::Memo(..) => None,
-        });
+    let listings = [tables.list(Index::Objects)?, tables.list(Index::Memo)?];
+    let [objects, memo] = &listings;
+    let heads = objects.values.iter().filter_map(|(_, value)| match value {
+        Value::Object { id, head, .. } => Some((*id, *head)),
+        Value::Memo(..) => None,
+    });
     let heads: ById<Head> = heads.collect();
     let mut marks = Marks { tables, heads: &heads, ids: HashSet::new(), bytes: 0 };
 
@@ -174,9 +175,9 @@ fn sweep(
 
     let mut entries = Vec::new();
     let mut stale = HashSet::new();
-    for (_, value) in marks.tables.list(Index::Memo)?.values {
+    for (_, value) in &memo.values {
         match value {
-            Value::Memo(request, Some(entry)) => entries.push((request, entry)),
+            Value::Memo(request, Some(entry)) => entries.push((*request, *entry)),
             other => drop(stale.insert(other.id())),
         }
     }
@@ -222,7 +223,7 @@ fn sweep(
         tables.remove_pin(*request)?;
     }
     progress(Progress::new("dropped objects", 0, collected.dropped_objects));
-    tables.retain(|id| !garbage.contains(&id), |request| !stale.contains(&request))?;
+    tables.retain(listings, |id| !garbage.contains(&id), |request| !stale.contains(&request))?;
     Ok(collected)
 }
 

@@ -10,6 +10,8 @@ use super::chunks::{MemoValue, ObjectValue};
 use super::fault::StoreFault;
 use super::format::{self, CHUNKS, CONTENTS, Entry, EntryTable, Head, PAGES, PINS, RUNS, Stamp};
 use super::index::{self, Filter, KnownRuns, Place, Record, Run};
+use crate::by_id::ById;
+use crate::progress::Progress;
 
 /// The open tables of a read or write transaction.
 pub(super) struct Tables<T> {
@@ -52,15 +54,40 @@ pub(super) fn page_key(run: u64, page: u32) -> [u8; 12] {
 
 /// What the data of an object or memo entry turns out to be.
 pub(super) enum Value {
-    Object(ObjectId, Head, Option<u64>),
+    Object { id: ObjectId, head: Head, number: Option<u64>, is_sound: bool },
     Memo(ObjectId, Option<Entry>),
 }
 
 impl Value {
     pub(super) fn id(&self) -> ObjectId {
         match self {
-            Self::Object(id, ..) | Self::Memo(id, _) => *id,
+            Self::Object { id, .. } | Self::Memo(id, _) => *id,
         }
+    }
+
+    /// Returns the number of content that is stored by itself.
+    fn number(&self) -> Option<u64> {
+        match self {
+            Self::Object { number, .. } => *number,
+            Self::Memo(..) => None,
+        }
+    }
+
+    /// Decodes the value of an index. Returns `None` if it is malformed.
+    fn decode(index: Index, record: Record, data: &[u8]) -> Option<Self> {
+        let value = match index {
+            Index::Objects => {
+                let value = ObjectValue::decode(data)?;
+                let number = value.content.number();
+                Self::Object { id: value.id, head: head(record, &value), number, is_sound: true }
+            }
+            Index::Memo => {
+                let value = MemoValue::decode(data)?;
+                let entry = value.outcome.map(|outcome| Entry { outcome, stamp: record.stamp });
+                Self::Memo(value.request, entry)
+            }
+        };
+        (index::prefix(value.id()) == record.prefix).then_some(value)
     }
 }
 
@@ -68,6 +95,8 @@ impl Value {
 pub(super) struct Listing {
     /// The newest value for each id, with its record, sorted by place.
     pub(super) values: Vec<(Record, Value)>,
+    /// The numbers of the contents of older values.
+    pub(super) superseded: Vec<u64>,
     /// The chunks that contain a malformed value, or that are missing.
     pub(super) malformed: Vec<u32>,
 }
@@ -112,7 +141,7 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
             let run = match known.get(id) {
                 Some(run) => run,
                 None => {
-                    let run = Run::decode(id, header.value());
+                    let run = Run::decode(id, header.value(), &known.budget);
                     let run = Arc::new(run.ok_or_else(|| malformed("the header of a run"))?);
                     known.insert(Arc::clone(&run));
                     run
@@ -144,8 +173,16 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
                 None => run.set_filter(self.filter(run)?),
             }
             for page in run.pages_of(prefix) {
-                let page = self.page(run, page)?;
-                let found = index::find(page.value(), prefix);
+                let read;
+                let bytes = match run.kept.get(page) {
+                    Some(bytes) => bytes,
+                    None => {
+                        read = self.page(run, page)?;
+                        run.kept.keep(page, read.value());
+                        read.value()
+                    }
+                };
+                let found = index::find(bytes, prefix);
                 for record in found.ok_or_else(|| malformed("a page of a run"))? {
                     let chunk = self.chunks.get(&record.place.chunk.to_be_bytes()[..])?;
                     let data = chunk
@@ -273,8 +310,47 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
         })
     }
 
-    /// Lists an index.
+    /// Lists an index. Takes all objects for sound.
     pub(super) fn list(&self, index: Index) -> Result<Listing, StoreFault> {
+        self.list_with(index, |_, _| Ok(true))
+    }
+
+    /// Returns whether an object's content has its id. A tree must also be well-formed.
+    fn is_sound_value(&self, value: &ObjectValue<'_>) -> Result<bool, StoreFault> {
+        let object = value.object(|number| self.content(number))?;
+        Ok(object.is_some_and(|object| {
+            object.kind == ObjectKind::Blob || Tree::decode_as_git_reads(&object.content).is_ok()
+        }))
+    }
+
+    /// Returns whether an object is there and sound.
+    pub(super) fn is_sound(&self, id: ObjectId) -> Result<bool, StoreFault> {
+        match self.object_value(id, |_, value| self.is_sound_value(&value)) {
+            Ok(found) => Ok(found.unwrap_or(false)),
+            Err(StoreFault::Value(..)) => Ok(false),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Lists all objects, and verifies each.
+    pub(super) fn verify_objects(
+        &self,
+        progress: &mut impl FnMut(Progress),
+    ) -> Result<Listing, StoreFault> {
+        let mut done = 0;
+        self.list_with(Index::Objects, |value, records| {
+            progress(Progress::new("objects", done, records as u64));
+            done += 1;
+            self.is_sound_value(value)
+        })
+    }
+
+    /// Lists an index. Asks `is_sound` about each object, with the number of all records.
+    fn list_with(
+        &self,
+        index: Index,
+        mut is_sound: impl FnMut(&ObjectValue<'_>, usize) -> Result<bool, StoreFault>,
+    ) -> Result<Listing, StoreFault> {
         // By place, so that each chunk is read once. Of the records of one place, the newest stays.
         let mut records: Vec<(Record, usize)> = Vec::new();
         for (age, run) in self.indexes[index as usize].iter().enumerate() {
@@ -282,9 +358,10 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
         }
         records.sort_by_key(|(record, age)| (record.place, *age));
         records.dedup_by_key(|(record, _)| record.place);
-        let mut newest: crate::by_id::ById<(usize, usize)> = Default::default();
+        let mut newest: ById<(usize, usize)> =
+            ById::with_capacity_and_hasher(records.len(), Default::default());
         let mut values: Vec<Option<(Record, Value)>> = Vec::with_capacity(records.len());
-        let mut malformed = Vec::new();
+        let (mut malformed, mut superseded) = (Vec::new(), Vec::new());
         for of_chunk in
             records.chunk_by(|(one, _), (other, _)| one.place.chunk == other.place.chunk)
         {
@@ -295,14 +372,27 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
                 let data = chunk
                     .as_ref()
                     .and_then(|chunk| chunk.value().get(usize::from(record.place.offset)..));
-                let Some(value) = data.and_then(|data| value(index, *record, data)) else {
+                let Some((mut value, data)) =
+                    data.and_then(|data| Some((Value::decode(index, *record, data)?, data)))
+                else {
                     malformed.push(number);
                     continue;
                 };
+                if let Value::Object { is_sound: sound, .. } = &mut value
+                    && let Some(value) = ObjectValue::decode(data)
+                {
+                    *sound = is_sound(&value, records.len())?;
+                }
                 let place = values.len();
                 match newest.get(&value.id()) {
-                    Some((known, _)) if known <= age => continue,
-                    Some((_, older)) => values[*older] = None,
+                    Some((known, _)) if known <= age => {
+                        superseded.extend(value.number());
+                        continue;
+                    }
+                    Some((_, older)) => {
+                        let older = values.get_mut(*older).and_then(Option::take);
+                        superseded.extend(older.and_then(|(_, value)| value.number()));
+                    }
                     None => {}
                 }
                 newest.insert(value.id(), (*age, place));
@@ -310,7 +400,7 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
             }
         }
         malformed.dedup();
-        Ok(Listing { values: values.into_iter().flatten().collect(), malformed })
+        Ok(Listing { values: values.into_iter().flatten().collect(), superseded, malformed })
     }
 
     /// Lists all pins by request. A damaged pin is `None`.
@@ -328,20 +418,4 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
 
 fn head(record: Record, value: &ObjectValue<'_>) -> Head {
     Head { kind: value.kind, stamp: record.stamp, length: value.content.length() }
-}
-
-/// Decodes the value of an index. Returns `None` if it is malformed.
-fn value(index: Index, record: Record, data: &[u8]) -> Option<Value> {
-    let value = match index {
-        Index::Objects => {
-            let value = ObjectValue::decode(data)?;
-            Value::Object(value.id, head(record, &value), value.content.number())
-        }
-        Index::Memo => {
-            let value = MemoValue::decode(data)?;
-            let entry = value.outcome.map(|outcome| Entry { outcome, stamp: record.stamp });
-            Value::Memo(value.request, entry)
-        }
-    };
-    (index::prefix(value.id()) == record.prefix).then_some(value)
 }

@@ -3,8 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 
-use manifold_runtime_api::{ObjectId, ObjectKind, Result, Tree};
-
+use manifold_runtime_api::{ObjectId, Result};
 use redb::ReadableTable;
 
 use super::DurableStore;
@@ -135,7 +134,7 @@ impl DurableStore {
             for damage in &verified.damages {
                 match damage {
                     Damage::File { .. } | Damage::Chunk { .. } => {}
-                    Damage::Object { id } if is_sound(tables, *id)? => {}
+                    Damage::Object { id } if tables.is_sound(*id)? => {}
                     Damage::Object { id } => drop(objects.insert(*id)),
                     Damage::Entry { request }
                         if is_damaged(tables, EntryTable::Memo, *request)? =>
@@ -145,13 +144,18 @@ impl DurableStore {
                     Damage::Pin { request } if is_damaged(tables, EntryTable::Pins, *request)? => {
                         tables.remove_pin(*request)?;
                     }
-                    Damage::Incomplete { request, missing } if !is_sound(tables, *missing)? => {
+                    Damage::Incomplete { request, missing } if !tables.is_sound(*missing)? => {
                         tables.remove_pin(*request)?;
                     }
                     Damage::Entry { .. } | Damage::Pin { .. } | Damage::Incomplete { .. } => {}
                 }
             }
-            tables.retain(|id| !objects.contains(&id), |request| !entries.contains(&request))?;
+            let listings = [tables.list(Index::Objects)?, tables.list(Index::Memo)?];
+            tables.retain(
+                listings,
+                |id| !objects.contains(&id),
+                |request| !entries.contains(&request),
+            )?;
             Ok(Done::removed(()))
         })?;
         self.clear_memory_tier();
@@ -165,18 +169,16 @@ fn verify_tables(
     verified: &mut VerifyReport,
     progress: &mut impl FnMut(Progress),
 ) -> Result<(), StoreFault> {
-    let objects = tables.list(Index::Objects)?;
+    let objects = tables.verify_objects(progress)?;
     let entries = tables.list(Index::Memo)?;
     let malformed: BTreeSet<_> = objects.malformed.into_iter().chain(entries.malformed).collect();
     verified.damages.extend(malformed.into_iter().map(|number| Damage::Chunk { number }));
-    let total = objects.values.len() as u64;
     let mut sound = HashSet::with_capacity(objects.values.len());
     for (_, value) in objects.values {
-        let Value::Object(id, head, _) = value else { continue };
-        progress(Progress::new("objects", verified.objects, total));
+        let Value::Object { id, head, is_sound, .. } = value else { continue };
         verified.objects += 1;
         verified.bytes += head.length;
-        if is_sound(tables, id)? {
+        if is_sound {
             sound.insert(id);
         } else {
             verified.damages.push(Damage::Object { id });
@@ -206,21 +208,6 @@ fn verify_tables(
         }
     }
     Ok(())
-}
-
-/// Returns whether an object is there and its content has this id. A tree must also be well-formed.
-fn is_sound<T: ReadableTable<format::Bytes, format::Bytes>>(
-    tables: &Tables<T>,
-    id: ObjectId,
-) -> Result<bool, StoreFault> {
-    match tables.object(id) {
-        Ok(Some((object, _))) => {
-            Ok(object.kind == ObjectKind::Blob
-                || Tree::decode_as_git_reads(&object.content).is_ok())
-        }
-        Ok(None) | Err(StoreFault::Value(..)) => Ok(false),
-        Err(fault) => Err(fault),
-    }
 }
 
 /// Returns the first object that `root` reaches and that is not in `sound`.

@@ -12,7 +12,8 @@ use super::chunks::{Content, Filling, MAX_INLINE_BYTES, MemoValue, ObjectValue};
 use super::fault::StoreFault;
 use super::format::{self, Entry, NUMBERS, Stamp};
 use super::index::{self, KnownRuns, Place, Record, Run};
-use super::tables::{Index, Tables, Value, page_key};
+use super::kept::Budget;
+use super::tables::{Index, Listing, Tables, Value, page_key};
 
 type Data<'a> = Table<'a, format::Bytes, format::Bytes>;
 
@@ -28,6 +29,7 @@ pub(super) struct WriteTables<'a> {
     objects: HashSet<ObjectId, foldhash::quality::RandomState>,
     next_content: u64,
     next_run: u64,
+    budget: Budget,
 }
 
 /// The keys of the next numbers in the table `numbers`.
@@ -61,6 +63,7 @@ impl<'a> WriteTables<'a> {
             objects: HashSet::default(),
             next_content,
             next_run,
+            budget: known.budget.clone(),
         })
     }
 
@@ -187,20 +190,24 @@ impl<'a> WriteTables<'a> {
     }
 
     /// Removes the objects and memo entries that these functions do not keep, and all malformed
-    /// values. Chunks that are mostly garbage are replaced.
+    /// values. `listings` are the lists of all objects and of all memo entries. Chunks that are mostly garbage are replaced.
     pub(super) fn retain(
         &mut self,
+        listings: [Listing; 2],
         keeps_object: impl Fn(ObjectId) -> bool,
         keeps_entry: impl Fn(ObjectId) -> bool,
     ) -> Result<(), StoreFault> {
         let mut live: Vec<(Record, Index, usize)> = Vec::new();
-        for index in Index::ALL {
-            for (record, value) in self.tables.list(index)?.values {
+        for (index, listing) in Index::ALL.into_iter().zip(listings) {
+            for number in listing.superseded {
+                self.tables.contents.remove(&number.to_be_bytes()[..])?;
+            }
+            for (record, value) in listing.values {
                 match value {
-                    Value::Object(id, head, number) if keeps_object(id) => {
+                    Value::Object { id, head, number, .. } if keeps_object(id) => {
                         live.push((record, index, ObjectValue::bytes(id, head.length, number)));
                     }
-                    Value::Object(_, _, Some(number)) => {
+                    Value::Object { number: Some(number), .. } => {
                         self.tables.contents.remove(&number.to_be_bytes()[..])?;
                     }
                     Value::Memo(request, Some(entry)) if keeps_entry(request) => {
@@ -301,7 +308,7 @@ impl<'a> WriteTables<'a> {
             index::sort(&mut records);
         }
         self.next_run += 1;
-        let (run, pages) = index::encode(self.next_run, self.next_run, &records);
+        let (run, pages) = index::encode(self.next_run, self.next_run, &records, &self.budget);
         for (page, number) in pages.iter().zip(0..) {
             self.tables.pages.insert(&page_key(run.id, number)[..], &**page)?;
         }
