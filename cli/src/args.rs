@@ -72,6 +72,9 @@ pub(crate) struct UseArgs {
     /// Compute everything again, even if it is in the memo, and record the new results
     #[arg(long)]
     pub(crate) recompute: bool,
+    /// Hash all files of directories, even those that the index of the last scan knows
+    #[arg(long)]
+    pub(crate) rehash: bool,
     /// Do not pin the result, so that `manifold gc` can delete it once it is old
     #[arg(long)]
     pub(crate) no_pin: bool,

@@ -1,14 +1,14 @@
 //! `manifold fold`: folds a directory or a revision.
 
 use std::path::PathBuf;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use manifold_cli::tree_size::{self, TreeSize};
 use manifold_dispatcher::native::argument;
-use manifold_dispatcher::{Invocation, Policy, ScanOptions};
+use manifold_dispatcher::{Completion, Invocation, Policy, ScanOptions};
 use manifold_runtime_api::ObjectRef;
 
 use crate::args::{Fold, Language};
@@ -16,7 +16,7 @@ use crate::error::CliError;
 use crate::input::{self, Input};
 use crate::patience::Phase;
 use crate::places;
-use crate::progress::{Progress, spinner};
+use crate::progress::{self, Progress};
 use crate::report::{self, FoldReport, OutcomeReport, Repeat};
 use crate::session::{LateSource, Session};
 
@@ -37,44 +37,79 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     }
 
     Phase::Hashing.begin();
+    let start = Instant::now();
     let mut reading =
         pin!(read_input(options.path.clone(), options.rev.clone(), options.using.reading()?));
     let mut compiling = pin!(compile(&session, &pipelines));
-    let (input, compiled) = match tokio::time::timeout(COMPILE_DELAY, &mut reading).await {
-        Ok(input) => (input?, false),
+    let (scanned, compiled) = match tokio::time::timeout(COMPILE_DELAY, &mut reading).await {
+        Ok(scanned) => (scanned?, false),
         Err(_) => {
-            let (input, ready) = tokio::join!(reading, &mut compiling);
-            let input = input?;
+            let (scanned, ready) = tokio::join!(reading, &mut compiling);
+            let scanned = scanned?;
             ready?;
-            (input, true)
+            (scanned, true)
         }
     };
+    let (input, end) = scanned;
+    let scan_time = end - start;
+    let compiling =
+        if compiled { Compiling::Done(end.elapsed()) } else { Compiling::Todo(compiling) };
     source.set(Arc::clone(&input.source));
-    fold_input(&session, &options, &pipelines, &input, (!compiled).then_some(compiling))
+    fold_input(&session, &options, &pipelines, &input, scan_time, compiling)
         .await
         .map_err(|error| places::explain(error, &session.dispatcher, &input))
 }
 
-/// Folds the input with every pipeline and prints the reports. `compiling` is the compilation that
-/// is still to do.
+/// The compilation of the guests.
+enum Compiling<F> {
+    /// It is still to do.
+    Todo(F),
+    /// It took this long after the scan.
+    Done(Duration),
+}
+
+/// Folds the input with every pipeline and prints the reports.
 async fn fold_input(
     session: &Session,
     options: &Fold,
     pipelines: &[Pipeline],
     input: &Input,
-    mut compiling: Option<Pin<&mut (impl Future<Output = Result<(), CliError>> + Send)>>,
+    scan_time: Duration,
+    mut compiling: Compiling<impl Future<Output = Result<(), CliError>> + Unpin + Send>,
 ) -> Result<(), CliError> {
-    let size = tree_size::measure(&session.dispatcher, input.root)?;
+    let mut size = Size { known: input.nodes, measured: None };
     let mut reports = Vec::new();
     for pipeline in pipelines {
         let invocation = pipeline.invocation(session, input.root, options)?;
         // The guests are compiled before the first fold, so that its time does not include that.
         let is_hit = !options.using.recompute && session.dispatcher.is_memoized(&invocation)?;
         Phase::Computing.begin();
-        if let Some(compiling) = compiling.take_if(|_| !is_hit) {
-            compiling.await?;
+        let compile_time = match &mut compiling {
+            Compiling::Todo(_) if is_hit => Duration::ZERO,
+            Compiling::Todo(todo) => {
+                let start = Instant::now();
+                todo.await?;
+                start.elapsed()
+            }
+            Compiling::Done(time) => *time,
+        };
+        // All guests are compiled with those of the first pipeline.
+        if !is_hit {
+            compiling = Compiling::Done(Duration::ZERO);
         }
-        reports.push(repeat(session, pipeline.language, invocation, &size, options.repeat).await?);
+        // The number of frames is only shown in a bar.
+        let shows_bar = !is_hit && !session.shows_log && progress::is_shown();
+        let expected = if shows_bar { Some(size.expected_frames(session, input)?) } else { None };
+        let fold = repeat(session, invocation, expected, options.repeat).await?;
+        reports.push(FoldReport {
+            guest: pipeline.language.name(),
+            request: fold.completion.request.to_string(),
+            result: OutcomeReport::new(&session.dispatcher, fold.completion.outcome)?,
+            nodes: size.nodes(session, input)?,
+            scan_seconds: scan_time.as_secs_f64(),
+            compile_seconds: compile_time.as_secs_f64(),
+            repeats: fold.repeats,
+        });
     }
     Phase::Storing.begin();
     session.dispatcher.flush()?;
@@ -128,20 +163,53 @@ impl Pipeline {
     }
 }
 
-/// Folds `times` times and reports each.
+/// The size of the input, as far as it is known.
+struct Size {
+    known: Option<u64>,
+    measured: Option<TreeSize>,
+}
+
+impl Size {
+    fn measure(&mut self, session: &Session, input: &Input) -> Result<TreeSize, CliError> {
+        match self.measured {
+            Some(size) => Ok(size),
+            None => Ok(*self.measured.insert(tree_size::measure(&session.dispatcher, input.root)?)),
+        }
+    }
+
+    /// Returns the number of nodes.
+    fn nodes(&mut self, session: &Session, input: &Input) -> Result<u64, CliError> {
+        match self.known {
+            Some(nodes) => Ok(nodes),
+            None => Ok(self.measure(session, input)?.nodes),
+        }
+    }
+
+    /// Returns the number of frames of a fold: for a tree, one of fold and one of the visitor; for a
+    /// blob, one of the visitor.
+    fn expected_frames(&mut self, session: &Session, input: &Input) -> Result<u64, CliError> {
+        let size = self.measure(session, input)?;
+        Ok(size.distinct_trees.saturating_mul(2).saturating_add(size.distinct_blobs))
+    }
+}
+
+/// A fold that was repeated.
+struct Folded {
+    completion: Completion,
+    repeats: Vec<Repeat>,
+}
+
+/// Folds `times` times. Shows a bar with `expected` frames, if that is given.
 async fn repeat(
     session: &Session,
-    language: Language,
     mut invocation: Invocation,
-    size: &TreeSize,
+    expected: Option<u64>,
     times: u32,
-) -> Result<FoldReport, CliError> {
+) -> Result<Folded, CliError> {
     let dispatcher = &session.dispatcher;
-    // A tree takes a frame of fold and one of the visitor. A blob takes one of the visitor.
-    let expected = size.distinct_trees.saturating_mul(2).saturating_add(size.distinct_blobs);
     let mut repeats = Vec::new();
     loop {
-        let progress = (!session.shows_log).then(|| Progress::frames(dispatcher, expected));
+        let progress = expected.map(|expected| Progress::frames(dispatcher, expected));
         let before = dispatcher.stats();
         let start = Instant::now();
         let completion = dispatcher.run(invocation.clone()).await?;
@@ -149,31 +217,25 @@ async fn repeat(
         drop(progress);
         repeats.push(Repeat::new(time, dispatcher.stats() - before));
         if repeats.len() >= times as usize {
-            return Ok(FoldReport {
-                guest: language.name(),
-                request: completion.request.to_string(),
-                result: OutcomeReport::new(dispatcher, completion.outcome)?,
-                nodes: size.nodes,
-                repeats,
-            });
+            return Ok(Folded { completion, repeats });
         }
         // Only the first fold recomputes.
         invocation = invocation.policy(Policy::Reuse);
     }
 }
 
-/// Hashes or resolves the input on a blocking thread.
+/// Hashes or resolves the input on a blocking thread. Returns also when that was done.
 async fn read_input(
     path: PathBuf,
     rev: Option<String>,
     reading: ScanOptions,
-) -> Result<Input, CliError> {
+) -> Result<(Input, Instant), CliError> {
     let read = tokio::task::spawn_blocking(move || {
-        let _spinner = spinner("hashing");
-        match &rev {
-            Some(rev) => input::revision(&path, rev),
-            None => input::directory(&path, &reading),
-        }
+        let input = match &rev {
+            Some(rev) => input::revision(&path, rev)?,
+            None => input::directory(&path, &reading)?,
+        };
+        Ok((input, Instant::now()))
     });
     read.await.map_err(CliError::InputLost)?
 }

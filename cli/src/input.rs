@@ -10,12 +10,15 @@ use manifold_runtime_api::ObjectRef;
 
 use crate::args::UseArgs;
 use crate::error::CliError;
+use crate::progress::{Hashing, is_shown};
 use crate::repository::Repository;
 use crate::say::say;
 
 /// The root object of an input, and the source that has it and everything below it.
 pub(crate) struct Input {
     pub(crate) root: ObjectRef,
+    /// The number of nodes, if the scan has counted them.
+    pub(crate) nodes: Option<u64>,
     pub(crate) source: Arc<dyn ObjectSource>,
     /// Whether the source is a partial clone, which lacks some objects.
     pub(crate) is_partial: bool,
@@ -26,19 +29,27 @@ impl UseArgs {
     pub(crate) fn reading(&self) -> Result<ScanOptions, CliError> {
         let options = DirectoryObjects::options()
             .largest_file(self.limits.largest_file())
-            .largest_read(self.limits.limits().response_bytes);
-        // The store changes at every run. As a part of the input it would change every request.
+            .largest_read(self.limits.limits().response_bytes)
+            .rehash(self.rehash);
+        // The store changes at every run. As a part of the input it would change every request. The
+        // indexes are beside it, so that a command without a store leaves no files behind.
         Ok(match self.store.directory() {
-            Ok(directory) if !self.no_store => options.without_store(directory),
+            Ok(directory) if !self.no_store => {
+                options.without_store(&directory).index_in(directory)
+            }
             _ => options,
         })
     }
 }
 
-/// Hashes the directory or file at `path`.
+/// Hashes the directory or file at `path`, and shows how far that is.
 pub(crate) fn directory(path: &Path, reading: &ScanOptions) -> Result<Input, CliError> {
     check_path(path)?;
+    let bar = Hashing::new();
+    let reading = reading.clone();
+    let reading = if is_shown() { reading.on_progress(bar.listener()) } else { reading };
     let objects = reading.scan(path)?;
+    drop(bar);
     if let [first, others @ ..] = objects.nested_repositories() {
         let others = match others.len() {
             0 => String::new(),
@@ -49,7 +60,8 @@ pub(crate) fn directory(path: &Path, reading: &ScanOptions) -> Result<Input, Cli
             first.display()
         ));
     }
-    Ok(Input { root: objects.root(), source: Arc::new(objects), is_partial: false })
+    let (root, nodes) = (objects.root(), Some(objects.nodes()));
+    Ok(Input { root, nodes, source: Arc::new(objects), is_partial: false })
 }
 
 /// Returns the metadata of `path`. Distinguishes a missing path from one that cannot be accessed.
@@ -66,5 +78,5 @@ pub(crate) fn revision(path: &Path, rev: &str) -> Result<Input, CliError> {
     let objects = repository.objects()?;
     let root = repository.resolve(rev, &objects)?;
     let is_partial = objects.is_partial();
-    Ok(Input { root, source: Arc::new(objects), is_partial })
+    Ok(Input { root, nodes: None, source: Arc::new(objects), is_partial })
 }

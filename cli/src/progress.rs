@@ -1,12 +1,19 @@
 //! Progress bars on standard error. They draw nothing unless standard error is a terminal.
 
+use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use manifold_dispatcher::{Dispatcher, Progress as Step};
+use manifold_dispatcher::{Dispatcher, Progress as Step, ScanProgress};
 
 /// The time between two draws.
 const INTERVAL: Duration = Duration::from_millis(80);
+
+/// Returns whether bars are drawn.
+pub(crate) fn is_shown() -> bool {
+    io::stderr().is_terminal()
+}
 
 /// A bar that follows the frames of a dispatcher until it is dropped.
 pub(crate) struct Progress {
@@ -77,9 +84,36 @@ impl Drop for Steps {
     }
 }
 
-/// Creates a spinner for work of unknown length.
-pub(crate) fn spinner(what: &'static str) -> ProgressBar {
-    let spinner = ProgressBar::new_spinner().with_message(what);
-    spinner.enable_steady_tick(INTERVAL);
-    spinner
+/// A bar that shows how many files and bytes are hashed, how fast, and how long the rest takes. A
+/// spinner until the first file is hashed.
+pub(crate) struct Hashing(ProgressBar);
+
+impl Hashing {
+    pub(crate) fn new() -> Self {
+        let bar = ProgressBar::new_spinner().with_message("reading directories");
+        bar.enable_steady_tick(INTERVAL);
+        Self(bar)
+    }
+
+    /// Returns a function that shows the progress of a scan.
+    pub(crate) fn listener(&self) -> impl Fn(ScanProgress) + Send + Sync + 'static {
+        let bar = self.0.clone();
+        let style = ProgressStyle::with_template(
+            "hashing {bar:24} {msg} files  {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left",
+        );
+        let style = style.ok();
+        let is_styled = OnceLock::new();
+        move |progress| {
+            is_styled.get_or_init(|| style.clone().map(|style| bar.set_style(style)));
+            bar.set_message(format!("{}/{}", progress.hashed_files, progress.files));
+            bar.set_length(progress.bytes);
+            bar.set_position(progress.hashed_bytes);
+        }
+    }
+}
+
+impl Drop for Hashing {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
 }

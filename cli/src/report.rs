@@ -57,6 +57,10 @@ pub(crate) struct FoldReport {
     pub(crate) request: String,
     pub(crate) result: OutcomeReport,
     pub(crate) nodes: u64,
+    /// How long hashing the directory, or resolving the revision, took.
+    pub(crate) scan_seconds: f64,
+    /// How long compiling the guests took after that. 0 for a hit, which needs no guests.
+    pub(crate) compile_seconds: f64,
     pub(crate) repeats: Vec<Repeat>,
 }
 
@@ -71,10 +75,17 @@ pub(crate) fn fold_table(reports: &[FoldReport]) -> String {
         "nodes",
         "frames run",
         "memo hits",
+        "scan",
+        "compile",
         "time",
         "frames/s",
     ]);
     let mut ids = String::new();
+    // Scanning and compiling are done once, so that the sum of all times is what the user waited.
+    let once = |seconds: f64, is_done: bool| {
+        if is_done && seconds > 0.0 { time(seconds) } else { "–".to_owned() }
+    };
+    let mut is_first_row = true;
     for report in reports {
         for (repeat, number) in report.repeats.iter().zip(1..) {
             let rate = if repeat.runs == 0 {
@@ -89,9 +100,12 @@ pub(crate) fn fold_table(reports: &[FoldReport]) -> String {
                 report.nodes.to_string(),
                 repeat.runs.to_string(),
                 repeat.hits.to_string(),
+                once(report.scan_seconds, is_first_row),
+                once(report.compile_seconds, number == 1),
                 time(repeat.seconds),
                 rate,
             ]);
+            is_first_row = false;
         }
         let of = if reports.len() > 1 { format!("  ({})", report.guest) } else { String::new() };
         ids += &format!(
@@ -209,7 +223,15 @@ mod tests {
 
     fn report(guest: &'static str, hash: &str) -> FoldReport {
         let result = OutcomeReport { kind: "blob", hash: hash.to_owned(), text: None };
-        FoldReport { guest, request: String::new(), result, nodes: 1, repeats: Vec::new() }
+        FoldReport {
+            guest,
+            request: String::new(),
+            result,
+            nodes: 1,
+            scan_seconds: 0.0,
+            compile_seconds: 0.0,
+            repeats: Vec::new(),
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The dispatcher of the command, with its runtimes, sources and the standard tree.
 
+use std::ops::Range;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +10,7 @@ use std::time::Duration;
 use manifold_dispatcher::{
     Dispatcher, DispatcherBuilder, Event, Held, Invocation, ObjectSource, Policy, Store,
 };
+use manifold_runtime_api::bytes::Bytes;
 use manifold_runtime_api::{
     EntryMode, Object, ObjectId, ObjectKind, Result as ApiResult, Runtime, TreeEntry,
 };
@@ -244,5 +246,13 @@ impl ObjectSource for LateSource {
 
     fn kind(&self, id: ObjectId) -> ApiResult<Option<ObjectKind>> {
         self.0.get().map_or(Ok(None), |source| source.kind(id))
+    }
+
+    fn size(&self, id: ObjectId) -> ApiResult<Option<u64>> {
+        self.0.get().map_or(Ok(None), |source| source.size(id))
+    }
+
+    fn read_range(&self, id: ObjectId, range: Range<u64>) -> ApiResult<Option<Bytes>> {
+        self.0.get().map_or(Ok(None), |source| source.read_range(id, range))
     }
 }

@@ -65,7 +65,7 @@ pub use source::GitObjects;
 pub use source::ObjectSource;
 #[cfg(feature = "directory")]
 #[cfg_attr(docsrs, doc(cfg(feature = "directory")))]
-pub use source::{DirectoryError, DirectoryObjects, ScanOptions};
+pub use source::{DirectoryError, DirectoryObjects, ScanOptions, ScanProgress};
 #[cfg(feature = "durable")]
 #[cfg_attr(docsrs, doc(cfg(feature = "durable")))]
 pub use store::{

@@ -14,7 +14,7 @@ use manifold_runtime_api::{Object, ObjectId, ObjectKind, Result};
 use crate::through::source_through;
 
 #[cfg(feature = "directory")]
-pub use directory::{DirectoryError, DirectoryObjects, ScanOptions};
+pub use directory::{DirectoryError, DirectoryObjects, ScanOptions, ScanProgress};
 #[cfg(feature = "git")]
 pub use git::GitObjects;
 

@@ -219,7 +219,7 @@ pub use manifold_dispatcher::{
 #[cfg(feature = "directory")]
 #[cfg_attr(docsrs, doc(cfg(feature = "directory")))]
 #[doc(inline)]
-pub use manifold_dispatcher::{DirectoryError, DirectoryObjects, ScanOptions};
+pub use manifold_dispatcher::{DirectoryError, DirectoryObjects, ScanOptions, ScanProgress};
 #[doc(inline)]
 pub use manifold_runtime_api::{
     CURRY_MARKER, Call, Capabilities, Code, CurryNode, DockerReference, EncodedNode, EntryMode,

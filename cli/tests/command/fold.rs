@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -30,7 +31,11 @@ fn fold_prints_one_json_object() {
     }
     let mut keys: Vec<_> = report.as_object().unwrap().keys().collect();
     keys.sort();
-    assert_eq!(keys, ["guest", "nodes", "repeats", "request", "result"]);
+    assert_eq!(
+        keys,
+        ["compile_seconds", "guest", "nodes", "repeats", "request", "result", "scan_seconds"]
+    );
+    assert!(report["scan_seconds"].as_f64().unwrap() > 0.0);
 }
 
 #[test]
@@ -38,11 +43,41 @@ fn fold_prints_a_table_with_a_row_for_each_repeat() {
     let root = bench();
     let table = succeeds(root.path(), &["fold", "tree", "--repeat", "2"]);
     for word in
-        ["result", "nodes", "frames run", "memo hits", "time", "frames/s", "120", "160", "200"]
+        ["result", "nodes", "frames run", "memo hits", "scan", "compile", "time", "frames/s", "160"]
     {
         assert!(table.contains(word), "{word} is not in:\n{table}");
     }
     assert!(table.contains("blob 52bd8e43afb01d0c9747f1fedf2fc94684ee4cc4"), "{table}");
+}
+
+/// The visitor asks for sizes. A file that is too large to be read has one, too.
+#[test]
+fn total_size_reads_no_content() {
+    let root = TempDir::new().unwrap();
+    fs::create_dir(root.path().join("files")).unwrap();
+    fs::write(root.path().join("files/large"), vec![0; 1 << 20]).unwrap();
+    let fold = ["fold", "files", "--json", "--post", "total-size", "--max-response", "64KiB"];
+    assert_eq!(json(root.path(), &fold)["result"]["text"], "1048576\n");
+}
+
+#[test]
+fn the_index_of_a_directory_is_private_and_beside_the_store() {
+    let root = TempDir::new().unwrap();
+    fs::create_dir(root.path().join("files")).unwrap();
+    fs::write(root.path().join("files/a"), "a\n").unwrap();
+    let first = json(root.path(), &["fold", "files", "--json", "--store", "store"]);
+    let is_index = |name: &OsStr| name.as_bytes().starts_with(b"manifold-directory-");
+    let indexes = || -> Vec<_> {
+        let entries = fs::read_dir(root.path().join("store")).unwrap();
+        entries.map(|entry| entry.unwrap()).filter(|entry| is_index(&entry.file_name())).collect()
+    };
+    let [index] = &indexes()[..] else { panic!("{:?}", indexes()) };
+    assert_eq!(index.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    fs::write(root.path().join("files/a"), "b\n").unwrap();
+    let second = json(root.path(), &["fold", "files", "--json", "--store", "store"]);
+    assert_ne!(first["request"], second["request"]);
+    let rehashed = json(root.path(), &["fold", "files", "--json", "--store", "store", "--rehash"]);
+    assert_eq!(second["request"], rehashed["request"]);
 }
 
 #[test]

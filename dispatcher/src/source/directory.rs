@@ -1,18 +1,26 @@
 //! [`DirectoryObjects`]: a directory of the file system as git objects.
 //!
-//! The directory is walked and hashed once. Trees stay in memory, files are read again when their
-//! objects are wanted.
+//! A scan ([`scan`]) lists every directory and hashes the files that the index ([`index`]) of the last
+//! scan does not know. What it finds ([`visit`]) is kept as it is written to the index: as records
+//! ([`record`]), in which objects are looked up ([`places`]). Files are read again when their objects
+//! are wanted.
 
 mod error;
 mod files;
+mod index;
+mod names;
 mod nested;
+mod places;
+mod progress;
+mod record;
 mod scan;
-mod trees;
-mod walk;
+mod stat;
+mod visit;
+mod workers;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use manifold_runtime_api::{
     Error, Limit, Object, ObjectId, ObjectKind, ObjectRef, Reason, Result, Status,
@@ -20,11 +28,14 @@ use manifold_runtime_api::{
 
 use crate::source::ObjectSource;
 pub use error::DirectoryError;
+use index::Records;
+use places::{Found, Places};
+pub use progress::ScanProgress;
+use record::Record;
 pub use scan::ScanOptions;
-use trees::Stored;
 
-/// A directory as git would store it. It is hashed once; the content of files stays on disk and is
-/// read on demand.
+/// A directory as git would store it. It is hashed once, also for later scans if there is an index
+/// ([`ScanOptions::index_in`]). The content of files stays on disk and is read on demand.
 ///
 /// The tree is that of a commit of all files: symbolic links are stored as links, the owner's
 /// executable bit is kept, and `.git`, empty directories, sockets, pipes and devices are left out.
@@ -37,17 +48,58 @@ use trees::Stored;
 /// - Files and directories that are removed during the scan are left out.
 pub struct DirectoryObjects {
     root: ObjectRef,
-    objects: HashMap<ObjectId, Stored>,
+    content: Content,
     nested: Vec<PathBuf>,
+    hashed: u64,
     largest_read: u64,
+}
+
+/// What was scanned.
+enum Content {
+    File {
+        path: PathBuf,
+        id: ObjectId,
+        length: u64,
+    },
+    Directory {
+        path: PathBuf,
+        records: Records,
+        /// Made when an object is looked up. If the result of a computation is memoized, none is.
+        places: OnceLock<Places>,
+    },
+}
+
+impl Content {
+    fn new(path: &Path, records: Records) -> Self {
+        Self::Directory { path: path.to_owned(), records, places: OnceLock::new() }
+    }
+
+    /// Finds an object. The path of a file is complete.
+    fn find(&self, id: ObjectId) -> Option<Found<'_>> {
+        match self {
+            Self::File { path, id: found, length } => {
+                (id == *found).then(|| Found::File { path: path.clone(), length: *length })
+            }
+            Self::Directory { path, records, places } => {
+                let root = Record::at(&records.body, records.root)?;
+                if root.head.tree == Some(id) {
+                    return Some(Found::Tree(root));
+                }
+                let places = places.get_or_init(|| Places::of(records));
+                Some(match places.find(&records.body, id)? {
+                    Found::File { path: below, length } => {
+                        Found::File { path: path.join(below), length }
+                    }
+                    found => found,
+                })
+            }
+        }
+    }
 }
 
 impl fmt::Debug for DirectoryObjects {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DirectoryObjects")
-            .field("root", &self.root)
-            .field("objects", &self.objects.len())
-            .finish_non_exhaustive()
+        f.debug_struct("DirectoryObjects").field("root", &self.root).finish_non_exhaustive()
     }
 }
 
@@ -70,6 +122,22 @@ impl DirectoryObjects {
         self.root
     }
 
+    /// Returns the number of nodes: the files and directories of the tree with the directory itself,
+    /// without empty directories and nested repositories. 1 for a file.
+    pub fn nodes(&self) -> u64 {
+        match &self.content {
+            Content::File { .. } => 1,
+            Content::Directory { records, .. } => {
+                Record::at(&records.body, records.root).map_or(0, |record| record.head.nodes)
+            }
+        }
+    }
+
+    /// Returns how many files the scan hashed. The others were known from an index.
+    pub fn hashed_files(&self) -> u64 {
+        self.hashed
+    }
+
     /// Returns the paths of nested repositories. The tree contains their commits, but none of their
     /// files.
     pub fn nested_repositories(&self) -> &[PathBuf] {
@@ -79,43 +147,50 @@ impl DirectoryObjects {
 
 impl ObjectSource for DirectoryObjects {
     fn read(&self, id: ObjectId) -> Result<Option<Object>> {
-        match self.objects.get(&id) {
-            None => Ok(None),
-            Some(Stored::Memory(object)) => Ok(Some(object.clone())),
-            Some(Stored::File(path, length)) => {
-                if *length > self.largest_read {
-                    let (path, bytes) = (path.display(), self.largest_read);
-                    let problem = format!(
-                        "the file {path} has {length} bytes, over the limit of {bytes} bytes for \
-                         an object that is read"
-                    );
-                    return Err(
-                        Error::from(Limit::Response { bytes }).caused_by(Error::store(problem))
-                    );
+        let Some(found) = self.content.find(id) else { return Ok(None) };
+        let object = match found {
+            Found::Tree(record) => Object::encoded_tree(record.encode_tree()),
+            Found::Link(target) => Object::blob(target.to_vec()),
+            Found::File { path, length } => {
+                if length > self.largest_read {
+                    return Err(self.too_large(&path, length));
                 }
-                let content = files::read(path, *length)
-                    .map_err(|error| changed(path, &error.to_string()))?;
+                let content = files::read(&path, length)
+                    .map_err(|error| changed(&path, &error.to_string()))?;
                 let object = Object::blob(content);
                 if object.id() != id {
-                    return Err(changed(path, "its content has another id"));
+                    return Err(changed(&path, "its content has another id"));
                 }
-                Ok(Some(object))
+                object
             }
-        }
+        };
+        Ok(Some(object))
     }
 
     fn kind(&self, id: ObjectId) -> Result<Option<ObjectKind>> {
-        Ok(self.objects.get(&id).map(|stored| match stored {
-            Stored::Memory(object) => object.kind,
-            Stored::File(..) => ObjectKind::Blob,
+        Ok(self.content.find(id).map(|found| match found {
+            Found::Tree(_) => ObjectKind::Tree,
+            Found::Link(_) | Found::File { .. } => ObjectKind::Blob,
         }))
     }
 
     fn size(&self, id: ObjectId) -> Result<Option<u64>> {
-        Ok(self.objects.get(&id).map(|stored| match stored {
-            Stored::Memory(object) => object.content.len() as u64,
-            Stored::File(_, length) => *length,
+        Ok(self.content.find(id).map(|found| match found {
+            Found::Tree(record) => record.encode_tree().len() as u64,
+            Found::Link(target) => target.len() as u64,
+            Found::File { length, .. } => length,
         }))
+    }
+}
+
+impl DirectoryObjects {
+    fn too_large(&self, path: &Path, length: u64) -> Error {
+        let (path, bytes) = (path.display(), self.largest_read);
+        let problem = format!(
+            "the file {path} has {length} bytes, over the limit of {bytes} bytes for an object that \
+             is read"
+        );
+        Error::from(Limit::Response { bytes }).caused_by(Error::store(problem))
     }
 }
 

@@ -15,26 +15,55 @@ const READ_WHOLE_BYTES: u64 = 4 << 20;
 /// How often hashing a file is tried, if the file becomes shorter meanwhile.
 const MAX_ATTEMPTS: usize = 4;
 
-/// Hashes the file at `path` up to its current length. Returns the id and the number of bytes that
-/// were hashed, or `None` if the file was removed or is not a regular file any more.
-pub(super) fn hash(path: &Path, largest: u64) -> Result<Option<(ObjectId, u64)>, DirectoryError> {
-    let Some((mut file, _)) = open(path).map_err(io_error(path))? else { return Ok(None) };
-    for _ in 0..MAX_ATTEMPTS {
-        let length = file.metadata().map_err(io_error(path))?.len();
-        if length > largest {
-            return Err(DirectoryError::TooLarge { path: path.to_owned(), length, bound: largest });
+/// A file that was hashed.
+pub(super) struct Hashed {
+    pub(super) id: ObjectId,
+    /// The number of bytes that were hashed.
+    pub(super) length: u64,
+    /// The file's metadata before it was read.
+    pub(super) metadata: Metadata,
+}
+
+/// Hashes the file at `path` up to its current length. Returns `None` if the file was removed or is
+/// not a regular file any more. `buffer` is used for the content.
+pub(super) fn hash(
+    path: &Path,
+    largest: u64,
+    buffer: &mut Vec<u8>,
+) -> Result<Option<Hashed>, DirectoryError> {
+    let Some((mut file, mut metadata)) = open(path).map_err(io_error(path))? else {
+        return Ok(None);
+    };
+    for attempt in 0..MAX_ATTEMPTS {
+        if attempt > 0 {
+            metadata = file.metadata().map_err(io_error(path))?;
+            file.rewind().map_err(io_error(path))?;
         }
-        file.rewind().map_err(io_error(path))?;
-        if let Some(hashed) = hash_up_to(&mut file, length).map_err(io_error(path))? {
-            return Ok(Some(hashed));
+        check_length(path, metadata.len(), largest)?;
+        if let Some((id, length)) =
+            hash_up_to(&mut file, metadata.len(), buffer).map_err(io_error(path))?
+        {
+            return Ok(Some(Hashed { id, length, metadata }));
         }
     }
     Err(DirectoryError::Changing { path: path.to_owned() })
 }
 
+/// Errors if a file is longer than `largest`.
+pub(super) fn check_length(path: &Path, length: u64, largest: u64) -> Result<(), DirectoryError> {
+    if length <= largest {
+        return Ok(());
+    }
+    Err(DirectoryError::TooLarge { path: path.to_owned(), length, bound: largest })
+}
+
 /// Hashes the first `length` bytes. Bytes after them were appended after the length was determined.
 /// Returns `None` if the file has become shorter.
-fn hash_up_to(file: &mut File, length: u64) -> io::Result<Option<(ObjectId, u64)>> {
+fn hash_up_to(
+    file: &mut File,
+    length: u64,
+    content: &mut Vec<u8>,
+) -> io::Result<Option<(ObjectId, u64)>> {
     if length > READ_WHOLE_BYTES {
         return match ObjectId::of_blob_from(&mut Read::by_ref(file).take(length), length) {
             Ok(id) => Ok(Some((id, length))),
@@ -45,13 +74,14 @@ fn hash_up_to(file: &mut File, length: u64) -> io::Result<Option<(ObjectId, u64)
     // The kernel generates the content of some files when they are read. Their reported length is
     // 0, or more than can be read.
     let at_most = if length == 0 { READ_WHOLE_BYTES } else { length };
-    let mut content = Vec::new();
-    Read::by_ref(file).take(at_most).read_to_end(&mut content)?;
+    content.clear();
+    content.reserve(usize::try_from(length).unwrap_or(0) + 1);
+    Read::by_ref(file).take(at_most).read_to_end(content)?;
     let is_short = (content.len() as u64) < length;
     if is_short && file.metadata()?.len() != length {
         return Ok(None);
     }
-    Ok(Some((ObjectId::of(ObjectKind::Blob, &content), content.len() as u64)))
+    Ok(Some((ObjectId::of(ObjectKind::Blob, content), content.len() as u64)))
 }
 
 /// Reads the first `length` bytes of the file at `path`.

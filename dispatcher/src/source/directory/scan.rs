@@ -1,18 +1,22 @@
-//! [`ScanOptions`]: walks a directory, hashes its files on all cores, and builds its trees.
+//! [`ScanOptions`]: scans a directory, with the index of the last scan.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
-use manifold_runtime_api::ObjectRef;
-use rayon::prelude::*;
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use manifold_runtime_api::{ObjectId, ObjectRef};
+use parking_lot::Mutex;
 
 use super::error::{DirectoryError, io_error};
-use super::trees::{self, Stored};
-use super::walk::{self, Found, FoundKind};
-use super::{DirectoryObjects, files};
+use super::index::{IndexFile, Records};
+use super::nested::OuterRepository;
+use super::progress::{Listener, Reporter, ScanProgress};
+use super::record::Record;
+use super::stat::Young;
+use super::visit::{Directory, Job, Outcome, Scan};
+use super::{Content, DirectoryObjects, files, workers};
 
 /// Options for scanning a directory.
 #[derive(Debug, Clone)]
@@ -21,11 +25,23 @@ pub struct ScanOptions {
     stores: Vec<PathBuf>,
     largest_file: u64,
     largest_read: u64,
+    index: Option<PathBuf>,
+    rehash: bool,
+    tick: Duration,
+    listener: Option<Listener>,
 }
 
 impl Default for ScanOptions {
     fn default() -> Self {
-        Self { stores: Vec::new(), largest_file: 16 << 30, largest_read: u64::MAX }
+        Self {
+            stores: Vec::new(),
+            largest_file: 16 << 30,
+            largest_read: u64::MAX,
+            index: None,
+            rehash: false,
+            tick: Young::TICK,
+            listener: None,
+        }
     }
 }
 
@@ -52,44 +68,135 @@ impl ScanOptions {
         self
     }
 
-    /// Walks the directory `path` and hashes its files on all cores. If `path` is a file, the
-    /// result is a single blob. If `path` itself is a symbolic link, it is followed.
+    /// Keeps an index file for each scanned directory in `place`. A later scan of the directory
+    /// reads only the files that have changed since, judged by length, mode, inode, device, and the
+    /// times of the last modification and change. Default: no index.
+    ///
+    /// A file that changed less than two seconds before a scan is read again by the next one,
+    /// because its times may not tell whether it changed once more. Changes that leave the times of
+    /// a file as they are, which needs a changed clock, can go unnoticed; see [`Self::rehash`].
+    ///
+    /// The files belong to the user, and only the user can read them. Damaged ones and those of other
+    /// users are ignored. They are left out of directories that are scanned with the same option.
+    /// When they take more than a gibibyte, those that were not used for the longest time are
+    /// removed. If one cannot be written, the next scan hashes everything. Where the platform does
+    /// not tell when a file was changed, all files are read.
+    pub fn index_in(mut self, place: impl Into<PathBuf>) -> Self {
+        self.index = Some(place.into());
+        self
+    }
+
+    /// Sets whether every file is hashed, whatever the index says. The index is written anew.
+    pub fn rehash(mut self, rehash: bool) -> Self {
+        self.rehash = rehash;
+        self
+    }
+
+    /// Sets the tick of the file system's clock. For tests, which cannot wait for files to be old.
+    #[doc(hidden)]
+    pub fn tick(mut self, tick: Duration) -> Self {
+        self.tick = tick;
+        self
+    }
+
+    /// Calls `listener` about twenty times a second while files are hashed, from a thread of the
+    /// scan.
+    pub fn on_progress(mut self, listener: impl Fn(ScanProgress) + Send + Sync + 'static) -> Self {
+        self.listener = Some(Listener(Arc::new(listener)));
+        self
+    }
+
+    /// Scans the directory `path` and hashes its files on all cores. If `path` is a file, the result
+    /// is a single blob. If `path` itself is a symbolic link, it is followed.
     ///
     /// # Errors
-    /// Returns a [`DirectoryError`] for the first file or directory that cannot be read or stored.
+    /// Returns a [`DirectoryError`] for a file or directory that cannot be read or stored.
     pub fn scan(&self, path: &Path) -> Result<DirectoryObjects, DirectoryError> {
         let canonical = path.canonicalize().map_err(io_error(path))?;
         let metadata = fs::metadata(&canonical).map_err(io_error(path))?;
         if metadata.is_file() {
-            let changing = || DirectoryError::Changing { path: path.to_owned() };
-            // Files are opened without following links, so the link is resolved here.
-            let place = if path.is_symlink() { canonical } else { path.to_owned() };
-            let (id, length) = files::hash(&place, self.largest_file)?.ok_or_else(changing)?;
-            let objects = HashMap::from([(id, Stored::File(place, length))]);
-            let (root, nested) = (ObjectRef::blob(id), Vec::new());
-            return Ok(DirectoryObjects { root, objects, nested, largest_read: self.largest_read });
+            return self.scan_file(path, canonical);
         }
         if !metadata.is_dir() {
             return Err(DirectoryError::Special { path: path.to_owned() });
         }
-        let stores: Vec<_> =
-            self.stores.iter().filter_map(|store| store.canonicalize().ok()).collect();
-        let found = walk::walk(path, &canonical, &stores)?;
-        let nested = found.iter().filter(|found| matches!(found.kind, FoundKind::Nested(_)));
-        let nested = nested.map(|found| found.path.clone()).collect();
-        let hash = |found: Found| trees::hash(found, self.largest_file).transpose();
-        let hashed: Result<Vec<_>, _> = match hash_pool() {
-            Some(pool) => pool.install(|| found.into_par_iter().filter_map(hash).collect()),
-            None => found.into_iter().filter_map(hash).collect(),
+        let file = self.index.as_ref().map(|place| IndexFile::new(place, &canonical));
+        let old = match &file {
+            Some(file) if !self.rehash => file.load(),
+            _ => None,
         };
-        let (root, objects) = trees::build(path, hashed?)?;
-        Ok(DirectoryObjects { root, objects, nested, largest_read: self.largest_read })
+        let Scanned { outcome, nested, hashed } =
+            self.scan_directory(path, &canonical, old.as_ref())?;
+        let records = match (outcome, old) {
+            (Some(Outcome::Unchanged(_)), Some(old)) => old,
+            (Some(Outcome::Changed(records)), _) => {
+                if let Some(file) = file {
+                    file.save(&records);
+                }
+                records
+            }
+            _ => return Err(DirectoryError::Changing { path: path.to_owned() }),
+        };
+        let tree = Record::at(&records.body, records.root).and_then(|record| record.head.tree);
+        let root = ObjectRef::tree(tree.unwrap_or_else(ObjectId::empty_tree));
+        let content = Content::new(path, records);
+        Ok(DirectoryObjects { root, content, nested, hashed, largest_read: self.largest_read })
+    }
+
+    fn scan_directory(
+        &self,
+        path: &Path,
+        canonical: &Path,
+        old: Option<&Records>,
+    ) -> Result<Scanned, DirectoryError> {
+        let canonical_of = |path: &PathBuf| path.canonicalize().ok();
+        let scan = Scan {
+            root: path,
+            canonical,
+            stores: self.stores.iter().filter_map(canonical_of).collect(),
+            indexes: self.index.as_ref().and_then(canonical_of),
+            largest_file: self.largest_file,
+            old,
+            young: Young::now(self.tick),
+            reporter: Reporter::new(self.listener.clone()),
+            outer: Mutex::new(OuterRepository::around(canonical)),
+            nested: Mutex::default(),
+            error: Mutex::default(),
+            has_failed: AtomicBool::new(false),
+            outcome: Mutex::default(),
+        };
+        let root = Directory::root(path, old.map(|old| old.root));
+        workers::run(Job::List(root), |job, jobs| scan.work(job, jobs));
+        if let Some(error) = scan.error.into_inner() {
+            return Err(error);
+        }
+        let mut nested = scan.nested.into_inner();
+        nested.sort_unstable();
+        let hashed = scan.reporter.progress().hashed_files;
+        Ok(Scanned { outcome: scan.outcome.into_inner(), nested, hashed })
+    }
+
+    fn scan_file(
+        &self,
+        path: &Path,
+        canonical: PathBuf,
+    ) -> Result<DirectoryObjects, DirectoryError> {
+        let changing = || DirectoryError::Changing { path: path.to_owned() };
+        // Files are opened without following links, so the link is resolved here.
+        let path = if path.is_symlink() { canonical } else { path.to_owned() };
+        let hashed =
+            files::hash(&path, self.largest_file, &mut Vec::new())?.ok_or_else(changing)?;
+        let (root, length) = (ObjectRef::blob(hashed.id), hashed.length);
+        let content = Content::File { path, id: hashed.id, length };
+        let largest_read = self.largest_read;
+        Ok(DirectoryObjects { root, content, nested: Vec::new(), hashed: 1, largest_read })
     }
 }
 
-/// Returns the threads that hash files, or `None` if they cannot be started.
-fn hash_pool() -> Option<&'static ThreadPool> {
-    static POOL: OnceLock<Option<ThreadPool>> = OnceLock::new();
-    let name = |number| format!("manifold-hash-{number}");
-    POOL.get_or_init(|| ThreadPoolBuilder::new().thread_name(name).build().ok()).as_ref()
+/// What a scan found.
+struct Scanned {
+    outcome: Option<Outcome>,
+    nested: Vec<PathBuf>,
+    /// The number of files that were hashed.
+    hashed: u64,
 }
