@@ -63,6 +63,14 @@ fn age() {
     thread::sleep(Duration::from_millis(25));
 }
 
+fn git(directory: &Path, arguments: &[&str]) -> String {
+    let settings = ["-c", "user.name=test", "-c", "user.email=test@localhost"];
+    let mut git = Command::new("git");
+    let output = git.args(settings).args(arguments).current_dir(directory).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
 fn blob(content: &[u8]) -> ObjectId {
     ObjectId::of(ObjectKind::Blob, content)
 }
@@ -228,16 +236,6 @@ fn indexes_and_stores_inside_are_left_out() {
 
 #[test]
 fn nested_repositories_are_looked_at_each_time() {
-    let git = |directory: &Path, arguments: &[&str]| {
-        let settings = ["-c", "user.name=test", "-c", "user.email=test@localhost"];
-        let output = Command::new("git")
-            .args(settings)
-            .args(arguments)
-            .current_dir(directory)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
     let fixture = Fixture::new();
     fixture.write("outer", "outer\n");
     fixture.write("nested/file", "one\n");
@@ -321,4 +319,95 @@ fn an_index_changes_nothing_but_the_time() {
         }
     }
     assert!(hashed > 100, "{hashed} files were hashed");
+}
+
+/// A working tree with four files in git's index, which is younger than they are.
+fn working_tree() -> Fixture {
+    let fixture = Fixture::new();
+    for file in ["a", "b", "sub/c", "sub/d"] {
+        fixture.write(file, format!("content of {file}\n"));
+    }
+    let root = fixture.path("");
+    git(&root, &["init", "--quiet", "."]);
+    age();
+    git(&root, &["add", "--all"]);
+    fixture
+}
+
+#[test]
+fn the_first_scan_of_a_working_tree_uses_the_index_of_git() {
+    let fixture = working_tree();
+    let root = fixture.path("");
+    let tree = git(&root, &["write-tree"]);
+    let scanned = fixture.options().scan(&root).unwrap();
+    assert_eq!((scanned.root().id.to_string(), scanned.hashed_files()), (tree, 0));
+    assert_eq!(fixture.scan(), 0);
+    // Also that of a directory inside, and of files that have packed objects.
+    git(&root, &["commit", "--quiet", "--message", "one"]);
+    git(&root, &["gc", "--quiet"]);
+    assert_eq!(fixture.options().scan(&root.join("sub")).unwrap().hashed_files(), 0);
+}
+
+#[test]
+fn what_git_has_not_hashed_is_read() {
+    type Change = fn(&Fixture);
+    let changes: [(&str, u64, Change); 6] = [
+        ("content of the same length", 1, |fixture| fixture.write("a", "CONTENT OF a\n")),
+        ("a new file", 1, |fixture| fixture.write("new", "new\n")),
+        ("a file that git is told not to look at", 1, |fixture| {
+            git(&fixture.path(""), &["update-index", "--assume-unchanged", "a"]);
+            fixture.write("a", "CONTENT OF a\n");
+        }),
+        ("a file that is to be added", 1, |fixture| {
+            fixture.write("new", "new\n");
+            git(&fixture.path(""), &["add", "--intent-to-add", "new"]);
+        }),
+        ("a damaged index", 4, |fixture| {
+            let index = fixture.path(".git/index");
+            let mut bytes = fs::read(&index).unwrap();
+            bytes[80] ^= 1;
+            fs::write(index, bytes).unwrap();
+        }),
+        ("objects that are gone", 4, |fixture| {
+            fs::remove_dir_all(fixture.path(".git/objects")).unwrap();
+            fs::create_dir(fixture.path(".git/objects")).unwrap();
+        }),
+    ];
+    for (what, read, change) in changes {
+        let fixture = working_tree();
+        change(&fixture);
+        assert_eq!(fixture.scan(), read, "{what}");
+    }
+}
+
+/// The ids in git's index are not those of the files.
+#[test]
+fn files_that_git_converts_are_read() {
+    let root_of = |fixture: &Fixture| fixture.path("");
+    type Change = fn(&Path);
+    let settings: [(&str, Change); 4] = [
+        ("core.autocrlf", |root| drop(git(root, &["config", "core.autocrlf", "input"]))),
+        ("attributes", |root| fs::write(root.join(".gitattributes"), "* text=auto\n").unwrap()),
+        ("attributes of the repository", |root| {
+            fs::write(root.join(".git/info/attributes"), "* eol=lf\n").unwrap();
+        }),
+        ("earlier settings", |root| {
+            git(root, &["config", "core.autocrlf", "input"]);
+            // Within one second, git would read the file again.
+            thread::sleep(Duration::from_millis(1100));
+            git(root, &["add", "--all"]);
+            git(root, &["config", "--unset", "core.autocrlf"]);
+        }),
+    ];
+    for (what, set) in settings {
+        let fixture = Fixture::new();
+        fixture.write("text", "one\r\ntwo\r\n");
+        let root = root_of(&fixture);
+        git(&root, &["init", "--quiet", "."]);
+        fs::create_dir_all(root.join(".git/info")).unwrap();
+        set(&root);
+        age();
+        git(&root, &["add", "--all"]);
+        assert!(fixture.scan() > 0, "{what}");
+    }
 }

@@ -7,6 +7,11 @@
 
 mod error;
 mod files;
+#[cfg(all(feature = "git", unix))]
+mod git_index;
+#[cfg(not(all(feature = "git", unix)))]
+#[path = "directory/no_git_index.rs"]
+mod git_index;
 mod index;
 mod names;
 mod nested;

@@ -35,7 +35,7 @@ fn git_directory(dot_git: &Path) -> Option<PathBuf> {
 }
 
 /// Returns the directory with the refs and objects that a linked working tree shares with others.
-fn common_directory(git: &Path) -> PathBuf {
+pub(super) fn common_directory(git: &Path) -> PathBuf {
     match fs::read_to_string(git.join("commondir")) {
         Ok(common) => git.join(common.trim()),
         Err(_) => git.to_owned(),
@@ -81,19 +81,31 @@ fn packed_ref(common: &Path, name: &str) -> Option<ObjectId> {
 /// (`extensions.refStorage`).
 fn head_from_git(directory: &Path) -> Result<ObjectId, String> {
     let mut git = Command::new("git");
-    // In a git hook these variables describe another repository.
-    for (name, _) in
-        std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"GIT_"))
-    {
-        git.env_remove(name);
-    }
-    let command = git.arg("-C").arg(directory).args(["rev-parse", "--verify", "--quiet", "HEAD"]);
-    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output();
+    git.arg("-C").arg(directory).args(["rev-parse", "--verify", "--quiet", "HEAD"]);
+    git.stdin(Stdio::null()).stderr(Stdio::null());
+    let output = without_git_variables(&mut git).output();
     let output = output.map_err(|error| {
         format!("its refs can only be read by git, which cannot be started: {error}")
     })?;
     let id = String::from_utf8_lossy(&output.stdout);
     ObjectId::from_hex(id.trim()).map_err(|_| "it has no commit checked out".to_owned())
+}
+
+/// Removes the variables by which git finds a repository. In a git hook they describe another one.
+pub(super) fn without_git_variables(git: &mut Command) -> &mut Command {
+    for (name, _) in
+        std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"GIT_"))
+    {
+        git.env_remove(name);
+    }
+    git
+}
+
+/// Finds the repository that contains `directory`: the root of its working tree, and its git
+/// directory.
+pub(super) fn repository_around(directory: &Path) -> Option<(PathBuf, PathBuf)> {
+    let mut roots = directory.ancestors();
+    roots.find_map(|root| Some((root.to_owned(), git_directory(&root.join(".git"))?)))
 }
 
 /// The repository that contains the scanned directory. Its index lists submodules that are not
@@ -108,10 +120,7 @@ pub(super) struct OuterRepository {
 impl OuterRepository {
     /// Finds the repository that contains `directory`, if there is one.
     pub(super) fn around(directory: &Path) -> Self {
-        let place = directory
-            .ancestors()
-            .find_map(|root| Some((root.to_owned(), git_directory(&root.join(".git"))?)));
-        Self { place, submodules: None }
+        Self { place: repository_around(directory), submodules: None }
     }
 
     /// Returns the commit of the submodule at `directory` in the index, if it is one.

@@ -10,6 +10,7 @@ use manifold_runtime_api::{ObjectId, ObjectRef};
 use parking_lot::Mutex;
 
 use super::error::{DirectoryError, io_error};
+use super::git_index::GitIndex;
 use super::index::{IndexFile, Records};
 use super::nested::OuterRepository;
 use super::progress::{Listener, Reporter, ScanProgress};
@@ -71,6 +72,10 @@ impl ScanOptions {
     /// Keeps an index file for each scanned directory in `place`. A later scan of the directory
     /// reads only the files that have changed since, judged by length, mode, inode, device, and the
     /// times of the last modification and change. Default: no index.
+    ///
+    /// A first scan uses the index of the git repository around the directory, as far as its files
+    /// have not changed since git hashed them, and unless git may convert files (attributes,
+    /// `core.autocrlf`).
     ///
     /// A file that changed less than two seconds before a scan is read again by the next one,
     /// because its times may not tell whether it changed once more. Changes that leave the times of
@@ -157,6 +162,11 @@ impl ScanOptions {
             indexes: self.index.as_ref().and_then(canonical_of),
             largest_file: self.largest_file,
             old,
+            git_index: if old.is_none() && self.index.is_some() && !self.rehash {
+                GitIndex::around(canonical)
+            } else {
+                None
+            },
             young: Young::now(self.tick),
             reporter: Reporter::new(self.listener.clone()),
             outer: Mutex::new(OuterRepository::around(canonical)),

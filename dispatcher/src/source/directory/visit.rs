@@ -14,6 +14,7 @@ use manifold_runtime_api::{ObjectId, ObjectKind, Tree};
 use parking_lot::Mutex;
 
 use super::error::{DirectoryError, io_error};
+use super::git_index::GitIndex;
 use super::index::{self, Records};
 use super::nested::{OuterRepository, commit_of};
 use super::progress::Reporter;
@@ -34,6 +35,8 @@ pub(super) struct Scan<'a> {
     pub(super) largest_file: u64,
     /// The records of the last scan.
     pub(super) old: Option<&'a Records>,
+    /// The index of the git repository around the directory, if there is no old record.
+    pub(super) git_index: Option<GitIndex>,
     pub(super) young: Young,
     pub(super) reporter: Reporter,
     pub(super) outer: Mutex<OuterRepository>,
@@ -523,7 +526,9 @@ impl<'a> Scanned<'a> {
                 self.child(name, old);
             } else if file_type.is_file() || file_type.is_symlink() {
                 let old = old.map(|(place, entry)| (entry, place));
-                if file_type.is_file() && old.is_none() && !self.scan.reporter.is_heard() {
+                let needs_metadata =
+                    old.is_some() || self.scan.git_index.is_some() || self.scan.reporter.is_heard();
+                if file_type.is_file() && !needs_metadata {
                     // Its metadata is wanted when it is hashed.
                     self.hash_later(name, 0, None);
                 } else {
@@ -608,6 +613,16 @@ impl<'a> Scanned<'a> {
             return self.link(name, stat, old);
         }
         if metadata.is_file() {
+            if let Some(git_index) = &self.scan.git_index
+                && let Some(stat) = stat.filter(|stat| stat.is_older_than(&self.scan.young))
+                && let Ok(below) = self.path.strip_prefix(self.scan.root)
+                && let Some(id) = git_index.id_of(below, &metadata)
+            {
+                files::check_length(&self.path, metadata.len(), self.scan.largest_file)?;
+                let file = File { id, length: metadata.len(), stat, is_trusted: true };
+                self.items.push(Item::File { name: name.into(), is_executable, file });
+                return Ok(());
+            }
             self.hash_later(name, metadata.len(), old.map(|(_, place)| place));
         }
         Ok(())
