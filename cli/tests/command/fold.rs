@@ -66,7 +66,7 @@ fn the_index_of_a_directory_is_private_and_beside_the_store() {
     fs::create_dir(root.path().join("files")).unwrap();
     fs::write(root.path().join("files/a"), "a\n").unwrap();
     let first = json(root.path(), &["fold", "files", "--json", "--store", "store"]);
-    let is_index = |name: &OsStr| name.as_bytes().starts_with(b"manifold-directory-");
+    let is_index = |name: &OsStr| name.as_bytes().starts_with(b"manifold-cached-directory-");
     let indexes = || -> Vec<_> {
         let entries = fs::read_dir(root.path().join("store")).unwrap();
         entries.map(|entry| entry.unwrap()).filter(|entry| is_index(&entry.file_name())).collect()

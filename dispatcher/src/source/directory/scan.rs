@@ -47,8 +47,9 @@ impl Default for ScanOptions {
 }
 
 impl ScanOptions {
-    /// Leaves out the files of the [`crate::DurableStore`] in `directory`, if they are below the
-    /// scanned directory. They change whenever an outcome is memoized.
+    /// Leaves out the files of the [`crate::DurableStore`] in `directory` and what is cached beside
+    /// it (indexes, compiled modules), if they are below the scanned directory. They change whenever
+    /// an outcome is memoized.
     pub fn without_store(mut self, directory: impl Into<PathBuf>) -> Self {
         self.stores.push(directory.into());
         self

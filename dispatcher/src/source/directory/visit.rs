@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use super::error::{DirectoryError, io_error};
 use super::git_index::GitIndex;
-use super::index::{self, Records};
+use super::index::Records;
 use super::nested::{OuterRepository, commit_of};
 use super::progress::Reporter;
 use super::record::{Entry, File, Head, Listing, Node, Record};
@@ -183,10 +183,9 @@ impl Scan<'_> {
         };
         let below = path.strip_prefix(self.root).unwrap_or(Path::new(""));
         let canonical = self.canonical.join(below);
-        let left_out = LeftOut {
-            stores: self.stores.contains(&canonical),
-            indexes: self.indexes.as_ref() == Some(&canonical),
-        };
+        let is_store = self.stores.contains(&canonical);
+        let cached = is_store || self.indexes.as_ref() == Some(&canonical);
+        let left_out = LeftOut { stores: is_store, cached };
         let stat = Stat::of(&metadata);
         let old = directory.old.and_then(|start| Record::at(&self.old?.body, start));
         // Its names are known if it has not changed since it was listed.
@@ -443,19 +442,19 @@ impl Scan<'_> {
 struct LeftOut {
     /// Files of a store.
     stores: bool,
-    /// Index files.
-    indexes: bool,
+    /// Index files, and what else is cached beside a store.
+    cached: bool,
 }
 
 impl LeftOut {
     fn any(&self) -> bool {
-        self.stores || self.indexes
+        self.stores || self.cached
     }
 
     fn contains(&self, name: &[u8]) -> bool {
         name == b".git"
             || self.stores && name.starts_with(STORE_FILE.as_bytes())
-            || self.indexes && name.starts_with(index::PREFIX.as_bytes())
+            || self.cached && name.starts_with(manifold_cached_files::PREFIX.as_bytes())
     }
 }
 
