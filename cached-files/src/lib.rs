@@ -46,7 +46,7 @@ impl CachedFiles {
     /// user's, or cannot be read.
     pub fn read(&self, name: &str) -> Option<Vec<u8>> {
         let path = self.path(name);
-        match self.try_read(&path) {
+        match self.try_read(name, &path) {
             Ok(content) => Some(content),
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
@@ -57,7 +57,7 @@ impl CachedFiles {
         }
     }
 
-    fn try_read(&self, path: &Path) -> io::Result<Vec<u8>> {
+    fn try_read(&self, name: &str, path: &Path) -> io::Result<Vec<u8>> {
         let mut file = to_read().open(path)?;
         let metadata = file.metadata()?;
         if !is_private(&metadata) {
@@ -67,7 +67,7 @@ impl CachedFiles {
         file.read_to_end(&mut content)?;
         let end = content.len().checked_sub(SUM_BYTES);
         let sum = end.map(|end| content.split_off(end)).unwrap_or_default();
-        if self.sum([&content[..]]) != sum[..] {
+        if self.sum(name, &[&content]) != sum[..] {
             return Err(io::Error::other("it is damaged"));
         }
         // So that it counts as used. Not at each use, which would write to the disk.
@@ -77,11 +77,13 @@ impl CachedFiles {
         Ok(content)
     }
 
-    /// Returns the CRC-32 of the kind and the content.
-    fn sum<'a>(&self, content: impl IntoIterator<Item = &'a [u8]>) -> [u8; SUM_BYTES] {
+    /// Returns the CRC-32 of the kind, the name and the content, so that a file with another one's
+    /// name counts as damaged.
+    fn sum(&self, name: &str, content: &[&[u8]]) -> [u8; SUM_BYTES] {
         let mut sum = crc32fast::Hasher::new();
-        sum.update(self.kind.as_bytes());
-        content.into_iter().for_each(|part| sum.update(part));
+        for part in [self.kind.as_bytes(), b"-", name.as_bytes(), b"\0"].iter().chain(content) {
+            sum.update(part);
+        }
         sum.finalize().to_le_bytes()
     }
 
@@ -89,12 +91,12 @@ impl CachedFiles {
     /// missing. An error is logged: what is missing is made again.
     pub fn write(&self, name: &str, parts: &[&[u8]]) {
         let path = self.path(name);
-        if let Err(error) = self.try_write(&path, parts) {
+        if let Err(error) = self.try_write(name, &path, parts) {
             tracing::debug!("{} cannot be written: {error}", path.display());
         }
     }
 
-    fn try_write(&self, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    fn try_write(&self, name: &str, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
         create_private(&self.directory)?;
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -104,7 +106,7 @@ impl CachedFiles {
         let written = (|| {
             let mut file = to_write().open(&temporary)?;
             parts.iter().try_for_each(|part| file.write_all(part))?;
-            file.write_all(&self.sum(parts.iter().copied()))?;
+            file.write_all(&self.sum(name, parts))?;
             fs::rename(&temporary, path)
         })();
         if written.is_err() {

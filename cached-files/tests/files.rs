@@ -55,6 +55,11 @@ fn damaged_files_and_those_of_another_kind_are_not_read() {
     assert!(letters.read("a").is_some());
     fs::rename(path, path.to_str().unwrap().replace("letters-1", "letters-2")).unwrap();
     assert_eq!(others.read("a"), None);
+    letters.write("a", &[b"content"]);
+    let path = paths(&place).into_iter().find(|path| path.to_str().unwrap().ends_with("1-a"));
+    let path = path.unwrap();
+    fs::rename(&path, path.with_file_name(format!("{PREFIX}letters-1-b"))).unwrap();
+    assert_eq!(letters.read("b"), None);
 }
 
 #[cfg(unix)]

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -50,11 +50,20 @@ pub(crate) struct Options {
     containers: ContainerArgs,
     limits: LimitArgs,
     log: bool,
+    /// Where compiled modules are kept.
+    artifacts: Option<PathBuf>,
 }
 
 impl UseArgs {
     pub(crate) fn session(&self) -> Options {
-        Options { containers: self.containers, limits: self.limits.clone(), log: self.log }
+        // Beside the store, so that a command without a store leaves no files behind.
+        let artifacts = self.store.directory().ok().filter(|_| !self.no_store);
+        Options {
+            containers: self.containers,
+            limits: self.limits.clone(),
+            log: self.log,
+            artifacts,
+        }
     }
 }
 
@@ -66,7 +75,15 @@ impl Session {
     ) -> Result<Self, CliError> {
         let limits = options.limits.limits();
         let elements = usize::try_from(limits.table_elements).unwrap_or(usize::MAX);
-        let wasm = Arc::new(WasmRuntime::builder().max_table_elements(elements).build()?);
+        let mut wasm =
+            WasmRuntime::builder().max_table_elements(elements).on_no_pool(warn_about_pool);
+        if let Some(directory) = &options.artifacts {
+            wasm = wasm.artifacts_in(directory);
+        }
+        let wasm = Arc::new(wasm.build()?);
+        // The process is about to end when the session is. Giving back the pool would take longer
+        // than a hit.
+        std::mem::forget(Arc::clone(&wasm));
         let engine = engine()?;
         let mode = if options.containers.fresh { Mode::Fresh } else { Mode::Parked };
         let docker = Arc::new(DockerRuntime::builder().mode(mode).build(&engine)?);
@@ -77,20 +94,11 @@ impl Session {
             .serving(serving.host_image().id());
         let mut builder =
             Dispatcher::builder().store(store).limits(limits).budget(options.limits.budget());
-        let warns_about_pool = AtomicBool::new(!wasm.has_pool());
-        if options.log || !wasm.has_pool() {
-            let shows_log = options.log;
-            builder = builder.on_event(move |event: &Event<'_>| match event {
-                Event::Logged { request, message } if shows_log => show_log(*request, message),
-                Event::Started { runtime: "wasmtime", .. }
-                    if warns_about_pool.swap(false, Ordering::Relaxed) =>
-                {
-                    warn(
-                        "the address space is too small for the pool of wasm instances; without \
-                         it, each instance takes some 20 µs more",
-                    );
+        if options.log {
+            builder = builder.on_event(|event: &Event<'_>| {
+                if let Event::Logged { request, message } = event {
+                    show_log(*request, message);
                 }
-                _ => {}
             });
         }
         let builder =
@@ -148,6 +156,13 @@ impl Session {
         let id = self.dispatcher.put_blob(text.as_bytes().to_vec())?;
         Ok(TreeEntry::new(name, EntryMode::Blob, id))
     }
+}
+
+fn warn_about_pool() {
+    warn(
+        "the address space is too small for the pool of wasm instances; without it, each instance \
+         takes some 20 µs more",
+    );
 }
 
 /// Prints a log message of a guest, each line after the start of its request's id.

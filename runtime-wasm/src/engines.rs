@@ -1,7 +1,7 @@
 //! The pool engine and the heap engine. They differ in where instances live, but in nothing that a
 //! guest can observe.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use manifold_runtime_api::{Error, Result};
@@ -41,96 +41,90 @@ pub(crate) struct Target {
     pub(crate) metered: bool,
 }
 
-/// The engines of both [`Placement`]s.
-struct Pair {
-    /// `None` if its address space cannot be reserved on this machine.
-    pool: Option<Engine>,
-    heap: Engine,
+/// The settings of the engines.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) pool_size: u32,
+    pub(crate) max_table_elements: usize,
+    /// Called once if there is no pool.
+    pub(crate) on_no_pool: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
-/// The engines of all [`Target`]s.
+/// The engines of all [`Target`]s, each created when it is first needed: a call whose result is
+/// memoized needs none, and a pool takes milliseconds.
 pub(crate) struct Engines {
+    settings: Settings,
     plain: Pair,
-    /// Created for the first job with a bound on fuel.
-    metered: OnceLock<Result<Pair>>,
-    pool_size: u32,
-    max_table_elements: usize,
+    metered: Pair,
+}
+
+/// The engines of both [`Placement`]s.
+#[derive(Default)]
+struct Pair {
+    /// `None` if its address space cannot be reserved on this machine.
+    pool: OnceLock<Option<Engine>>,
+    heap: OnceLock<Result<Engine>>,
 }
 
 impl Engines {
-    pub(crate) fn new(pool_size: u32, max_table_elements: usize) -> Result<Self> {
-        let plain = Pair::new(pool_size, max_table_elements, false)?;
-        Ok(Self { plain, metered: OnceLock::new(), pool_size, max_table_elements })
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self { settings, plain: Pair::default(), metered: Pair::default() }
     }
 
     /// Returns the engine for `target`; `None` if it is the pool and there is none.
     pub(crate) fn get(&self, target: Target) -> Result<Option<&Engine>> {
-        let pair = if target.metered {
-            let metered = self
-                .metered
-                .get_or_init(|| Pair::new(self.pool_size, self.max_table_elements, true));
-            metered.as_ref().map_err(Error::clone)?
-        } else {
-            &self.plain
-        };
-        Ok(match target.placement {
-            Placement::Pool => pair.pool.as_ref(),
-            Placement::Heap => Some(&pair.heap),
-        })
+        let pair = if target.metered { &self.metered } else { &self.plain };
+        match target.placement {
+            Placement::Pool => {
+                Ok(pair.pool.get_or_init(|| self.settings.pool(target.metered)).as_ref())
+            }
+            Placement::Heap => {
+                let heap = pair.heap.get_or_init(|| heap(target.metered));
+                Ok(Some(heap.as_ref().map_err(Error::clone)?))
+            }
+        }
     }
 
-    /// Returns whether there is a pool.
+    /// Returns whether there is a pool. Creates it if it is not needed yet.
     pub(crate) fn have_pool(&self) -> bool {
-        self.plain.pool.is_some()
+        let pool = Target { placement: Placement::Pool, metered: false };
+        self.get(pool).is_ok_and(|pool| pool.is_some())
     }
 
     /// Increments the epoch of every engine that exists.
     pub(crate) fn increment_epochs(&self) {
-        let metered = self.metered.get().and_then(|pair| pair.as_ref().ok());
-        for pair in [Some(&self.plain), metered].into_iter().flatten() {
-            for engine in pair.pool.iter().chain([&pair.heap]) {
+        for pair in [&self.plain, &self.metered] {
+            let pool = pair.pool.get().and_then(Option::as_ref);
+            let heap = pair.heap.get().and_then(|heap| heap.as_ref().ok());
+            for engine in pool.into_iter().chain(heap) {
                 engine.increment_epoch();
             }
         }
     }
 }
 
-impl Pair {
-    fn new(pool_size: u32, max_table_elements: usize, metered: bool) -> Result<Self> {
+impl Settings {
+    /// Creates the engine with a pool.
+    fn pool(&self, metered: bool) -> Option<Engine> {
         let mut pool = PoolingAllocationConfig::new();
-        pool.total_core_instances(pool_size)
-            .total_memories(pool_size)
-            .total_tables(pool_size * POOL_TABLES_PER_MODULE)
-            .total_stacks(pool_size)
+        pool.total_core_instances(self.pool_size)
+            .total_memories(self.pool_size)
+            .total_tables(self.pool_size * POOL_TABLES_PER_MODULE)
+            .total_stacks(self.pool_size)
             // Guests have one memory in practice. The pool would need a slot for each further one.
             .max_memories_per_module(1)
             .max_tables_per_module(POOL_TABLES_PER_MODULE)
             // One more than a guest may have, so that a breach is reported by the limit and not by
             // the end of the slot.
-            .table_elements(max_table_elements.saturating_add(1))
+            .table_elements(self.max_table_elements.saturating_add(1))
             .linear_memory_keep_resident(KEEP_RESIDENT)
             .table_keep_resident(KEEP_RESIDENT)
-            .max_unused_warm_slots(pool_size)
+            .max_unused_warm_slots(self.pool_size)
             .pagemap_scan(Enabled::Auto);
         let mut pooled = deterministic();
         pooled.consume_fuel(metered);
         pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-
-        // Without reservations, guard pages and copy-on-write images, a memory is one plain
-        // mapping, which the kernel can merge with its neighbors. That matters because a process
-        // may have only some 65,000 mappings. Bounds checks replace the guard pages.
-        let mut heap = deterministic();
-        heap.consume_fuel(metered)
-            .allocation_strategy(InstanceAllocationStrategy::OnDemand)
-            .memory_reservation(0)
-            .memory_reservation_for_growth(0)
-            .memory_guard_size(0)
-            .memory_init_cow(false);
-        #[cfg(target_os = "linux")]
-        crate::stacks::use_guard_regions(&mut heap, FIBER_STACK);
-
-        let heap = engine(&heap)?;
-        let pool = match engine(&pooled) {
+        match engine(&pooled) {
             Ok(pool) => Some(pool),
             // A pool reserves address space for all of its slots. That is terabytes, which is
             // refused under `ulimit -v`, in small address spaces and in some sandboxes.
@@ -138,11 +132,30 @@ impl Pair {
                 tracing::warn!(
                     "{error}; wasm guests run without a pool, which adds some 20 µs to each start"
                 );
+                if let Some(tell) = self.on_no_pool.as_ref().filter(|_| !metered) {
+                    tell();
+                }
                 None
             }
-        };
-        Ok(Self { pool, heap })
+        }
     }
+}
+
+/// Creates the engine without a pool.
+fn heap(metered: bool) -> Result<Engine> {
+    // Without reservations, guard pages and copy-on-write images, a memory is one plain mapping,
+    // which the kernel can merge with its neighbors. That matters because a process may have only
+    // some 65,000 mappings. Bounds checks replace the guard pages.
+    let mut heap = deterministic();
+    heap.consume_fuel(metered)
+        .allocation_strategy(InstanceAllocationStrategy::OnDemand)
+        .memory_reservation(0)
+        .memory_reservation_for_growth(0)
+        .memory_guard_size(0)
+        .memory_init_cow(false);
+    #[cfg(target_os = "linux")]
+    crate::stacks::use_guard_regions(&mut heap, FIBER_STACK);
+    engine(&heap)
 }
 
 fn engine(config: &Config) -> Result<Engine> {

@@ -4,6 +4,7 @@
     warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)
 )]
 
+mod artifacts;
 mod engines;
 mod guest_state;
 mod imports;

@@ -7,6 +7,7 @@ use manifold_runtime_api::{Error, Host, Limit, Limits, ObjectId, Reason, Result,
 use quick_cache::sync::Cache;
 use wasmtime::{ExternType, InstancePre, Linker, Module, ModuleExport};
 
+use crate::artifacts::Artifacts;
 use crate::engines::{Engines, Placement, Target};
 use crate::guest_state::GuestState;
 use crate::{imports, wasi};
@@ -29,15 +30,18 @@ const MAX_CACHED: usize = 256;
 
 pub(crate) struct ModuleCache {
     engines: Arc<Engines>,
+    /// Where compiled modules are kept on disk.
+    artifacts: Option<Arc<Artifacts>>,
     compiled: Arc<Cache<(ObjectId, Target), CompiledOrNot>>,
 }
 
 impl ModuleCache {
-    pub(crate) fn new(engines: Arc<Engines>) -> Self {
-        Self { engines, compiled: Arc::new(Cache::new(MAX_CACHED)) }
+    pub(crate) fn new(engines: Arc<Engines>, artifacts: Option<Artifacts>) -> Self {
+        let artifacts = artifacts.map(Arc::new);
+        Self { engines, artifacts, compiled: Arc::new(Cache::new(MAX_CACHED)) }
     }
 
-    pub(crate) fn engines(&self) -> &Engines {
+    pub(crate) fn engines(&self) -> &Arc<Engines> {
         &self.engines
     }
 
@@ -66,7 +70,7 @@ impl ModuleCache {
             );
         }
         let cache = Arc::clone(&self.compiled);
-        let engines = Arc::clone(&self.engines);
+        let (engines, artifacts) = (Arc::clone(&self.engines), self.artifacts.clone());
         // A separate task, so that the compilation finishes for other waiters and later jobs if
         // this job is cancelled.
         let task = tokio::spawn(async move {
@@ -74,8 +78,9 @@ impl ModuleCache {
                 Ok(compiled) => return Ok(compiled),
                 Err(placeholder) => placeholder,
             };
-            let compile =
-                tokio::task::spawn_blocking(move || compile(&engines, target, module, &code));
+            let compile = tokio::task::spawn_blocking(move || {
+                compile(&engines, artifacts.as_deref(), target, module, &code)
+            });
             let compiled = compile.await?.map(Arc::new);
             // A failure of the machine is not cached, because another attempt may succeed. For the
             // pool every failure is cached: the module is compiled for the heap instead.
@@ -95,18 +100,33 @@ impl ModuleCache {
 }
 
 /// Validates, compiles and links `code`.
-fn compile(engines: &Engines, target: Target, id: ObjectId, code: &[u8]) -> Result<Compiled> {
+fn compile(
+    engines: &Engines,
+    artifacts: Option<&Artifacts>,
+    target: Target,
+    id: ObjectId,
+    code: &[u8],
+) -> Result<Compiled> {
     let no_pool = || Error::runtime("cannot compile for the pool: this machine has none");
     let engine = engines.get(target)?.ok_or_else(no_pool)?;
     let bad = |problem: String| Error::new(Reason::BadModule { module: id, problem });
-    if let Some(found) = describe_non_module(code) {
-        return Err(bad(found.to_owned()));
-    }
-    Module::validate(engine, code).map_err(|error| bad(format!("{error:#}")))?;
-    let module = Module::from_binary(engine, code).map_err(|error| {
-        let problem = format!("cannot compile module {id}: {error:#}");
-        Error::new(Reason::RuntimeFailed { problem, status: Status::Transient })
-    })?;
+    let module = match artifacts.and_then(|artifacts| artifacts.load(engine, id, target)) {
+        Some(module) => module,
+        None => {
+            if let Some(found) = describe_non_module(code) {
+                return Err(bad(found.to_owned()));
+            }
+            Module::validate(engine, code).map_err(|error| bad(format!("{error:#}")))?;
+            let module = Module::from_binary(engine, code).map_err(|error| {
+                let problem = format!("cannot compile module {id}: {error:#}");
+                Error::new(Reason::RuntimeFailed { problem, status: Status::Transient })
+            })?;
+            if let Some(artifacts) = artifacts {
+                artifacts.save(&module, id, target);
+            }
+            module
+        }
+    };
 
     let entry = |name: &str| match module.get_export(name) {
         Some(ExternType::Func(function))

@@ -1,14 +1,16 @@
 //! The runtime and its builder: compiles a job's module, chooses its engine, and runs it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 use manifold_runtime_api::abi::{self, Session};
 use manifold_runtime_api::{
     Capabilities, Code, Host, HostImage, Job, Limits, ObjectRef, Result, Runtime, async_trait,
 };
 
-use crate::engines::{DETERMINISM, Engines, Placement, Target};
+use crate::artifacts::Artifacts;
+use crate::engines::{DETERMINISM, Engines, Placement, Settings, Target};
 use crate::job::{self, Attempt};
 use crate::prepare::{Compiled, ModuleCache};
 use crate::ticker::Ticker;
@@ -20,7 +22,8 @@ use crate::ticker::Ticker;
 pub struct WasmRuntime {
     host_image: HostImage,
     modules: ModuleCache,
-    ticker: Ticker,
+    /// Started by the first job.
+    ticker: OnceLock<Result<Ticker>>,
     max_table_elements: u64,
 }
 
@@ -31,10 +34,20 @@ impl fmt::Debug for WasmRuntime {
 }
 
 /// Builder for a [`WasmRuntime`]. No setting can change the outcome of a request.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct WasmRuntimeBuilder {
-    pool_size: u32,
-    max_table_elements: usize,
+    settings: Settings,
+    artifacts: Option<PathBuf>,
+}
+
+impl fmt::Debug for WasmRuntimeBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WasmRuntimeBuilder")
+            .field("pool_size", &self.settings.pool_size)
+            .field("max_table_elements", &self.settings.max_table_elements)
+            .field("artifacts", &self.artifacts)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Default number of instances in the pool. Each reserves address space; memory is committed as
@@ -45,8 +58,7 @@ impl WasmRuntime {
     /// Creates a runtime with default settings.
     ///
     /// # Errors
-    /// [`Reason::RuntimeFailed`](manifold_runtime_api::Reason::RuntimeFailed) if wasmtime or the
-    /// epoch thread cannot start on this machine.
+    /// The errors of [`WasmRuntimeBuilder::build`].
     pub fn new() -> Result<Self> {
         Self::builder().build()
     }
@@ -55,7 +67,8 @@ impl WasmRuntime {
     pub fn builder() -> WasmRuntimeBuilder {
         let max_table_elements =
             usize::try_from(Limits::default().table_elements).unwrap_or(usize::MAX);
-        WasmRuntimeBuilder { pool_size: POOL_SIZE, max_table_elements }
+        let settings = Settings { pool_size: POOL_SIZE, max_table_elements, on_no_pool: None };
+        WasmRuntimeBuilder { settings, artifacts: None }
     }
 
     /// Returns whether guests run in a pool of instances.
@@ -63,8 +76,16 @@ impl WasmRuntime {
     /// There is no pool if its address space cannot be reserved, for example because `ulimit -v`
     /// bounds it or because the address space is small. Every guest then runs on the heap, which
     /// takes some microseconds more for each.
+    ///
+    /// The pool is created when this is called or a module is compiled, whatever comes first.
     pub fn has_pool(&self) -> bool {
         self.modules.engines().have_pool()
+    }
+
+    /// Returns the epoch thread, and starts it on the first call.
+    fn ticker(&self) -> Result<&Ticker> {
+        let start = || Ticker::start(Arc::clone(self.modules.engines()));
+        self.ticker.get_or_init(start).as_ref().map_err(Clone::clone)
     }
 
     /// Returns the compiled module and its placement: the pool if the module compiles for it, and
@@ -109,7 +130,7 @@ impl WasmRuntimeBuilder {
     /// run on the heap, where they start more slowly.
     #[must_use]
     pub fn pool_size(mut self, instances: u32) -> Self {
-        self.pool_size = instances.max(1);
+        self.settings.pool_size = instances.max(1);
         self
     }
 
@@ -117,18 +138,38 @@ impl WasmRuntimeBuilder {
     /// larger. Default: the default of that limit.
     #[must_use]
     pub fn max_table_elements(mut self, elements: usize) -> Self {
-        self.max_table_elements = elements;
+        self.settings.max_table_elements = elements;
         self
     }
 
-    /// Builds and starts the runtime. It has no pool if the pool's address space cannot be
-    /// reserved, see [`WasmRuntime::has_pool`].
+    /// Keeps compiled modules in `directory`, so that each is compiled once on a machine. Default:
+    /// they are kept in memory.
+    ///
+    /// The files belong to the user, and only the user can read them. Those that are damaged, another
+    /// user's, or made by another version or for another processor are ignored and made again. When
+    /// they take more than 256 MiB, those that were not used for the longest time are removed.
+    ///
+    /// Who can write the files as this user decides what machine code this process runs, as with the
+    /// user's programs.
+    #[must_use]
+    pub fn artifacts_in(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.artifacts = Some(directory.into());
+        self
+    }
+
+    /// Calls `listener` once if there is no pool, when that is known; see [`WasmRuntime::has_pool`].
+    #[must_use]
+    pub fn on_no_pool(mut self, listener: impl Fn() + Send + Sync + 'static) -> Self {
+        self.settings.on_no_pool = Some(Arc::new(listener));
+        self
+    }
+
+    /// Builds the runtime. wasmtime itself is started by the first job. If it cannot start, the job
+    /// fails with [`Reason::RuntimeFailed`](manifold_runtime_api::Reason::RuntimeFailed).
     ///
     /// # Errors
-    /// [`Reason::RuntimeFailed`](manifold_runtime_api::Reason::RuntimeFailed) if wasmtime or the
-    /// epoch thread cannot start.
+    /// Errors if the settings do not form a valid host image.
     pub fn build(self) -> Result<WasmRuntime> {
-        let engines = Arc::new(Engines::new(self.pool_size, self.max_table_elements)?);
         let description = HostImage::new("wasmtime")
             .with("engine", wasmtime_environ::VERSION)
             .with("abi", format!("{} {}", abi::NAME, abi::BINARY_NAME))
@@ -137,14 +178,10 @@ impl WasmRuntimeBuilder {
             .into_iter()
             .fold(description, |description, (setting, value)| description.with(setting, value))
             .seal()?;
-        let ticker = Ticker::start(Arc::clone(&engines))?;
-        let max_table_elements = self.max_table_elements as u64;
-        Ok(WasmRuntime {
-            host_image,
-            modules: ModuleCache::new(engines),
-            ticker,
-            max_table_elements,
-        })
+        let max_table_elements = self.settings.max_table_elements as u64;
+        let artifacts = self.artifacts.map(|directory| Artifacts::new(directory, &host_image));
+        let modules = ModuleCache::new(Arc::new(Engines::new(self.settings)), artifacts);
+        Ok(WasmRuntime { host_image, modules, ticker: OnceLock::new(), max_table_elements })
     }
 }
 
@@ -167,7 +204,7 @@ impl Runtime for WasmRuntime {
         let (module, limits) = (job.code.own_module()?, job.limits);
         let metered = limits.fuel.is_some() || job.meter.fuel_bound().is_some();
         let (compiled, placement) = self.compiled(module, metered, &limits, &*host).await?;
-        let _awake = self.ticker.awake();
+        let _awake = self.ticker()?.awake();
         let session = Session::new(job, Arc::clone(&host));
         let attempt = match (job::run(&compiled, &session).await, placement) {
             (Attempt::PoolFull, Placement::Pool) => {

@@ -220,19 +220,20 @@ impl Disk {
                 done.changed = true;
             }
             for (request, change) in &batch.pins {
-                done.changed = true;
                 match change {
                     Change::Remove => {
                         done.removes_data |= tables.remove_pin(*request)?;
+                        done.changed = true;
                     }
                     Change::Set(entry)
                         if tables.restamp_reachable(entry.outcome.id, now, &rescue)? =>
                     {
-                        tables.set_pin(*request, entry)?;
+                        done.changed |= tables.set_pin(*request, entry)?;
                     }
                     Change::Set(_) => done.value.push(*request),
                 }
             }
+            done.changed |= tables.have_additions();
             Ok(done)
         })
     }

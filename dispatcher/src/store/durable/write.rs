@@ -10,7 +10,7 @@ use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::chunks::{Content, Filling, MAX_INLINE_BYTES, MemoValue, ObjectValue};
 use super::fault::StoreFault;
-use super::format::{self, Entry, NUMBERS, Stamp};
+use super::format::{self, Entry, EntryTable, NUMBERS, Stamp};
 use super::index::{self, KnownRuns, Place, Record, Run};
 use super::kept::Budget;
 use super::tables::{Index, Listing, Tables, Value, page_key};
@@ -67,9 +67,22 @@ impl<'a> WriteTables<'a> {
         })
     }
 
-    pub(super) fn set_pin(&mut self, request: ObjectId, pin: &Entry) -> Result<(), StoreFault> {
+    /// Sets a pin. Returns whether anything changed: a pin that was set within the last hour stays as
+    /// it is.
+    pub(super) fn set_pin(&mut self, request: ObjectId, pin: &Entry) -> Result<bool, StoreFault> {
+        if let Ok(Some(known)) = self.tables.entry(EntryTable::Pins, request)
+            && known.outcome == pin.outcome
+            && known.stamp.is_fresh(pin.stamp)
+        {
+            return Ok(false);
+        }
         self.tables.pins.insert(request.as_bytes(), &*pin.encode(request))?;
-        Ok(())
+        Ok(true)
+    }
+
+    /// Returns whether objects or memo entries were put, or their stamps renewed.
+    pub(super) fn have_additions(&self) -> bool {
+        self.added.iter().any(|records| !records.is_empty())
     }
 
     /// Removes a pin. Returns whether there was one.
