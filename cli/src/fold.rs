@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use manifold_cli::tree_size::{self, TreeSize};
 use manifold_dispatcher::native::argument;
-use manifold_dispatcher::{Completion, Invocation, Policy, ScanOptions};
+use manifold_dispatcher::{CallError, Completion, Invocation, Policy, ScanOptions};
 use manifold_runtime_api::ObjectRef;
 
 use crate::args::{Fold, Language};
@@ -99,13 +99,14 @@ async fn fold_input(
         }
         // The number of frames is only shown in a bar.
         let shows_bar = !is_hit && !session.shows_log && progress::is_shown();
-        let expected = if shows_bar { Some(size.expected_frames(session, input)?) } else { None };
+        let expected =
+            if shows_bar { Some(size.expected_frames(session, input).await?) } else { None };
         let fold = repeat(session, invocation, expected, options.repeat).await?;
         reports.push(FoldReport {
             guest: pipeline.language.name(),
             request: fold.completion.request.to_string(),
             result: OutcomeReport::new(&session.dispatcher, fold.completion.outcome)?,
-            nodes: size.nodes(session, input)?,
+            nodes: size.nodes(session, input).await?,
             scan_seconds: scan_time.as_secs_f64(),
             compile_seconds: compile_time.as_secs_f64(),
             repeats: fold.repeats,
@@ -170,25 +171,38 @@ struct Size {
 }
 
 impl Size {
-    fn measure(&mut self, session: &Session, input: &Input) -> Result<TreeSize, CliError> {
-        match self.measured {
-            Some(size) => Ok(size),
-            None => Ok(*self.measured.insert(tree_size::measure(&session.dispatcher, input.root)?)),
+    /// Measures the input. That is a memoized function, so a tree is measured once.
+    async fn measure(&mut self, session: &Session, input: &Input) -> Result<TreeSize, CliError> {
+        if let Some(size) = self.measured {
+            return Ok(size);
         }
+        let (source, root) = (Arc::clone(&input.source), input.root);
+        let measure =
+            session.dispatcher.try_function("size of a tree", "1", move |_: String| {
+                let source = Arc::clone(&source);
+                async move { tree_size::measure(&*source, root) }
+            })?;
+        let size = measure.unpinned().call(root.id.to_string()).await;
+        let size = size.map_err(|error| match error {
+            CallError::Function(error) => (*error).clone(),
+            CallError::Dispatch(error) => error,
+        })?;
+        self.measured = Some(size);
+        Ok(size)
     }
 
     /// Returns the number of nodes.
-    fn nodes(&mut self, session: &Session, input: &Input) -> Result<u64, CliError> {
+    async fn nodes(&mut self, session: &Session, input: &Input) -> Result<u64, CliError> {
         match self.known {
             Some(nodes) => Ok(nodes),
-            None => Ok(self.measure(session, input)?.nodes),
+            None => Ok(self.measure(session, input).await?.nodes),
         }
     }
 
     /// Returns the number of frames of a fold: for a tree, one of fold and one of the visitor; for a
     /// blob, one of the visitor.
-    fn expected_frames(&mut self, session: &Session, input: &Input) -> Result<u64, CliError> {
-        let size = self.measure(session, input)?;
+    async fn expected_frames(&mut self, session: &Session, input: &Input) -> Result<u64, CliError> {
+        let size = self.measure(session, input).await?;
         Ok(size.distinct_trees.saturating_mul(2).saturating_add(size.distinct_blobs))
     }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use manifold_dispatcher::Dispatcher;
-use manifold_runtime_api::{ObjectId, ObjectKind, ObjectRef, Result, Tree};
+use manifold_dispatcher::ObjectSource;
+use manifold_runtime_api::{Error, ObjectId, ObjectKind, ObjectRef, Result, Tree};
+use serde::{Deserialize, Serialize};
 
 /// The number of nodes in an object, including itself. Submodules are not counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TreeSize {
     /// Trees and blobs, each counted as often as it occurs.
     pub nodes: u64,
@@ -21,13 +22,13 @@ pub struct TreeSize {
 /// # Errors
 ///
 /// Returns an error if a tree cannot be read.
-pub fn measure(dispatcher: &Dispatcher, root: ObjectRef) -> Result<TreeSize> {
+pub fn measure(source: &dyn ObjectSource, root: ObjectRef) -> Result<TreeSize> {
     if root.kind == ObjectKind::Blob {
         return Ok(TreeSize { nodes: 1, distinct_trees: 0, distinct_blobs: 1 });
     }
     let mut nodes: HashMap<ObjectId, u64> = HashMap::new();
     let mut blobs = HashSet::new();
-    let mut open = vec![Open::read(dispatcher, root.id)?];
+    let mut open = vec![Open::read(source, root.id)?];
     while let Some(top) = open.last_mut() {
         let Some(entry) = top.tree.entries().get(top.next) else {
             nodes.insert(top.id, top.nodes);
@@ -44,7 +45,7 @@ pub fn measure(dispatcher: &Dispatcher, root: ObjectRef) -> Result<TreeSize> {
                 Some(nodes) => *nodes,
                 None => {
                     let id = entry.id;
-                    open.push(Open::read(dispatcher, id)?);
+                    open.push(Open::read(source, id)?);
                     continue;
                 }
             },
@@ -69,7 +70,14 @@ struct Open {
 }
 
 impl Open {
-    fn read(dispatcher: &Dispatcher, id: ObjectId) -> Result<Self> {
-        Ok(Self { id, tree: dispatcher.read_tree(id)?, next: 0, nodes: 1 })
+    fn read(source: &dyn ObjectSource, id: ObjectId) -> Result<Self> {
+        let tree = match source.read(id)? {
+            Some(object) => Tree::decode_as_git_reads(&object.content)
+                .map_err(|problem| Error::bad_tree(id, problem))?,
+            // Git reads it without storing it.
+            None if id == ObjectId::empty_tree() => Tree::empty(),
+            None => return Err(Error::missing(id)),
+        };
+        Ok(Self { id, tree, next: 0, nodes: 1 })
     }
 }

@@ -25,6 +25,7 @@ pub struct Function<A, T, E = std::convert::Infallible> {
     dispatcher: Dispatcher,
     name: Arc<str>,
     image: ObjectId,
+    pins: bool,
     signature: PhantomData<fn(A) -> Result<T, E>>,
 }
 
@@ -146,7 +147,7 @@ impl Dispatcher {
         })?;
         let image = self.put_image(runtime.id(), ObjectRef::blob(module))?;
         let name = name.into();
-        Ok(Function { dispatcher: self.clone(), name, image, signature: PhantomData })
+        Ok(Function { dispatcher: self.clone(), name, image, pins: true, signature: PhantomData })
     }
 }
 
@@ -166,7 +167,8 @@ where
         let outcome = match Current::of(&self.dispatcher.core) {
             Some(host) => host.run(Call { image: self.image.to_string(), args }).await,
             None => {
-                let invocation = Invocation::new(self.image).args(args);
+                let mut invocation = Invocation::new(self.image).args(args);
+                invocation.pin = self.pins;
                 self.dispatcher.run(invocation).await.map(|completion| completion.outcome)
             }
         };
@@ -181,7 +183,16 @@ where
     /// # Errors
     /// As [`Function::call`], without running anything.
     pub fn invocation(&self, arguments: &A) -> Result<Invocation> {
-        Ok(Invocation::new(self.image).args(self.arguments(arguments)?))
+        let mut invocation = Invocation::new(self.image).args(self.arguments(arguments)?);
+        invocation.pin = self.pins;
+        Ok(invocation)
+    }
+
+    /// Does not pin results. The next collection may remove them, and they are computed again then.
+    #[must_use]
+    pub fn unpinned(mut self) -> Self {
+        self.pins = false;
+        self
     }
 
     fn arguments(&self, arguments: &A) -> Result<ObjectId> {
@@ -238,6 +249,7 @@ impl<A, T, E> Clone for Function<A, T, E> {
             dispatcher: self.dispatcher.clone(),
             name: Arc::clone(&self.name),
             image: self.image,
+            pins: self.pins,
             signature: PhantomData,
         }
     }
