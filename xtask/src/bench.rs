@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::docker;
-use crate::guests;
+use crate::guests::{self, Wanted};
 use crate::install::{Installing, Need, provide};
 use crate::process::{Result, cargo, is_runnable, root, run, target};
 use crate::skip::skip;
@@ -25,9 +25,9 @@ pub(crate) fn bench(arguments: &[OsString], installing: Installing) -> Result {
     };
     let redis_server = || Need::apt_get(&["redis-server"], "measured as a peer of the memo");
     let redis_need = (!is_runnable("redis-server")).then(redis_server);
-    let needs = toolchain::needs()?.into_iter().chain(docker::need()).chain(redis_need);
+    let needs = toolchain::needs(Wanted::All.targets())?.into_iter().chain(docker::need()).chain(redis_need);
     provide(needs, installing);
-    guests::build()?;
+    guests::build(Wanted::All)?;
     let engine = docker::engine()?;
     let redis = match Redis::start() {
         Ok(redis) => Some(redis),

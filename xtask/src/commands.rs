@@ -1,10 +1,11 @@
 //! The commands `setup`, `package`, `fold` and `test`.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::Command;
 
 use crate::docker;
-use crate::guests;
+use crate::guests::{self, Wanted};
 use crate::install::{Installing, provide};
 use crate::instructions;
 use crate::metadata::GUEST_SDK;
@@ -18,8 +19,8 @@ use crate::v8::{self, exclusion};
 
 /// Installs missing Rust targets and builds the guests.
 pub(crate) fn setup(installing: Installing) -> Result {
-    provide(toolchain::needs()?, installing);
-    guests::build()
+    provide(toolchain::needs(Wanted::All.targets())?, installing);
+    guests::build(Wanted::All)
 }
 
 /// Builds the guests, which are in a package, and packages everything.
@@ -28,18 +29,27 @@ pub(crate) fn package(installing: Installing) -> Result {
     package::package()
 }
 
-/// Runs `manifold fold` with `arguments`, by default twice and without the user's store.
+/// Runs `manifold fold` with `arguments`, by default twice and without the user's store. Builds V8 and
+/// the guests for containers only if an argument names one.
 pub(crate) fn fold(arguments: &[OsString], installing: Installing) -> Result {
+    let values = named_guests(arguments);
+    let names = |is_it: fn(&str) -> bool| values.iter().any(|value| is_it(value));
     // An engine is needed only to run a container.
-    let in_containers = names_a_container(arguments);
+    let in_containers = names(is_in_container);
     let engine_packages = if in_containers { docker::need() } else { None };
-    provide(toolchain::needs()?.into_iter().chain(engine_packages), installing);
-    guests::build()?;
-    // With the features that cargo unifies for the tests, so that nothing is built twice.
+    let wanted = if in_containers { Wanted::Standard } else { Wanted::Modules };
+    provide(toolchain::needs(wanted.targets())?.into_iter().chain(engine_packages), installing);
+    guests::build(wanted)?;
+    // The selection of the tests, except for V8, so that its other packages are built once. If V8
+    // has been built already, leaving it out would save nothing.
+    let selection = if (names(is_script) || v8::is_built()) && v8::is_available()? {
+        v8::workspace_selection()?
+    } else {
+        v8::selection_without()
+    };
     run(cargo()
         .args(["build", "--quiet", "--release", "--workspace", "--bin", "manifold"])
-        .args(exclusion()?)
-        .args(v8::workspace_selection()?))?;
+        .args(selection))?;
     let mut manifold = Command::new(target().join("release").join("manifold"));
     manifold.arg("fold").args(arguments);
     let has = |option: &str| {
@@ -59,8 +69,8 @@ pub(crate) fn fold(arguments: &[OsString], installing: Installing) -> Result {
     run(&mut manifold)
 }
 
-/// Returns whether an option names a guest or visitor that runs in a container.
-fn names_a_container(arguments: &[OsString]) -> bool {
+/// Returns the values of the options that name a guest or visitor.
+fn named_guests(arguments: &[OsString]) -> Vec<String> {
     const OPTIONS: [&str; 3] = ["--guest", "--post", "--pre"];
     let words: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
     let beside = words.windows(2).filter(|pair| OPTIONS.contains(&&*pair[0])).map(|pair| &*pair[1]);
@@ -68,9 +78,20 @@ fn names_a_container(arguments: &[OsString]) -> bool {
         .iter()
         .filter_map(|word| word.split_once('='))
         .filter(|(option, _)| OPTIONS.contains(option));
-    beside
-        .chain(within.map(|(_, value)| value))
-        .any(|value| value.contains("docker") || value.contains("serving"))
+    beside.chain(within.map(|(_, value)| value)).map(str::to_owned).collect()
+}
+
+/// Returns whether a guest or visitor runs in a container.
+fn is_in_container(value: &str) -> bool {
+    value.contains("docker") || value.contains("serving")
+}
+
+/// Returns whether a guest or visitor may be a script, which runs on V8.
+fn is_script(value: &str) -> bool {
+    let is_language = value.split(',').any(|name| name == "ts" || name.ends_with(".ts"));
+    // What is in the object of an image reference is not known.
+    let is_image = value.starts_with('/') || value.len() == 40;
+    is_language || value.ends_with(".js") || Path::new(value).is_dir() || is_image
 }
 
 /// Runs all tests, checks the types of the TypeScript guests, and counts the instructions of the
@@ -79,7 +100,7 @@ pub(crate) fn test(installing: Installing) -> Result {
     output(Command::new("git").arg("--version")).map_err(|problem| {
         format!("{problem}\nThe tests compare git objects with those of git. Install git.")
     })?;
-    let mut needs = toolchain::needs()?;
+    let mut needs = toolchain::needs(Wanted::All.targets())?;
     needs.extend(typescript::needs()?);
     needs.extend(docker::need());
     needs.extend(python::need());
@@ -89,7 +110,7 @@ pub(crate) fn test(installing: Installing) -> Result {
     needs.extend(instructions::need());
     provide(needs, installing);
 
-    guests::build()?;
+    guests::build(Wanted::All)?;
     typescript::check()?;
     let engine = docker::engine()?;
     let mut tests = cargo();
@@ -115,12 +136,22 @@ mod tests {
 
     #[test]
     fn guests_in_containers_are_recognized() {
-        let names = |line: &str| {
-            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-            names_a_container(&words)
-        };
+        let names = |line: &str| named(line).iter().any(|value| is_in_container(value));
         assert!(names(". --guest wasm,docker"));
         assert!(names(". --post=file-count.serving"));
         assert!(!names("docker --guest wasm"));
+    }
+
+    #[test]
+    fn scripts_are_recognized() {
+        let names = |line: &str| named(line).iter().any(|value| is_script(value));
+        assert!(names(". --guest wasm,ts"));
+        assert!(names(". --post file-count.ts") && names(". --post=visitor.js"));
+        assert!(names(". --post src"));
+        assert!(!names("main.ts --guest wasm") && !names(". --post line-count"));
+    }
+
+    fn named(line: &str) -> Vec<String> {
+        named_guests(&line.split(' ').map(OsString::from).collect::<Vec<_>>())
     }
 }

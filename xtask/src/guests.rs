@@ -18,24 +18,49 @@ const TYPESCRIPT: [&str; 2] = ["fold-guests/typescript", "guest-sdk/typescript"]
 /// Where `manifold-standard-guests` finds the guests that it embeds.
 const MODULES: &str = "standard-guests/modules";
 
-/// Builds every guest. Writes `<name>.wasm` to `guests/` below the target directory. On Linux it
+/// Which guests to build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// The standard guests as wasm modules.
+    Modules,
+    /// Also as programs for containers.
+    Standard,
+    /// Also those for tests.
+    All,
+}
+
+impl Wanted {
+    /// Returns the Rust targets that the guests are built for, apart from the machine's own.
+    pub(crate) fn targets(self) -> &'static [&'static str] {
+        match self {
+            Self::Modules | Self::Standard => &[WASM],
+            Self::All => &[WASM, WASI],
+        }
+    }
+}
+
+/// Builds guests. Writes `<name>.wasm` to `guests/` below the target directory. On Linux it
 /// also writes `<name>.linux`, the same guest as a static binary. Copies the standard guests to
 /// [`MODULES`].
 ///
 /// # Errors
 /// Returns an error if a Rust target is not installed, or if a guest cannot be built.
-pub(crate) fn build() -> Result {
-    require_targets()?;
+pub(crate) fn build(wanted: Wanted) -> Result {
+    require_targets(wanted.targets())?;
     let guests = target().join("guests");
     create(&guests)?;
     // Each guest is built separately, because cargo would unify the features of the dependencies
     // that guests with and without std have in common.
     let modules = GUESTS.map(|guest| (guest, WASM)).into_iter();
-    for (guest, target) in modules.chain(STD_GUESTS.map(|guest| (guest, WASI))) {
+    let for_tests = STD_GUESTS.map(|guest| (guest, WASI)).into_iter();
+    let for_tests = for_tests.filter(|_| wanted == Wanted::All);
+    for (guest, target) in modules.chain(for_tests) {
         build_module(guest, target, &guests)?;
     }
     let linux = host_target()?;
-    if linux.contains("-linux-") {
+    if wanted == Wanted::Modules {
+        // Those of an earlier build stay.
+    } else if linux.contains("-linux-") {
         build_programs(&linux, &guests)?;
     } else {
         eprintln!("\nSKIPPED: guests for containers are built on Linux only; this is {linux}\n");

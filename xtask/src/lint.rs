@@ -2,13 +2,14 @@
 
 use crate::deny;
 use crate::features;
-use crate::guests;
+use crate::guests::{self, Wanted};
 use crate::install::{Installing, provide};
 use crate::metadata::GUEST_SDK;
 use crate::package;
 use crate::process::{Result, cargo, root, run};
 use crate::semver;
 use crate::toolchain::{self, WASI, WASM};
+use crate::unify;
 use crate::v8::{exclusion, workspace_selection};
 
 /// The arguments of clippy that make warnings errors.
@@ -16,8 +17,9 @@ pub(crate) const DENY_WARNINGS: [&str; 3] = ["--", "-D", "warnings"];
 
 /// Checks formatting, clippy and rustdoc, with warnings as errors.
 pub(crate) fn lint(installing: Installing) -> Result {
-    provide(toolchain::needs()?, installing);
-    guests::build()?;
+    provide(toolchain::needs(Wanted::All.targets())?, installing);
+    guests::build(Wanted::All)?;
+    unify::check()?;
     let workspaces = [".", "fold-guests", GUEST_SDK].map(|workspace| root().join(workspace));
     let [_, fold_guests, sdk] = &workspaces;
     for workspace in &workspaces {
@@ -61,8 +63,8 @@ pub(crate) fn lint(installing: Installing) -> Result {
 /// Checks what matters before a release, and takes longer than the other lints: the licences and
 /// sources of dependencies, each feature of the facade alone, the packages, and the public API.
 pub(crate) fn check_release(installing: Installing) -> Result {
-    provide(toolchain::needs()?.into_iter().chain(deny::need()), installing);
-    guests::build()?;
+    provide(toolchain::needs(Wanted::All.targets())?.into_iter().chain(deny::need()), installing);
+    guests::build(Wanted::All)?;
     deny::check()?;
     features::check()?;
     package::package()?;

@@ -23,6 +23,7 @@ mod semver;
 mod skip;
 mod toolchain;
 mod typescript;
+mod unify;
 mod v8;
 
 use std::ffi::OsString;

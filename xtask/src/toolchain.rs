@@ -11,21 +11,21 @@ pub(crate) const WASM: &str = "wasm32-unknown-unknown";
 /// The target of the guest of the original ABI.
 pub(crate) const WASI: &str = "wasm32-wasip1";
 
-/// Returns the targets that are not installed.
-pub(crate) fn needs() -> Result<Vec<Need>> {
+/// Returns which of these targets are not installed.
+pub(crate) fn needs(targets: &[&'static str]) -> Result<Vec<Need>> {
     let mut needs = Vec::new();
-    for target in [WASM, WASI] {
+    for target in targets {
         needs.extend(need(target)?);
     }
     Ok(needs)
 }
 
-/// Checks that all targets are installed.
+/// Checks that these targets are installed.
 ///
 /// # Errors
 /// Returns an error that says how to install the first one that is not.
-pub(crate) fn require_targets() -> Result {
-    for target in [WASM, WASI] {
+pub(crate) fn require_targets(targets: &[&'static str]) -> Result {
+    for target in targets {
         if let Some(need) = need(target)? {
             return Err(format!(
                 "the Rust target {target}, which the guests are built for, is not installed\n{}\n\

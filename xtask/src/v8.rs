@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use crate::install::Installing;
-use crate::process::{Result, cargo, host_target, root};
+use crate::process::{Result, cargo, host_target, root, target};
 use crate::skip::skip;
 
 /// The ways to get V8's library, shown where the download fails.
@@ -48,6 +48,20 @@ const FACADE: &str = "manifold/directory,manifold/docker,manifold/durable,manifo
 /// Returns the cargo arguments that leave out the features that need V8 where V8 is not available.
 pub(crate) fn selection() -> Result<&'static [&'static str]> {
     Ok(if is_available()? { &[] } else { &["--no-default-features"] })
+}
+
+/// Returns the cargo arguments that select everything but V8.
+pub(crate) fn selection_without() -> Vec<String> {
+    ["--exclude", "manifold-runtime-v8", "--no-default-features", "--features", FACADE]
+        .map(str::to_owned)
+        .into()
+}
+
+/// Returns whether V8 has been built with the workspace's features.
+pub(crate) fn is_built() -> bool {
+    let Ok(libraries) = fs::read_dir(target().join("release/deps")) else { return false };
+    let mut names = libraries.filter_map(|library| Some(library.ok()?.file_name()));
+    names.any(|name| name.as_encoded_bytes().starts_with(b"libdeno_core-"))
 }
 
 /// Returns the cargo arguments that select the features of tests and lints of the whole workspace.
