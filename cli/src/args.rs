@@ -1,6 +1,7 @@
 //! The command line: subcommands, options and their help texts.
 
 use std::ffi::OsString;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Fold(Fold),
+    History(History),
     Run(Run),
     Cat(Cat),
     Pins(Pins),
@@ -180,6 +182,61 @@ pub(crate) struct Fold {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) using: UseArgs,
+}
+
+/// Fold every commit of a repository's history, and show a value for each
+///
+/// What commits have in common is computed once, and a history that was interrupted goes on where it
+/// was. A commit whose fold fails is a gap, with its error. Nothing is pinned.
+#[derive(Debug, Args)]
+pub(crate) struct History {
+    /// Any path in the repository
+    #[arg(default_value = ".")]
+    pub(crate) repo: PathBuf,
+    /// Commits to fold: those that a revision reaches, or `A..B`, those of B that A does not reach
+    #[arg(long, value_name = "RANGE", default_value = "HEAD")]
+    pub(crate) rev: String,
+    /// Follow only the first parent of each commit
+    #[arg(long)]
+    pub(crate) first_parent: bool,
+    /// Fold this file or directory of each commit [default: everything]
+    #[arg(long, value_name = "P")]
+    pub(crate) path: Option<PathBuf>,
+    /// Fold every Nth commit only, counted from the latest
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub(crate) every: NonZero<usize>,
+    /// Fold only commits since this date (`2024-05-01`, `2 years ago`)
+    #[arg(long, value_name = "DATE", value_parser = date)]
+    pub(crate) since: Option<i64>,
+    /// Language of fold and of the standard visitors
+    #[arg(long, value_enum, default_value = "wasm")]
+    pub(crate) guest: Language,
+    /// Visitor that runs on every node, as of `fold`
+    #[arg(long, value_name = "NAME", default_value = "file-count")]
+    pub(crate) post: String,
+    /// Visitor that selects the children of every node [default: the entries of a tree]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pre: Option<String>,
+    /// Text that becomes part of every request, and so changes its id
+    #[arg(long, default_value = "")]
+    pub(crate) salt: String,
+    /// Print a JSON object per line
+    #[arg(long, conflicts_with = "csv")]
+    pub(crate) json: bool,
+    /// Print comma-separated values, with a column for each value
+    #[arg(long)]
+    pub(crate) csv: bool,
+    /// Also write a page that plots the values over time
+    #[arg(long, value_name = "OUT")]
+    pub(crate) html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) using: UseArgs,
+}
+
+/// Parses a date as git does. Returns seconds since 1970.
+fn date(text: &str) -> Result<i64, String> {
+    let time = gix::date::parse(text, Some(jiff::Zoned::now()));
+    time.map(|time| time.seconds).map_err(|error| error.to_string())
 }
 
 /// The language of a guest, which selects its runtime.

@@ -5,6 +5,7 @@ mod args;
 mod cat;
 mod error;
 mod fold;
+mod history;
 mod images;
 mod input;
 mod keep;
@@ -48,11 +49,15 @@ fn main() -> ExitCode {
     // a full disk, instead of the end of the process.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::<AtomicBool>::default());
     show_events(arguments.verbose);
-    let computes = matches!(arguments.command, Command::Fold(_) | Command::Run(_));
+    let computes =
+        matches!(arguments.command, Command::Fold(_) | Command::History(_) | Command::Run(_));
     // Commands that only maintain the store can be ended at any time.
     let interrupts = Interrupts::listen(!computes);
     let status = match arguments.command {
         Command::Fold(fold) => compute(&interrupts, fold.using.deadline, fold::fold(fold)),
+        Command::History(history) => {
+            compute(&interrupts, history.using.deadline, history::history(history))
+        }
         Command::Run(run) => compute(&interrupts, run.using.deadline, run::run(run)),
         Command::Cat(cat) => report(cat::cat(&cat)),
         Command::Pins(pins) => report(keep::pins(&pins)),

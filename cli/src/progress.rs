@@ -52,6 +52,17 @@ impl Drop for Progress {
     }
 }
 
+/// A bar that counts commits, with an estimate of the rest.
+pub(crate) fn commits(total: u64) -> ProgressBar {
+    let bar = ProgressBar::new(total);
+    if let Ok(style) =
+        ProgressStyle::with_template("{bar:32} {pos}/{len} commits  {per_sec}  {eta} left")
+    {
+        bar.set_style(style);
+    }
+    bar
+}
+
 /// A bar for work in several steps, each with a count of its own.
 pub(crate) struct Steps {
     bar: ProgressBar,

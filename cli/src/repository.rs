@@ -117,24 +117,30 @@ impl Repository {
 
     /// Returns the tree or blob that `rev` names.
     pub(crate) fn resolve(&self, rev: &str, objects: &GitObjects) -> Result<ObjectRef, CliError> {
-        let no_such = |source: Box<dyn std::error::Error + Send + Sync>| CliError::NoSuchRevision {
-            rev: rev.to_owned(),
-            path: self.path.clone(),
-            source,
+        let id = self.object_id(rev)?;
+        let missing = || match objects.is_partial() {
+            true => CliError::PartialClone { path: rev.to_owned(), source: Error::missing(id) },
+            false => {
+                self.no_such(rev, format!("object {id}, or one that it names, is missing").into())
+            }
         };
+        objects.peel(id)?.ok_or_else(missing)
+    }
+
+    fn no_such(&self, rev: &str, source: Box<dyn std::error::Error + Send + Sync>) -> CliError {
+        CliError::NoSuchRevision { rev: rev.to_owned(), path: self.path.clone(), source }
+    }
+
+    /// Returns the id of the object that `rev` names, of whatever kind.
+    pub(crate) fn object_id(&self, rev: &str) -> Result<ObjectId, CliError> {
         // Git finds more than gix: refs that are not stored as files, objects that the environment
         // names, and objects that a stale multi-pack-index misplaces. So git is asked if gix finds
         // nothing.
-        let id = match self.gix.rev_parse_single(rev) {
+        match self.gix.rev_parse_single(rev) {
             Ok(id) => ObjectId::from_bytes(id.detach().as_slice())
-                .map_err(|error| no_such(error.into()))?,
-            Err(error) => self.ask_git(rev).ok_or_else(|| no_such(error.into()))?,
-        };
-        let missing = || match objects.is_partial() {
-            true => CliError::PartialClone { path: rev.to_owned(), source: Error::missing(id) },
-            false => no_such(format!("object {id}, or one that it names, is missing").into()),
-        };
-        objects.peel(id)?.ok_or_else(missing)
+                .map_err(|error| self.no_such(rev, error.into())),
+            Err(error) => self.ask_git(rev).ok_or_else(|| self.no_such(rev, error.into())),
+        }
     }
 
     /// Resolves `rev` with `git rev-parse`.

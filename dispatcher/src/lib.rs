@@ -36,6 +36,7 @@ mod resolve;
 mod rewind;
 mod root_call;
 mod run;
+mod run_each;
 mod running;
 mod scope;
 mod settle;
@@ -59,10 +60,10 @@ pub use invocation::{Invocation, Policy};
 pub use manifold_runtime_api as api;
 pub use observe::{Event, Observer, Stats};
 pub use progress::Progress;
+pub use source::ObjectSource;
 #[cfg(feature = "git")]
 #[cfg_attr(docsrs, doc(cfg(feature = "git")))]
-pub use source::GitObjects;
-pub use source::ObjectSource;
+pub use source::{Commit, GitObjects, History};
 #[cfg(feature = "directory")]
 #[cfg_attr(docsrs, doc(cfg(feature = "directory")))]
 pub use source::{DirectoryError, DirectoryObjects, ScanOptions, ScanProgress};

@@ -16,7 +16,7 @@ use crate::through::source_through;
 #[cfg(feature = "directory")]
 pub use directory::{DirectoryError, DirectoryObjects, ScanOptions, ScanProgress};
 #[cfg(feature = "git")]
-pub use git::GitObjects;
+pub use git::{Commit, GitObjects, History};
 
 /// A supplier of objects.
 ///

@@ -197,10 +197,6 @@
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(feature = "git")]
-#[cfg_attr(docsrs, doc(cfg(feature = "git")))]
-#[doc(inline)]
-pub use manifold_dispatcher::GitObjects;
 #[doc(inline)]
 pub use manifold_dispatcher::{
     Budget, Completion, Dispatcher, DispatcherBuilder, Event, Held, Input, Invocation, MemoryStore,
@@ -216,6 +212,10 @@ pub use manifold_dispatcher::{CallError, Function};
 pub use manifold_dispatcher::{
     Collected, Damage, DurableStore, Keep, OpenError, StoreOptions, StoreWait, VerifyReport,
 };
+#[cfg(feature = "git")]
+#[cfg_attr(docsrs, doc(cfg(feature = "git")))]
+#[doc(inline)]
+pub use manifold_dispatcher::{Commit, GitObjects, History};
 #[cfg(feature = "directory")]
 #[cfg_attr(docsrs, doc(cfg(feature = "directory")))]
 #[doc(inline)]

@@ -25,7 +25,10 @@ pub(crate) fn bench(arguments: &[OsString], installing: Installing) -> Result {
     };
     let redis_server = || Need::apt_get(&["redis-server"], "measured as a peer of the memo");
     let redis_need = (!is_runnable("redis-server")).then(redis_server);
-    let needs = toolchain::needs(Wanted::All.targets())?.into_iter().chain(docker::need()).chain(redis_need);
+    let needs = toolchain::needs(Wanted::All.targets())?
+        .into_iter()
+        .chain(docker::need())
+        .chain(redis_need);
     provide(needs, installing);
     guests::build(Wanted::All)?;
     let engine = docker::engine()?;

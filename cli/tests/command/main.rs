@@ -2,6 +2,7 @@
 
 mod errors;
 mod fold;
+mod history;
 mod run;
 #[cfg(feature = "v8")]
 mod typescript;

@@ -5,6 +5,7 @@
 
 mod alternates;
 mod deltas;
+mod history;
 mod packs;
 
 use std::fmt::{self, Display};
@@ -16,6 +17,7 @@ use manifold_runtime_api::{Error, Object, ObjectId, ObjectKind, ObjectRef, Reaso
 
 use crate::source::ObjectSource;
 use deltas::BaseCache;
+pub use history::{Commit, History};
 use packs::Packs;
 
 /// The loose and packed objects of an existing git repository and its alternates. Read-only.

@@ -1,0 +1,199 @@
+//! `manifold history`: folds every commit of a range.
+
+mod page;
+mod rows;
+
+use std::num::NonZero;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use gix::bstr::ByteSlice;
+use manifold_dispatcher::native::argument;
+use manifold_dispatcher::{Commit, Dispatcher, GitObjects, Invocation, ObjectSource};
+use manifold_runtime_api::{Error, ObjectKind, ObjectRef, Result as ApiResult, Tree};
+
+use crate::args::History;
+use crate::error::{self, CliError};
+use crate::patience::Phase;
+use crate::progress;
+use crate::repository::Repository;
+use crate::say::say;
+use crate::session::Session;
+use rows::{Output, Row, Value};
+
+pub(crate) async fn history(options: History) -> Result<(), CliError> {
+    Phase::Hashing.begin();
+    let (objects, commits) = commits(&options)?;
+    let objects = Arc::new(objects);
+    let sources = vec![Arc::clone(&objects) as Arc<dyn ObjectSource>];
+    let session = Session::new(options.using.open()?, sources, &options.using.session())?;
+    let calls = Calls::new(&session, &options, &objects).await?;
+
+    Phase::Computing.begin();
+    let mut output = Output::new(&options);
+    let bar = progress::commits(commits.len() as u64);
+    // Two for each core, so that no core waits for the last frames of a commit.
+    let at_once = std::thread::available_parallelism().map_or(1, NonZero::get) * 2;
+    let roots = Roots { calls: &calls, commits: commits.iter() };
+    let mut results = pin!(session.dispatcher.run_each(roots, at_once));
+    let mut rest = commits.iter();
+    let (mut failed, mut last_error) = (0, None);
+    while let (Some(result), Some(commit)) = (results.next().await, rest.next()) {
+        let value = result.and_then(|completion| value(&session.dispatcher, completion.outcome));
+        let value = value.map_err(|error| {
+            failed += 1;
+            let text = error::render(&CliError::Failed(error.clone()));
+            last_error = Some(error);
+            text
+        });
+        output.add(Row::new(commit, value))?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Phase::Storing.begin();
+    session.dispatcher.flush()?;
+    Phase::Writing.begin();
+    output.finish()?;
+    match last_error {
+        Some(error) if failed == commits.len() => Err(error.into()),
+        Some(_) => {
+            say(&format!("note: {failed} of {} commits have no value", commits.len()));
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+/// Opens the repository and lists the commits of the range, the earliest first.
+fn commits(options: &History) -> Result<(GitObjects, Vec<Commit>), CliError> {
+    let repository = Repository::for_reading(&options.repo)?;
+    let objects = repository.objects()?;
+    let (without, tip) = match options.rev.split_once("..") {
+        Some((without, tip)) => (Some(without), tip),
+        None => (None, &*options.rev),
+    };
+    let or_head = |rev: &str| if rev.is_empty() { "HEAD".to_owned() } else { rev.to_owned() };
+    let tip = repository.object_id(&or_head(tip))?;
+    let without = without.map(|rev| repository.object_id(&or_head(rev))).transpose()?;
+    let mut history = objects.history([tip], without)?;
+    if options.first_parent {
+        history = history.first_parent();
+    }
+    let mut commits = Vec::new();
+    for commit in history {
+        match commit {
+            Ok(commit) if options.since.is_some_and(|since| commit.time < since) => {}
+            Ok(commit) => commits.push(commit),
+            // What it reaches is missing as well.
+            Err(error) => say(&format!("note: a commit cannot be read: {error}")),
+        }
+    }
+    // The latest one is always among them.
+    let mut commits: Vec<_> = commits.into_iter().step_by(options.every.get()).collect();
+    commits.reverse();
+    Ok((objects, commits))
+}
+
+/// The calls for the commits.
+struct Calls<'a> {
+    session: &'a Session,
+    options: &'a History,
+    objects: &'a GitObjects,
+    fold: String,
+    /// The names of the visitors and their image references.
+    visitors: Vec<(&'static str, String)>,
+}
+
+impl<'a> Calls<'a> {
+    async fn new(
+        session: &'a Session,
+        options: &'a History,
+        objects: &'a GitObjects,
+    ) -> Result<Self, CliError> {
+        let fold = session.image("fold", options.guest).await?;
+        let mut visitors = vec![("post", session.image(&options.post, options.guest).await?)];
+        if let Some(pre) = &options.pre {
+            visitors.push(("pre", session.image(pre, options.guest).await?));
+        }
+        Ok(Self { session, options, objects, fold, visitors })
+    }
+
+    fn invocation(&self, commit: &Commit) -> ApiResult<Invocation> {
+        let dispatcher = &self.session.dispatcher;
+        let root = self.root(commit)?;
+        let mut arguments = vec![argument("in", root)];
+        for (name, image) in &self.visitors {
+            let text = dispatcher.put_blob(image.clone().into_bytes())?;
+            arguments.push(argument(name, ObjectRef::blob(text)));
+        }
+        let args = dispatcher.put_tree(arguments)?;
+        let options = &self.options;
+        // Thousands of pins would keep what a collection should remove.
+        let invocation = self.session.invocation(&self.fold, args, &options.salt, &options.using);
+        Ok(invocation.unpinned())
+    }
+
+    /// Returns what is to be folded of a commit.
+    fn root(&self, commit: &Commit) -> ApiResult<ObjectRef> {
+        let mut root = ObjectRef::tree(commit.tree);
+        let Some(path) = &self.options.path else { return Ok(root) };
+        let missing = || {
+            let problem = format!("{} is not in the commit {}", path.display(), commit.id);
+            Error::guest_failed(problem)
+        };
+        for name in names(path) {
+            if root.kind != ObjectKind::Tree {
+                return Err(missing());
+            }
+            let tree = self.objects.read(root.id)?.ok_or_else(|| Error::missing(root.id))?;
+            let tree = Tree::decode_as_git_reads(&tree.content)
+                .map_err(|problem| Error::bad_tree(root.id, problem))?;
+            let entry = tree.get(name).ok_or_else(missing)?;
+            let kind = entry.mode.object_kind().ok_or_else(missing)?;
+            root = ObjectRef { kind, id: entry.id };
+        }
+        Ok(root)
+    }
+}
+
+/// Makes the calls one after the other. A type, because a closure would keep the future that holds it
+/// from being `Send` (rust-lang/rust#102211).
+struct Roots<'a> {
+    calls: &'a Calls<'a>,
+    commits: std::slice::Iter<'a, Commit>,
+}
+
+impl Iterator for Roots<'_> {
+    type Item = ApiResult<Invocation>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.calls.invocation(self.commits.next()?))
+    }
+}
+
+/// Returns the names of a path in a tree.
+fn names(path: &Path) -> impl Iterator<Item = &[u8]> {
+    let names = path.as_os_str().as_encoded_bytes().split(|byte| *byte == b'/');
+    names.filter(|name| !name.is_empty() && *name != b".")
+}
+
+/// Reads the value of an outcome: a text, or for a tree the text of each of its blobs.
+fn value(dispatcher: &Dispatcher, outcome: ObjectRef) -> ApiResult<Value> {
+    let text = |id| {
+        let content = dispatcher.read(id)?.content;
+        Ok::<_, Error>(content.to_str_lossy().trim_end().to_owned())
+    };
+    match outcome.kind {
+        ObjectKind::Blob => Ok(Value::One(text(outcome.id)?)),
+        ObjectKind::Tree => {
+            let tree = dispatcher.read_tree(outcome.id)?;
+            let blobs = tree.entries().iter();
+            let blobs = blobs.filter(|entry| entry.mode.object_kind() == Some(ObjectKind::Blob));
+            let values =
+                blobs.map(|entry| Ok((entry.name.to_str_lossy().into_owned(), text(entry.id)?)));
+            values.collect::<ApiResult<_>>().map(Value::Several)
+        }
+    }
+}
