@@ -33,11 +33,6 @@ impl CachedFiles {
         Self { directory: directory.into(), kind, max_bytes }
     }
 
-    /// Returns the directory.
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     fn path(&self, name: &str) -> PathBuf {
         self.directory.join(format!("{PREFIX}{}-{name}", self.kind))
     }
@@ -179,8 +174,7 @@ fn to_read() -> OpenOptions {
     options
 }
 
-/// Returns whether this is a regular file that belongs to this user and that nobody else can write
-/// or read.
+/// Returns whether this is a regular file of this user that no other user can read or write.
 #[cfg(unix)]
 fn is_private(metadata: &Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;

@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use gix::bstr::ByteSlice;
 use manifold_dispatcher::native::argument;
 use manifold_dispatcher::{Commit, Dispatcher, GitObjects, Invocation, ObjectSource};
-use manifold_runtime_api::{Error, ObjectKind, ObjectRef, Result as ApiResult, Tree};
+use manifold_runtime_api::{Error, ObjectKind, ObjectRef, Result as ApiResult, TreeEntry};
 
 use crate::args::History;
 use crate::error::{self, CliError};
@@ -26,10 +26,9 @@ use rows::{Output, Row, Value};
 pub(crate) async fn history(options: History) -> Result<(), CliError> {
     Phase::Hashing.begin();
     let (objects, commits) = commits(&options)?;
-    let objects = Arc::new(objects);
-    let sources = vec![Arc::clone(&objects) as Arc<dyn ObjectSource>];
+    let sources = vec![Arc::new(objects) as Arc<dyn ObjectSource>];
     let session = Session::new(options.using.open()?, sources, &options.using.session())?;
-    let calls = Calls::new(&session, &options, &objects).await?;
+    let calls = Calls::new(&session, &options).await?;
 
     Phase::Computing.begin();
     let mut output = Output::new(&options);
@@ -100,34 +99,30 @@ fn commits(options: &History) -> Result<(GitObjects, Vec<Commit>), CliError> {
 struct Calls<'a> {
     session: &'a Session,
     options: &'a History,
-    objects: &'a GitObjects,
     fold: String,
-    /// The names of the visitors and their image references.
-    visitors: Vec<(&'static str, String)>,
+    /// The arguments that name the visitors.
+    visitors: Vec<TreeEntry>,
 }
 
 impl<'a> Calls<'a> {
-    async fn new(
-        session: &'a Session,
-        options: &'a History,
-        objects: &'a GitObjects,
-    ) -> Result<Self, CliError> {
+    async fn new(session: &'a Session, options: &'a History) -> Result<Self, CliError> {
         let fold = session.image("fold", options.guest).await?;
-        let mut visitors = vec![("post", session.image(&options.post, options.guest).await?)];
-        if let Some(pre) = &options.pre {
-            visitors.push(("pre", session.image(pre, options.guest).await?));
+        let mut visitors = Vec::new();
+        for (name, visitor) in [("post", Some(&options.post)), ("pre", options.pre.as_ref())] {
+            if let Some(visitor) = visitor {
+                let image = session.image(visitor, options.guest).await?;
+                let argument = session.text_argument(name, &image)?;
+                session.hold(argument.id)?;
+                visitors.push(argument);
+            }
         }
-        Ok(Self { session, options, objects, fold, visitors })
+        Ok(Self { session, options, fold, visitors })
     }
 
     fn invocation(&self, commit: &Commit) -> ApiResult<Invocation> {
         let dispatcher = &self.session.dispatcher;
         let root = self.root(commit)?;
-        let mut arguments = vec![argument("in", root)];
-        for (name, image) in &self.visitors {
-            let text = dispatcher.put_blob(image.clone().into_bytes())?;
-            arguments.push(argument(name, ObjectRef::blob(text)));
-        }
+        let arguments = self.visitors.iter().cloned().chain([argument("in", root)]);
         let args = dispatcher.put_tree(arguments)?;
         let options = &self.options;
         // Thousands of pins would keep what a collection should remove.
@@ -147,9 +142,7 @@ impl<'a> Calls<'a> {
             if root.kind != ObjectKind::Tree {
                 return Err(missing());
             }
-            let tree = self.objects.read(root.id)?.ok_or_else(|| Error::missing(root.id))?;
-            let tree = Tree::decode_as_git_reads(&tree.content)
-                .map_err(|problem| Error::bad_tree(root.id, problem))?;
+            let tree = self.session.dispatcher.read_tree(root.id)?;
             let entry = tree.get(name).ok_or_else(missing)?;
             let kind = entry.mode.object_kind().ok_or_else(missing)?;
             root = ObjectRef { kind, id: entry.id };

@@ -57,13 +57,16 @@ pub(crate) fn build(wanted: Wanted) -> Result {
     for (guest, target) in modules.chain(for_tests) {
         build_module(guest, target, &guests)?;
     }
-    let linux = host_target()?;
-    if wanted == Wanted::Modules {
-        // Those of an earlier build stay.
-    } else if linux.contains("-linux-") {
-        build_programs(&linux, &guests)?;
-    } else {
-        eprintln!("\nSKIPPED: guests for containers are built on Linux only; this is {linux}\n");
+    // Otherwise the programs of an earlier build stay.
+    if wanted != Wanted::Modules {
+        let linux = host_target()?;
+        if linux.contains("-linux-") {
+            build_programs(&linux, &guests)?;
+        } else {
+            eprintln!(
+                "\nSKIPPED: guests for containers are built on Linux only; this is {linux}\n"
+            );
+        }
     }
     embed(&guests, &root().join(MODULES))
 }

@@ -5,9 +5,9 @@ use std::collections::{BinaryHeap, HashSet};
 
 use gix_object::{CommitRef, Kind, TagRefIter};
 use manifold_runtime_api::bstr::{BString, ByteSlice};
-use manifold_runtime_api::{Error, ObjectId, ObjectKind, Reason, Result};
+use manifold_runtime_api::{Error, ObjectId, Result};
 
-use super::{GitObjects, as_gix, from_gix};
+use super::{GitObjects, as_gix, from_gix, wrong_kind};
 
 /// A commit of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl GitObjects {
     /// missing.
     ///
     /// # Errors
-    /// [`Reason::WrongKind`] if `id` names a tree or blob; [`Reason::StoreFailed`] if an object on
+    /// [`Reason::WrongKind`](crate::api::Reason::WrongKind) if `id` names a tree or blob; [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if an object on
     /// the way cannot be read.
     pub fn commit(&self, id: ObjectId) -> Result<Option<Commit>> {
         let mut id = as_gix(id);
@@ -62,8 +62,7 @@ impl GitObjects {
                 }
                 Kind::Tree | Kind::Blob => {
                     let found = if kind == Kind::Tree { "tree" } else { "blob" };
-                    let (id, expected) = (from_gix(&id)?, ObjectKind::Tree);
-                    return Err(Error::new(Reason::WrongKind { id, expected, found }));
+                    return Err(wrong_kind(from_gix(&id)?, found));
                 }
             }
         }
@@ -90,7 +89,7 @@ impl GitObjects {
     /// `git rev-list` lists them: the latest first. The name of a tag stands for its commit.
     ///
     /// # Errors
-    /// The iterator returns [`Reason::MissingObject`] for a commit that is missing, and the errors of
+    /// The iterator returns [`Reason::MissingObject`](crate::api::Reason::MissingObject) for a commit that is missing, and the errors of
     /// [`GitObjects::commit`]. It goes on with the others after that.
     pub fn history(
         &self,
