@@ -15,20 +15,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed={}", modules.display());
 
-    let mut wasm = String::from("&[\n");
-    for (name, path) in files(&modules, "wasm")? {
-        writeln!(wasm, "    ({name:?}, include_bytes!({path:?})),")?;
+    for (extension, table) in [("wasm", "wasm.rs"), ("linux", "containers.rs")] {
+        let mut guests = String::from("&[\n");
+        for (name, path) in files(&modules, extension)? {
+            // The guests are large and a process needs few of them, so their ids are computed here
+            // instead of at run time.
+            let id = Object::blob(fs::read(&path)?).id();
+            writeln!(guests, "    ({name:?}, \"{id}\", include_bytes!({path:?})),")?;
+        }
+        fs::write(out.join(table), guests + "]")?;
     }
-    fs::write(out.join("wasm.rs"), wasm + "]")?;
-
-    let mut programs = String::from("&[\n");
-    for (name, path) in files(&modules, "linux")? {
-        // The programs are large and most programs that embed them need none, so their ids are
-        // computed here instead of at run time.
-        let id = Object::blob(fs::read(&path)?).id();
-        writeln!(programs, "    ({name:?}, \"{id}\", include_bytes!({path:?})),")?;
-    }
-    fs::write(out.join("containers.rs"), programs + "]")?;
 
     let mut scripts = String::from("&[\n");
     for (name, path) in files(&modules.join("typescript"), "ts")? {

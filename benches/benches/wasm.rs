@@ -166,9 +166,9 @@ fn frames(criterion: &mut Criterion) {
         &[out(args)],
     );
 
-    let (_, code) = manifold_standard_guests::WASM_GUESTS
+    let (_, _, code) = manifold_standard_guests::WASM_GUESTS
         .iter()
-        .find(|(name, _)| *name == "file-count")
+        .find(|(name, ..)| *name == "file-count")
         .unwrap();
     let invocation = setting.invocation("file-count", Language::Wasm, args).unwrap();
     let requests = [vec![1], [&[2, 20], args.as_bytes()].concat(), b"\x041\n".to_vec(), out(args)];

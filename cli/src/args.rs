@@ -61,6 +61,17 @@ pub(crate) struct ContainerArgs {
     pub(crate) allow_tags: bool,
 }
 
+/// Arguments of an image, or of the visitors of a fold.
+#[derive(Debug, Default, Args)]
+pub(crate) struct ArgumentArgs {
+    /// Argument for the guest: the file or directory at this path if it exists, else the text itself
+    #[arg(long = "arg", value_name = "NAME=PATH-OR-TEXT")]
+    pub(crate) args: Vec<OsString>,
+    /// Argument for the guest that is always text, even if a path of that name exists
+    #[arg(long = "text", value_name = "NAME=TEXT")]
+    pub(crate) texts: Vec<String>,
+}
+
 /// Options of the commands that run guests.
 #[derive(Debug, Args)]
 pub(crate) struct UseArgs {
@@ -166,6 +177,8 @@ pub(crate) struct Fold {
     /// Visitor that selects the children of every node [default: the entries of a tree]
     #[arg(long, value_name = "NAME")]
     pub(crate) pre: Option<String>,
+    #[command(flatten)]
+    pub(crate) args: ArgumentArgs,
     /// Number of times to fold; all but the first come from the memo
     #[arg(
         long,
@@ -217,6 +230,8 @@ pub(crate) struct History {
     /// Visitor that selects the children of every node [default: the entries of a tree]
     #[arg(long, value_name = "NAME")]
     pub(crate) pre: Option<String>,
+    #[command(flatten)]
+    pub(crate) args: ArgumentArgs,
     /// Text that becomes part of every request, and so changes its id
     #[arg(long, default_value = "")]
     pub(crate) salt: String,
@@ -269,12 +284,8 @@ impl Language {
 pub(crate) struct Run {
     /// Standard name, image reference, .wasm, .ts or .js file, or directory with a main.ts
     pub(crate) image: String,
-    /// Argument: the file or directory at this path if it exists, else the text itself
-    #[arg(long = "arg", value_name = "NAME=PATH-OR-TEXT")]
-    pub(crate) args: Vec<OsString>,
-    /// Argument that is always text, even if a path of that name exists
-    #[arg(long = "text", value_name = "NAME=TEXT")]
-    pub(crate) texts: Vec<String>,
+    #[command(flatten)]
+    pub(crate) args: ArgumentArgs,
     /// Text that becomes part of every request, and so changes its id
     #[arg(long, default_value = "")]
     pub(crate) salt: String,
@@ -293,6 +304,9 @@ pub(crate) struct Run {
 pub(crate) struct Cat {
     /// Object id, in hexadecimal
     pub(crate) id: String,
+    /// Print the lines of all files in a tree, each after the path of its file
+    #[arg(long)]
+    pub(crate) lines: bool,
     /// Any path in the git repository to read from [default: the current directory]
     ///
     /// The store and the standard images are always read. Without this option it is not an error if

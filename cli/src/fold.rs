@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use manifold_cli::tree_size::{self, TreeSize};
 use manifold_dispatcher::native::argument;
-use manifold_dispatcher::{CallError, Completion, Invocation, Policy, ScanOptions};
-use manifold_runtime_api::ObjectRef;
+use manifold_dispatcher::{CallError, Completion, Invocation, ObjectSource, Policy, ScanOptions};
+use manifold_runtime_api::{ObjectRef, TreeEntry};
 
 use crate::args::{Fold, Language};
+use crate::arguments::Arguments;
 use crate::error::CliError;
 use crate::input::{self, Input};
 use crate::patience::Phase;
@@ -26,14 +27,14 @@ const COMPILE_DELAY: Duration = Duration::from_millis(20);
 
 pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     let source = Arc::new(LateSource::default());
-    let session = Session::new(
-        options.using.open()?,
-        vec![Arc::clone(&source) as _],
-        &options.using.session(),
-    )?;
+    let arguments = Arguments::read(&options.args, &options.using.reading()?)?;
+    let mut sources: Vec<Arc<dyn ObjectSource>> = vec![Arc::clone(&source) as _];
+    sources.extend(arguments.sources());
+    let session = Session::new(options.using.open()?, sources, &options.using.session())?;
+    let with = arguments.for_visitors(&session)?;
     let mut pipelines = Vec::new();
     for language in &options.guest {
-        pipelines.push(Pipeline::new(&session, *language, &options).await?);
+        pipelines.push(Pipeline::new(&session, *language, &options, with.clone()).await?);
     }
 
     Phase::Hashing.begin();
@@ -128,10 +129,17 @@ struct Pipeline {
     fold: String,
     post: String,
     pre: Option<String>,
+    /// The argument with the arguments of the visitors.
+    with: Option<TreeEntry>,
 }
 
 impl Pipeline {
-    async fn new(session: &Session, language: Language, options: &Fold) -> Result<Self, CliError> {
+    async fn new(
+        session: &Session,
+        language: Language,
+        options: &Fold,
+        with: Option<TreeEntry>,
+    ) -> Result<Self, CliError> {
         session.host(language)?;
         let pre = match &options.pre {
             Some(pre) => Some(session.image(pre, language).await?),
@@ -142,6 +150,7 @@ impl Pipeline {
             fold: session.image("fold", language).await?,
             post: session.image(&options.post, language).await?,
             pre,
+            with,
         })
     }
 
@@ -159,6 +168,7 @@ impl Pipeline {
         if let Some(pre) = &self.pre {
             args.push(session.text_argument("pre", pre)?);
         }
+        args.extend(self.with.clone());
         let args = session.arguments(args)?;
         Ok(session.invocation(&self.fold, args, &options.salt, &options.using))
     }

@@ -9,26 +9,29 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
-use gix::bstr::ByteSlice;
 use manifold_dispatcher::native::argument;
-use manifold_dispatcher::{Commit, Dispatcher, GitObjects, Invocation, ObjectSource};
+use manifold_dispatcher::{Commit, GitObjects, Invocation, ObjectSource};
 use manifold_runtime_api::{Error, ObjectKind, ObjectRef, Result as ApiResult, TreeEntry};
 
 use crate::args::History;
+use crate::arguments::Arguments;
 use crate::error::{self, CliError};
+use crate::outcome;
 use crate::patience::Phase;
 use crate::progress;
 use crate::repository::Repository;
 use crate::say::say;
 use crate::session::Session;
-use rows::{Output, Row, Value};
+use rows::{Output, Row};
 
 pub(crate) async fn history(options: History) -> Result<(), CliError> {
     Phase::Hashing.begin();
     let (objects, commits) = commits(&options)?;
-    let sources = vec![Arc::new(objects) as Arc<dyn ObjectSource>];
+    let arguments = Arguments::read(&options.args, &options.using.reading()?)?;
+    let mut sources = vec![Arc::new(objects) as Arc<dyn ObjectSource>];
+    sources.extend(arguments.sources());
     let session = Session::new(options.using.open()?, sources, &options.using.session())?;
-    let calls = Calls::new(&session, &options).await?;
+    let calls = Calls::new(&session, &options, &arguments).await?;
 
     Phase::Computing.begin();
     let mut output = Output::new(&options);
@@ -40,7 +43,8 @@ pub(crate) async fn history(options: History) -> Result<(), CliError> {
     let mut rest = commits.iter();
     let (mut failed, mut last_error) = (0, None);
     while let (Some(result), Some(commit)) = (results.next().await, rest.next()) {
-        let value = result.and_then(|completion| value(&session.dispatcher, completion.outcome));
+        let value =
+            result.and_then(|completion| outcome::value(&session.dispatcher, completion.outcome));
         let value = value.map_err(|error| {
             failed += 1;
             let text = error::render(&CliError::Failed(error.clone()));
@@ -100,12 +104,16 @@ struct Calls<'a> {
     session: &'a Session,
     options: &'a History,
     fold: String,
-    /// The arguments that name the visitors.
+    /// The arguments that name the visitors, and their own.
     visitors: Vec<TreeEntry>,
 }
 
 impl<'a> Calls<'a> {
-    async fn new(session: &'a Session, options: &'a History) -> Result<Self, CliError> {
+    async fn new(
+        session: &'a Session,
+        options: &'a History,
+        arguments: &Arguments<'_>,
+    ) -> Result<Self, CliError> {
         let fold = session.image("fold", options.guest).await?;
         let mut visitors = Vec::new();
         for (name, visitor) in [("post", Some(&options.post)), ("pre", options.pre.as_ref())] {
@@ -116,6 +124,7 @@ impl<'a> Calls<'a> {
                 visitors.push(argument);
             }
         }
+        visitors.extend(arguments.for_visitors(session)?);
         Ok(Self { session, options, fold, visitors })
     }
 
@@ -170,23 +179,4 @@ impl Iterator for Roots<'_> {
 fn names(path: &Path) -> impl Iterator<Item = &[u8]> {
     let names = path.as_os_str().as_encoded_bytes().split(|byte| *byte == b'/');
     names.filter(|name| !name.is_empty() && *name != b".")
-}
-
-/// Reads the value of an outcome: a text, or for a tree the text of each of its blobs.
-fn value(dispatcher: &Dispatcher, outcome: ObjectRef) -> ApiResult<Value> {
-    let text = |id| {
-        let content = dispatcher.read(id)?.content;
-        Ok::<_, Error>(content.to_str_lossy().trim_end().to_owned())
-    };
-    match outcome.kind {
-        ObjectKind::Blob => Ok(Value::One(text(outcome.id)?)),
-        ObjectKind::Tree => {
-            let tree = dispatcher.read_tree(outcome.id)?;
-            let blobs = tree.entries().iter();
-            let blobs = blobs.filter(|entry| entry.mode.object_kind() == Some(ObjectKind::Blob));
-            let values =
-                blobs.map(|entry| Ok((entry.name.to_str_lossy().into_owned(), text(entry.id)?)));
-            values.collect::<ApiResult<_>>().map(Value::Several)
-        }
-    }
 }

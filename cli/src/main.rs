@@ -2,6 +2,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod args;
+mod arguments;
 mod cat;
 mod error;
 mod fold;
@@ -11,6 +12,7 @@ mod input;
 mod keep;
 mod limits;
 mod new;
+mod outcome;
 mod patience;
 mod places;
 mod progress;

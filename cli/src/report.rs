@@ -1,6 +1,7 @@
 //! The output of commands on standard output: tables, JSON and objects.
 
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
@@ -8,12 +9,16 @@ use manifold_dispatcher::{Dispatcher, Stats};
 use manifold_runtime_api::bstr::ByteSlice;
 use manifold_runtime_api::{Error, Object, ObjectKind, ObjectRef, Tree};
 use serde::Serialize;
+use serde_json::{Map, Value as Json};
 
 use crate::error::CliError;
+use crate::outcome::{self, Value};
 use crate::shown::{quoted, shown, shown_in_line, shown_json};
 
 /// The size in bytes up to which a blob is shown as text, if it is UTF-8.
-const SHORT_TEXT_BYTES: usize = 4096;
+const SHORT_TEXT_BYTES: u64 = 4096;
+/// The number of lines of an outcome that are shown below a table.
+const SHOWN_LINES: usize = 40;
 
 #[derive(Serialize)]
 pub(crate) struct OutcomeReport {
@@ -21,20 +26,45 @@ pub(crate) struct OutcomeReport {
     hash: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<String>,
+    /// The values of a tree or a table, by name.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    values: Map<String, Json>,
+    /// The first lines, and whether those are all.
+    #[serde(skip)]
+    lines: (Vec<String>, bool),
 }
 
 impl OutcomeReport {
     pub(crate) fn new(dispatcher: &Dispatcher, outcome: ObjectRef) -> Result<Self, CliError> {
-        let text = match outcome.kind {
-            ObjectKind::Tree => None,
-            ObjectKind::Blob => {
-                let content = dispatcher.read(outcome.id)?.content;
-                (content.len() <= SHORT_TEXT_BYTES)
-                    .then(|| content.to_str().ok().map(str::to_owned))
-                    .flatten()
+        let values = match outcome::value(dispatcher, outcome)? {
+            Value::One(_) => Map::new(),
+            Value::Several(values) => {
+                values.into_iter().map(|(name, text)| (name, number_or_text(&text))).collect()
             }
         };
-        Ok(Self { kind: outcome.kind.as_str(), hash: outcome.id.to_string(), text })
+        let mut lines = Vec::new();
+        let flow = outcome::lines(dispatcher, outcome, &mut |line| {
+            if lines.len() == SHOWN_LINES {
+                return ControlFlow::Break(());
+            }
+            lines.push(line.to_owned());
+            ControlFlow::Continue(())
+        })?;
+        let text = match outcome.kind {
+            ObjectKind::Tree => None,
+            ObjectKind::Blob if dispatcher.blob_size(outcome.id)? > SHORT_TEXT_BYTES => None,
+            ObjectKind::Blob => {
+                let content = dispatcher.read(outcome.id)?.content;
+                content.to_str().ok().map(str::to_owned)
+            }
+        };
+        Ok(Self {
+            kind: outcome.kind.as_str(),
+            hash: outcome.id.to_string(),
+            text,
+            values,
+            lines: (lines, flow.is_continue()),
+        })
     }
 }
 
@@ -80,7 +110,7 @@ pub(crate) fn fold_table(reports: &[FoldReport]) -> String {
         "time",
         "frames/s",
     ]);
-    let mut ids = String::new();
+    let (mut ids, mut lines) = (String::new(), String::new());
     // Scanning and compiling are done once, so that the sum of all times is what the user waited.
     let once = |seconds: f64, is_done: bool| {
         if is_done && seconds > 0.0 { time(seconds) } else { "–".to_owned() }
@@ -112,11 +142,15 @@ pub(crate) fn fold_table(reports: &[FoldReport]) -> String {
             "request {}{of}\nresult  {} {}{of}\n",
             report.request, report.result.kind, report.result.hash
         );
+        // Guests that agree have the same lines.
+        if lines.is_empty() {
+            lines = report.result.lines();
+        }
     }
     for column in table.column_iter_mut().skip(3) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    format!("{table}\n{ids}")
+    format!("{table}\n{ids}{lines}")
 }
 
 /// Formats one report as its own JSON object, and several as one object with a list.
@@ -147,11 +181,37 @@ impl OutcomeReport {
     /// id.
     fn brief(&self) -> String {
         match &self.text {
-            Some(text) if text.lines().count() == 1 && text.len() <= 40 => {
-                shown_in_line(text.trim_end())
-            }
+            Some(text) if is_brief(text) => shown_in_line(text.trim_end()),
             _ => format!("{} {}", self.kind, &self.hash[..12]),
         }
+    }
+
+    /// Formats the lines of an outcome that has no brief form, after an empty line. Long outcomes
+    /// are cut.
+    fn lines(&self) -> String {
+        let (lines, are_all) = &self.lines;
+        if self.text.as_deref().is_some_and(is_brief) || lines.is_empty() {
+            return String::new();
+        }
+        let rest = if *are_all {
+            String::new()
+        } else {
+            format!("…\nmanifold cat --lines {} prints all of it\n", self.hash)
+        };
+        format!("\n{}\n{rest}", lines.join("\n"))
+    }
+}
+
+/// Returns whether a text fits into a cell of a table.
+fn is_brief(text: &str) -> bool {
+    text.lines().count() == 1 && text.len() <= 40
+}
+
+/// Returns a number if the text is one that JSON can express.
+pub(crate) fn number_or_text(text: &str) -> Json {
+    match serde_json::from_str(text) {
+        Ok(Json::Number(number)) => Json::Number(number),
+        _ => Json::String(text.to_owned()),
     }
 }
 
@@ -222,7 +282,13 @@ mod tests {
     use super::*;
 
     fn report(guest: &'static str, hash: &str) -> FoldReport {
-        let result = OutcomeReport { kind: "blob", hash: hash.to_owned(), text: None };
+        let result = OutcomeReport {
+            kind: "blob",
+            hash: hash.to_owned(),
+            text: None,
+            values: Map::new(),
+            lines: (Vec::new(), true),
+        };
         FoldReport {
             guest,
             request: String::new(),

@@ -174,6 +174,17 @@ impl Dispatcher {
         self.core.objects.tree(id)
     }
 
+    /// Returns the size of a blob in bytes, without reading it where its source knows it.
+    ///
+    /// # Errors
+    /// - [`Reason::MissingObject`](crate::api::Reason::MissingObject) if the object is not
+    ///   available.
+    /// - [`Reason::WrongKind`](crate::api::Reason::WrongKind) if the object is a tree.
+    /// - [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the store or a source fails.
+    pub fn blob_size(&self, id: ObjectId) -> Result<u64> {
+        self.core.objects.blob_size(id)
+    }
+
     /// Keeps the objects that `id` reaches in memory until the returned guard is dropped, so that
     /// they stay available even if the store loses them.
     ///

@@ -1,8 +1,20 @@
-/** The shared code of the fold visitors that add up numbers. @module */
+/** The shared code of the fold visitors. @module */
 
-import { type Job, text, tree, type TreeEntry } from "./sdk.ts";
+import {
+  get,
+  type Job,
+  named,
+  type NewEntry,
+  putBlob,
+  putTree,
+  text,
+  tree,
+  type TreeEntry,
+} from "./sdk.ts";
 
 const MAX = 2n ** 64n - 1n;
+/** The first bytes of a file, in which git looks for a zero byte. */
+const LOOKED_AT = 8000;
 
 /**
  * Returns the result of `leaf` for a blob, or the sum of the children's results for a tree. The
@@ -19,19 +31,143 @@ export async function sum(
   if (input.kind === "blob") return `${await leaf(input)}\n`;
   const children = await tree(job.required("children").hash);
   const numbers = await Promise.all(children.map(number));
-  const total = numbers.reduce((total, number) => total + number, 0n);
-  if (total > MAX) throw new Error("the sum does not fit in 64 bits");
-  return `${total}\n`;
+  return `${numbers.reduce(add, 0n)}\n`;
 }
 
-/** Reads the result of a child. */
-async function number(child: TreeEntry): Promise<bigint> {
-  const digits = /^\+?([0-9]+)\n$/.exec(await text(child.hash))?.[1];
+/**
+ * Returns how often each name occurs: at most once in a blob, for which `leaf` returns it, and in a
+ * tree as often as in its children. The returned entries have these names. Each is a blob of decimal
+ * digits and a newline.
+ *
+ * Throws as `sum` does.
+ */
+export async function tally(
+  job: Job,
+  leaf: (blob: TreeEntry) => Promise<string | undefined>,
+): Promise<NewEntry[]> {
+  const input = job.required("in");
+  const tally = new Map<string, bigint>();
+  if (input.kind === "blob") {
+    const name = await leaf(input);
+    if (name !== undefined) tally.set(name, 1n);
+  } else {
+    // Many children have the same result, which is read once.
+    const results = new Map<string, bigint>();
+    for (const { hash } of await tree(job.required("children").hash)) {
+      results.set(hash, (results.get(hash) ?? 0n) + 1n);
+    }
+    for (const [result, times] of results) {
+      for (const entry of await tree(result)) {
+        const product = (await number(entry)) * times;
+        tally.set(entry.name, add(tally.get(entry.name) ?? 0n, product));
+      }
+    }
+  }
+  return await Promise.all(
+    [...tally].map(async ([name, count]) =>
+      named({ kind: "blob", hash: await putBlob(`${count}\n`) }, name)
+    ),
+  );
+}
+
+/**
+ * Returns the lines in which `find` finds something, of a file or of all files below a directory.
+ *
+ * The returned entries are `count`, a number as `number` reads it, and unless that is 0 `lines`: for
+ * a file a text with `NUMBER:TEXT` for each line, where `TEXT` is what `find` returned, and for a
+ * directory a tree with the `lines` of those children that have some.
+ *
+ * A line ends before a line feed, or before a carriage return and a line feed. What is not UTF-8 is
+ * replaced by U+FFFD. Nothing is found in a binary file.
+ */
+export async function findings(
+  job: Job,
+  find: (line: string) => string | undefined,
+): Promise<NewEntry[]> {
+  const input = job.required("in");
+  if (input.kind === "blob") {
+    const content = await get(input.hash);
+    const found = isBinary(content) ? [] : linesOf(content).flatMap((line, index) => {
+      const text = find(line);
+      return text === undefined ? [] : [`${index + 1}:${text}\n`];
+    });
+    const count = await countEntry(BigInt(found.length));
+    if (found.length === 0) return [count];
+    return [count, named({ kind: "blob", hash: await putBlob(found.join("")) }, "lines")];
+  }
+  const nothing = await putTree([await countEntry(0n)]);
+  let count = 0n;
+  const lines: NewEntry[] = [];
+  for (const child of await tree(job.required("children").hash)) {
+    if (child.hash === nothing) continue;
+    for (const entry of await tree(child.hash)) {
+      if (entry.name === "count") count = add(count, await number(entry));
+      else if (entry.name === "lines") {
+        lines.push({ ...named({ kind: entry.kind, hash: entry.hash }, child), mode: entry.mode });
+      } else throw new Error(`the result for \`${child.name}\` is not one of this visitor`);
+    }
+  }
+  const found = [await countEntry(count)];
+  if (count > 0n) found.push(named({ kind: "tree", hash: await putTree(lines) }, "lines"));
+  return found;
+}
+
+async function countEntry(count: bigint): Promise<NewEntry> {
+  return named({ kind: "blob", hash: await putBlob(`${count}\n`) }, "count");
+}
+
+/** Splits a file into lines. */
+function linesOf(content: Uint8Array): string[] {
+  const lines = new TextDecoder("utf-8", { ignoreBOM: true }).decode(content).split("\n");
+  const last = lines.pop()!;
+  const ended = lines.map((line) => line.endsWith("\r") ? line.slice(0, -1) : line);
+  return last === "" ? ended : [...ended, last];
+}
+
+/** Returns whether git takes a file for binary: there is a zero byte at the start of its content. */
+export function isBinary(content: Uint8Array): boolean {
+  return content.subarray(0, LOOKED_AT).includes(0);
+}
+
+/**
+ * Returns the name of a file as text without tabs and line feeds. A backslash and control characters
+ * are escaped, and so is each byte that is not ASCII if the name is not valid UTF-8.
+ */
+export function shown(entry: TreeEntry): string {
+  const bytes = entry.nameBytes;
+  const name = bytes === undefined ? entry.name : String.fromCharCode(...bytes);
+  const escaped = bytes === undefined ? /[\\\x00-\x1f\x7f]/g : /[\\\x00-\x1f\x7f-\xff]/g;
+  return name.replace(escaped, (c) => {
+    if (c === "\\") return "\\\\";
+    if (c === "\t") return "\\t";
+    if (c === "\n") return "\\n";
+    return `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`;
+  });
+}
+
+/** Reads a blob that consists of decimal digits and a newline. Throws if it is anything else. */
+export async function number(entry: TreeEntry): Promise<bigint> {
+  const digits = /^\+?([0-9]+)\n$/.exec(await text(entry.hash))?.[1];
   const number = digits === undefined ? undefined : BigInt(digits);
   if (number === undefined || number > MAX) {
     throw new Error(
-      `the result for \`${child.name}\` is not a decimal number followed by a newline`,
+      `the result for \`${entry.name}\` is not a decimal number followed by a newline`,
     );
   }
   return number;
+}
+
+function add(one: bigint, other: bigint): bigint {
+  if (one + other > MAX) throw new Error("the sum does not fit in 64 bits");
+  return one + other;
+}
+
+/** Compares texts by their code points, and so in the order of their UTF-8 bytes. */
+export function compare(one: string, other: string): number {
+  const [left, right] = [one[Symbol.iterator](), other[Symbol.iterator]()];
+  for (;;) {
+    const [a, b] = [left.next().value, right.next().value];
+    if (a === undefined || b === undefined) return a === b ? 0 : a === undefined ? -1 : 1;
+    if (a !== b) return a.codePointAt(0)! - b.codePointAt(0)!;
+  }
 }

@@ -222,7 +222,7 @@ async fn the_error_of_a_failing_visitor_names_every_frame() {
     let invocation = wasm.invocation(root, &[("post", "/cas/std/no-such-visitor")]);
     let error = wasm.dispatcher.run(invocation).await.unwrap_err();
     assert!(
-        error.root_cause().to_string().contains("available images: dirs-only, file-count"),
+        error.root_cause().to_string().contains("available images: dirs-only, duplicate-files"),
         "{error:?}"
     );
     assert_eq!(error.chain().filter(|error| error.frame().is_some()).count(), 30, "{error:?}");

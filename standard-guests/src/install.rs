@@ -1,14 +1,20 @@
 use manifold_dispatcher::Dispatcher;
 use manifold_runtime_api::{EntryMode, Error, ObjectId, ObjectRef, Result, TreeEntry};
 
-use crate::{CONTAINER_GUESTS, ContainerPrograms, TYPESCRIPT_FILES, WASM_GUESTS};
+use crate::{CONTAINER_GUESTS, EmbeddedGuests, TYPESCRIPT_FILES, WASM_GUESTS};
 
 /// The TypeScript guests, and the files that each imports besides its own.
-const TYPESCRIPT_GUESTS: [(&str, &[&str]); 5] = [
+const TYPESCRIPT_GUESTS: [(&str, &[&str]); 11] = [
     ("dirs-only", &["sdk"]),
+    ("duplicate-files", &["sdk", "visitor"]),
     ("file-count", &["sdk", "visitor"]),
     ("fold", &["sdk"]),
+    ("grep", &["sdk", "visitor"]),
+    ("largest-files", &["sdk", "visitor"]),
+    ("licenses", &["sdk", "visitor"]),
     ("line-count", &["sdk", "visitor"]),
+    ("lines-by-language", &["languages", "sdk", "visitor"]),
+    ("todo-comments", &["sdk", "visitor"]),
     ("total-size", &["sdk", "visitor"]),
 ];
 
@@ -99,12 +105,13 @@ pub fn install(dispatcher: &Dispatcher) -> Result<ObjectId> {
 /// As [`install`].
 pub fn install_for(dispatcher: &Dispatcher, hosts: Hosts) -> Result<ObjectId> {
     let mut entries = Vec::new();
+    dispatcher.add_source(EmbeddedGuests);
     if let Some(host) = hosts.wasm {
         if WASM_GUESTS.is_empty() {
             return Err(built_without());
         }
-        for (name, code) in WASM_GUESTS {
-            let module = ObjectRef::blob(dispatcher.put_blob(*code)?);
+        for (name, hex, _) in WASM_GUESTS {
+            let module = ObjectRef::blob(ObjectId::from_hex(hex).map_err(Error::runtime)?);
             let image = dispatcher.put_image(host, module)?;
             entries.push(TreeEntry::new(*name, EntryMode::Tree, image));
             if *name == "fold" {
@@ -128,7 +135,6 @@ pub fn install_for(dispatcher: &Dispatcher, hosts: Hosts) -> Result<ObjectId> {
     let containers: Vec<_> =
         containers.into_iter().filter_map(|(kind, host)| Some((kind, host?))).collect();
     if !containers.is_empty() {
-        dispatcher.add_source(ContainerPrograms);
         let config = dispatcher.put_blob(CONFIG)?;
         for (name, hex, _) in CONTAINER_GUESTS {
             let program = ObjectId::from_hex(hex).map_err(Error::runtime)?;

@@ -9,10 +9,11 @@ use manifold_runtime_api::{
 
 /// Adds the native guests `fold` and `file-count` to a runtime.
 ///
-/// `fold(in, post, pre?)` folds every child of `in`, and passes the results and `in` itself to
+/// `fold(in, post, pre?, with?)` folds every child of `in`, and passes the results and `in` itself to
 /// `post`. The children are the entries of the tree that `pre` returns for `{in}`, or without `pre`
 /// the entries of `in` if it is a tree. Submodules are skipped. A blob without `pre` is passed to
-/// `post` directly. Every other child is a request for `fold`.
+/// `post` directly. Every other child is a request for `fold`. The entries of the tree `with` are
+/// further arguments of every call of `post` and `pre`.
 pub fn native_guests(builder: NativeRuntimeBuilder) -> NativeRuntimeBuilder {
     builder.guest("fold", fold).guest("file-count", file_count)
 }
@@ -21,18 +22,21 @@ async fn fold(guest: NativeGuest) -> Result<ObjectRef> {
     let input = object(&guest.required("in").await?)?;
     let post = guest.text("post").await?;
     let pre = guest.arg("pre").await?;
+    let with = guest.arg("with").await?;
+    let further = further_arguments(&guest, with.as_ref()).await?;
 
-    let children = children(&guest, input, pre.is_some()).await?;
+    let children = children(&guest, input, pre.is_some(), &further).await?;
     let no_children = ObjectRef::tree(guest.put_tree([]).await?);
     let mut calls = Vec::with_capacity(children.len());
     for child in &children {
         let child = object(child)?;
         calls.push(if child.kind == ObjectKind::Blob && pre.is_none() {
-            Call { image: post.clone(), args: visit(&guest, no_children, child).await? }
+            Call { image: post.clone(), args: visit(&guest, no_children, child, &further).await? }
         } else {
             let mut args = vec![argument("in", child)];
             args.extend(guest.arg("post").await?);
             args.extend(pre.clone());
+            args.extend(with.clone());
             Call { image: guest.job().image.to_string(), args: guest.put_tree(args).await? }
         });
     }
@@ -44,12 +48,36 @@ async fn fold(guest: NativeGuest) -> Result<ObjectRef> {
         folded.push(TreeEntry::new(child.name.clone(), EntryMode::plain(result.kind), result.id));
     }
     let folded = ObjectRef::tree(guest.put_tree(folded).await?);
-    guest.run(&post, visit(&guest, folded, input).await?).await
+    guest.run(&post, visit(&guest, folded, input, &further).await?).await
 }
 
-async fn children(guest: &NativeGuest, input: ObjectRef, has_pre: bool) -> Result<Vec<TreeEntry>> {
+/// Returns the entries of the argument `with`.
+async fn further_arguments(
+    guest: &NativeGuest,
+    with: Option<&TreeEntry>,
+) -> Result<Vec<TreeEntry>> {
+    let Some(with) = with else { return Ok(Vec::new()) };
+    if with.mode != EntryMode::Tree {
+        return Err(Error::guest_failed("`with` must be a tree of arguments"));
+    }
+    let tree = guest.host().tree(with.id).await?;
+    if tree.get("in").is_some() || tree.get("children").is_some() {
+        return Err(Error::guest_failed(
+            "`with` must not contain `in` or `children`, which fold passes",
+        ));
+    }
+    Ok(tree.entries().to_vec())
+}
+
+async fn children(
+    guest: &NativeGuest,
+    input: ObjectRef,
+    has_pre: bool,
+    further: &[TreeEntry],
+) -> Result<Vec<TreeEntry>> {
     let parent = if has_pre {
-        let args = guest.put_tree([argument("in", input)]).await?;
+        let own = [argument("in", input)].into_iter();
+        let args = guest.put_tree(own.chain(further.iter().cloned())).await?;
         guest.run(&guest.text("pre").await?, args).await?
     } else if input.kind == ObjectKind::Tree {
         input
@@ -63,8 +91,14 @@ async fn children(guest: &NativeGuest, input: ObjectRef, has_pre: bool) -> Resul
     Ok(tree.entries().iter().filter(|entry| entry.mode != EntryMode::Commit).cloned().collect())
 }
 
-async fn visit(guest: &NativeGuest, children: ObjectRef, input: ObjectRef) -> Result<ObjectId> {
-    guest.put_tree([argument("children", children), argument("in", input)]).await
+async fn visit(
+    guest: &NativeGuest,
+    children: ObjectRef,
+    input: ObjectRef,
+    further: &[TreeEntry],
+) -> Result<ObjectId> {
+    let own = [argument("children", children), argument("in", input)].into_iter();
+    guest.put_tree(own.chain(further.iter().cloned())).await
 }
 
 fn object(entry: &TreeEntry) -> Result<ObjectRef> {

@@ -9,6 +9,9 @@ use crate::toolchain::{WASI, WASM, require_targets};
 
 /// The guests that are built both as a wasm module and as a program for containers.
 const GUESTS: [&str; 5] = ["fold", "file-count", "dirs-only", "line-count", "total-size"];
+/// The guests that are built as a wasm module only.
+const MODULES_ONLY: [&str; 6] =
+    ["lines-by-language", "largest-files", "duplicate-files", "todo-comments", "licenses", "grep"];
 /// The guests for tests that link std and are built as a wasm module.
 pub(crate) const STD_GUESTS: [&str; 2] = ["wasip1-guest", "conformance-guest"];
 /// The guests for tests that are built as a program for containers.
@@ -51,7 +54,7 @@ pub(crate) fn build(wanted: Wanted) -> Result {
     create(&guests)?;
     // Each guest is built separately, because cargo would unify the features of the dependencies
     // that guests with and without std have in common.
-    let modules = GUESTS.map(|guest| (guest, WASM)).into_iter();
+    let modules = GUESTS.iter().chain(&MODULES_ONLY).map(|guest| (*guest, WASM));
     let for_tests = STD_GUESTS.map(|guest| (guest, WASI)).into_iter();
     let for_tests = for_tests.filter(|_| wanted == Wanted::All);
     for (guest, target) in modules.chain(for_tests) {
@@ -105,7 +108,7 @@ fn build_programs(linux: &str, guests: &Path) -> Result {
 /// Makes `modules` contain the standard guests and nothing else: what is there is embedded.
 fn embed(guests: &Path, modules: &Path) -> Result {
     let mut files = Vec::new();
-    for guest in GUESTS {
+    for guest in GUESTS.iter().chain(&MODULES_ONLY) {
         for name in [format!("{guest}.wasm"), format!("{guest}.linux")] {
             let from = guests.join(&name);
             if from.is_file() {

@@ -13,16 +13,9 @@ use serde_json::Value as Json;
 use super::page;
 use crate::args::History;
 use crate::error::CliError;
-use crate::report::{json, print};
+use crate::outcome::Value;
+use crate::report::{json, number_or_text, print};
 use crate::shown::shown_in_line;
-
-/// The value of a commit.
-#[derive(Debug, Clone)]
-pub(super) enum Value {
-    One(String),
-    /// By name.
-    Several(BTreeMap<String, String>),
-}
 
 /// A commit and its value.
 #[derive(Debug, Clone, Serialize)]
@@ -112,14 +105,6 @@ impl Row {
         let values = names.iter().map(|name| self.texts.get(*name).map_or("", String::as_str));
         let error = self.error.as_deref().unwrap_or_default();
         csv(own.chain(values).chain([error]))
-    }
-}
-
-/// Returns a number if the text is one that JSON can express.
-fn number_or_text(text: &str) -> Json {
-    match serde_json::from_str(text) {
-        Ok(Json::Number(number)) => Json::Number(number),
-        _ => Json::String(text.to_owned()),
     }
 }
 

@@ -14,7 +14,7 @@ fn bad_input_is_reported_as_one_error() {
     assert!(error(&["fold", "nowhere"]).contains("nowhere does not exist"));
     assert!(
         error(&["fold", "--post", "no-such"])
-            .contains("one of dirs-only, file-count, fold, line-count, total-size")
+            .contains("one of dirs-only, duplicate-files, file-count, fold, grep, largest-files, ")
     );
     assert!(error(&["fold", "--post", "/cas/std/no-such"]).contains("no image"));
     assert!(error(&["fold", "--post", &"ab".repeat(20)]).contains("is not in the store"));

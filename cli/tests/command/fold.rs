@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{bench, git, json, manifold, repository, succeeds};
+use crate::{bench, fails, git, json, manifold, repository, succeeds};
 
 #[test]
 fn fold_prints_one_json_object() {
@@ -123,6 +123,52 @@ fn large_files_and_non_utf8_names_are_accepted() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// `--arg` and `--text` are arguments of the visitor. The lines of an outcome are below the table.
+#[test]
+fn visitors_have_arguments_and_lines() {
+    let root = bench();
+    let table =
+        succeeds(root.path(), &["fold", "tree", "--post", "grep", "--text", "pattern=d1/f2"]);
+    let (_, lines) = table.split_once("\n\n").unwrap();
+    let lines: Vec<_> = lines.lines().collect();
+    assert_eq!(lines[0], "count:13");
+    assert_eq!(lines[1], "lines/d1/d1/d1/f2.txt:1:tree/d1/d1/d1/f2.txt");
+    assert_eq!(lines.len(), 14);
+
+    fs::write(root.path().join("pattern"), "d1/f2").unwrap();
+    let fold = ["fold", "tree", "--json", "--post", "grep", "--arg", "pattern=pattern"];
+    let report = json(root.path(), &fold);
+    assert_eq!(report["result"]["values"], serde_json::json!({ "count": 13 }));
+    let with_pre = [&fold[..], &["--pre", "dirs-only", "--text", "count=1"]].concat();
+    assert_eq!(json(root.path(), &with_pre)["result"]["values"], serde_json::json!({ "count": 0 }));
+
+    let all = succeeds(root.path(), &["fold", "tree", "--post", "grep", "--text", "pattern=tree"]);
+    let (table, lines) = all.split_once("\n\n").unwrap();
+    assert_eq!(lines.lines().count(), 42, "{lines}");
+    let id = table.lines().last().unwrap().split(' ').next_back().unwrap();
+    assert!(
+        lines.ends_with(&format!("…\nmanifold cat --lines {id} prints all of it\n")),
+        "{lines}"
+    );
+
+    let table = json(root.path(), &["fold", "tree", "--json", "--post", "lines-by-language"]);
+    assert_eq!(
+        table["result"]["values"],
+        serde_json::json!({
+            "Plain Text files": 120, "Plain Text code": 0, "Plain Text comments": 120,
+            "Plain Text blanks": 0
+        })
+    );
+    for (arguments, problem) in [
+        (&["--text", "in=x"][..], "`with` must not contain `in` or `children`"),
+        (&["--text", "a=1", "--text", "a=2"], "a"),
+        (&["--text", "a"], "NAME=VALUE"),
+    ] {
+        let errors = fails(root.path(), &[&["fold", "tree"], arguments].concat());
+        assert!(errors.contains(problem), "{errors}");
+    }
 }
 
 #[test]

@@ -48,6 +48,28 @@ fn every_commit_has_a_value() {
     assert_eq!(sizes, values(&rows(root.path(), &["--post", "total-size", "--path", "src"])));
 }
 
+/// An outcome that is a tree or a table has several values.
+#[test]
+fn a_commit_can_have_several_values() {
+    let root = growing(3);
+    fs::write(root.path().join("main.rs"), "// TODO: write\n\nfn main() {}\n").unwrap();
+    git(root.path(), &["add", "--all"]);
+    git(root.path(), &["commit", "--quiet", "--message", "main"]);
+    let all = rows(root.path(), &["--post", "todo-comments"]);
+    assert_eq!(all[2]["value"], serde_json::json!({ "count": 0 }));
+    assert_eq!(all[3]["value"], serde_json::json!({ "count": 1 }));
+    let all = rows(root.path(), &["--post", "lines-by-language"]);
+    assert_eq!(all[2]["value"], serde_json::json!({}));
+    assert_eq!(all[3]["value"]["Rust code"], 1);
+    let found = rows(root.path(), &["--post", "grep", "--text", "pattern=^file [12]$"]);
+    let counts: Vec<_> = found.iter().map(|row| row["value"]["count"].clone()).collect();
+    assert_eq!(counts, [0, 1, 2, 2]);
+    let csv = succeeds(root.path(), &["history", "--csv", "--post", "lines-by-language"]);
+    let columns = "Rust blanks,Rust code,Rust comments,Rust files";
+    assert!(csv.starts_with(&format!("commit,time,subject,{columns},error\r\n")), "{csv}");
+    assert!(csv.ends_with(",main,1,1,1,1,\r\n"), "{csv}");
+}
+
 #[test]
 fn options_select_commits() {
     let root = growing(7);

@@ -45,6 +45,12 @@ fn cat_prints_objects_of_a_repository() {
         git(root.path(), &["ls-tree", "HEAD"])
     );
 
+    let tree = git(root.path(), &["rev-parse", "HEAD:tree/d1/d1"]);
+    let lines = succeeds(root.path(), &["cat", "--lines", &tree]);
+    assert!(lines.starts_with("d1/f1.txt:tree/d1/d1/d1/f1.txt\n"), "{lines}");
+    assert_eq!(lines.lines().count(), 12);
+    assert_eq!(succeeds(root.path(), &["cat", "--lines", &blob]), "tree/f1.txt\n");
+
     let elsewhere = TempDir::new().unwrap();
     let from = root.path().to_str().unwrap();
     assert_eq!(succeeds(elsewhere.path(), &["cat", &blob, "--repo", from]), "tree/f1.txt\n");

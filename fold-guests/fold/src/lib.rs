@@ -1,5 +1,5 @@
 #![no_std]
-//! `fold(in, post, pre?)`: visits a tree from the leaves up.
+//! `fold(in, post, pre?, with?)`: visits a tree from the leaves up.
 //!
 //! 1. The children are determined. With `pre`, they are the entries of the tree that `pre` returns
 //!    for the arguments `{in}`. Without `pre`, they are the entries of `in` if it is a tree, and
@@ -9,6 +9,8 @@
 //!    `post`, with an empty tree of children. Any other child is a request for fold itself.
 //! 3. The results are stored in a tree `children` under the children's names. The outcome is the
 //!    object that `post` returns for the arguments `{children, in}`.
+//!
+//! `with` is a tree. Its entries are further arguments of every call of `post` and `pre`.
 
 extern crate alloc;
 
@@ -23,14 +25,15 @@ fn fold(job: &Job) -> Result<ObjectRef> {
     let input = job.required("in")?.object();
     let post = visitor(job.required("post")?)?;
     let pre = job.optional("pre");
+    let with = further_arguments(job)?;
 
-    let children = children(&input, pre)?;
+    let children = children(&input, pre, &with)?;
     let no_children = put_tree(&[])?;
     let mut calls: Vec<(&str, Id)> = Vec::with_capacity(children.len());
     for child in &children {
         let child = child.object();
         calls.push(if child.kind == Kind::Blob && pre.is_none() {
-            (&post, visit(&no_children, &child)?)
+            (&post, visit(&no_children, &child, &with)?)
         } else {
             (&job.image, recurse(job, &child)?)
         });
@@ -46,25 +49,45 @@ fn fold(job: &Job) -> Result<ObjectRef> {
     for (child, result) in children.into_iter().zip(results) {
         folded.push(result?.named(child.name));
     }
-    run(&post, &visit(&put_tree(&folded)?, &input)?)
+    run(&post, &visit(&put_tree(&folded)?, &input, &with)?)
+}
+
+/// Returns the entries of the argument `with`.
+fn further_arguments(job: &Job) -> Result<Vec<Entry>> {
+    let Some(with) = job.optional("with") else { return Ok(Vec::new()) };
+    if with.kind() != Kind::Tree {
+        return Err(Error::new("`with` must be a tree of arguments"));
+    }
+    let with = tree(&with.id)?;
+    if with.iter().any(|entry| entry.name == b"in" || entry.name == b"children") {
+        return Err(Error::new("`with` must not contain `in` or `children`, which fold passes"));
+    }
+    Ok(with)
 }
 
 /// Stores the arguments tree of `post`.
-fn visit(children: &ObjectRef, input: &ObjectRef) -> Result<Id> {
-    Ok(put_tree(&[children.named("children"), input.named("in")])?.id)
+fn visit(children: &ObjectRef, input: &ObjectRef, with: &[Entry]) -> Result<Id> {
+    let own = [children.named("children"), input.named("in")];
+    if with.is_empty() {
+        return Ok(put_tree(&own)?.id);
+    }
+    Ok(put_tree(&[&own, with].concat())?.id)
 }
 
 /// Stores the arguments tree of a nested fold: the arguments of `job`, with `child` as `in`.
 fn recurse(job: &Job, child: &ObjectRef) -> Result<Id> {
     let mut args = Vec::from([child.named("in")]);
-    args.extend(["post", "pre"].into_iter().filter_map(|name| job.optional(name).cloned()));
+    args.extend(["post", "pre", "with"].into_iter().filter_map(|name| job.optional(name).cloned()));
     Ok(put_tree(&args)?.id)
 }
 
 /// Returns the children of `input`, without submodules.
-fn children(input: &ObjectRef, pre: Option<&Entry>) -> Result<Vec<Entry>> {
+fn children(input: &ObjectRef, pre: Option<&Entry>, with: &[Entry]) -> Result<Vec<Entry>> {
     let parent = match pre {
-        Some(pre) => run(&visitor(pre)?, &put_tree(&[input.named("in")])?.id)?,
+        Some(pre) => {
+            let args = put_tree(&[&[input.named("in")], with].concat())?;
+            run(&visitor(pre)?, &args.id)?
+        }
         None if input.kind == Kind::Tree => input.clone(),
         None => return Ok(Vec::new()),
     };

@@ -1,0 +1,112 @@
+//! The arguments of an image, as the user gives them.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use manifold_dispatcher::native::argument;
+use manifold_dispatcher::{ObjectSource, ScanOptions};
+use manifold_runtime_api::{ObjectRef, TreeEntry};
+
+use crate::args::ArgumentArgs;
+use crate::error::CliError;
+use crate::input::{self, Input};
+use crate::session::Session;
+
+/// The arguments of an image.
+pub(crate) struct Arguments<'a> {
+    values: Vec<(&'a str, Value<'a>)>,
+    /// The files and directories among them.
+    pub(crate) inputs: Vec<Input>,
+}
+
+/// The value of an argument.
+enum Value<'a> {
+    Text(&'a str),
+    Object(ObjectRef),
+}
+
+impl<'a> Arguments<'a> {
+    /// Reads the files and directories among the arguments. Errors if a name occurs twice.
+    pub(crate) fn read(options: &'a ArgumentArgs, reading: &ScanOptions) -> Result<Self, CliError> {
+        let mut arguments = Self { values: Vec::new(), inputs: Vec::new() };
+        for argument in &options.args {
+            let (name, value) = split(argument)?;
+            let value = match path(value)? {
+                Some(path) => {
+                    let input = input::directory(path, reading)?;
+                    let root = input.root;
+                    arguments.inputs.push(input);
+                    Value::Object(root)
+                }
+                None => Value::Text(
+                    value.to_str().ok_or_else(|| CliError::NotText { name: name.to_owned() })?,
+                ),
+            };
+            arguments.values.push((name, value));
+        }
+        for argument in &options.texts {
+            let (name, value) = argument
+                .split_once('=')
+                .ok_or_else(|| CliError::InvalidArgument { argument: argument.into() })?;
+            arguments.values.push((name, Value::Text(value)));
+        }
+        let mut names = BTreeSet::new();
+        if let Some((name, _)) = arguments.values.iter().find(|(name, _)| !names.insert(*name)) {
+            return Err(CliError::DuplicateArgument { name: (*name).to_owned() });
+        }
+        Ok(arguments)
+    }
+
+    /// Returns the sources of the files and directories.
+    pub(crate) fn sources(&self) -> Vec<Arc<dyn ObjectSource>> {
+        self.inputs.iter().map(|input| Arc::clone(&input.source)).collect()
+    }
+
+    /// Stores the texts, and returns the entries of a tree of the arguments.
+    pub(crate) fn entries(&self, session: &Session) -> Result<Vec<TreeEntry>, CliError> {
+        let entries = self.values.iter().map(|(name, value)| match value {
+            Value::Text(text) => session.text_argument(name, text),
+            Value::Object(object) => Ok(argument(name, *object)),
+        });
+        entries.collect()
+    }
+
+    /// Returns the argument `with` of fold, which passes these arguments to its visitors. There is
+    /// none if there are no arguments.
+    pub(crate) fn for_visitors(&self, session: &Session) -> Result<Option<TreeEntry>, CliError> {
+        if self.values.is_empty() {
+            return Ok(None);
+        }
+        let with = session.arguments(self.entries(session)?)?;
+        Ok(Some(argument("with", ObjectRef::tree(with))))
+    }
+}
+
+/// Splits `NAME=VALUE`.
+fn split(argument: &OsStr) -> Result<(&str, &OsStr), CliError> {
+    let invalid = || CliError::InvalidArgument { argument: argument.to_owned() };
+    let bytes = argument.as_bytes();
+    let equals = bytes.iter().position(|byte| *byte == b'=').ok_or_else(invalid)?;
+    let name = std::str::from_utf8(&bytes[..equals]).map_err(|_| invalid())?;
+    Ok((name, OsStr::from_bytes(&bytes[equals + 1..])))
+}
+
+/// Returns the value as a path if the path exists. Errors if it cannot be accessed, instead of
+/// treating the value as text.
+fn path(value: &OsStr) -> Result<Option<&Path>, CliError> {
+    let path = Path::new(value);
+    match path.symlink_metadata() {
+        Ok(_) => Ok(Some(path)),
+        Err(error) => match error.kind() {
+            ErrorKind::NotFound
+            | ErrorKind::NotADirectory
+            | ErrorKind::InvalidFilename
+            | ErrorKind::InvalidInput => Ok(None),
+            _ => Err(CliError::Unreadable { path: path.to_owned(), source: error }),
+        },
+    }
+}
