@@ -1,10 +1,11 @@
 //! The visitors in Rust: what they return.
 
+use manifold_dispatcher::native::NativeRuntime;
 use manifold_dispatcher::{Dispatcher, Invocation};
 use manifold_runtime_api::bstr::ByteSlice;
 use manifold_runtime_api::{EntryMode, ObjectId, ObjectKind, ObjectRef, TreeEntry};
 use manifold_runtime_wasm::WasmRuntime;
-use manifold_standard_guests as guests;
+use manifold_standard_guests::{self as guests, native_guests};
 
 const MIT: &str = "MIT License\n\nPermission is hereby granted, free of charge, to any person\n\
                    obtaining a copy of this software\n";
@@ -47,6 +48,16 @@ impl Wasm {
     /// Folds, and returns each line of the outcome, after the path of its blob.
     async fn fold(&self, root: ObjectRef, visitor: &str, with: &[(&str, &str)]) -> Vec<String> {
         let fold = self.dispatcher.read_tree(self.std).unwrap().get("fold").unwrap().id;
+        self.fold_with(fold, root, visitor, with).await
+    }
+
+    async fn fold_with(
+        &self,
+        fold: ObjectId,
+        root: ObjectRef,
+        visitor: &str,
+        with: &[(&str, &str)],
+    ) -> Vec<String> {
         let mut invocation = Invocation::new(fold).std(self.std).arg("in", root);
         invocation = invocation.arg("post", format!("/cas/std/{visitor}"));
         if !with.is_empty() {
@@ -102,6 +113,23 @@ async fn lines_by_language_adds_up_the_files_of_each_language() {
             "Rust\t2\t7\t3\t2",
         ]
     );
+}
+
+/// The native fold passes the entries of `with` to its visitors as the wasm fold does: no visit is
+/// run again.
+#[tokio::test]
+async fn the_native_fold_makes_the_same_requests() {
+    let wasm = Wasm::new();
+    let native = native_guests(NativeRuntime::builder("native", "1")).build().unwrap();
+    let native = wasm.dispatcher.add_runtime(native).unwrap();
+    let native = wasm.dispatcher.install(native, "fold").unwrap();
+    let root = wasm.tree(&[("a", "12345"), ("d/b", "1234567")]);
+    let expected = wasm.fold(root, "largest-files", &[("count", "1")]).await;
+    let before = wasm.dispatcher.stats();
+    let folded = wasm.fold_with(native, root, "largest-files", &[("count", "1")]).await;
+    assert_eq!(folded, expected);
+    // A frame of fold for the root and one for `d`.
+    assert_eq!((wasm.dispatcher.stats() - before).runs, 2);
 }
 
 /// A file that did not change is not counted again, wherever it moved.

@@ -2,6 +2,7 @@
 #![allow(missing_docs, reason = "an unpublished crate for tests")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+pub mod browser;
 #[cfg(feature = "containers")]
 pub mod containers;
 mod fixture;

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 
+use crate::browser;
 use crate::docker;
 use crate::guests::{self, Wanted};
 use crate::install::{Installing, provide};
@@ -104,6 +105,7 @@ pub(crate) fn test(installing: Installing) -> Result {
     needs.extend(typescript::needs()?);
     needs.extend(docker::need());
     needs.extend(python::need());
+    needs.extend(browser::need());
     if v8::is_available()? {
         needs.extend(published::need()?);
     }
@@ -112,6 +114,7 @@ pub(crate) fn test(installing: Installing) -> Result {
 
     guests::build(Wanted::All)?;
     typescript::check()?;
+    browser::check()?;
     let engine = docker::engine()?;
     let mut tests = cargo();
     tests.args(["test", "--release", "--workspace"]);

@@ -3,6 +3,7 @@
 mod errors;
 mod fold;
 mod history;
+mod page;
 mod run;
 #[cfg(feature = "v8")]
 mod typescript;
