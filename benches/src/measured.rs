@@ -1,4 +1,4 @@
-//! The results of the benchmark `scale`.
+//! The results of the benchmarks `scale` and `cores`.
 
 use std::time::Duration;
 
@@ -68,5 +68,35 @@ impl Measured {
             mib(self.peak_bytes),
             mib(self.after_bytes),
         )
+    }
+}
+
+/// What a second core is worth to one kind of work. Times are medians in nanoseconds, for one frame
+/// or one hit of all that are done at the same time.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Cores {
+    /// What was done, such as `wasm, one root`.
+    pub name: String,
+    /// The time on one thread.
+    pub one_ns: f64,
+    /// The time on two threads.
+    pub two_ns: f64,
+    /// The median of the ratios of the two, measured one after the other.
+    pub gain: f64,
+    /// The time that a cache line took from one core to the other meanwhile.
+    pub hop_ns: f64,
+}
+
+impl Cores {
+    /// The head of the Markdown table that [`Cores::row`] returns a row of.
+    pub const HEAD: &str = "\
+        | work | one core | two cores | gain | a cache line takes |\n|---|--:|--:|--:|--:|";
+
+    /// Returns a row of the Markdown table with the head [`Cores::HEAD`].
+    pub fn row(&self) -> String {
+        let time = |ns: f64| format!("{:.3?}", Duration::from_secs_f64(ns / 1e9));
+        let Self { name, one_ns, two_ns, gain, hop_ns } = self;
+        let (one, two, hop) = (time(*one_ns), time(*two_ns), time(*hop_ns));
+        format!("| {name} | {one} | {two} | {gain:.2} | {hop} |")
     }
 }

@@ -109,6 +109,14 @@ impl Setting {
         })
     }
 
+    /// Creates a dispatcher with native and wasm guests only, with a builder that `more` changes.
+    ///
+    /// # Errors
+    /// As [`Setting::new`].
+    pub fn without_v8(more: impl FnOnce(DispatcherBuilder) -> DispatcherBuilder) -> Result<Self> {
+        Self::build(WasmRuntime::new()?, Hosts::default(), more)
+    }
+
     /// Like [`Setting::new`], and with container guests in the mode that `language` selects.
     ///
     /// # Errors
