@@ -1,13 +1,13 @@
 //! In-flight table: single-flight claims, waiter counts, and the wait-for graph.
 //!
-//! One table holds all three, because a claim has to decide them together: whether the request is
-//! being run already, whether waiting for it would close a cycle, and whether a flight still has
-//! waiters. All operations are synchronous and short.
+//! The table is divided into shards by request, and a frame touches one of them twice: when it is
+//! claimed, and when it ends. How many waiters a flight has, whom it waits for and who waits for it
+//! is kept in the flight ([`Edges`](crate::flight::Edges)). All operations are synchronous and short.
 
 mod graph;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,50 +18,38 @@ use smallvec::SmallVec;
 use crate::by_id::ById;
 use crate::clock::Clock;
 use crate::flight::Flight;
+use crate::padded::Padded;
 use crate::settled::Settled;
 use crate::sync::Mutex;
-use graph::WaitGraph;
+use graph::Neighbours;
+
+/// The number of shards.
+const SHARDS: usize = 256;
 
 /// The in-flight table of a dispatcher.
-#[derive(Default)]
 pub(crate) struct Claims {
-    table: Mutex<Table>,
-    settlements: Settlements,
-}
-
-/// How many flights have ended, counted by the first byte of their requests.
-struct Settlements([AtomicU64; 256]);
-
-impl Default for Settlements {
-    fn default() -> Self {
-        Self(std::array::from_fn(|_| AtomicU64::new(0)))
-    }
-}
-
-impl Settlements {
-    fn of(&self, request: ObjectId) -> &AtomicU64 {
-        &self.0[usize::from(request.as_bytes().first().copied().unwrap_or_default())]
-    }
+    shards: Box<[Padded<Shard>]>,
+    /// Held while a flight joins another one: while it is checked that this closes no cycle, and the
+    /// edge is added.
+    joining: Mutex<()>,
 }
 
 #[derive(Default)]
-struct Table {
-    next_serial: u64,
-    /// The flights of each request that have not stopped yet, in the order of their claims. Only
-    /// the last one can have waiters. Those before it are abandoned.
-    flights: ById<SmallVec<[Arc<Flight>; 1]>>,
-    /// All flights by serial number, private ones included.
-    nodes: HashMap<u64, Node>,
-    /// Which of them wait for which.
-    graph: WaitGraph,
+struct Shard {
+    /// How many flights have ended.
+    settlements: AtomicU64,
+    flights: Mutex<Flights>,
 }
 
-struct Node {
-    flight: Arc<Flight>,
-    /// The number of waiters: frames and root calls.
-    waiters: usize,
-    /// The abandoned flights of the same request that had not stopped when this one was claimed.
-    predecessors: Vec<Arc<Flight>>,
+/// The flights of each request that have not stopped yet, in the order of their claims. Only the last
+/// one can have waiters. Those before it are abandoned.
+type Flights = ById<SmallVec<[Arc<Flight>; 1]>>;
+
+impl Default for Claims {
+    fn default() -> Self {
+        let shards = (0..SHARDS).map(|_| Padded::default()).collect();
+        Self { shards, joining: Mutex::default() }
+    }
 }
 
 /// The caller that claims a request.
@@ -88,7 +76,12 @@ impl Claims {
     /// it was the same before a lookup that found nothing and is the same in the flight that was
     /// claimed afterwards, a second lookup would find nothing either.
     pub(crate) fn settlements(&self, request: ObjectId) -> u64 {
-        self.settlements.of(request).load(Ordering::Acquire)
+        self.shard(request).settlements.load(Ordering::Acquire)
+    }
+
+    fn shard(&self, request: ObjectId) -> &Shard {
+        let first = request.as_bytes().first().copied().unwrap_or_default();
+        &self.shards[usize::from(first) % SHARDS].0
     }
 
     /// Claims `request`. If this fails, nothing is claimed.
@@ -102,123 +95,116 @@ impl Claims {
         claimant: &Claimant<'_>,
     ) -> Result<Claim> {
         let waiter = claimant.waiter;
-        let mut table = self.table.lock();
-        if waiter.is_some_and(|waiter| !table.nodes.contains_key(&waiter.serial)) {
+        if waiter.is_some_and(|waiter| waiter.has_ended()) {
             // The guest's host is still used although its frame has ended.
             return Err(Error::new(Reason::Cancelled));
         }
-        let last = table.flights.get(&request).and_then(|flights| flights.last());
-        let joinable = last
-            .filter(|flight| !claimant.private && table.nodes[&flight.serial].waiters > 0)
-            .cloned();
-        if let Some(flight) = joinable {
-            if let Some(waiter) = waiter
-                && table.graph.depends_on(flight.serial, waiter.serial)
-            {
-                let chain = table.cycle(flight.serial, waiter.serial);
+        let depth = waiter.map_or(0, |waiter| waiter.depth.saturating_add(1));
+        let new = || Flight::new(request, depth, Arc::clone(claimant.clock), waiter.cloned());
+        let mut predecessors = SmallVec::new();
+        let (flight, registration) = if claimant.private {
+            new()
+        } else {
+            let mut flights = self.shard(request).flights.lock();
+            let flights_of = flights.entry(request).or_default();
+            if let Some(last) = flights_of.last().filter(|last| last.add_waiter()) {
+                // From here on the flight has a waiter more, so that it is not aborted.
+                let wait = Wait { waiter: None, flight: Arc::clone(last) };
+                drop(flights);
+                return self.join(wait, waiter);
+            }
+            predecessors.extend(flights_of.iter().cloned());
+            let (flight, registration) = new();
+            flights_of.push(Arc::clone(&flight));
+            (flight, registration)
+        };
+        if let Some(waiter) = waiter {
+            waiter.edges().waits_for.push(Arc::clone(&flight));
+        }
+        let wait = Wait { waiter: waiter.cloned(), flight: Arc::clone(&flight) };
+        let lead = Lead { claims: Arc::clone(self), flight, predecessors };
+        Ok(Claim::Run(lead, registration, wait))
+    }
+
+    /// Makes `waiter` wait for the flight of `wait`. Errors if it would wait for itself.
+    fn join(&self, mut wait: Wait, waiter: Option<&Arc<Flight>>) -> Result<Claim> {
+        if let Some(waiter) = waiter {
+            let _turn = self.joining.lock();
+            let (from, to) = (Node(Arc::clone(&wait.flight)), Node(Arc::clone(waiter)));
+            if graph::depends_on(&from, &to, Node::waits_for, Node::waiting) {
+                let path = graph::path(&from, &to, Node::waits_for).unwrap_or_else(|| vec![from]);
+                let closed = path.iter().chain(path.first());
+                let chain = closed.map(|flight| flight.0.request).collect();
                 return Err(Error::new(Reason::Cycle { chain }));
             }
-            return Ok(Claim::Join(self.add_waiter(&mut table, waiter, flight)));
+            waiter.edges().waits_for.push(Arc::clone(&wait.flight));
+            wait.flight.wait_for(waiter);
+            wait.waiter = Some(Arc::clone(waiter));
         }
-        let (flight, registration) = table.insert(request, claimant);
-        let wait = self.add_waiter(&mut table, waiter, Arc::clone(&flight));
-        Ok(Claim::Run(Lead { claims: Arc::clone(self), flight }, registration, wait))
-    }
-
-    fn add_waiter(
-        self: &Arc<Self>,
-        table: &mut Table,
-        waiter: Option<&Arc<Flight>>,
-        flight: Arc<Flight>,
-    ) -> Wait {
-        if let Some(node) = table.nodes.get_mut(&flight.serial) {
-            node.waiters += 1;
-        }
-        if let Some(waiter) = waiter {
-            table.graph.add_edge(waiter.serial, flight.serial);
-        }
-        Wait { claims: Arc::clone(self), waiter: waiter.map(|waiter| waiter.serial), flight }
-    }
-
-    /// Removes a waiter of `flight`. Aborts the flight if it was the last one.
-    fn remove_waiter(&self, waiter: Option<u64>, flight: &Flight) {
-        let mut table = self.table.lock();
-        if let Some(waiter) = waiter {
-            table.graph.remove_edge(waiter, flight.serial);
-        }
-        let Some(node) = table.nodes.get_mut(&flight.serial) else { return };
-        node.waiters -= 1;
-        if node.waiters == 0 {
-            drop(table);
-            flight.abort.abort();
-        }
+        Ok(Claim::Join(wait))
     }
 
     /// Removes a flight that has stopped from the table, and passes its permit to a frame that
     /// waited for it. Returns that frame's flight. A root call gets no permit, because it may not
     /// use the permit at once.
-    fn remove_flight(&self, flight: &Flight) -> Option<Arc<Flight>> {
+    fn remove_flight(&self, flight: &Arc<Flight>) -> Option<Arc<Flight>> {
         let mut permit = flight.end();
-        let mut recipient = None;
+        let shard = self.shard(flight.request);
         // Before the next claim of the request can succeed.
-        self.settlements.of(flight.request).fetch_add(1, Ordering::Release);
-        let mut table = self.table.lock();
-        table.nodes.remove(&flight.serial);
-        let waiting = table.graph.remove(flight.serial);
-        for waiter in waiting.iter().filter_map(|serial| table.nodes.get(serial)) {
-            let Some(left) = permit.take() else { break };
-            permit = waiter.flight.offer(left);
-            recipient = permit.is_none().then(|| Arc::clone(&waiter.flight));
-        }
-        if let Entry::Occupied(mut flights) = table.flights.entry(flight.request) {
-            flights.get_mut().retain(|other| other.serial != flight.serial);
-            if flights.get().is_empty() {
-                flights.remove();
+        shard.settlements.fetch_add(1, Ordering::Release);
+        let mut flights = shard.flights.lock();
+        if let Entry::Occupied(mut flights_of) = flights.entry(flight.request) {
+            flights_of.get_mut().retain(|other| !Arc::ptr_eq(other, flight));
+            if flights_of.get().is_empty() {
+                flights_of.remove();
             }
         }
-        // A permit must not be dropped under the lock, because the frame that gets it may resume at
-        // once.
-        drop(table);
-        drop(permit);
-        recipient
+        drop(flights);
+        // Nobody can join the flight from here on.
+        for waiter in flight.end_waits() {
+            let Some(left) = permit.take() else { break };
+            permit = flight.pass_permit(left, &waiter);
+            if permit.is_none() {
+                return Some(waiter);
+            }
+        }
+        flight.drop_permit(permit);
+        None
     }
 
     #[cfg(test)]
     fn is_empty(&self) -> bool {
-        let table = self.table.lock();
-        table.flights.is_empty() && table.nodes.is_empty() && table.graph.is_empty()
+        self.shards.iter().all(|shard| shard.0.flights.lock().is_empty())
     }
 }
 
-impl Table {
-    fn insert(
-        &mut self,
-        request: ObjectId,
-        claimant: &Claimant<'_>,
-    ) -> (Arc<Flight>, AbortRegistration) {
-        let serial = self.next_serial;
-        self.next_serial += 1;
-        let depth = claimant.waiter.map_or(0, |waiter| waiter.depth.saturating_add(1));
-        let (flight, registration) =
-            Flight::new(serial, request, depth, Arc::clone(claimant.clock));
-        let mut predecessors = Vec::new();
-        if !claimant.private {
-            let flights = self.flights.entry(request).or_default();
-            predecessors.extend(flights.iter().cloned());
-            flights.push(Arc::clone(&flight));
-        }
-        let node = Node { flight: Arc::clone(&flight), waiters: 0, predecessors };
-        self.nodes.insert(serial, node);
-        self.graph.insert(serial);
-        (flight, registration)
+/// A flight as a node of the graph of waits.
+#[derive(Clone)]
+struct Node(Arc<Flight>);
+
+impl Node {
+    /// The flights that this flight's frame waits for.
+    fn waits_for(&self) -> Neighbours<Self> {
+        self.0.edges().waits_for.iter().cloned().map(Self).collect()
     }
 
-    /// Returns the requests on a path along the waits from `from` to `to`, followed by the first
-    /// request again.
-    fn cycle(&self, from: u64, to: u64) -> Vec<ObjectId> {
-        let path = self.graph.path(from, to).unwrap_or_default();
-        let closed = path.iter().chain(path.first());
-        closed.filter_map(|serial| Some(self.nodes.get(serial)?.flight.request)).collect()
+    /// The flights whose frames wait for this flight.
+    fn waiting(&self) -> Neighbours<Self> {
+        self.0.edges().waiting.iter().cloned().map(Self).collect()
+    }
+}
+
+impl PartialEq for Node {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Node {}
+
+impl Hash for Node {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
     }
 }
 
@@ -227,6 +213,8 @@ impl Table {
 pub(crate) struct Lead {
     claims: Arc<Claims>,
     flight: Arc<Flight>,
+    /// The abandoned flights of the same request that had not stopped when this one was claimed.
+    predecessors: SmallVec<[Arc<Flight>; 1]>,
 }
 
 impl Lead {
@@ -236,14 +224,7 @@ impl Lead {
 
     /// Waits until the earlier executions of this request, which are abandoned, have stopped.
     pub(crate) async fn turn(&self) {
-        let predecessors = self
-            .claims
-            .table
-            .lock()
-            .nodes
-            .get(&self.flight.serial)
-            .map(|node| node.predecessors.clone());
-        for predecessor in predecessors.unwrap_or_default() {
+        for predecessor in &self.predecessors {
             predecessor.settled.wait().await;
         }
     }
@@ -251,17 +232,12 @@ impl Lead {
     /// Returns whether an abandoned execution of this request was still stopping when this flight
     /// was claimed.
     pub(crate) fn has_to_wait(&self) -> bool {
-        self.claims
-            .table
-            .lock()
-            .nodes
-            .get(&self.flight.serial)
-            .is_some_and(|node| !node.predecessors.is_empty())
+        !self.predecessors.is_empty()
     }
 
     /// Returns whether no waiter is left.
     pub(crate) fn is_abandoned(&self) -> bool {
-        self.claims.table.lock().nodes.get(&self.flight.serial).is_none_or(|node| node.waiters == 0)
+        self.flight.is_abandoned()
     }
 
     /// Publishes the result. A result that is to be memoized must be in the memo by now, so that
@@ -298,9 +274,9 @@ impl Drop for Lead {
 /// A place among the waiters of a flight. Dropping it gives up the place. When the last place is
 /// dropped, the run is cancelled.
 pub(crate) struct Wait {
-    claims: Arc<Claims>,
     flight: Arc<Flight>,
-    waiter: Option<u64>,
+    /// The flight whose frame waits. `None` for a root call.
+    waiter: Option<Arc<Flight>>,
 }
 
 impl Wait {
@@ -315,7 +291,7 @@ impl Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        self.claims.remove_waiter(self.waiter, &self.flight);
+        self.flight.remove_waiter(self.waiter.as_ref());
     }
 }
 

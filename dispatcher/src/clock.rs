@@ -1,6 +1,7 @@
 //! The clock that measures a root call's time against its deadline.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -9,79 +10,101 @@ use parking_lot::Mutex;
 /// one waits for a permit or for its module, because the guests cannot influence how long queueing
 /// and compiling take.
 #[derive(Debug)]
-pub(crate) struct Clock(Mutex<State>);
-
-#[derive(Debug)]
-struct State {
+pub(crate) struct Clock {
     started: Instant,
-    /// The number of frames with a permit.
-    computing: usize,
-    /// The number of frames that wait for a permit or for their module.
-    queueing: usize,
+    /// The number of frames with a permit, and [`QUEUEING`] times the number of frames that wait for
+    /// a permit or for their module. All frames of a call change it, so it is one atomic number.
+    frames: AtomicU64,
+    pauses: Mutex<Pauses>,
+}
+
+const COMPUTING: u64 = 1;
+const QUEUEING: u64 = 1 << 32;
+
+#[derive(Debug, Default)]
+struct Pauses {
     /// The total time of all pauses that have ended.
-    paused: Duration,
+    ended: Duration,
     /// The start of the current pause.
-    paused_since: Option<Instant>,
+    since: Option<Instant>,
 }
 
 impl Clock {
     pub(crate) fn start() -> Arc<Self> {
-        let started = Instant::now();
-        Arc::new(Self(Mutex::new(State {
-            started,
-            computing: 0,
-            queueing: 0,
-            paused: Duration::ZERO,
-            paused_since: None,
-        })))
+        let (started, frames, pauses) = (Instant::now(), AtomicU64::new(0), Mutex::default());
+        Arc::new(Self { started, frames, pauses })
     }
 
     /// Returns the time since the start, without pauses.
     pub(crate) fn elapsed(&self) -> Duration {
-        let state = self.0.lock();
-        let paused =
-            state.paused + state.paused_since.map_or(Duration::ZERO, |since| since.elapsed());
-        state.started.elapsed().saturating_sub(paused)
+        let pauses = self.pauses.lock();
+        let paused = pauses.ended + pauses.since.map_or(Duration::ZERO, |since| since.elapsed());
+        self.started.elapsed().saturating_sub(paused)
     }
 
     /// Records that a frame got a permit.
     pub(crate) fn start_computing(&self) {
-        self.update(|state| state.computing += 1);
+        self.update(COMPUTING);
     }
 
     /// Records that a frame released its permit.
     pub(crate) fn stop_computing(&self) {
-        self.update(|state| state.computing -= 1);
+        self.update(COMPUTING.wrapping_neg());
     }
 
     /// Records that a frame waits for a permit or for its module, until the returned guard is
     /// dropped.
     pub(crate) fn queue(self: &Arc<Self>) -> Queueing {
-        self.update(|state| state.queueing += 1);
-        Queueing(Arc::clone(self))
+        self.update(QUEUEING);
+        Queueing(Some(Arc::clone(self)))
     }
 
-    fn update(&self, change: impl FnOnce(&mut State)) {
-        let mut state = self.0.lock();
-        change(&mut state);
-        let should_pause = state.computing == 0 && state.queueing > 0;
-        match state.paused_since {
-            None if should_pause => state.paused_since = Some(Instant::now()),
+    /// Adds to the numbers of frames.
+    fn update(&self, change: u64) {
+        let before = self.frames.fetch_add(change, Ordering::AcqRel);
+        if should_pause(before) != should_pause(before.wrapping_add(change)) {
+            self.pause_or_go_on();
+        }
+    }
+
+    /// Begins or ends a pause, as the numbers of frames say now. Whoever changes what they say calls
+    /// this afterwards, so the last call follows the last change.
+    #[cold]
+    fn pause_or_go_on(&self) {
+        let mut pauses = self.pauses.lock();
+        let should_pause = should_pause(self.frames.load(Ordering::Acquire));
+        match pauses.since {
+            None if should_pause => pauses.since = Some(Instant::now()),
             Some(since) if !should_pause => {
-                state.paused += since.elapsed();
-                state.paused_since = None;
+                pauses.ended += since.elapsed();
+                pauses.since = None;
             }
             _ => {}
         }
     }
 }
 
+fn should_pause(frames: u64) -> bool {
+    frames >= QUEUEING && frames.is_multiple_of(QUEUEING)
+}
+
 /// A frame that waits for a permit or for its module.
-pub(crate) struct Queueing(Arc<Clock>);
+pub(crate) struct Queueing(Option<Arc<Clock>>);
+
+impl Queueing {
+    /// Records that the frame got its permit: it computes, and no longer waits.
+    pub(crate) fn start_computing(mut self) {
+        if let Some(clock) = self.0.take() {
+            clock.update(COMPUTING.wrapping_sub(QUEUEING));
+        }
+    }
+}
 
 impl Drop for Queueing {
     fn drop(&mut self) {
-        self.0.update(|state| state.queueing -= 1);
+        if let Some(clock) = &self.0 {
+            clock.update(QUEUEING.wrapping_neg());
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! [`Flight`]: one execution of a request, with its permit or its places in the queues for one.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Waker;
 
 use futures_util::future::{AbortHandle, AbortRegistration};
@@ -11,11 +12,10 @@ use crate::announcement::Announcement;
 use crate::clock::{Clock, Queueing};
 use crate::permits::{Permit, Permits, Queued, RootId, Ticket};
 use crate::settled::Settled;
-use crate::sync::Mutex;
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard};
 
 /// One execution of a request, from the claim until its code has stopped.
 pub(crate) struct Flight {
-    pub(crate) serial: u64,
     pub(crate) request: ObjectId,
     /// The nesting depth of the run below the root call that started it. A root call's own request
     /// has depth 0.
@@ -30,7 +30,22 @@ pub(crate) struct Flight {
     queue: Mutex<Queue>,
     /// Wakes the task that polls the guest.
     guest_waker: Mutex<Option<Waker>>,
-    pub(crate) abort: AbortHandle,
+    abort: AbortHandle,
+    /// The number of waiters: frames and root calls.
+    waiters: AtomicUsize,
+    /// Whether the flight has stopped.
+    ended: AtomicBool,
+    edges: Mutex<Edges>,
+}
+
+/// Which flights wait for which, as far as it concerns one flight. The same flight can occur several
+/// times.
+#[derive(Default)]
+pub(crate) struct Edges {
+    /// The flights that this flight's frame waits for.
+    pub(crate) waits_for: SmallVec<[Arc<Flight>; 1]>,
+    /// The flights whose frames wait for this flight. Empty once the flight has stopped.
+    pub(crate) waiting: SmallVec<[Arc<Flight>; 1]>,
 }
 
 /// The permit of a flight.
@@ -52,15 +67,16 @@ struct Queue {
 }
 
 impl Flight {
+    /// Creates a flight with one waiter: the frame of the flight `waiter`, or a root call.
     pub(crate) fn new(
-        serial: u64,
         request: ObjectId,
         depth: u32,
         clock: Arc<Clock>,
+        waiter: Option<Arc<Self>>,
     ) -> (Arc<Self>, AbortRegistration) {
         let (abort, registration) = AbortHandle::new_pair();
+        let edges = Edges { waiting: waiter.into_iter().collect(), ..Edges::default() };
         let flight = Self {
-            serial,
             request,
             depth,
             clock,
@@ -69,8 +85,65 @@ impl Flight {
             queue: Mutex::default(),
             guest_waker: Mutex::default(),
             abort,
+            waiters: AtomicUsize::new(1),
+            ended: AtomicBool::new(false),
+            edges: Mutex::new(edges),
         };
         (Arc::new(flight), registration)
+    }
+
+    pub(crate) fn edges(&self) -> MutexGuard<'_, Edges> {
+        self.edges.lock()
+    }
+
+    /// Adds a waiter. Returns `false` if the flight is abandoned: it has no waiters, and is aborted.
+    pub(crate) fn add_waiter(&self) -> bool {
+        let more = |waiters: usize| (waiters > 0).then_some(waiters + 1);
+        self.waiters.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+    }
+
+    /// Adds an edge from `waiter`, unless this flight has stopped.
+    pub(crate) fn wait_for(&self, waiter: &Arc<Self>) {
+        let mut edges = self.edges();
+        if !self.has_ended() {
+            edges.waiting.push(Arc::clone(waiter));
+        }
+    }
+
+    /// Removes a waiter and its edge. Aborts the flight if it was the last one.
+    pub(crate) fn remove_waiter(self: &Arc<Self>, waiter: Option<&Arc<Self>>) {
+        if let Some(waiter) = waiter {
+            remove_one(&mut waiter.edges().waits_for, self);
+        }
+        let was_last = self.waiters.fetch_sub(1, Ordering::AcqRel) == 1;
+        if self.has_ended() {
+            return;
+        }
+        if let Some(waiter) = waiter {
+            remove_one(&mut self.edges().waiting, waiter);
+        }
+        if was_last {
+            self.abort.abort();
+        }
+    }
+
+    /// Returns whether no waiter is left.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.waiters.load(Ordering::Acquire) == 0
+    }
+
+    /// Returns whether the flight has stopped.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Removes all edges. Returns the flights whose frames wait for this one.
+    pub(crate) fn end_waits(&self) -> SmallVec<[Arc<Self>; 1]> {
+        let mut edges = self.edges();
+        let Edges { waits_for, waiting } = std::mem::take(&mut *edges);
+        drop(edges);
+        drop(waits_for);
+        waiting
     }
 
     pub(crate) fn take_permit(&self) -> Option<Permit> {
@@ -83,14 +156,29 @@ impl Flight {
         self.permit.lock().permit.take()
     }
 
-    /// Takes the permit. The flight accepts no more permits from now on.
+    /// Ends the flight, which accepts no more permits from now on. Returns its permit, with which the
+    /// frame still counts as computing.
     pub(crate) fn end(&self) -> Option<Permit> {
-        let permit = {
-            let mut held = self.permit.lock();
-            held.ended = true;
-            held.permit.take()
-        };
-        self.taken(permit)
+        self.ended.store(true, Ordering::Release);
+        let mut held = self.permit.lock();
+        held.ended = true;
+        held.permit.take()
+    }
+
+    /// Passes the permit of this flight, which has ended, to `waiter`. Returns it if that has one
+    /// already or has ended.
+    pub(crate) fn pass_permit(&self, permit: Permit, waiter: &Self) -> Option<Permit> {
+        let left = waiter.hold(permit);
+        if left.is_none() && !Arc::ptr_eq(&self.clock, &waiter.clock) {
+            waiter.clock.start_computing();
+            self.clock.stop_computing();
+        }
+        left
+    }
+
+    /// Drops the permit of this flight, which has ended.
+    pub(crate) fn drop_permit(&self, permit: Option<Permit>) {
+        drop(self.taken(permit));
     }
 
     /// If a permit was taken, records in the clock that the frame no longer computes.
@@ -120,12 +208,21 @@ impl Flight {
     }
 
     /// Takes `permit`. Returns it if the flight has a permit already or has ended.
-    pub(crate) fn offer(&self, permit: Permit) -> Option<Permit> {
+    fn offer(&self, permit: Permit) -> Option<Permit> {
+        let left = self.hold(permit);
+        if left.is_none() {
+            self.clock.start_computing();
+        }
+        left
+    }
+
+    /// Takes `permit`, and leaves the clock to the caller. Returns it if the flight has a permit
+    /// already or has ended.
+    fn hold(&self, permit: Permit) -> Option<Permit> {
         let mut held = self.permit.lock();
         if held.ended || held.permit.is_some() {
             return Some(permit);
         }
-        self.clock.start_computing();
         held.permit.replace(permit)
     }
 
@@ -161,10 +258,21 @@ impl Flight {
         queue.ticket = Some(ticket);
     }
 
-    /// Records that the flight has its permit, and no longer counts it as queueing in the clocks.
-    pub(crate) fn begin(&self) {
+    /// Takes the permit that the run was queued for, and no longer counts the flight as queueing in
+    /// the clocks.
+    pub(crate) fn begin(&self, permit: Permit, queueing: Queueing) {
+        let refused = self.hold(permit);
+        if refused.is_none() {
+            queueing.start_computing();
+        }
         let queue =
             std::mem::replace(&mut *self.queue.lock(), Queue { begun: true, ..Queue::default() });
-        drop(queue);
+        drop((refused, queue));
+    }
+}
+
+fn remove_one(flights: &mut SmallVec<[Arc<Flight>; 1]>, flight: &Arc<Flight>) {
+    if let Some(index) = flights.iter().position(|other| Arc::ptr_eq(other, flight)) {
+        flights.swap_remove(index);
     }
 }

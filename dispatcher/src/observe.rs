@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::padded::Padded;
+use crate::thread_number;
 use manifold_runtime_api::{Error, ObjectId, ObjectRef};
 
 /// Something that happened to a request.
@@ -160,8 +162,12 @@ impl std::ops::Sub for Stats {
     }
 }
 
+/// The counters of a dispatcher, for each of some groups of threads, because threads that count in
+/// the same place would wait for each other.
+pub(crate) struct Counters(Box<[Padded<Counts>]>);
+
 #[derive(Default)]
-pub(crate) struct Counters {
+struct Counts {
     runs: AtomicU64,
     hits: AtomicU64,
     joins: AtomicU64,
@@ -169,14 +175,21 @@ pub(crate) struct Counters {
     rewinds: AtomicU64,
 }
 
+impl Default for Counters {
+    fn default() -> Self {
+        Self((0..thread_number::GROUPS).map(|_| Padded::default()).collect())
+    }
+}
+
 impl Counters {
     pub(crate) fn count(&self, event: &Event<'_>) {
+        let counts = &self.0[thread_number::group()].0;
         let counter = match event {
-            Event::Hit { .. } => &self.hits,
-            Event::Joined { .. } => &self.joins,
-            Event::Started { .. } => &self.runs,
-            Event::Settled { result: Err(_), .. } => &self.failures,
-            Event::Rewound { .. } => &self.rewinds,
+            Event::Hit { .. } => &counts.hits,
+            Event::Joined { .. } => &counts.joins,
+            Event::Started { .. } => &counts.runs,
+            Event::Settled { result: Err(_), .. } => &counts.failures,
+            Event::Rewound { .. } => &counts.rewinds,
             Event::Settled { .. } | Event::Diverged { .. } | Event::Logged { .. } => return,
         };
         // Pairs with the loads in `read`: a failure is not visible before its run.
@@ -184,13 +197,16 @@ impl Counters {
     }
 
     pub(crate) fn read(&self) -> Stats {
+        let sum = |counter: fn(&Counts) -> &AtomicU64| {
+            self.0.iter().map(|counts| counter(&counts.0).load(Ordering::Acquire)).sum()
+        };
         // Loaded before `runs`, so that failures never exceed it.
-        let failures = self.failures.load(Ordering::Acquire);
-        let rewinds = self.rewinds.load(Ordering::Acquire);
+        let failures = sum(|counts| &counts.failures);
+        let rewinds = sum(|counts| &counts.rewinds);
         Stats {
-            runs: self.runs.load(Ordering::Acquire),
-            hits: self.hits.load(Ordering::Acquire),
-            joins: self.joins.load(Ordering::Acquire),
+            runs: sum(|counts| &counts.runs),
+            hits: sum(|counts| &counts.hits),
+            joins: sum(|counts| &counts.joins),
             failures,
             rewinds,
         }

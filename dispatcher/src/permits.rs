@@ -1,33 +1,55 @@
 //! Run permits: how many frames can compute at once, and which waiting frame is next.
+//!
+//! Each thread has a stack of its own, so that a recursion stays on the thread where it is, with what
+//! it has in the processor's caches, and threads do not wait for each other. A thread whose stack is
+//! empty takes the oldest ticket of another stack, which is the one with the most work below it.
 
-use std::collections::{HashMap, VecDeque};
+mod stack;
+
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
 
-use crate::sync::Mutex;
+use crate::coarse_time::coarse_ms;
+use crate::padded::Padded;
+use crate::sync::{AtomicUsize, Mutex};
+use stack::{Quantum, Stacks};
 
 /// The number of the root call that a frame works for, directly or through nested runs.
 pub(crate) type RootId = u64;
 
 /// A fixed number of run permits.
 ///
-/// Within one root call, permits are granted last-in-first-out, so that a recursion goes deep
-/// before it goes wide and the number of frames in progress stays near depth × width. Across root
-/// calls, permits are granted round-robin.
+/// Within one root call and one thread, permits are granted last-in-first-out, so that a recursion
+/// goes deep before it goes wide and the number of frames in progress stays near depth × width for
+/// each permit. Root calls take turns of [`QUANTUM`] permits. A thread whose tickets are not served
+/// meanwhile, because it is busy with something else, gets a turn of others. So none of them waits
+/// for ever while others have work.
 pub(crate) struct Permits {
-    state: Mutex<State>,
+    free: Padded<AtomicUsize>,
+    /// The stacks of the threads. Some threads may share one.
+    slots: Box<[Padded<Slot>]>,
+    quantum: Quantum,
 }
 
-struct State {
-    free: usize,
-    /// The waiting tickets of each root call. No stack is empty.
-    waiting: HashMap<RootId, Vec<Ticket>>,
-    /// The root calls with waiting tickets. The front one is next.
-    order: VecDeque<RootId>,
+/// The waiting tickets of a thread.
+#[derive(Default)]
+struct Slot {
+    /// The number of tickets, set while `stacks` is locked.
+    waiting: AtomicUsize,
+    /// How many of its tickets were served, and how many had been when another thread last looked.
+    served: AtomicUsize,
+    seen: AtomicUsize,
+    stacks: Mutex<Stacks>,
 }
+
+/// How many permits in a row a root call gets while others wait, and for how long. Frames of some
+/// runtimes take seconds.
+const QUANTUM: Quantum = Quantum { permits: 64, ms: 10 };
+const MAX_SLOTS: usize = 64;
 
 /// The right to compute. Dropping it passes it to the next waiter.
 pub(crate) struct Permit {
@@ -47,73 +69,145 @@ pub(crate) enum Queued {
 
 impl Permits {
     pub(crate) fn new(count: usize) -> Arc<Self> {
-        let state = State { free: count, waiting: HashMap::new(), order: VecDeque::new() };
-        Arc::new(Self { state: Mutex::new(state) })
+        // Threads are numbered as they come. With more stacks than threads, few of them share one. A
+        // single permit needs no other thread's stack.
+        let slots = if count == 1 { 1 } else { (4 * count).min(MAX_SLOTS) };
+        Self::with(count, slots, QUANTUM)
+    }
+
+    fn with(count: usize, slots: usize, quantum: Quantum) -> Arc<Self> {
+        let slots = (0..slots.max(1)).map(|_| Padded::default()).collect();
+        Arc::new(Self { free: Padded(AtomicUsize::new(count)), slots, quantum })
     }
 
     /// Requests a permit on behalf of `root`.
     pub(crate) fn queue(self: &Arc<Self>, root: RootId) -> Queued {
-        let mut state = self.state.lock();
-        if state.free > 0 {
-            state.free -= 1;
+        if self.take_free() {
             return Queued::Granted(Permit { permits: Some(Arc::clone(self)) });
         }
         let (sender, receiver) = oneshot::channel();
         let ticket = Arc::new(Mutex::new(Some(sender)));
-        state.push(root, Arc::clone(&ticket));
+        self.push(root, Arc::clone(&ticket));
+        // A permit that was released meanwhile may not have found the ticket. Whoever releases one
+        // looks at the stacks again after that, so one of both finds it.
+        if self.take_free() {
+            drop(Permit { permits: Some(Arc::clone(self)) });
+        }
         Queued::Waiting(receiver, ticket)
     }
 
-    /// Adds `ticket` to the queue of `root`, which wants the same run.
+    /// Adds `ticket`, which waits already, to the queue of `root`, which wants the same run. A ticket
+    /// that was served already is skipped.
     pub(crate) fn queue_also(&self, root: RootId, ticket: Ticket) {
-        // This need not check for a free permit: none is free while a ticket waits. A ticket that
-        // was served already is skipped.
-        self.state.lock().push(root, ticket);
+        self.push(root, ticket);
     }
 
-    /// Dequeues the next waiter. Cancelled waiters are skipped without using up the turn of their
-    /// root call. If nothing waits, the permit becomes free.
+    fn push(&self, root: RootId, ticket: Ticket) {
+        let slot = &self.slots[self.own_slot()].0;
+        let mut stacks = slot.stacks.lock();
+        stacks.push(root, ticket);
+        slot.waiting.store(stacks.len(), SeqCst);
+    }
+
+    fn take_free(&self) -> bool {
+        let free = &self.free.0;
+        free.load(SeqCst) > 0
+            && free.fetch_update(SeqCst, SeqCst, |free| free.checked_sub(1)).is_ok()
+    }
+
+    /// Dequeues the next waiter. Cancelled waiters are skipped.
     fn next(&self) -> Option<oneshot::Sender<Permit>> {
-        let mut state = self.state.lock();
-        while let Some(root) = state.order.pop_front() {
-            let Some(stack) = state.waiting.get_mut(&root) else { continue };
-            let mut next = None;
-            while next.is_none()
-                && let Some(ticket) = stack.pop()
-            {
-                next = ticket.lock().take().filter(|sender| !sender.is_closed());
+        let own = self.own_slot();
+        let slot = &self.slots[own].0;
+        let now = coarse_ms();
+        let mut stacks = slot.stacks.lock();
+        if let Some(round) = stacks.count_release(self.quantum, now) {
+            drop(stacks);
+            let neglected = |other: &Slot| {
+                let served = other.served.load(Relaxed);
+                served == other.seen.swap(served, Relaxed)
+            };
+            if let Some(next) = self.steal(own, round, now, neglected) {
+                return Some(next);
             }
-            if stack.is_empty() {
-                state.waiting.remove(&root);
-            } else {
-                state.order.push_back(root);
-            }
-            if next.is_some() {
-                return next;
-            }
+            stacks = slot.stacks.lock();
         }
-        state.free += 1;
-        None
+        let next = self.take(slot, &mut stacks, now, Stacks::pop);
+        drop(stacks);
+        next.or_else(|| self.steal(own, 0, now, |_| true))
     }
-}
 
-impl State {
-    fn push(&mut self, root: RootId, ticket: Ticket) {
-        let stack = self.waiting.entry(root).or_default();
-        if stack.is_empty() {
-            self.order.push_back(root);
+    /// Takes the oldest ticket of another stack for which `condition` holds. In each round, another
+    /// stack is looked at first.
+    fn steal(
+        &self,
+        own: usize,
+        round: usize,
+        now: u64,
+        condition: impl Fn(&Slot) -> bool,
+    ) -> Option<oneshot::Sender<Permit>> {
+        let count = self.slots.len();
+        let others = (0..count).map(|at| (own + 1 + round + at) % count);
+        let mut others = others.filter(|other| *other != own).map(|other| &self.slots[other].0);
+        others.find_map(|other| {
+            if other.waiting.load(SeqCst) == 0 || !condition(other) {
+                return None;
+            }
+            self.take(other, &mut other.stacks.lock(), now, Stacks::pop_oldest)
+        })
+    }
+
+    /// Takes the sender of the first ticket that still waits.
+    fn take(
+        &self,
+        slot: &Slot,
+        stacks: &mut Stacks,
+        now: u64,
+        pop: impl Fn(&mut Stacks, Quantum, u64) -> Option<Ticket>,
+    ) -> Option<oneshot::Sender<Permit>> {
+        let mut next = None;
+        while next.is_none()
+            && let Some(ticket) = pop(stacks, self.quantum, now)
+        {
+            next = ticket.lock().take().filter(|sender| !sender.is_closed());
+            if next.is_some() {
+                stacks.count_grant();
+            }
         }
-        stack.push(ticket);
+        slot.waiting.store(stacks.len(), SeqCst);
+        slot.served.fetch_add(usize::from(next.is_some()), Relaxed);
+        next
+    }
+
+    /// Returns the index of this thread's stack.
+    #[cfg(not(test))]
+    fn own_slot(&self) -> usize {
+        crate::thread_number::thread_number() % self.slots.len()
+    }
+
+    /// In the tests, a task can be on any thread.
+    #[cfg(test)]
+    fn own_slot(&self) -> usize {
+        use shuttle::rand::{Rng, thread_rng};
+        if self.slots.len() == 1 { 0 } else { thread_rng().gen_range(0..self.slots.len()) }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         let Some(permits) = self.permits.take() else { return };
-        while let Some(next) = permits.next() {
-            match next.send(Self { permits: Some(Arc::clone(&permits)) }) {
-                Ok(()) => return,
-                Err(mut refused) => refused.permits = None,
+        loop {
+            while let Some(next) = permits.next() {
+                match next.send(Self { permits: Some(Arc::clone(&permits)) }) {
+                    Ok(()) => return,
+                    Err(mut refused) => refused.permits = None,
+                }
+            }
+            permits.free.0.fetch_add(1, SeqCst);
+            // A ticket that was added meanwhile may not have found the free permit.
+            let nobody_waits = permits.slots.iter().all(|slot| slot.0.waiting.load(SeqCst) == 0);
+            if nobody_waits || !permits.take_free() {
+                return;
             }
         }
     }
@@ -161,7 +255,7 @@ impl Queued {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use futures_util::FutureExt;
     use futures_util::future::join_all;
@@ -178,10 +272,10 @@ mod tests {
     }
 
     #[test]
-    fn permits_are_granted_last_in_first_out_within_a_root_and_round_robin_across_roots() {
+    fn permits_are_granted_last_in_first_out_within_a_root_and_in_turns_across_roots() {
         shuttle::check_random(
             || {
-                let permits = Permits::new(1);
+                let permits = Permits::with(1, 1, Quantum { permits: 1, ms: u64::MAX });
                 let mut held = permits.queue(1).permit().now_or_never();
                 let mut queue: Vec<_> =
                     [1, 1, 2].map(|root| Some(waiting(permits.queue(root)))).into_iter().collect();
@@ -225,7 +319,7 @@ mod tests {
     fn a_ticket_in_two_queues_is_served_once() {
         shuttle::check_random(
             || {
-                let permits = Permits::new(1);
+                let permits = Permits::with(1, 1, Quantum { permits: 1, ms: u64::MAX });
                 let held = permits.queue(0).permit().now_or_never();
                 let shared = permits.queue(1);
                 let mut above: Vec<_> = (0..3).map(|_| waiting(permits.queue(1))).collect();
@@ -260,9 +354,9 @@ mod tests {
                             return;
                         }
                         let permit = queued.permit().await;
-                        assert!(computing.fetch_add(1, Ordering::SeqCst) < 2);
+                        assert!(computing.fetch_add(1, SeqCst) < 2);
                         yield_now().await;
-                        computing.fetch_sub(1, Ordering::SeqCst);
+                        computing.fetch_sub(1, SeqCst);
                         drop(permit);
                     })
                 });

@@ -114,9 +114,7 @@ impl Core {
                         self.enqueue(&flight, &scope)
                     }
                 };
-                flight.keep_permit(queued.permit().await);
-                flight.begin();
-                drop(queueing);
+                flight.begin(queued.permit().await, queueing);
                 let mut rewinds = Rewinds::default();
                 let run = Running::start(&self, &keyed, &lead);
                 loop {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use manifold_runtime_api::{Error, Limit, Limits, Meter, ObjectId, RequestScope, Result};
@@ -12,6 +12,7 @@ use crate::announcement::Announcement;
 use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::permits::RootId;
+use crate::spending::Spending;
 
 /// The state that a root call and all runs nested in it share.
 pub(crate) struct Scope {
@@ -22,8 +23,8 @@ pub(crate) struct Scope {
     pub(crate) allowance: Allowance,
     pub(crate) meter: Arc<Meter>,
     pub(crate) clock: Arc<Clock>,
-    runs: AtomicU64,
-    written: AtomicU64,
+    runs: Spending,
+    written: Spending,
     /// The requests that have succeeded since the call began. Set if the call must not use older
     /// entries of the memo.
     recomputed: Option<Mutex<HashSet<ObjectId>>>,
@@ -68,8 +69,8 @@ impl Scope {
             allowance,
             meter: Arc::new(Meter::new(fuel.unwrap_or(u64::MAX), memory_bytes)),
             clock: Clock::start(),
-            runs: AtomicU64::new(0),
-            written: AtomicU64::new(0),
+            runs: Spending::new(allowance.budget.runs),
+            written: Spending::new(allowance.budget.written_bytes),
             recomputed: allowance.recomputes_all.then(Mutex::default),
             breached: AtomicBool::new(false),
             rewinds: Mutex::default(),
@@ -80,13 +81,13 @@ impl Scope {
     /// Counts a run against the budget.
     pub(crate) fn count_run(&self) -> Result<()> {
         let count = self.allowance.budget.runs;
-        self.spend(&self.runs, 1, count, Limit::Runs { count })
+        self.spend(&self.runs, 1, Limit::Runs { count })
     }
 
     /// Counts `length` stored bytes against the budget.
     pub(crate) fn count_written(&self, length: usize) -> Result<()> {
         let bytes = self.allowance.budget.written_bytes;
-        self.spend(&self.written, length as u64, bytes, Limit::WrittenBytes { bytes })
+        self.spend(&self.written, length as u64, Limit::WrittenBytes { bytes })
     }
 
     /// Returns whether a memo entry of `request` is older than this call, and this call must not
@@ -120,9 +121,8 @@ impl Scope {
         *count <= max
     }
 
-    fn spend(&self, spent: &AtomicU64, amount: u64, budget: u64, limit: Limit) -> Result<()> {
-        let before = spent.fetch_add(amount, Ordering::Relaxed);
-        if before.saturating_add(amount) <= budget {
+    fn spend(&self, spending: &Spending, amount: u64, limit: Limit) -> Result<()> {
+        if spending.spend(amount) {
             return Ok(());
         }
         self.breached.store(true, Ordering::Relaxed);

@@ -1,9 +1,15 @@
-//! The mutex of the claims and permits. In this crate's unit tests it is shuttle's mutex, so that
-//! shuttle controls the interleaving.
+//! The mutex and the atomics of the claims and permits. In this crate's unit tests they are those of
+//! shuttle, so that shuttle controls the interleaving.
 
 #[cfg(not(test))]
-pub(crate) use parking_lot::Mutex;
+pub(crate) use parking_lot::{Mutex, MutexGuard};
+#[cfg(not(test))]
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize};
 
+#[cfg(test)]
+pub(crate) use shuttle::sync::MutexGuard;
+#[cfg(test)]
+pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicUsize};
 #[cfg(test)]
 pub(crate) use shuttled::Mutex;
 

@@ -228,10 +228,11 @@ async fn a_breach_of_a_smaller_budget_does_not_fail_a_call_that_shares_the_run()
 async fn a_frame_with_a_larger_budget_runs_again_what_another_calls_budget_ended() {
     let gate = Arc::new(Semaphore::new(0));
     let fixture = fixture_with(Budget::new(), Arc::clone(&gate));
-    let poor = counting_down(&fixture, 20).budget(Budget::new().runs(5));
+    // Longer than the turn of a root call, so that the other call joins a run in progress.
+    let poor = counting_down(&fixture, 300).budget(Budget::new().runs(200));
     let count_down = fixture.image("count-down");
     let rich = Invocation::new(fixture.image("try"))
-        .args(fixture.args(&[("image", &count_down), ("number", "20")]));
+        .args(fixture.args(&[("image", &count_down), ("number", "300")]));
     let (poor, rich) = meet(&fixture, &gate, poor, rich).await;
     assert!(poor.is_err());
     let completion = rich.unwrap();

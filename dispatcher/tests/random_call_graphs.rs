@@ -337,9 +337,10 @@ proptest! {
         permits in 1usize..4,
         width in 1usize..5,
         callers in callers(),
+        workers in prop::sample::select(&[1, 2, 3, 16][..]),
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            .worker_threads(workers)
             .enable_time()
             .build()
             .unwrap();
@@ -352,9 +353,10 @@ proptest! {
         permits in 1usize..4,
         width in 1usize..5,
         callers in callers(),
+        workers in prop::sample::select(&[1, 2, 3, 16][..]),
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            .worker_threads(workers)
             .enable_time()
             .build()
             .unwrap();

@@ -59,6 +59,13 @@ async fn a_directory_of_100_000_entries_completes_with_one_permit() {
 /// frames at a time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn live_frames_are_bounded_by_depth_times_width() {
+    for permits in [1, 2] {
+        live_frames_are_bounded(permits).await;
+    }
+}
+
+/// Runs a call that branches, with so many permits.
+async fn live_frames_are_bounded(permits: usize) {
     const FANOUT: usize = 6;
     const LEVELS: usize = 6;
     const WIDTH: usize = 2;
@@ -92,18 +99,21 @@ async fn live_frames_are_bounded_by_depth_times_width() {
         })
         .build()
         .unwrap();
-    let fixture = Fixture::with(runtime, |builder| builder.permits(1).width(WIDTH));
+    let fixture = Fixture::with(runtime, |builder| builder.permits(permits).width(WIDTH));
     let invocation = Invocation::new(fixture.image("branch")).args(fixture.args(&[("path", "")]));
     fixture.dispatcher.run(invocation).await.unwrap();
     let all: usize = (0..=LEVELS as u32).map(|level| FANOUT.pow(level)).sum();
     assert_eq!(fixture.runs(), all);
     let most = most.load(Ordering::SeqCst);
-    assert!(most <= LEVELS * WIDTH + 1, "{most} of {all} frames were live at the same time");
+    assert!(
+        most <= permits * (LEVELS * WIDTH + 1),
+        "{most} of {all} frames were live at the same time with {permits} permits"
+    );
 }
 
 /// A caller or guest may start runs and poll them again later. Other runs do not wait for that
-/// poll.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+/// poll. On one thread, no run is done before the second poll.
+#[tokio::test]
 async fn a_started_run_that_is_not_polled_holds_no_permit() {
     let runtime = NativeRuntime::builder("native", "1")
         .guest("echo", |guest| async move {
@@ -304,6 +314,7 @@ async fn a_root_that_joins_a_queued_run_is_not_starved() {
         .budget(Budget::new().deadline(Duration::from_secs(5)));
     fixture.dispatcher.run(first).await.unwrap();
     assert_eq!(fixture.dispatcher.stats().joins, 1, "the call joined the queued run");
-    assert!(fixture.runs() < 20, "{} runs were started before it", fixture.runs());
+    // A root call has its turn after at most 64 runs of another one.
+    assert!(fixture.runs() < 80, "{} runs were started before it", fixture.runs());
     wide.await.unwrap().unwrap();
 }

@@ -7,6 +7,7 @@ use manifold_runtime_api::{Object, ObjectId, ObjectKind, ObjectRef, Result};
 use parking_lot::RwLock;
 
 use crate::by_id::ById;
+use crate::padded::Padded;
 use crate::source::ObjectSource;
 use crate::store::{Pin, Store, id_to_store};
 
@@ -17,7 +18,6 @@ pub struct MemoryStore {
     objects: Sharded<Object>,
     memo: Sharded<ObjectRef>,
     pins: Sharded<ObjectRef>,
-    bytes: AtomicUsize,
 }
 
 impl fmt::Debug for MemoryStore {
@@ -43,16 +43,13 @@ impl MemoryStore {
 
     /// Returns the ids of all objects, in no particular order.
     pub fn object_ids(&self) -> Vec<ObjectId> {
-        self.objects
-            .0
-            .iter()
-            .flat_map(|shard| shard.read().keys().copied().collect::<Vec<_>>())
-            .collect()
+        let shards = self.objects.all();
+        shards.flat_map(|shard| shard.read().keys().copied().collect::<Vec<_>>()).collect()
     }
 
     /// Returns the total length of all objects' contents, in bytes.
     pub fn object_bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+        self.objects.0.iter().map(|shard| shard.0.bytes.load(Ordering::Relaxed)).sum()
     }
 
     /// Returns the number of memo entries.
@@ -63,11 +60,10 @@ impl MemoryStore {
     /// Removes an object, as an eviction would, and returns whether it was there. Memo entries that
     /// name the object stay, and are treated as misses from then on.
     pub fn evict(&self, id: ObjectId) -> bool {
-        let evicted = self.objects.shard(id).write().remove(&id);
-        self.bytes.fetch_sub(
-            evicted.as_ref().map_or(0, |object| object.content.len()),
-            Ordering::Relaxed,
-        );
+        let shard = self.objects.of(id);
+        let evicted = shard.map.write().remove(&id);
+        let length = evicted.as_ref().map_or(0, |object| object.content.len());
+        shard.bytes.fetch_sub(length, Ordering::Relaxed);
         evicted.is_some()
     }
 }
@@ -90,8 +86,9 @@ impl Store for MemoryStore {
     fn write(&self, object: Object) -> Result<ObjectId> {
         let id = id_to_store(&object)?;
         let length = object.content.len();
-        if self.objects.shard(id).write().insert(id, object).is_none() {
-            self.bytes.fetch_add(length, Ordering::Relaxed);
+        let shard = self.objects.of(id);
+        if shard.map.write().insert(id, object).is_none() {
+            shard.bytes.fetch_add(length, Ordering::Relaxed);
         }
         Ok(id)
     }
@@ -123,7 +120,7 @@ impl Store for MemoryStore {
     }
 
     fn pins(&self) -> Result<Vec<Pin>> {
-        let shards = self.pins.0.iter().map(RwLock::read);
+        let shards = self.pins.all().map(RwLock::read);
         let list = |shard: parking_lot::RwLockReadGuard<'_, ById<ObjectRef>>| {
             shard
                 .iter()
@@ -134,24 +131,39 @@ impl Store for MemoryStore {
     }
 }
 
-const SHARDS: usize = 16;
+const SHARDS: usize = 64;
 
 /// A map that is split into shards with a lock each, to reduce contention between threads.
-struct Sharded<T>([RwLock<ById<T>>; SHARDS]);
+struct Sharded<T>(Box<[Padded<Shard<T>>]>);
+
+struct Shard<T> {
+    map: RwLock<ById<T>>,
+    /// The length of all objects' contents.
+    bytes: AtomicUsize,
+}
 
 impl<T> Sharded<T> {
-    fn shard(&self, id: ObjectId) -> &RwLock<ById<T>> {
+    fn of(&self, id: ObjectId) -> &Shard<T> {
         let last = id.as_bytes().last().copied().unwrap_or_default();
-        &self.0[usize::from(last) % SHARDS]
+        &self.0[usize::from(last) % SHARDS].0
+    }
+
+    fn shard(&self, id: ObjectId) -> &RwLock<ById<T>> {
+        &self.of(id).map
+    }
+
+    fn all(&self) -> impl Iterator<Item = &RwLock<ById<T>>> {
+        self.0.iter().map(|shard| &shard.0.map)
     }
 
     fn len(&self) -> usize {
-        self.0.iter().map(|shard| shard.read().len()).sum()
+        self.all().map(|shard| shard.read().len()).sum()
     }
 }
 
 impl<T> Default for Sharded<T> {
     fn default() -> Self {
-        Self(std::array::from_fn(|_| RwLock::default()))
+        let shard = || Padded(Shard { map: RwLock::default(), bytes: AtomicUsize::new(0) });
+        Self((0..SHARDS).map(|_| shard()).collect())
     }
 }

@@ -16,7 +16,7 @@ use super::*;
 async fn frame(permits: &Arc<Permits>, serial: u64) -> Arc<Suspension> {
     let request = ObjectId::of(ObjectKind::Blob, &serial.to_le_bytes());
     let clock = Clock::start();
-    let (flight, _) = Flight::new(serial, request, 0, Arc::clone(&clock));
+    let (flight, _) = Flight::new(request, 0, Arc::clone(&clock), None);
     flight.keep_permit(permits.queue(serial).permit().await);
     Arc::new(Suspension::new(flight, Arc::clone(permits), clock, serial, true))
 }

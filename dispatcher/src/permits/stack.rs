@@ -1,0 +1,115 @@
+//! [`Stacks`]: the waiting tickets of one thread, of each root call apart.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::{RootId, Ticket};
+
+/// The waiting tickets of one thread: a stack for each root call. Root calls take turns.
+#[derive(Default)]
+pub(super) struct Stacks {
+    /// The root call whose turn it is, and its tickets.
+    current: (RootId, VecDeque<Ticket>),
+    /// How many permits it has got in this turn.
+    granted: usize,
+    /// When the turn began ([`coarse_ms`]).
+    ///
+    /// [`coarse_ms`]: crate::coarse_time::coarse_ms
+    began: u64,
+    /// The tickets of the other root calls. No stack is empty.
+    others: HashMap<RootId, VecDeque<Ticket>>,
+    /// These root calls. The front one is next.
+    order: VecDeque<RootId>,
+    /// The number of all tickets.
+    len: usize,
+    /// How many permits were released on this thread since it looked after the others, and when it
+    /// did so.
+    released: usize,
+    looked: u64,
+    /// How often it did so.
+    rounds: usize,
+}
+
+/// How long a turn is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Quantum {
+    pub(super) permits: usize,
+    pub(super) ms: u64,
+}
+
+impl Quantum {
+    fn is_over(self, permits: usize, began: u64, now: u64) -> bool {
+        permits >= self.permits || now.saturating_sub(began) >= self.ms
+    }
+}
+
+impl Stacks {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn push(&mut self, root: RootId, ticket: Ticket) {
+        self.len += 1;
+        if self.current.1.is_empty() && self.order.is_empty() && self.current.0 != root {
+            self.current.0 = root;
+            self.granted = 0;
+        }
+        if self.current.0 == root {
+            self.current.1.push_back(ticket);
+            return;
+        }
+        let stack = self.others.entry(root).or_default();
+        if stack.is_empty() {
+            self.order.push_back(root);
+        }
+        stack.push_back(ticket);
+    }
+
+    /// Removes the newest ticket of the root call whose turn it is. A turn ends with its quantum, or
+    /// when there are no more tickets.
+    pub(super) fn pop(&mut self, quantum: Quantum, now: u64) -> Option<Ticket> {
+        if self.current.1.is_empty() || quantum.is_over(self.granted, self.began, now) {
+            self.next_turn(now);
+        }
+        self.counted(|stacks| stacks.current.1.pop_back())
+    }
+
+    /// Removes the oldest ticket of the root call whose turn is next.
+    pub(super) fn pop_oldest(&mut self, _: Quantum, now: u64) -> Option<Ticket> {
+        self.next_turn(now);
+        self.counted(|stacks| stacks.current.1.pop_front())
+    }
+
+    fn counted(&mut self, pop: impl FnOnce(&mut Self) -> Option<Ticket>) -> Option<Ticket> {
+        let ticket = pop(self);
+        self.len -= usize::from(ticket.is_some());
+        ticket
+    }
+
+    /// Counts a permit against the turn of the root call.
+    pub(super) fn count_grant(&mut self) {
+        self.granted += 1;
+    }
+
+    /// Counts a permit that was released on this thread. Returns a number, another one each time, when
+    /// the thread is to look after the others.
+    pub(super) fn count_release(&mut self, quantum: Quantum, now: u64) -> Option<usize> {
+        self.released += 1;
+        if !quantum.is_over(self.released, self.looked, now) {
+            return None;
+        }
+        (self.released, self.looked) = (0, now);
+        self.rounds = self.rounds.wrapping_add(1);
+        Some(self.rounds)
+    }
+
+    fn next_turn(&mut self, now: u64) {
+        (self.granted, self.began) = (0, now);
+        let Some(next) = self.order.pop_front() else { return };
+        let tickets = self.others.remove(&next).unwrap_or_default();
+        let (root, left) = std::mem::replace(&mut self.current, (next, tickets));
+        if !left.is_empty() {
+            self.others.insert(root, left);
+            self.order.push_back(root);
+        }
+    }
+}

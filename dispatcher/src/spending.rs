@@ -1,0 +1,80 @@
+//! [`Spending`]: how much of a part of a call's budget is spent.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::padded::Padded;
+use crate::thread_number;
+
+/// How much of a part of a call's budget is spent.
+///
+/// All frames of a call spend, and threads that count in the same place wait for each other. So a
+/// group of threads takes a small part of the budget at once. Near its end, and if it is small, they
+/// take exactly what they spend.
+pub(crate) struct Spending {
+    budget: u64,
+    /// How much is taken at once: a ten-thousandth of the budget.
+    part: u64,
+    /// How much is spent or taken.
+    taken: AtomicU64,
+    /// What the groups of threads have taken and not spent.
+    left: [Padded<AtomicU64>; GROUPS],
+}
+
+const GROUPS: usize = 8;
+
+impl Spending {
+    pub(crate) fn new(budget: u64) -> Self {
+        let left = std::array::from_fn(|_| Padded::default());
+        Self { budget, part: budget / 10_000, taken: AtomicU64::new(0), left }
+    }
+
+    /// Spends `amount`. Returns `false` if the budget is exceeded.
+    pub(crate) fn spend(&self, amount: u64) -> bool {
+        let left = &self.left[thread_number::group() % GROUPS].0;
+        let spend = |left: u64| left.checked_sub(amount);
+        if left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok() {
+            return true;
+        }
+        if self.part > amount {
+            if self.take(self.part) {
+                left.fetch_add(self.part - amount, Ordering::Relaxed);
+                return true;
+            }
+            self.taken.fetch_sub(self.part, Ordering::Relaxed);
+        }
+        self.take(amount)
+    }
+
+    /// Takes `amount` from the budget. Returns `false` if the budget is exceeded.
+    fn take(&self, amount: u64) -> bool {
+        let before = self.taken.fetch_add(amount, Ordering::Relaxed);
+        before.saturating_add(amount) <= self.budget
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_budget_is_exact() {
+        for budget in [0, 1, 7, 9_999] {
+            let spending = Spending::new(budget);
+            let spent = (0..10_010).filter(|_| spending.spend(1)).count();
+            assert_eq!(spent as u64, budget);
+        }
+    }
+
+    #[test]
+    fn threads_spend_no_more_than_the_budget_and_hardly_less() {
+        const BUDGET: u64 = 1_000_000;
+        let spending = Spending::new(BUDGET);
+        let spend = || (0..).take_while(|number| spending.spend(1 + number % 3)).count();
+        let spent: usize = std::thread::scope(|scope| {
+            let threads = [(); 4].map(|()| scope.spawn(spend));
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        let spent = 2 * spent as u64;
+        assert!(spent <= BUDGET + 8 && spent >= BUDGET - BUDGET / 1000, "{spent}");
+    }
+}
