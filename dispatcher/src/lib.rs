@@ -11,7 +11,6 @@ mod builder;
 mod by_id;
 mod claim;
 mod clock;
-mod coarse_time;
 mod completion;
 mod core;
 mod deadlines;

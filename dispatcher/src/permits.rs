@@ -10,10 +10,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::coarse_time::coarse_ms;
 use crate::padded::Padded;
 use crate::sync::{AtomicUsize, Mutex};
 use stack::{Quantum, Stacks};
@@ -48,7 +48,7 @@ struct Slot {
 
 /// How many permits in a row a root call gets while others wait, and for how long. Frames of some
 /// runtimes take seconds.
-const QUANTUM: Quantum = Quantum { permits: 64, ms: 10 };
+const QUANTUM: Quantum = Quantum { permits: 64, time: Duration::from_millis(10) };
 const MAX_SLOTS: usize = 64;
 
 /// The right to compute. Dropping it passes it to the next waiter.
@@ -119,7 +119,7 @@ impl Permits {
     fn next(&self) -> Option<oneshot::Sender<Permit>> {
         let own = self.own_slot();
         let slot = &self.slots[own].0;
-        let now = coarse_ms();
+        let now = Instant::now();
         let mut stacks = slot.stacks.lock();
         if let Some(round) = stacks.count_release(self.quantum, now) {
             drop(stacks);
@@ -143,7 +143,7 @@ impl Permits {
         &self,
         own: usize,
         round: usize,
-        now: u64,
+        now: Instant,
         condition: impl Fn(&Slot) -> bool,
     ) -> Option<oneshot::Sender<Permit>> {
         let count = self.slots.len();
@@ -162,8 +162,8 @@ impl Permits {
         &self,
         slot: &Slot,
         stacks: &mut Stacks,
-        now: u64,
-        pop: impl Fn(&mut Stacks, Quantum, u64) -> Option<Ticket>,
+        now: Instant,
+        pop: impl Fn(&mut Stacks, Quantum, Instant) -> Option<Ticket>,
     ) -> Option<oneshot::Sender<Permit>> {
         let mut next = None;
         while next.is_none()
@@ -275,7 +275,7 @@ mod tests {
     fn permits_are_granted_last_in_first_out_within_a_root_and_in_turns_across_roots() {
         shuttle::check_random(
             || {
-                let permits = Permits::with(1, 1, Quantum { permits: 1, ms: u64::MAX });
+                let permits = Permits::with(1, 1, Quantum { permits: 1, time: Duration::MAX });
                 let mut held = permits.queue(1).permit().now_or_never();
                 let mut queue: Vec<_> =
                     [1, 1, 2].map(|root| Some(waiting(permits.queue(root)))).into_iter().collect();
@@ -319,7 +319,7 @@ mod tests {
     fn a_ticket_in_two_queues_is_served_once() {
         shuttle::check_random(
             || {
-                let permits = Permits::with(1, 1, Quantum { permits: 1, ms: u64::MAX });
+                let permits = Permits::with(1, 1, Quantum { permits: 1, time: Duration::MAX });
                 let held = permits.queue(0).permit().now_or_never();
                 let shared = permits.queue(1);
                 let mut above: Vec<_> = (0..3).map(|_| waiting(permits.queue(1))).collect();

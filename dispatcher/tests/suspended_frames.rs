@@ -271,6 +271,46 @@ async fn a_later_root_is_not_starved() {
     assert_eq!((small_done.into_inner(), huge_done.into_inner()), (1, 2));
 }
 
+/// A turn of a root call whose frames are slow ends after a frame, whatever threads they are on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_root_call_does_not_wait_for_the_slow_frames_of_another() {
+    for permits in [1, 2] {
+        let runtime = NativeRuntime::builder("slow", "1")
+            .guest("leaf", |guest| async move {
+                std::thread::sleep(Duration::from_millis(15));
+                guest.blob(guest.bytes("number").await?).await
+            })
+            .guest("wide", |guest| async move {
+                let image = guest.text("leaf").await?;
+                let mut calls = Vec::new();
+                for number in 0..60 {
+                    let number = guest.host().put_blob(format!("{number}").into()).await?;
+                    let args = [argument("number", ObjectRef::blob(number))];
+                    calls.push(Call { image: image.clone(), args: guest.put_tree(args).await? });
+                }
+                guest.host().run_many(calls).await.pop().expect("there are calls")
+            })
+            .build()
+            .unwrap();
+        let fixture = Fixture::with(runtime, |builder| builder.permits(permits));
+        let leaf = fixture.image("leaf");
+        let run = |invocation: Invocation| {
+            let dispatcher = fixture.dispatcher.clone();
+            tokio::spawn(async move { dispatcher.run(invocation).await })
+        };
+        let wide =
+            run(Invocation::new(fixture.image("wide")).args(fixture.args(&[("leaf", &leaf)])));
+        while fixture.runs() < 2 {
+            tokio::task::yield_now().await;
+        }
+        let alone = Invocation::new(&leaf).args(fixture.args(&[("number", "another")]));
+        run(alone).await.unwrap().unwrap();
+        let runs = fixture.runs();
+        assert!(runs < 20, "{runs} runs were started before it, with {permits} permits");
+        wide.await.unwrap().unwrap();
+    }
+}
+
 /// A call that joins a run at the end of another root's queue does not wait for the runs before it.
 #[tokio::test]
 async fn a_root_that_joins_a_queued_run_is_not_starved() {

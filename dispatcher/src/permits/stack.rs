@@ -1,6 +1,7 @@
 //! [`Stacks`]: the waiting tickets of one thread, of each root call apart.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use super::{RootId, Ticket};
 
@@ -11,10 +12,8 @@ pub(super) struct Stacks {
     current: (RootId, VecDeque<Ticket>),
     /// How many permits it has got in this turn.
     granted: usize,
-    /// When the turn began ([`coarse_ms`]).
-    ///
-    /// [`coarse_ms`]: crate::coarse_time::coarse_ms
-    began: u64,
+    /// When the turn began.
+    began: Option<Instant>,
     /// The tickets of the other root calls. No stack is empty.
     others: HashMap<RootId, VecDeque<Ticket>>,
     /// These root calls. The front one is next.
@@ -24,7 +23,7 @@ pub(super) struct Stacks {
     /// How many permits were released on this thread since it looked after the others, and when it
     /// did so.
     released: usize,
-    looked: u64,
+    looked: Option<Instant>,
     /// How often it did so.
     rounds: usize,
 }
@@ -33,12 +32,14 @@ pub(super) struct Stacks {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Quantum {
     pub(super) permits: usize,
-    pub(super) ms: u64,
+    pub(super) time: Duration,
 }
 
 impl Quantum {
-    fn is_over(self, permits: usize, began: u64, now: u64) -> bool {
-        permits >= self.permits || now.saturating_sub(began) >= self.ms
+    /// Returns whether a turn is over in which so many permits were granted. It begins now if it has
+    /// not begun.
+    fn is_over(self, permits: usize, began: &mut Option<Instant>, now: Instant) -> bool {
+        permits >= self.permits || now - *began.get_or_insert(now) >= self.time
     }
 }
 
@@ -51,7 +52,7 @@ impl Stacks {
         self.len += 1;
         if self.current.1.is_empty() && self.order.is_empty() && self.current.0 != root {
             self.current.0 = root;
-            self.granted = 0;
+            (self.granted, self.began) = (0, None);
         }
         if self.current.0 == root {
             self.current.1.push_back(ticket);
@@ -66,15 +67,15 @@ impl Stacks {
 
     /// Removes the newest ticket of the root call whose turn it is. A turn ends with its quantum, or
     /// when there are no more tickets.
-    pub(super) fn pop(&mut self, quantum: Quantum, now: u64) -> Option<Ticket> {
-        if self.current.1.is_empty() || quantum.is_over(self.granted, self.began, now) {
+    pub(super) fn pop(&mut self, quantum: Quantum, now: Instant) -> Option<Ticket> {
+        if self.current.1.is_empty() || quantum.is_over(self.granted, &mut self.began, now) {
             self.next_turn(now);
         }
         self.counted(|stacks| stacks.current.1.pop_back())
     }
 
     /// Removes the oldest ticket of the root call whose turn is next.
-    pub(super) fn pop_oldest(&mut self, _: Quantum, now: u64) -> Option<Ticket> {
+    pub(super) fn pop_oldest(&mut self, _: Quantum, now: Instant) -> Option<Ticket> {
         self.next_turn(now);
         self.counted(|stacks| stacks.current.1.pop_front())
     }
@@ -92,18 +93,18 @@ impl Stacks {
 
     /// Counts a permit that was released on this thread. Returns a number, another one each time, when
     /// the thread is to look after the others.
-    pub(super) fn count_release(&mut self, quantum: Quantum, now: u64) -> Option<usize> {
+    pub(super) fn count_release(&mut self, quantum: Quantum, now: Instant) -> Option<usize> {
         self.released += 1;
-        if !quantum.is_over(self.released, self.looked, now) {
+        if !quantum.is_over(self.released, &mut self.looked, now) {
             return None;
         }
-        (self.released, self.looked) = (0, now);
+        (self.released, self.looked) = (0, Some(now));
         self.rounds = self.rounds.wrapping_add(1);
         Some(self.rounds)
     }
 
-    fn next_turn(&mut self, now: u64) {
-        (self.granted, self.began) = (0, now);
+    fn next_turn(&mut self, now: Instant) {
+        (self.granted, self.began) = (0, Some(now));
         let Some(next) = self.order.pop_front() else { return };
         let tickets = self.others.remove(&next).unwrap_or_default();
         let (root, left) = std::mem::replace(&mut self.current, (next, tickets));

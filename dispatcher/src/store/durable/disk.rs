@@ -14,6 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use redb::{ReadTransaction, ReadableTable, WriteTransaction};
 
 use super::batch::{Batch, Change};
+use super::coarse_ms;
 use super::fault::StoreFault;
 use super::file::{self, FileIdentity, OpenFile};
 use super::format::{NUMBERS, REMOVALS, Stamp};
@@ -21,7 +22,6 @@ use super::index::KnownRuns;
 use super::open::{OpenError, StoreOptions};
 use super::tables::ReadTables;
 use super::write::WriteTables;
-use crate::coarse_time::coarse_ms;
 use crate::panic_message::panic_message;
 use crate::store::STORE_FILE;
 
