@@ -37,7 +37,11 @@ impl Core {
 
     /// Like [`Core::look_up`], without emitting [`Event::Hit`].
     pub(crate) fn memoized(&self, request: ObjectId) -> Result<Option<ObjectRef>> {
-        let Some(outcome) = self.objects.store.look_up(request)? else { return Ok(None) };
-        Ok((self.objects.kind(outcome.id)? == Some(outcome.kind)).then_some(outcome))
+        let store = &self.objects.store;
+        let Some((outcome, is_there)) = store.look_up_with_object(request)? else {
+            return Ok(None);
+        };
+        let is_there = is_there || self.objects.kind(outcome.id)? == Some(outcome.kind);
+        Ok(is_there.then_some(outcome))
     }
 }

@@ -53,6 +53,15 @@ pub trait Store: ObjectSource {
     /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the memo cannot be read.
     fn look_up(&self, request: ObjectId) -> Result<Option<ObjectRef>>;
 
+    /// Like [`Store::look_up`], and whether this store certainly has the outcome's object, of the
+    /// stated kind. If it may not have it, the dispatcher looks for it. Default: it may not.
+    ///
+    /// # Errors
+    /// As [`Store::look_up`].
+    fn look_up_with_object(&self, request: ObjectId) -> Result<Option<(ObjectRef, bool)>> {
+        Ok(self.look_up(request)?.map(|outcome| (outcome, false)))
+    }
+
     /// Records the outcome of `request` in the memo. Replaces an earlier entry.
     ///
     /// # Errors
@@ -117,4 +126,8 @@ pub(crate) fn id_to_store(object: &Object) -> Result<ObjectId> {
 
 impl<T: Store + ?Sized> Store for Arc<T> {
     store_through!(self => (**self));
+
+    fn look_up_with_object(&self, request: ObjectId) -> Result<Option<(ObjectRef, bool)>> {
+        (**self).look_up_with_object(request)
+    }
 }

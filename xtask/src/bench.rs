@@ -41,7 +41,7 @@ pub(crate) fn bench(arguments: &[OsString], installing: Installing) -> Result {
         }
     };
     let (results, output) = (target().join("criterion"), target().join("bench"));
-    let scales = output.join("scale.jsonl");
+    let (scales, cores) = (output.join("scale.jsonl"), output.join("cores.jsonl"));
     // The report must not contain results of an earlier run.
     for old in [&results, &output] {
         if old.exists() {
@@ -62,6 +62,7 @@ pub(crate) fn bench(arguments: &[OsString], installing: Installing) -> Result {
     peers.env("CARGO_TARGET_DIR", target().join("peers"));
     for benchmarks in [&mut ours, &mut peers] {
         benchmarks.env("CRITERION_HOME", &results).env("MANIFOLD_BENCH_OUT", &scales);
+        benchmarks.env("MANIFOLD_BENCH_CORES", &cores);
         if let Some(engine) = &engine {
             engine.reveal(benchmarks);
         }
@@ -75,7 +76,7 @@ pub(crate) fn bench(arguments: &[OsString], installing: Installing) -> Result {
     build.args(["build", "--quiet", "--release", "--workspace", "--bin", "report"]);
     run(build.args(workspace_selection()?))?;
     let mut report = Command::new(target().join("release/report"));
-    report.args([&results, &scales, &output]);
+    report.args([&results, &scales, &cores, &output]);
     if update_readme {
         report.arg(root().join("README.md"));
     }

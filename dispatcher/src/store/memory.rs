@@ -1,7 +1,7 @@
 //! [`MemoryStore`]: a store in memory.
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use manifold_runtime_api::{Object, ObjectId, ObjectKind, ObjectRef, Result};
 use parking_lot::RwLock;
@@ -16,8 +16,17 @@ use crate::store::{Pin, Store, id_to_store};
 #[derive(Default)]
 pub struct MemoryStore {
     objects: Sharded<Object>,
-    memo: Sharded<ObjectRef>,
+    memo: Sharded<Memoized>,
     pins: Sharded<ObjectRef>,
+    /// Whether an object was removed.
+    evicted: AtomicBool,
+}
+
+#[derive(Clone, Copy)]
+struct Memoized {
+    outcome: ObjectRef,
+    /// Whether the outcome's object was in this store when the outcome was recorded.
+    has_object: bool,
 }
 
 impl fmt::Debug for MemoryStore {
@@ -60,6 +69,7 @@ impl MemoryStore {
     /// Removes an object, as an eviction would, and returns whether it was there. Memo entries that
     /// name the object stay, and are treated as misses from then on.
     pub fn evict(&self, id: ObjectId) -> bool {
+        self.evicted.store(true, Ordering::SeqCst);
         let shard = self.objects.of(id);
         let evicted = shard.map.write().remove(&id);
         let length = evicted.as_ref().map_or(0, |object| object.content.len());
@@ -94,11 +104,18 @@ impl Store for MemoryStore {
     }
 
     fn look_up(&self, request: ObjectId) -> Result<Option<ObjectRef>> {
-        Ok(self.memo.shard(request).read().get(&request).copied())
+        Ok(self.memo.shard(request).read().get(&request).map(|memoized| memoized.outcome))
+    }
+
+    fn look_up_with_object(&self, request: ObjectId) -> Result<Option<(ObjectRef, bool)>> {
+        let memoized = self.memo.shard(request).read().get(&request).copied();
+        let keeps_all = !self.evicted.load(Ordering::SeqCst);
+        Ok(memoized.map(|memoized| (memoized.outcome, memoized.has_object && keeps_all)))
     }
 
     fn record(&self, request: ObjectId, outcome: ObjectRef) -> Result<()> {
-        self.memo.shard(request).write().insert(request, outcome);
+        let has_object = self.kind(outcome.id)? == Some(outcome.kind);
+        self.memo.shard(request).write().insert(request, Memoized { outcome, has_object });
         Ok(())
     }
 

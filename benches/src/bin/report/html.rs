@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use manifold_benches::Measured;
+use manifold_benches::{Cores, Measured};
 
 use crate::markdown::{self, ratio, time};
 use crate::measured::{Group, Line, Role};
@@ -15,7 +15,12 @@ h2{margin-top:2em;font-size:1.1em}svg text{font:12px system-ui,sans-serif}\
 .ours{fill:#2463a8}.floor{fill:#8a8a8a}.peer{fill:#c8852c}";
 
 /// Returns the page.
-pub(crate) fn report(machine: &[(&str, String)], groups: &[Group], scales: &[Measured]) -> String {
+pub(crate) fn report(
+    machine: &[(&str, String)],
+    groups: &[Group],
+    cores: &[Cores],
+    scales: &[Measured],
+) -> String {
     let mut page = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
          <title>Manifold: benchmark report</title><style>{STYLE}</style>\
@@ -31,6 +36,10 @@ pub(crate) fn report(machine: &[(&str, String)], groups: &[Group], scales: &[Mea
              their order.";
     for group in groups {
         let _ = write!(page, "<h2>{}</h2>{}", escaped(&group.name), bars(group));
+    }
+    if !cores.is_empty() {
+        let _ = write!(page, "<h1>A second core</h1><p>{}", escaped(markdown::CORES));
+        page += &table_of(&markdown::cores_table(cores));
     }
     if !scales.is_empty() {
         page += "<h1>From small to large</h1>";

@@ -1,5 +1,5 @@
 //! Writes a report of the benchmarks' results:
-//! `report CRITERION_DIRECTORY SCALE_FILE OUTPUT_DIRECTORY [README]`.
+//! `report CRITERION_DIRECTORY SCALE_FILE CORES_FILE OUTPUT_DIRECTORY [README]`.
 //!
 //! `cargo xtask bench` runs this program. It writes `report.md` and `report.html`, which are
 //! self-contained, to `OUTPUT_DIRECTORY`. In the README, it replaces the text between two comments
@@ -17,22 +17,25 @@ use std::path::Path;
 use std::process::ExitCode;
 
 fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
-    let (criterion, scale, output, readme) = match arguments {
-        [criterion, scale, output] => (criterion, scale, output, None),
-        [criterion, scale, output, readme] => (criterion, scale, output, Some(readme)),
+    let (criterion, scale, cores, output, readme) = match arguments {
+        [criterion, scale, cores, output] => (criterion, scale, cores, output, None),
+        [criterion, scale, cores, output, readme] => {
+            (criterion, scale, cores, output, Some(readme))
+        }
         _ => {
-            return Err(
-                "usage: report CRITERION_DIRECTORY SCALE_FILE OUTPUT_DIRECTORY [README]".into()
-            );
+            let usage = "usage: report CRITERION_DIRECTORY SCALE_FILE CORES_FILE \
+                         OUTPUT_DIRECTORY [README]";
+            return Err(usage.into());
         }
     };
     let groups = measured::groups(Path::new(criterion))?;
-    let scales = measured::scales(Path::new(scale))?;
+    let scales = measured::lines(Path::new(scale))?;
+    let cores = measured::lines(Path::new(cores))?;
     let machine = machine::describe();
     let output = Path::new(output);
     fs::create_dir_all(output)?;
-    fs::write(output.join("report.md"), markdown::report(&machine, &groups, &scales))?;
-    fs::write(output.join("report.html"), html::report(&machine, &groups, &scales))?;
+    fs::write(output.join("report.md"), markdown::report(&machine, &groups, &cores, &scales))?;
+    fs::write(output.join("report.html"), html::report(&machine, &groups, &cores, &scales))?;
     if let Some(readme) = readme {
         let text =
             readme::with_short_form(&fs::read_to_string(readme)?, &machine, &groups, &scales)?;

@@ -3,12 +3,17 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use manifold_benches::Measured;
+use manifold_benches::{Cores, Measured};
 
 use crate::measured::{Group, Line, Role};
 
 /// Returns the report.
-pub(crate) fn report(machine: &[(&str, String)], groups: &[Group], scales: &[Measured]) -> String {
+pub(crate) fn report(
+    machine: &[(&str, String)],
+    groups: &[Group],
+    cores: &[Cores],
+    scales: &[Measured],
+) -> String {
     let mut text = String::from("# Manifold: benchmark report\n\n");
     for (name, value) in machine {
         let _ = writeln!(text, "- {name}: {value}");
@@ -16,6 +21,10 @@ pub(crate) fn report(machine: &[(&str, String)], groups: &[Group], scales: &[Mea
     text += "\nMedians, with the middle half of the samples in parentheses. A ratio is Manifold's \
              time divided by the other's: below 1, Manifold is faster.\n\n";
     text += &table(groups);
+    if !cores.is_empty() {
+        let _ = write!(text, "\n# A second core\n\n{CORES}\n\n");
+        text += &cores_table(cores);
+    }
     if !scales.is_empty() {
         text += "\n# From small to large\n\nEach fold runs in its own process. The cold fold is \
                  measured once, warm is the median of 101 folds, and a changed file the median of \
@@ -26,6 +35,19 @@ pub(crate) fn report(machine: &[(&str, String)], groups: &[Group], scales: &[Mea
         text += &scale_table(scales);
     }
     text
+}
+
+/// What the table of [`cores_table`] shows.
+pub(crate) const CORES: &str = "\
+    The time of a frame or a hit on one thread, and on two that do twice as much or share the work. \
+    The gain is the median of the ratios of both, measured one after the other. With two \
+    dispatchers, nothing is shared: that is the bound. The last column is the time that a cache line \
+    took from one core to the other meanwhile.";
+
+/// Returns a table with a row for each kind of work.
+pub(crate) fn cores_table(cores: &[Cores]) -> String {
+    let rows = cores.iter().map(|cores| cores.row() + "\n");
+    [Cores::HEAD.to_owned() + "\n"].into_iter().chain(rows).collect()
 }
 
 /// Returns a table with a row for each of Manifold's lines.

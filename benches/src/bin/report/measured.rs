@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
-use manifold_benches::{Measured, OURS};
+use manifold_benches::OURS;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -115,8 +115,9 @@ fn line(benchmark: &Benchmark, sample: &Sample) -> Option<Line> {
     Some(Line { role, name, median: at(2)?, spread: (at(1)?, at(3)?), elements })
 }
 
-/// Returns the results of the benchmark `scale`; none if the file does not exist.
-pub(crate) fn scales(file: &Path) -> Result<Vec<Measured>, Box<dyn Error>> {
+/// Returns the results of a benchmark that writes a line of JSON for each; none if the file does not
+/// exist.
+pub(crate) fn lines<T: DeserializeOwned>(file: &Path) -> Result<Vec<T>, Box<dyn Error>> {
     if !file.exists() {
         return Ok(Vec::new());
     }
