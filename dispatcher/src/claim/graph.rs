@@ -1,12 +1,14 @@
 //! Searches in the graph of waits, whose nodes are flights. An edge leads from a flight whose frame
 //! waits to the flight that it waits for.
 //!
-//! Each flight has its own edges, so a search looks at the flights one after the other while others
-//! begin, end and give up their waits. Its result is right nonetheless. Only a flight that joins
-//! another adds an edge to a flight that exists already, and joins take turns: a flight that was just
-//! claimed waits for nothing. So all edges between the flights of a path were there when the search
-//! began, or they lead to flights that can be no part of a cycle, and an edge that the search finds
-//! has been there all the time.
+//! Each flight has its own edges, so a search looks at one flight after the other, while other flights
+//! begin, end and give up waits. Its result is right nonetheless:
+//!
+//! - It misses no cycle. Only a join adds an edge to a flight that exists already, and joins take turns.
+//!   Every other edge leads to a flight that was just claimed, which waits for nothing yet. So all edges
+//!   of a cycle that a join would close are there before its search begins.
+//! - It finds no cycle that is none. While it searches, no edge is added to a flight that existed
+//!   before. So all edges of a path that it finds existed when it began, even if some are gone by now.
 
 use std::collections::HashSet;
 use std::hash::Hash;
