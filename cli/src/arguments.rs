@@ -81,6 +81,10 @@ impl<'a> Arguments<'a> {
         if self.values.is_empty() {
             return Ok(None);
         }
+        const OF_FOLD: [&str; 2] = ["in", "children"];
+        if let Some((name, _)) = self.values.iter().find(|(name, _)| OF_FOLD.contains(name)) {
+            return Err(CliError::ArgumentOfFold { name: (*name).to_owned() });
+        }
         let with = session.arguments(self.entries(session)?)?;
         Ok(Some(argument("with", ObjectRef::tree(with))))
     }

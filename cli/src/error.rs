@@ -130,6 +130,11 @@ pub(crate) enum CliError {
     InvalidArgument { argument: OsString },
     #[error("the argument {name:?} is given twice")]
     DuplicateArgument { name: String },
+    #[error(
+        "the argument {name:?} of a visitor is one that fold passes: what is folded, or the outcomes \
+         below it"
+    )]
+    ArgumentOfFold { name: String },
     #[error("invalid object id {id:?}")]
     InvalidId { id: String, source: manifold_runtime_api::IdError },
     #[error("cannot use the store")]

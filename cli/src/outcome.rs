@@ -28,7 +28,8 @@ pub(crate) enum Value {
 
 /// Reads the value of an outcome.
 ///
-/// A tree has a value for each of its blobs that is one line of text. A blob that is a table has one
+/// A tree has a value for each of its blobs that is a number, or if there is none, for each that is
+/// one line of text. A blob that is a table has one
 /// for each cell: its first line consists of the names of the columns, separated by tabs, and each
 /// other line of a name and a number for each further column.
 pub(crate) fn value(dispatcher: &Dispatcher, outcome: ObjectRef) -> Result<Value> {
@@ -47,6 +48,11 @@ pub(crate) fn value(dispatcher: &Dispatcher, outcome: ObjectRef) -> Result<Value
                 {
                     values.insert(entry.name.to_str_lossy().into_owned(), text);
                 }
+            }
+            // Beside numbers, texts are not values, however many lines they have.
+            let is_number = |text: &String| text.parse::<f64>().is_ok();
+            if values.values().any(is_number) {
+                values.retain(|_, text| is_number(text));
             }
             Ok(Value::Several(values))
         }

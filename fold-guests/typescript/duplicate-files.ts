@@ -4,7 +4,7 @@
  * For a directory, it returns a tree of `files`, the number of files that another one could replace,
  * `bytes`, their size, and if there are some `copies`: for each content a line with its size and the
  * paths of its files, separated by tabs. What could save most comes first. Empty files and symbolic
- * links are left out. For a file, it returns an empty tree.
+ * links are left out. For a file, it returns an empty text.
  *
  * Copies can be in different directories, so this visitor reads all trees below its directory
  * instead of the results for its children. It reads no file.
@@ -17,7 +17,7 @@ import { compare, shown } from "./visitor.ts";
 
 export default main(async (job) => {
   const input = job.required("in");
-  if (input.kind === "blob") return [];
+  if (input.kind === "blob") return "";
   const paths = new Map<string, string[]>();
   const directories = [{ hash: input.hash, path: "" }];
   for (let directory; (directory = directories.pop()) !== undefined;) {

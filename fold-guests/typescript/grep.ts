@@ -57,13 +57,24 @@ function translate(pattern: string): string {
   // Whether the last character ended a repetition, one that prefers to be short, or a position such
   // as `^`.
   let [repeats, isLazy, isPosition] = [false, false, false];
+  // Whether the last characters in brackets were an escape for several characters, such as `\d`.
+  let isSet = false;
   for (let at = 0; at < characters.length; at += 1) {
     const character = characters[at]!;
     const [wasStart, repeated, wasLazy, wasPosition] = [startsClass, repeats, isLazy, isPosition];
     [startsClass, repeats, isLazy, isPosition] = [false, false, false, false];
     if (wasPosition && "*+?{".includes(character)) throw unsupported("a repetition of a position");
+    const wasSet = isSet;
+    isSet = false;
+    if (wasSet && inClass && character === "-" && characters[at + 1] !== "]") {
+      throw unsupported("a range of a set; write `\\-`");
+    }
     if (character === "\\") {
       const escaped = characters[at += 1] ?? "";
+      isSet = inClass && /^[dws]$/.test(escaped);
+      if (isSet && /(?<![[\\])-$/.test(out)) {
+        throw unsupported("a range of a set; write `\\-`");
+      }
       const escape = Object.hasOwn(ESCAPES, escaped) ? ESCAPES[escaped]! : [];
       const known = escape[inClass ? 0 : 1];
       if (known !== undefined) out += known;

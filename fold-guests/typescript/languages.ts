@@ -33,7 +33,7 @@ const C: Syntax = {
 const RUST: Syntax = {
   ...C,
   nested: true,
-  strings: [['r##"', '"##', "raw"], ['r#"', '"#', "raw"], ['"', '"', "lines"]],
+  strings: [['r##"', '"##', "raw"], ['r#"', '"#', "raw"], ['r"', '"', "raw"], ['"', '"', "lines"]],
   code: ["'\"'", "'\\\"'"],
 };
 const NESTED_C: Syntax = {
@@ -76,8 +76,13 @@ const PYTHON: Syntax = {
     ["'", "'", "line"],
   ],
 };
-const RUBY: Syntax = { ...HASH, block: [["=begin", "=end"]] };
-const PERL: Syntax = { ...HASH, block: [["=pod", "=cut"], ["=head1", "=cut"]] };
+const QUOTES: [string, string, Text][] = [['"', '"', "lines"], ["'", "'", "lines"]];
+const RUBY: Syntax = { ...HASH, block: [["=begin", "=end"]], strings: QUOTES };
+const PERL: Syntax = {
+  ...HASH,
+  block: [["=pod", "=cut"], ["=head1", "=cut"]],
+  strings: QUOTES,
+};
 const MAKE: Syntax = { ...HASH, strings: [] };
 const SQL: Syntax = { ...C, line: ["--"], strings: [["'", "'", "raw"]] };
 const LUA: Syntax = {
@@ -90,7 +95,10 @@ const XML: Syntax = { ...PLAIN, block: [["<!--", "-->"]] };
 /** All lines are comments. */
 const PROSE: Syntax = { ...PLAIN, line: [""] };
 
-/** For each language its name, the ends of file names or whole names, and its syntax. */
+/**
+ * For each language its name, the ends of file names after a point, and its syntax. `=` stands before
+ * a whole name.
+ */
 const LANGUAGES: [string, string[], Syntax][] = [
   ["C", ["c"], C],
   ["C Header", ["h"], C],
@@ -98,7 +106,7 @@ const LANGUAGES: [string, string[], Syntax][] = [
   ["C++", ["cc", "cpp", "cxx"], C],
   ["C++ Header", ["hh", "hpp", "hxx"], C],
   ["CSS", ["css"], CSS],
-  ["Dockerfile", ["dockerfile"], YAML],
+  ["Dockerfile", ["=dockerfile", "dockerfile"], YAML],
   ["Go", ["go"], GO],
   ["HTML", ["html", "htm"], XML],
   ["JSON", ["json"], PLAIN],
@@ -107,7 +115,7 @@ const LANGUAGES: [string, string[], Syntax][] = [
   ["JavaScript", ["js", "mjs", "cjs"], JAVASCRIPT],
   ["Kotlin", ["kt", "kts"], NESTED_C],
   ["Lua", ["lua"], LUA],
-  ["Makefile", ["makefile", "mk"], MAKE],
+  ["Makefile", ["=makefile", "mk"], MAKE],
   ["Markdown", ["md", "markdown"], PROSE],
   ["PHP", ["php"], PHP],
   ["Perl", ["pl", "pm"], PERL],
@@ -137,6 +145,7 @@ export function syntaxOf(name: string): Syntax | undefined {
 /** Returns the name of the language of the files called `name`. */
 export function languageOf(name: string): string | undefined {
   const lower = name.replace(/[A-Z]/g, (letter) => letter.toLowerCase());
-  const end = lower.slice(lower.lastIndexOf(".") + 1);
+  const point = lower.lastIndexOf(".");
+  const end = point < 0 ? `=${lower}` : lower.slice(point + 1);
   return LANGUAGES.find(([, ends]) => ends.includes(end))?.[0];
 }

@@ -13,6 +13,7 @@ import { isBinary, tally } from "./visitor.ts";
 
 const TAG = "SPDX-License-Identifier:";
 const READ_BYTES = 64 << 10;
+const LONGEST = 200;
 
 /**
  * Licenses, and texts that all occur in a file under the license. A license comes before those whose
@@ -23,9 +24,13 @@ const TEXTS: [string, string[]][] = [
   ["LGPL-3.0", ["gnu lesser general public license version 3"]],
   ["LGPL-2.1", ["gnu lesser general public license version 2.1"]],
   ["GPL-3.0", ["gnu general public license version 3"]],
-  ["GPL-3.0", ["gnu general public license", "either version 3 of the license"]],
   ["GPL-2.0", ["gnu general public license version 2"]],
+  ["AGPL-3.0", ["gnu affero general public license", "either version 3 of the license"]],
+  ["LGPL-3.0", ["gnu lesser general public license", "either version 3 of the license"]],
+  ["LGPL-2.1", ["gnu lesser general public license", "either version 2.1 of the license"]],
+  ["GPL-3.0", ["gnu general public license", "either version 3 of the license"]],
   ["GPL-2.0", ["gnu general public license", "either version 2 of the license"]],
+  ["GPL-2.0", ["gnu general public license", "either version 2 or at your option"]],
   ["Apache-2.0", ["apache license version 2.0"]],
   ["MPL-2.0", ["mozilla public license version 2.0"]],
   ["MPL-2.0", ["mozilla public license v. 2.0"]],
@@ -33,6 +38,7 @@ const TEXTS: [string, string[]][] = [
   ["Unlicense", ["this is free and unencumbered software released into the public domain"]],
   ["BSL-1.0", ["boost software license version 1.0"]],
   ["ISC", ["permission to use copy modify and or distribute this software for any purpose"]],
+  ["ISC", ["permission to use copy modify and distribute this software for any purpose"]],
   ["MIT", ["permission is hereby granted free of charge to any person obtaining a copy"]],
   ["Zlib", ["the origin of this software must not be misrepresented"]],
   ["BSD-3-Clause", ["redistribution and use in source and binary forms", "neither the name"]],
@@ -48,13 +54,13 @@ export default main((job) =>
   })
 );
 
-/** Returns the license expression after the first tag that has one. */
+/** Returns the license expression after the first tag that has one, of up to `LONGEST` bytes. */
 function tag(text: string): string | undefined {
   for (const rest of text.split(TAG).slice(1)) {
-    const part = /^[A-Za-z0-9 .+()-]*/.exec(rest)![0];
+    const part = /^[ \t]*([A-Za-z0-9 .+()-]*)/.exec(rest)![1]!;
     // What follows can be the end of a comment.
     const expression = part.replace(/^[ .-]+|[ .-]+$/g, "");
-    if (/^[(A-Za-z0-9]/.test(expression)) return expression;
+    if (/^[(A-Za-z0-9]/.test(expression) && expression.length <= LONGEST) return expression;
   }
   return undefined;
 }

@@ -36,6 +36,7 @@ export default main(async (job) => {
   const argument = job.optional("language");
   const table: Table = new Map();
   if (input.kind === "tree") {
+    if (argument !== undefined) throw new Error("`language` is an argument for a single file");
     for (const result of await files(job, input)) add(table, "a file", await text(result.hash));
     for (const child of await tree(job.required("children").hash)) {
       add(table, shown(child), await text(child.hash));
@@ -57,7 +58,9 @@ async function files(job: Job, directory: TreeEntry) {
   const requests = [];
   for (const entry of await tree(directory.hash)) {
     const isFile = entry.mode === "100644" || entry.mode === "100755";
-    const language = isFile && entry.nameBytes === undefined ? languageOf(entry.name) : undefined;
+    const bytes = entry.nameBytes;
+    const name = bytes === undefined ? entry.name : String.fromCharCode(...bytes);
+    const language = isFile ? languageOf(name) : undefined;
     if (language !== undefined) {
       const argument = named({ kind: "blob", hash: await putBlob(language) }, "language");
       requests.push({ image: job.image, args: await putTree([named(entry, "in"), argument]) });

@@ -15,6 +15,7 @@ import {
 const MAX = 2n ** 64n - 1n;
 /** The first bytes of a file, in which git looks for a zero byte. */
 const LOOKED_AT = 8000;
+const NEWLINE = 0x0a;
 
 /**
  * Returns the result of `leaf` for a blob, or the sum of the children's results for a tree. The
@@ -35,32 +36,34 @@ export async function sum(
 }
 
 /**
- * Returns how often each name occurs: at most once in a blob, for which `leaf` returns it, and in a
- * tree as often as in its children. The returned entries have these names. Each is a blob of decimal
- * digits and a newline.
+ * Returns how often each name occurs. For a file, it is the text of the name that `leaf` returns, and
+ * a newline, or nothing. For a directory, it is a tree: the returned entries have the names, and each
+ * is a blob of decimal digits and a newline.
  *
  * Throws as `sum` does.
  */
 export async function tally(
   job: Job,
   leaf: (blob: TreeEntry) => Promise<string | undefined>,
-): Promise<NewEntry[]> {
+): Promise<string | NewEntry[]> {
   const input = job.required("in");
-  const tally = new Map<string, bigint>();
   if (input.kind === "blob") {
     const name = await leaf(input);
-    if (name !== undefined) tally.set(name, 1n);
-  } else {
-    // Many children have the same result, which is read once.
-    const results = new Map<string, bigint>();
-    for (const { hash } of await tree(job.required("children").hash)) {
-      results.set(hash, (results.get(hash) ?? 0n) + 1n);
-    }
-    for (const [result, times] of results) {
-      for (const entry of await tree(result)) {
-        const product = (await number(entry)) * times;
-        tally.set(entry.name, add(tally.get(entry.name) ?? 0n, product));
-      }
+    return name === undefined ? "" : `${name}\n`;
+  }
+  // Many children have the same result, which is read once.
+  const results = new Map<string, { kind: string; times: bigint }>();
+  for (const { hash, kind } of await tree(job.required("children").hash)) {
+    results.set(hash, { kind, times: (results.get(hash)?.times ?? 0n) + 1n });
+  }
+  const tally = new Map<string, bigint>();
+  const count = (name: string, times: bigint) => tally.set(name, add(tally.get(name) ?? 0n, times));
+  for (const [result, { kind, times }] of results) {
+    if (kind === "blob") {
+      const name = (await text(result)).replace(/\n$/, "");
+      if (name !== "") count(name, times);
+    } else {
+      for (const entry of await tree(result)) count(entry.name, (await number(entry)) * times);
     }
   }
   return await Promise.all(
@@ -73,9 +76,9 @@ export async function tally(
 /**
  * Returns the lines in which `find` finds something, of a file or of all files below a directory.
  *
- * The returned entries are `count`, a number as `number` reads it, and unless that is 0 `lines`: for
- * a file a text with `NUMBER:TEXT` for each line, where `TEXT` is what `find` returned, and for a
- * directory a tree with the `lines` of those children that have some.
+ * For a file, it is a text with `NUMBER:TEXT` for each line, where `TEXT` is what `find` returned.
+ * For a directory, it is a tree of `count`, a number as `number` reads it, and unless that is 0
+ * `lines`: a tree with those of each child that has some.
  *
  * A line ends before a line feed, or before a carriage return and a line feed. What is not UTF-8 is
  * replaced by U+FFFD. Nothing is found in a binary file.
@@ -83,7 +86,7 @@ export async function tally(
 export async function findings(
   job: Job,
   find: (line: string) => string | undefined,
-): Promise<NewEntry[]> {
+): Promise<string | NewEntry[]> {
   const input = job.required("in");
   if (input.kind === "blob") {
     const content = await get(input.hash);
@@ -91,15 +94,19 @@ export async function findings(
       const text = find(line);
       return text === undefined ? [] : [`${index + 1}:${text}\n`];
     });
-    const count = await countEntry(BigInt(found.length));
-    if (found.length === 0) return [count];
-    return [count, named({ kind: "blob", hash: await putBlob(found.join("")) }, "lines")];
+    return found.join("");
   }
-  const nothing = await putTree([await countEntry(0n)]);
+  const nothing = [await putBlob(""), await putTree([await countEntry(0n)])];
   let count = 0n;
   const lines: NewEntry[] = [];
   for (const child of await tree(job.required("children").hash)) {
-    if (child.hash === nothing) continue;
+    if (nothing.includes(child.hash)) continue;
+    if (child.kind === "blob") {
+      const found = (await get(child.hash)).filter((byte) => byte === NEWLINE).length;
+      count = add(count, BigInt(found));
+      lines.push(child);
+      continue;
+    }
     for (const entry of await tree(child.hash)) {
       if (entry.name === "count") count = add(count, await number(entry));
       else if (entry.name === "lines") {

@@ -17,7 +17,10 @@ const VISITORS: [&str; 5] =
 
 /// Names that select a language, that differ in their order by UTF-8 and by UTF-16, and that are
 /// shown escaped.
-const NAMES: [&[u8]; 17] = [
+const NAMES: [&[u8]; 20] = [
+    b".gitattributes",
+    b"rs",
+    b"g.rb",
     b"a.rs",
     b"b.PY",
     b"c.ts",
@@ -88,11 +91,11 @@ const PARTS: [&[u8]; 46] = [
 ];
 
 /// Parts of patterns, each of which some engine may read in another way.
-const PATTERN: [&str; 52] = [
-    "a", "b", "é", ".", "*", "+", "?", "*?", "|", "(", ")", "(?:", "(?i)", "(?<n>", "[", "]", "[^",
-    "[]", "-", "--", "&&", "~~", "^", "$", "{", "}", "{2}", "{1,}", "{0,2}", "{,2}", "{2,1}",
-    "\\d", "\\w", "\\s", "\\D", "\\W", "\\S", "\\b", "\\B", "\\t", "\\.", "\\-", "\\/", "\\<",
-    "\\_", "\\n", "\\1", "\\p{L}", "\\é", "\\", "/", "<",
+const PATTERN: [&str; 54] = [
+    "[a-", "-z", "a", "b", "é", ".", "*", "+", "?", "*?", "|", "(", ")", "(?:", "(?i)", "(?<n>",
+    "[", "]", "[^", "[]", "-", "--", "&&", "~~", "^", "$", "{", "}", "{2}", "{1,}", "{0,2}",
+    "{,2}", "{2,1}", "\\d", "\\w", "\\s", "\\D", "\\W", "\\S", "\\b", "\\B", "\\t", "\\.", "\\-",
+    "\\/", "\\<", "\\_", "\\n", "\\1", "\\p{L}", "\\é", "\\", "/", "<",
 ];
 
 const LINES: &str =
@@ -263,6 +266,14 @@ fn invalid_arguments_are_errors_in_both_languages() {
         (&root, "grep", &[], "the argument `pattern` is missing"),
         (&root, "grep", &[("pattern", "(")], "`pattern` is not a regular expression: ("),
         (&root, "grep", &[("pattern", "(?i)a")], "`pattern` contains `(?` without `:`: (?i)a"),
+        (&root, "grep", &[("pattern", "[+-\\d]")], "`pattern` contains a range of a set"),
+        (&root, "grep", &[("pattern", "[\\w-z]")], "`pattern` contains a range of a set"),
+        (
+            &root,
+            "lines-by-language",
+            &[("language", "Rust")],
+            "`language` is an argument for a single",
+        ),
         (&root, "file-count", &[("in", "x")], "`with` must not contain `in` or `children`"),
         (
             &file,

@@ -10,6 +10,10 @@ use manifold_standard_guests::{self as guests, native_guests};
 const MIT: &str = "MIT License\n\nPermission is hereby granted, free of charge, to any person\n\
                    obtaining a copy of this software\n";
 
+const AGPL_NOTICE: &str = "// under the terms of the GNU Affero General Public License, either\n\
+                           // version 3 of the License, or (at your option) any later version.\n\
+                           // See the GNU General Public License.\n";
+
 struct Wasm {
     dispatcher: Dispatcher,
     std: ObjectId,
@@ -101,6 +105,8 @@ async fn lines_by_language_adds_up_the_files_of_each_language() {
         ("src/run.py", "# a comment\n\"\"\"Text.\n\n# text\n\"\"\"\nx = 'a # b'\n"),
         ("README.md", "# Title\n\nText.\n"),
         ("unknown.xyz", "text\n"),
+        ("c", "no language\n"),
+        ("raw.rs", "const A: &str = r\"\\\";\n// a comment\n"),
         ("Makefile", "all:\n\ttrue # that is all"),
     ]);
     assert_eq!(
@@ -110,7 +116,7 @@ async fn lines_by_language_adds_up_the_files_of_each_language() {
             "Makefile\t1\t2\t0\t0",
             "Markdown\t1\t0\t2\t1",
             "Python\t1\t5\t1\t0",
-            "Rust\t2\t7\t3\t2",
+            "Rust\t3\t8\t4\t2",
         ]
     );
 }
@@ -185,12 +191,14 @@ async fn todo_comments_lists_words_in_comments_only() {
     let root = wasm.tree(&[
         ("src/a.rs", "// TODO: mend\nlet TODO = 1;\n/*\n * FIXME later\n */\n"),
         ("b.py", "x = 1  # HACK\r\n# TODOS are no such word\n"),
+        (".gitattributes", "TODO = 1 # TODO: a name that only a file can have\n"),
         ("binary", "// TODO\0"),
     ]);
     assert_eq!(
         wasm.fold(root, "todo-comments", &[]).await,
         [
-            "count:3",
+            "count:4",
+            "lines/.gitattributes:1:TODO: a name that only a file can have",
             "lines/b.py:1:HACK",
             "lines/src/a.rs:1:TODO: mend",
             "lines/src/a.rs:4:FIXME later"
@@ -210,11 +218,13 @@ async fn licenses_counts_tags_and_texts() {
         ("src/c.rs", "// Licensed under the Apache License, Version 2.0 (the\n// \"License\")\n"),
         ("src/d.rs", "const TAG: &str = \"SPDX-License-Identifier:\";\n"),
         ("copy/LICENSE", MIT),
+        (".gitmodules", "# SPDX-License-Identifier:\tISC\n"),
+        ("src/f.c", AGPL_NOTICE),
         ("copy/e.html", "<!-- SPDX-License-Identifier: MIT -->\n"),
     ]);
     assert_eq!(
         wasm.fold(root, "licenses", &[]).await,
-        ["Apache-2.0:1", "GPL-2.0-only:1", "MIT:3", "MIT OR Apache-2.0:1"]
+        ["AGPL-3.0:1", "Apache-2.0:1", "GPL-2.0-only:1", "ISC:1", "MIT:3", "MIT OR Apache-2.0:1"]
     );
 }
 

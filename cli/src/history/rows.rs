@@ -15,7 +15,7 @@ use crate::args::History;
 use crate::error::CliError;
 use crate::outcome::Value;
 use crate::report::{json, number_or_text, print};
-use crate::shown::shown_in_line;
+use crate::shown::{shown, shown_in_line};
 
 /// A commit and its value.
 #[derive(Debug, Clone, Serialize)]
@@ -111,10 +111,11 @@ impl Row {
 /// Encodes a line of comma-separated values (RFC 4180).
 fn csv<'a>(fields: impl Iterator<Item = &'a str>) -> String {
     let quoted = fields.map(|field| {
+        let field = shown(field);
         if field.contains(['"', ',', '\n', '\r']) {
             format!("\"{}\"", field.replace('"', "\"\""))
         } else {
-            field.to_owned()
+            field
         }
     });
     quoted.collect::<Vec<_>>().join(",") + "\r\n"

@@ -162,7 +162,7 @@ fn visitors_have_arguments_and_lines() {
         })
     );
     for (arguments, problem) in [
-        (&["--text", "in=x"][..], "`with` must not contain `in` or `children`"),
+        (&["--text", "in=x"][..], "the argument \"in\" of a visitor is one that fold passes"),
         (&["--text", "a=1", "--text", "a=2"], "a"),
         (&["--text", "a"], "NAME=VALUE"),
     ] {

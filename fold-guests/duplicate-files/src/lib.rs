@@ -4,7 +4,7 @@
 //! For a directory, it returns a tree of `files`, the number of files that another one could
 //! replace, `bytes`, their size, and if there are some `copies`: for each content a line with its
 //! size and the paths of its files, separated by tabs. What could save most comes first. Empty files
-//! and symbolic links are left out. For a file, it returns an empty tree.
+//! and symbolic links are left out. For a file, it returns an empty text.
 //!
 //! Copies can be in different directories, so this visitor reads all trees below its directory
 //! instead of the results for its children. It reads no file.
@@ -16,13 +16,15 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
-use manifold_guest::{Entry, Id, Job, Kind, Mode, Result, put_blob, size, tree};
+use manifold_guest::{
+    Entry, Id, Job, Kind, Mode, ObjectRef, Result, put_blob, put_tree, size, tree,
+};
 use manifold_visitor::shown;
 
-fn duplicate_files(job: &Job) -> Result<Vec<Entry>> {
+fn duplicate_files(job: &Job) -> Result<ObjectRef> {
     let input = job.required("in")?;
     if input.kind() == Kind::Blob {
-        return Ok(Vec::new());
+        return put_blob(b"");
     }
     let mut paths: BTreeMap<Id, Vec<String>> = BTreeMap::new();
     let mut directories = Vec::from([(input.id, String::new())]);
@@ -56,7 +58,7 @@ fn duplicate_files(job: &Job) -> Result<Vec<Entry>> {
         let lines: Vec<_> = lines.collect();
         result.push(text("copies", lines.join("\n"))?);
     }
-    Ok(result)
+    put_tree(&result)
 }
 
 /// Stores a text, and returns it as an entry.

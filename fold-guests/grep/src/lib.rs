@@ -2,10 +2,10 @@
 
 mod pattern;
 
-use manifold_guest::{Entry, Job, Result, get};
+use manifold_guest::{Job, ObjectRef, Result, get};
 use manifold_visitor::findings;
 
-fn grep(job: &Job) -> Result<Vec<Entry>> {
+fn grep(job: &Job) -> Result<ObjectRef> {
     let pattern = pattern::parse(&get(&job.required("pattern")?.id)?)?;
     findings(job, |line| pattern.is_match(line).then_some(line))
 }

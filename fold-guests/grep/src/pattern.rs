@@ -30,17 +30,34 @@ fn translate(pattern: &str) -> Result<String> {
     // Whether the last character ended a repetition, one that prefers to be short, or a position such
     // as `^`.
     let (mut repeats, mut is_lazy, mut is_position) = (false, false, false);
+    // Whether the last characters in brackets were an escape for several characters, such as `\d`.
+    let mut is_set = false;
     while let Some(character) = characters.next() {
+        let was_set = std::mem::take(&mut is_set);
+        if was_set && in_class && character == '-' && characters.peek() != Some(&']') {
+            return unsupported("a range of a set; write `\\-`");
+        }
         let was_start = std::mem::take(&mut starts_class);
         let (repeated, was_lazy) = (std::mem::take(&mut repeats), std::mem::take(&mut is_lazy));
         if std::mem::take(&mut is_position) && "*+?{".contains(character) {
             return unsupported("a repetition of a position");
         }
         match character {
+            '\\' if in_class && characters.peek().is_some_and(|c| "dws".contains(*c)) => {
+                if out.ends_with('-') && !out.ends_with("[-") && !out.ends_with("\\-") {
+                    return unsupported("a range of a set; write `\\-`");
+                }
+                is_set = true;
+                out += match characters.next() {
+                    Some('d') => "0-9",
+                    Some('w') => "0-9A-Za-z_",
+                    _ => SPACES,
+                };
+            }
             '\\' => match characters.next() {
-                Some('d') => out += if in_class { "0-9" } else { "[0-9]" },
-                Some('w') => out += if in_class { "0-9A-Za-z_" } else { "[0-9A-Za-z_]" },
-                Some('s') => out += if in_class { SPACES } else { "[ \\t\\n\\v\\f\\r]" },
+                Some('d') => out += "[0-9]",
+                Some('w') => out += "[0-9A-Za-z_]",
+                Some('s') => out += "[ \\t\\n\\v\\f\\r]",
                 Some('D') if !in_class => out += "[^0-9]",
                 Some('W') if !in_class => out += "[^0-9A-Za-z_]",
                 Some('S') if !in_class => out += "[^ \\t\\n\\v\\f\\r]",

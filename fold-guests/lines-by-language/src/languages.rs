@@ -3,7 +3,7 @@
 /// A language.
 pub(crate) struct Language {
     pub(crate) name: &'static str,
-    /// The ends of file names after a point, or whole file names, in lower case.
+    /// The ends of file names after a point, in lower case. `=` stands before a whole name.
     files: &'static [&'static str],
     pub(crate) syntax: &'static Syntax,
 }
@@ -44,7 +44,12 @@ const C: Syntax = Syntax {
 };
 const RUST: Syntax = Syntax {
     nested: true,
-    strings: &[("r##\"", "\"##", Raw), ("r#\"", "\"#", Raw), ("\"", "\"", Lines)],
+    strings: &[
+        ("r##\"", "\"##", Raw),
+        ("r#\"", "\"#", Raw),
+        ("r\"", "\"", Raw),
+        ("\"", "\"", Lines),
+    ],
     code: &["'\"'", "'\\\"'"],
     ..C
 };
@@ -80,8 +85,10 @@ const PYTHON: Syntax = Syntax {
     ],
     ..HASH
 };
-const RUBY: Syntax = Syntax { block: &[("=begin", "=end")], ..HASH };
-const PERL: Syntax = Syntax { block: &[("=pod", "=cut"), ("=head1", "=cut")], ..HASH };
+const QUOTES: &[(&str, &str, Text)] = &[("\"", "\"", Lines), ("'", "'", Lines)];
+const RUBY: Syntax = Syntax { block: &[("=begin", "=end")], strings: QUOTES, ..HASH };
+const PERL: Syntax =
+    Syntax { block: &[("=pod", "=cut"), ("=head1", "=cut")], strings: QUOTES, ..HASH };
 const MAKE: Syntax = Syntax { strings: &[], ..HASH };
 const SQL: Syntax = Syntax { line: &["--"], strings: &[("'", "'", Raw)], ..C };
 const LUA: Syntax = Syntax {
@@ -109,7 +116,7 @@ static LANGUAGES: [Language; 35] = [
     language("C++", &["cc", "cpp", "cxx"], &C),
     language("C++ Header", &["hh", "hpp", "hxx"], &C),
     language("CSS", &["css"], &CSS),
-    language("Dockerfile", &["dockerfile"], &YAML),
+    language("Dockerfile", &["=dockerfile", "dockerfile"], &YAML),
     language("Go", &["go"], &GO),
     language("HTML", &["html", "htm"], &XML),
     language("JSON", &["json"], &PLAIN),
@@ -118,7 +125,7 @@ static LANGUAGES: [Language; 35] = [
     language("JavaScript", &["js", "mjs", "cjs"], &JAVASCRIPT),
     language("Kotlin", &["kt", "kts"], &NESTED_C),
     language("Lua", &["lua"], &LUA),
-    language("Makefile", &["makefile", "mk"], &MAKE),
+    language("Makefile", &["=makefile", "mk"], &MAKE),
     language("Markdown", &["md", "markdown"], &PROSE),
     language("PHP", &["php"], &PHP),
     language("Perl", &["pl", "pm"], &PERL),
@@ -149,8 +156,13 @@ impl Language {
 
     /// Returns the language of the files called `name`.
     pub(crate) fn of(name: &[u8]) -> Option<&'static Self> {
-        let name = core::str::from_utf8(name).ok()?.to_ascii_lowercase();
-        let end = name.rsplit_once('.').map_or(&*name, |(_, end)| end);
-        LANGUAGES.iter().find(|language| language.files.contains(&end))
+        let (mark, end) = match name.iter().rposition(|byte| *byte == b'.') {
+            Some(point) => ("", &name[point + 1..]),
+            None => ("=", name),
+        };
+        let is_end = |file: &&str| {
+            file.strip_prefix(mark).is_some_and(|file| file.as_bytes().eq_ignore_ascii_case(end))
+        };
+        LANGUAGES.iter().find(|language| language.files.iter().any(|file| is_end(file)))
     }
 }

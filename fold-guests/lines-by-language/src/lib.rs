@@ -32,6 +32,9 @@ fn lines_by_language(job: &Job) -> Result<String> {
     let input = job.required("in")?;
     let mut table = Table::new();
     if input.kind() == Kind::Tree {
+        if job.optional("language").is_some() {
+            return Err(Error::new("`language` is an argument for a single file"));
+        }
         for result in files(job, input)? {
             add(&mut table, "a file", result?)?;
         }

@@ -2,11 +2,7 @@
 //! A fold visitor that lists what comments leave to do: the lines with one of the words `TODO`,
 //! `FIXME`, `XXX` and `HACK` after something that starts a comment in a common language.
 
-extern crate alloc;
-
-use alloc::vec::Vec;
-
-use manifold_guest::{Entry, Job, Result};
+use manifold_guest::{Job, ObjectRef, Result};
 use manifold_visitor::findings;
 
 const WORDS: [&str; 4] = ["TODO", "FIXME", "XXX", "HACK"];
@@ -14,22 +10,27 @@ const WORDS: [&str; 4] = ["TODO", "FIXME", "XXX", "HACK"];
 /// one.
 const MARKS: [&str; 7] = ["//", "#", "/*", "<!--", "--", ";", "%"];
 
-fn todo_comments(job: &Job) -> Result<Vec<Entry>> {
+fn todo_comments(job: &Job) -> Result<ObjectRef> {
     findings(job, |line| {
-        let at = WORDS.iter().filter_map(|word| position(line, word)).min()?;
-        let (before, rest) = line.split_at(at);
-        let is_comment = MARKS.iter().any(|mark| before.contains(mark))
-            || before.trim_ascii_start().starts_with('*');
-        is_comment.then_some(rest)
+        let places = WORDS.iter().filter_map(|word| {
+            let mut places = line.match_indices(word).map(|(at, _)| at);
+            places.find(|at| is_separate(line, *at, word) && is_in_comment(&line[..*at]))
+        });
+        places.min().map(|at| &line[at..])
     })
 }
 
-/// Returns where `word` is first a word of its own.
-fn position(line: &str, word: &str) -> Option<usize> {
+/// Returns whether what follows `before` in its line is in a comment.
+fn is_in_comment(before: &str) -> bool {
+    let starts_with_star = before.trim_ascii_start().starts_with('*');
+    starts_with_star || MARKS.iter().any(|mark| before.contains(mark))
+}
+
+/// Returns whether `word`, which is at `at`, is a word of its own.
+fn is_separate(line: &str, at: usize, word: &str) -> bool {
     let is_inside = |byte: Option<&u8>| byte.is_some_and(|byte| is_word(*byte));
     let bytes = line.as_bytes();
-    let mut found = line.match_indices(word).map(|(at, _)| at);
-    found.find(|at| !is_inside(bytes[..*at].last()) && !is_inside(bytes.get(at + word.len())))
+    !is_inside(bytes[..at].last()) && !is_inside(bytes.get(at + word.len()))
 }
 
 fn is_word(byte: u8) -> bool {

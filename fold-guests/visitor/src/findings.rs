@@ -3,37 +3,38 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use manifold_guest::{Entry, Error, Job, Kind, Result, get, put_blob, put_tree, tree};
+use manifold_guest::{Entry, Error, Job, Kind, ObjectRef, Result, get, put_blob, put_tree, tree};
 
 use crate::files::is_binary;
 use crate::numbers::{add, number};
 
 /// Returns the lines in which `find` finds something, of a file or of all files below a directory.
 ///
-/// The returned entries are `count`, a number as [`number`] reads it, and unless that is 0 `lines`:
-/// for a file a text with `NUMBER:TEXT` for each line, where `TEXT` is what `find` returned, and for
-/// a directory a tree with the `lines` of those children that have some.
+/// For a file, it is a text with `NUMBER:TEXT` for each line, where `TEXT` is what `find` returned.
+/// For a directory, it is a tree of `count`, a number as [`number`] reads it, and unless that is 0
+/// `lines`: a tree with those of each child that has some.
 ///
 /// A line ends before a line feed, or before a carriage return and a line feed. What is not UTF-8 is
 /// replaced by U+FFFD. Nothing is found in a binary file.
 ///
 /// # Errors
-/// Returns an error if an argument is missing or cannot be read, or if a child's result is not such
-/// a tree.
-pub fn findings(job: &Job, find: impl Fn(&str) -> Option<&str>) -> Result<Vec<Entry>> {
+/// Returns an error if an argument is missing or cannot be read, or if a child's result is neither
+/// such a text nor such a tree.
+pub fn findings(job: &Job, find: impl Fn(&str) -> Option<&str>) -> Result<ObjectRef> {
     let input = job.required("in")?;
     if input.kind() == Kind::Blob {
-        let (count, lines) = lines(&get(&input.id)?, find);
-        let mut found = Vec::from([count_entry(count)?]);
-        if count > 0 {
-            found.push(put_blob(lines.as_bytes())?.named("lines"));
-        }
-        return Ok(found);
+        return put_blob(lines(&get(&input.id)?, find).as_bytes());
     }
-    let nothing = put_tree(&[count_entry(0)?])?;
+    let nothing = [put_blob(b"")?.id, put_tree(&[count_entry(0)?])?.id];
     let (mut count, mut lines) = (0, Vec::new());
     for child in tree(&job.required("children")?.id)? {
-        if child.id == nothing.id {
+        if nothing.contains(&child.id) {
+            continue;
+        }
+        if child.kind() == Kind::Blob {
+            let found = get(&child.id)?.iter().filter(|byte| **byte == b'\n').count();
+            count = add(count, found as u64)?;
+            lines.push(child);
             continue;
         }
         for entry in tree(&child.id)? {
@@ -53,25 +54,24 @@ pub fn findings(job: &Job, find: impl Fn(&str) -> Option<&str>) -> Result<Vec<En
     if count > 0 {
         found.push(put_tree(&lines)?.named("lines"));
     }
-    Ok(found)
+    put_tree(&found)
 }
 
-/// Returns the number of lines in which something is found, and their texts.
-fn lines(content: &[u8], find: impl Fn(&str) -> Option<&str>) -> (u64, String) {
-    let (mut count, mut lines) = (0, String::new());
+/// Returns the lines in which something is found.
+fn lines(content: &[u8], find: impl Fn(&str) -> Option<&str>) -> String {
+    let mut lines = String::new();
     if is_binary(content) {
-        return (count, lines);
+        return lines;
     }
     for (line, number) in String::from_utf8_lossy(content).lines().zip(1u64..) {
         if let Some(text) = find(line) {
-            count += 1;
             lines.push_str(&number.to_string());
             lines.push(':');
             lines.push_str(text);
             lines.push('\n');
         }
     }
-    (count, lines)
+    lines
 }
 
 fn count_entry(count: u64) -> Result<Entry> {

@@ -4,7 +4,9 @@ use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use manifold_guest::{Entry, Error, Id, Job, Kind, Result, get, put_blob, tree};
+use manifold_guest::{
+    Entry, Error, Id, Job, Kind, ObjectRef, Result, get, put_blob, put_tree, tree,
+};
 
 /// Returns the result of `leaf` for a blob, or the sum of the children's results for a tree.
 ///
@@ -28,36 +30,47 @@ pub fn sum(job: &Job, leaf: impl FnOnce(&Entry) -> Result<u64>) -> Result<String
     Ok(total.to_string() + "\n")
 }
 
-/// Returns how often each name occurs: at most once in a blob, for which `leaf` returns it, and in a
-/// tree as often as in its children.
+/// Returns how often each name occurs.
 ///
-/// The returned entries have these names. Each is a blob of decimal digits and a newline.
+/// For a file, it is the text of the name that `leaf` returns, and a newline, or nothing. For a
+/// directory, it is a tree with these names. Each entry is a blob of decimal digits and a newline.
 ///
 /// # Errors
 /// As [`sum`].
-pub fn tally(job: &Job, leaf: impl FnOnce(&Entry) -> Result<Option<String>>) -> Result<Vec<Entry>> {
+pub fn tally(job: &Job, leaf: impl FnOnce(&Entry) -> Result<Option<String>>) -> Result<ObjectRef> {
     let input = job.required("in")?;
-    let mut tally: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
     if input.kind() == Kind::Blob {
-        tally.extend(leaf(input)?.map(|name| (name.into_bytes(), 1)));
-    } else {
-        // Many children have the same result, which is read once.
-        let mut results: BTreeMap<Id, u64> = BTreeMap::new();
-        for child in tree(&job.required("children")?.id)? {
-            *results.entry(child.id).or_default() += 1;
-        }
-        for (result, times) in results {
-            for entry in tree(&result)? {
-                let product = number(&entry)?.checked_mul(times).ok_or_else(too_large)?;
-                let total = tally.entry(entry.name).or_default();
-                *total = add(*total, product)?;
+        return put_blob(leaf(input)?.map(|name| name + "\n").unwrap_or_default().as_bytes());
+    }
+    // Many children have the same result, which is read once.
+    let mut results: BTreeMap<Id, (Kind, u64)> = BTreeMap::new();
+    for child in tree(&job.required("children")?.id)? {
+        results.entry(child.id).or_insert((child.kind(), 0)).1 += 1;
+    }
+    let mut tally: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
+    let mut count = |name: Vec<u8>, times: u64| {
+        let total = tally.entry(name).or_default();
+        *total = add(*total, times)?;
+        Ok::<_, Error>(())
+    };
+    for (result, (kind, times)) in results {
+        if kind == Kind::Blob {
+            let text = get(&result)?;
+            let name = text.strip_suffix(b"\n").unwrap_or(&text);
+            if !name.is_empty() {
+                count(name.to_vec(), times)?;
             }
+            continue;
+        }
+        for entry in tree(&result)? {
+            let product = number(&entry)?.checked_mul(times).ok_or_else(too_large)?;
+            count(entry.name, product)?;
         }
     }
     let entries = tally.into_iter();
-    entries
-        .map(|(name, count)| Ok(put_blob((count.to_string() + "\n").as_bytes())?.named(name)))
-        .collect()
+    let entries = entries
+        .map(|(name, count)| Ok(put_blob((count.to_string() + "\n").as_bytes())?.named(name)));
+    put_tree(&entries.collect::<Result<Vec<_>>>()?)
 }
 
 /// Reads a blob that consists of decimal digits and a newline.
