@@ -141,7 +141,12 @@ impl Both {
                 TreeEntry::new("in", *mode, self.dispatcher.put_blob(content.clone()).unwrap())
             }
             Node::Directory(nodes) => {
-                let entries = nodes.iter();
+                // Git allows this name for files only.
+                let is_allowed = |(name, node): &(&Vec<u8>, &Node)| {
+                    *name != b".gitattributes"
+                        || matches!(node, Node::File(_, EntryMode::Blob | EntryMode::Executable))
+                };
+                let entries = nodes.iter().filter(is_allowed);
                 let entries = entries
                     .map(|(name, node)| TreeEntry { name: name.clone().into(), ..self.put(node) });
                 let tree = self.dispatcher.put_tree(entries.collect::<Vec<_>>()).unwrap();
