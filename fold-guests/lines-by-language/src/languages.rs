@@ -163,6 +163,6 @@ impl Language {
         let is_end = |file: &&str| {
             file.strip_prefix(mark).is_some_and(|file| file.as_bytes().eq_ignore_ascii_case(end))
         };
-        LANGUAGES.iter().find(|language| language.files.iter().any(|file| is_end(file)))
+        LANGUAGES.iter().find(|language| language.files.iter().any(&is_end))
     }
 }
