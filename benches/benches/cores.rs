@@ -7,13 +7,12 @@
 
 use std::error::Error;
 use std::hint::{black_box, spin_loop};
-use std::io::Write;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use manifold_benches::{Cores, Language, Setting, sized};
+use manifold_benches::{Cores, Language, Setting, append_result, sized};
 use manifold_dispatcher::{Dispatcher, Invocation};
 use tokio::runtime::{Builder, Runtime};
 
@@ -201,10 +200,7 @@ fn run(filter: &str) -> Result<()> {
         };
         let Cores { one_ns, two_ns, gain, hop_ns, .. } = &result;
         println!("{name:24} {one_ns:10.0} {two_ns:10.0} {gain:8.2} {hop_ns:8.0}");
-        if let Some(path) = std::env::var_os("MANIFOLD_BENCH_CORES") {
-            let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
-            writeln!(file, "{}", serde_json::to_string(&result)?)?;
-        }
+        append_result("MANIFOLD_BENCH_CORES", &result)?;
     }
     Ok(())
 }

@@ -4,14 +4,13 @@
 //! is set, every result is also appended to that file, as a line of JSON.
 
 use std::error::Error;
-use std::io::Write;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use manifold_benches::{
-    Language, Measured, Setting, all_cores, branching, chain, container_engine, container_jobs,
-    count_files, fold_files, forget_peak, resident, sized, wide, with_one_changed,
+    Language, Measured, Setting, all_cores, append_result, branching, chain, container_engine,
+    container_jobs, count_files, fold_files, forget_peak, resident, sized, wide, with_one_changed,
 };
 use manifold_dispatcher::Dispatcher;
 use manifold_runtime_api::ObjectId;
@@ -226,10 +225,7 @@ fn run() -> Result<()> {
         }
         let measured: Measured = serde_json::from_slice(&output.stdout)?;
         println!("{}", measured.row());
-        if let Some(file) = std::env::var_os("MANIFOLD_BENCH_OUT") {
-            let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file)?;
-            file.write_all(&output.stdout)?;
-        }
+        append_result("MANIFOLD_BENCH_OUT", &measured)?;
     }
     Ok(())
 }

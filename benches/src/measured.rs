@@ -1,8 +1,21 @@
 //! The results of the benchmarks `scale` and `cores`.
 
+use std::fs::OpenOptions;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+/// Appends a result, as a line of JSON, to the file that the environment variable `variable` names.
+/// Does nothing if it is not set.
+///
+/// # Errors
+/// Returns an error if the file cannot be written.
+pub fn append_result(variable: &str, result: &impl Serialize) -> io::Result<()> {
+    let Some(path) = std::env::var_os(variable) else { return Ok(()) };
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    writeln!(file, "{}", serde_json::to_string(result)?)
+}
 
 /// The measurements of one fold in its own process. Times are in seconds.
 #[derive(Debug, Serialize, Deserialize)]

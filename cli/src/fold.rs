@@ -79,7 +79,7 @@ async fn fold_input(
     mut compiling: Compiling<impl Future<Output = Result<(), CliError>> + Unpin + Send>,
 ) -> Result<(), CliError> {
     let mut size = Size { known: input.nodes, measured: None };
-    let mut reports = Vec::new();
+    let (mut reports, mut lines) = (Vec::new(), String::new());
     for pipeline in pipelines {
         let invocation = pipeline.invocation(session, input.root, options)?;
         // The guests are compiled before the first fold, so that its time does not include that.
@@ -103,10 +103,20 @@ async fn fold_input(
         let expected =
             if shows_bar { Some(size.expected_frames(session, input).await?) } else { None };
         let fold = repeat(session, invocation, expected, options.repeat).await?;
+        let outcome = fold.completion.outcome;
+        let result = if options.json {
+            OutcomeReport::with_values(&session.dispatcher, outcome)?
+        } else {
+            OutcomeReport::new(&session.dispatcher, outcome)?
+        };
+        // Guests that agree have the same lines.
+        if !options.json && lines.is_empty() {
+            lines = result.lines(&session.dispatcher, outcome)?;
+        }
         reports.push(FoldReport {
             guest: pipeline.language.name(),
             request: fold.completion.request.to_string(),
-            result: OutcomeReport::new(&session.dispatcher, fold.completion.outcome)?,
+            result,
             nodes: size.nodes(session, input).await?,
             scan_seconds: scan_time.as_secs_f64(),
             compile_seconds: compile_time.as_secs_f64(),
@@ -117,8 +127,11 @@ async fn fold_input(
     session.dispatcher.flush()?;
     Phase::Writing.begin();
 
-    let text =
-        if options.json { report::fold_json(&reports)? } else { report::fold_table(&reports) };
+    let text = if options.json {
+        report::fold_json(&reports)?
+    } else {
+        report::fold_table(&reports, &lines)
+    };
     report::print(text.as_bytes())?;
     report::check_agreement(&reports)
 }

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use manifold_dispatcher::Dispatcher;
 use manifold_runtime_api::bstr::ByteSlice;
 use manifold_runtime_api::{EntryMode, ObjectId, ObjectKind, ObjectRef};
+use serde_json::{Map, Value as Json};
 
 use crate::shown::{quoted, shown_in_line};
 
@@ -29,9 +30,9 @@ pub(crate) enum Value {
 /// Reads the value of an outcome.
 ///
 /// A tree has a value for each of its blobs that is a number, or if there is none, for each that is
-/// one line of text. A blob that is a table has one
-/// for each cell: its first line consists of the names of the columns, separated by tabs, and each
-/// other line of a name and a number for each further column.
+/// one line of text. A blob that is a table has one for each cell: its first line consists of the
+/// names of the columns, separated by tabs, and each other line of a name and a number for each
+/// further column.
 pub(crate) fn value(dispatcher: &Dispatcher, outcome: ObjectRef) -> Result<Value> {
     match outcome.kind {
         ObjectKind::Blob => Ok(match text(dispatcher, outcome.id, LARGEST_TABLE)? {
@@ -67,6 +68,19 @@ fn text(dispatcher: &Dispatcher, id: ObjectId, largest: u64) -> Result<Result<St
     }
     let content = dispatcher.read(id)?.content;
     Ok(Ok(content.to_str_lossy().trim_end().to_owned()))
+}
+
+/// Returns values as JSON, those that are numbers as numbers.
+pub(crate) fn json(values: &BTreeMap<String, String>) -> Map<String, Json> {
+    values.iter().map(|(name, text)| (name.clone(), number_or_text(text))).collect()
+}
+
+/// Returns a number if the text is one that JSON can express.
+pub(crate) fn number_or_text(text: &str) -> Json {
+    match serde_json::from_str(text) {
+        Ok(Json::Number(number)) => Json::Number(number),
+        _ => Json::String(text.to_owned()),
+    }
 }
 
 /// Returns the numbers in a table. Returns `None` if the text is not a table.

@@ -29,27 +29,10 @@ pub(crate) struct OutcomeReport {
     /// The values of a tree or a table, by name.
     #[serde(skip_serializing_if = "Map::is_empty")]
     values: Map<String, Json>,
-    /// The first lines, and whether those are all.
-    #[serde(skip)]
-    lines: (Vec<String>, bool),
 }
 
 impl OutcomeReport {
     pub(crate) fn new(dispatcher: &Dispatcher, outcome: ObjectRef) -> Result<Self, CliError> {
-        let values = match outcome::value(dispatcher, outcome)? {
-            Value::One(_) => Map::new(),
-            Value::Several(values) => {
-                values.into_iter().map(|(name, text)| (name, number_or_text(&text))).collect()
-            }
-        };
-        let mut lines = Vec::new();
-        let flow = outcome::lines(dispatcher, outcome, &mut |line| {
-            if lines.len() == SHOWN_LINES {
-                return ControlFlow::Break(());
-            }
-            lines.push(line.to_owned());
-            ControlFlow::Continue(())
-        })?;
         let text = match outcome.kind {
             ObjectKind::Tree => None,
             ObjectKind::Blob if dispatcher.blob_size(outcome.id)? > SHORT_TEXT_BYTES => None,
@@ -58,13 +41,20 @@ impl OutcomeReport {
                 content.to_str().ok().map(str::to_owned)
             }
         };
-        Ok(Self {
-            kind: outcome.kind.as_str(),
-            hash: outcome.id.to_string(),
-            text,
-            values,
-            lines: (lines, flow.is_continue()),
-        })
+        let (kind, hash) = (outcome.kind.as_str(), outcome.id.to_string());
+        Ok(Self { kind, hash, text, values: Map::new() })
+    }
+
+    /// Like [`OutcomeReport::new`], with the values of the outcome, which only JSON shows.
+    pub(crate) fn with_values(
+        dispatcher: &Dispatcher,
+        outcome: ObjectRef,
+    ) -> Result<Self, CliError> {
+        let mut report = Self::new(dispatcher, outcome)?;
+        if let Value::Several(values) = outcome::value(dispatcher, outcome)? {
+            report.values = outcome::json(&values);
+        }
+        Ok(report)
     }
 }
 
@@ -94,8 +84,9 @@ pub(crate) struct FoldReport {
     pub(crate) repeats: Vec<Repeat>,
 }
 
-/// Formats the reports as one table, with the request and the result of each below it.
-pub(crate) fn fold_table(reports: &[FoldReport]) -> String {
+/// Formats the reports as one table, with the request and the result of each and then `lines` below
+/// it.
+pub(crate) fn fold_table(reports: &[FoldReport], lines: &str) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     table.set_header([
@@ -110,7 +101,7 @@ pub(crate) fn fold_table(reports: &[FoldReport]) -> String {
         "time",
         "frames/s",
     ]);
-    let (mut ids, mut lines) = (String::new(), String::new());
+    let mut ids = String::new();
     // Scanning and compiling are done once, so that the sum of all times is what the user waited.
     let once = |seconds: f64, is_done: bool| {
         if is_done && seconds > 0.0 { time(seconds) } else { "–".to_owned() }
@@ -142,10 +133,6 @@ pub(crate) fn fold_table(reports: &[FoldReport]) -> String {
             "request {}{of}\nresult  {} {}{of}\n",
             report.request, report.result.kind, report.result.hash
         );
-        // Guests that agree have the same lines.
-        if lines.is_empty() {
-            lines = report.result.lines();
-        }
     }
     for column in table.column_iter_mut().skip(3) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -186,33 +173,40 @@ impl OutcomeReport {
         }
     }
 
-    /// Formats the lines of an outcome that has no brief form, after an empty line. Long outcomes
-    /// are cut.
-    fn lines(&self) -> String {
-        let (lines, are_all) = &self.lines;
-        if self.text.as_deref().is_some_and(is_brief) || lines.is_empty() {
-            return String::new();
+    /// Formats the lines of `outcome`, which this reports, after an empty line. Long outcomes are cut,
+    /// and one with a brief form has none.
+    pub(crate) fn lines(
+        &self,
+        dispatcher: &Dispatcher,
+        outcome: ObjectRef,
+    ) -> Result<String, CliError> {
+        if self.text.as_deref().is_some_and(is_brief) {
+            return Ok(String::new());
         }
-        let rest = if *are_all {
-            String::new()
-        } else {
-            format!("…\nmanifold cat --lines {} prints all of it\n", self.hash)
+        let mut lines = Vec::new();
+        let flow = outcome::lines(dispatcher, outcome, &mut |line| {
+            if lines.len() == SHOWN_LINES {
+                return ControlFlow::Break(());
+            }
+            lines.push(line.to_owned());
+            ControlFlow::Continue(())
+        })?;
+        if lines.is_empty() {
+            return Ok(String::new());
+        }
+        let rest = match flow {
+            ControlFlow::Continue(()) => String::new(),
+            ControlFlow::Break(()) => {
+                format!("…\nmanifold cat --lines {} prints all of it\n", self.hash)
+            }
         };
-        format!("\n{}\n{rest}", lines.join("\n"))
+        Ok(format!("\n{}\n{rest}", lines.join("\n")))
     }
 }
 
 /// Returns whether a text fits into a cell of a table.
 fn is_brief(text: &str) -> bool {
     text.lines().count() == 1 && text.len() <= 40
-}
-
-/// Returns a number if the text is one that JSON can express.
-pub(crate) fn number_or_text(text: &str) -> Json {
-    match serde_json::from_str(text) {
-        Ok(Json::Number(number)) => Json::Number(number),
-        _ => Json::String(text.to_owned()),
-    }
 }
 
 /// Formats a time in seconds with a suitable unit.
@@ -282,13 +276,8 @@ mod tests {
     use super::*;
 
     fn report(guest: &'static str, hash: &str) -> FoldReport {
-        let result = OutcomeReport {
-            kind: "blob",
-            hash: hash.to_owned(),
-            text: None,
-            values: Map::new(),
-            lines: (Vec::new(), true),
-        };
+        let result =
+            OutcomeReport { kind: "blob", hash: hash.to_owned(), text: None, values: Map::new() };
         FoldReport {
             guest,
             request: String::new(),

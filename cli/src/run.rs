@@ -31,10 +31,13 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
     if options.raw {
         return report::object(&dispatcher.read(completion.outcome.id)?);
     }
-    let report = RunReport {
-        request: completion.request.to_string(),
-        result: OutcomeReport::new(dispatcher, completion.outcome)?,
+    let outcome = completion.outcome;
+    let result = if options.json {
+        OutcomeReport::with_values(dispatcher, outcome)?
+    } else {
+        OutcomeReport::new(dispatcher, outcome)?
     };
+    let report = RunReport { request: completion.request.to_string(), result };
     let text = if options.json { report::json(&report)? } else { report.text() };
     report::print(text.as_bytes())
 }

@@ -1,8 +1,8 @@
 //! In-flight table: single-flight claims, waiter counts, and the wait-for graph.
 //!
 //! The table is divided into shards by request, and a frame touches one of them twice: when it is
-//! claimed, and when it ends. How many waiters a flight has, whom it waits for and who waits for it
-//! is kept in the flight ([`Edges`](crate::flight::Edges)). All operations are synchronous and short.
+//! claimed, and when it ends. The number of a flight's waiters and its edges of the wait-for graph are
+//! kept in the flight ([`Edges`](crate::flight::Edges)). All operations are synchronous and short.
 
 mod graph;
 
@@ -160,7 +160,7 @@ impl Claims {
             }
         }
         drop(flights);
-        // Nobody can join the flight from here on.
+        // No claim finds the flight any more, so it gets no further waiters.
         for waiter in flight.end_waits() {
             let Some(left) = permit.take() else { break };
             permit = flight.pass_permit(left, &waiter);

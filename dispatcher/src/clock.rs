@@ -67,8 +67,8 @@ impl Clock {
         }
     }
 
-    /// Begins or ends a pause, as the numbers of frames say now. Whoever changes what they say calls
-    /// this afterwards, so the last call follows the last change.
+    /// Begins or ends a pause, according to the current numbers of frames. This is called after every
+    /// change that begins or ends one, so the last call sees the last change.
     #[cold]
     fn pause_or_go_on(&self) {
         let mut pauses = self.pauses.lock();

@@ -26,7 +26,7 @@ pub(crate) struct Flight {
     /// The run permit of this flight's frame while the frame computes. A nested run that settles
     /// passes its own permit to this flight, so that a recursion on its way up is not overtaken by
     /// runs that have not begun.
-    permit: Mutex<Held>,
+    permit: Mutex<Option<Permit>>,
     queue: Mutex<Queue>,
     /// Wakes the task that polls the guest.
     guest_waker: Mutex<Option<Waker>>,
@@ -46,14 +46,6 @@ pub(crate) struct Edges {
     pub(crate) waits_for: SmallVec<[Arc<Flight>; 1]>,
     /// The flights whose frames wait for this flight. Empty once the flight has stopped.
     pub(crate) waiting: SmallVec<[Arc<Flight>; 1]>,
-}
-
-/// The permit of a flight.
-#[derive(Default)]
-struct Held {
-    permit: Option<Permit>,
-    /// Whether the flight has ended and accepts no more permits.
-    ended: bool,
 }
 
 /// The queues in which a flight waits before it begins. The clocks of their root calls may be
@@ -147,22 +139,20 @@ impl Flight {
     }
 
     pub(crate) fn take_permit(&self) -> Option<Permit> {
-        self.taken(self.permit.lock().permit.take())
+        self.taken(self.permit.lock().take())
     }
 
     /// Takes the permit of a frame that waits for something outside of the dispatcher. The clock
     /// still counts the frame as computing.
     pub(crate) fn lend_permit(&self) -> Option<Permit> {
-        self.permit.lock().permit.take()
+        self.permit.lock().take()
     }
 
     /// Ends the flight, which accepts no more permits from now on. Returns its permit, with which the
     /// frame still counts as computing.
     pub(crate) fn end(&self) -> Option<Permit> {
         self.ended.store(true, Ordering::Release);
-        let mut held = self.permit.lock();
-        held.ended = true;
-        held.permit.take()
+        self.permit.lock().take()
     }
 
     /// Passes the permit of this flight, which has ended, to `waiter`. Returns it if that has one
@@ -204,32 +194,28 @@ impl Flight {
     }
 
     pub(crate) fn has_permit(&self) -> bool {
-        self.permit.lock().permit.is_some()
-    }
-
-    /// Takes `permit`. Returns it if the flight has a permit already or has ended.
-    fn offer(&self, permit: Permit) -> Option<Permit> {
-        let left = self.hold(permit);
-        if left.is_none() {
-            self.clock.start_computing();
-        }
-        left
+        self.permit.lock().is_some()
     }
 
     /// Takes `permit`, and leaves the clock to the caller. Returns it if the flight has a permit
     /// already or has ended.
     fn hold(&self, permit: Permit) -> Option<Permit> {
         let mut held = self.permit.lock();
-        if held.ended || held.permit.is_some() {
+        // `end` sets the flag before it takes the permit, so a permit that is kept here is taken
+        // there.
+        if self.has_ended() || held.is_some() {
             return Some(permit);
         }
-        held.permit.replace(permit)
+        held.replace(permit)
     }
 
     /// Takes `permit`, unless the flight has a permit already or has ended. Then the permit is
     /// dropped, which passes it on.
     pub(crate) fn keep_permit(&self, permit: Permit) {
-        drop(self.offer(permit));
+        match self.hold(permit) {
+            None => self.clock.start_computing(),
+            Some(refused) => drop(refused),
+        }
     }
 
     /// If the run has not begun, also queues it under the joining root call and counts it as

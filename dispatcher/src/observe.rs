@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::padded::Padded;
-use crate::thread_number;
+use crate::thread_number::ByThread;
 use manifold_runtime_api::{Error, ObjectId, ObjectRef};
 
 /// Something that happened to a request.
@@ -162,9 +161,9 @@ impl std::ops::Sub for Stats {
     }
 }
 
-/// The counters of a dispatcher, for each of some groups of threads, because threads that count in
-/// the same place would wait for each other.
-pub(crate) struct Counters(Box<[Padded<Counts>]>);
+/// The counters of a dispatcher.
+#[derive(Default)]
+pub(crate) struct Counters(ByThread<Counts, 16>);
 
 #[derive(Default)]
 struct Counts {
@@ -175,15 +174,9 @@ struct Counts {
     rewinds: AtomicU64,
 }
 
-impl Default for Counters {
-    fn default() -> Self {
-        Self((0..thread_number::GROUPS).map(|_| Padded::default()).collect())
-    }
-}
-
 impl Counters {
     pub(crate) fn count(&self, event: &Event<'_>) {
-        let counts = &self.0[thread_number::group()].0;
+        let counts = self.0.own();
         let counter = match event {
             Event::Hit { .. } => &counts.hits,
             Event::Joined { .. } => &counts.joins,
@@ -198,7 +191,7 @@ impl Counters {
 
     pub(crate) fn read(&self) -> Stats {
         let sum = |counter: fn(&Counts) -> &AtomicU64| {
-            self.0.iter().map(|counts| counter(&counts.0).load(Ordering::Acquire)).sum()
+            self.0.all().map(|counts| counter(counts).load(Ordering::Acquire)).sum()
         };
         // Loaded before `runs`, so that failures never exceed it.
         let failures = sum(|counts| &counts.failures);

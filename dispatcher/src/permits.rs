@@ -88,8 +88,8 @@ impl Permits {
         let (sender, receiver) = oneshot::channel();
         let ticket = Arc::new(Mutex::new(Some(sender)));
         self.push(root, Arc::clone(&ticket));
-        // A permit that was released meanwhile may not have found the ticket. Whoever releases one
-        // looks at the stacks again after that, so one of both finds it.
+        // A permit that was released meanwhile may not have found the ticket. `Permit::drop` looks at
+        // the stacks once more after it has made a permit free, so one of the two finds the other.
         if self.take_free() {
             drop(Permit { permits: Some(Arc::clone(self)) });
         }
@@ -132,7 +132,7 @@ impl Permits {
             }
             stacks = slot.stacks.lock();
         }
-        let next = self.take(slot, &mut stacks, now, Stacks::pop);
+        let next = slot.take(&mut stacks, |stacks| stacks.pop(self.quantum, now));
         drop(stacks);
         next.or_else(|| self.steal(own, 0, now, |_| true))
     }
@@ -153,30 +153,8 @@ impl Permits {
             if other.waiting.load(SeqCst) == 0 || !condition(other) {
                 return None;
             }
-            self.take(other, &mut other.stacks.lock(), now, Stacks::pop_oldest)
+            other.take(&mut other.stacks.lock(), |stacks| stacks.pop_oldest(now))
         })
-    }
-
-    /// Takes the sender of the first ticket that still waits.
-    fn take(
-        &self,
-        slot: &Slot,
-        stacks: &mut Stacks,
-        now: Instant,
-        pop: impl Fn(&mut Stacks, Quantum, Instant) -> Option<Ticket>,
-    ) -> Option<oneshot::Sender<Permit>> {
-        let mut next = None;
-        while next.is_none()
-            && let Some(ticket) = pop(stacks, self.quantum, now)
-        {
-            next = ticket.lock().take().filter(|sender| !sender.is_closed());
-            if next.is_some() {
-                stacks.count_grant();
-            }
-        }
-        slot.waiting.store(stacks.len(), SeqCst);
-        slot.served.fetch_add(usize::from(next.is_some()), Relaxed);
-        next
     }
 
     /// Returns the index of this thread's stack.
@@ -190,6 +168,29 @@ impl Permits {
     fn own_slot(&self) -> usize {
         use shuttle::rand::{Rng, thread_rng};
         if self.slots.len() == 1 { 0 } else { thread_rng().gen_range(0..self.slots.len()) }
+    }
+}
+
+impl Slot {
+    /// Takes the sender of the first ticket that still waits, of those that `pop` removes from the
+    /// stacks of this slot.
+    fn take(
+        &self,
+        stacks: &mut Stacks,
+        pop: impl Fn(&mut Stacks) -> Option<Ticket>,
+    ) -> Option<oneshot::Sender<Permit>> {
+        let mut next = None;
+        while next.is_none()
+            && let Some(ticket) = pop(stacks)
+        {
+            next = ticket.lock().take().filter(|sender| !sender.is_closed());
+        }
+        if next.is_some() {
+            stacks.count_grant();
+            self.served.fetch_add(1, Relaxed);
+        }
+        self.waiting.store(stacks.len(), SeqCst);
+        next
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::padded::Padded;
-use crate::thread_number;
+use crate::thread_number::ByThread;
 
 /// How much of a part of a call's budget is spent.
 ///
@@ -17,20 +16,18 @@ pub(crate) struct Spending {
     /// How much is spent or taken.
     taken: AtomicU64,
     /// What the groups of threads have taken and not spent.
-    left: [Padded<AtomicU64>; GROUPS],
+    left: ByThread<AtomicU64, 8>,
 }
-
-const GROUPS: usize = 8;
 
 impl Spending {
     pub(crate) fn new(budget: u64) -> Self {
-        let left = std::array::from_fn(|_| Padded::default());
-        Self { budget, part: budget / 10_000, taken: AtomicU64::new(0), left }
+        let (taken, left) = (AtomicU64::new(0), ByThread::default());
+        Self { budget, part: budget / 10_000, taken, left }
     }
 
     /// Spends `amount`. Returns `false` if the budget is exceeded.
     pub(crate) fn spend(&self, amount: u64) -> bool {
-        let left = &self.left[thread_number::group() % GROUPS].0;
+        let left = self.left.own();
         let spend = |left: u64| left.checked_sub(amount);
         if left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok() {
             return true;

@@ -1,9 +1,8 @@
-//! Numbers of threads, for data that each thread, or each of some groups of threads, has apart.
+//! Data that threads have apart, so that they do not wait for each other's cache lines.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The number of groups.
-pub(crate) const GROUPS: usize = 16;
+use crate::padded::Padded;
 
 /// Returns the number of this thread. Threads are numbered as they come.
 pub(crate) fn thread_number() -> usize {
@@ -12,7 +11,23 @@ pub(crate) fn thread_number() -> usize {
     NUMBER.try_with(|number| *number).unwrap_or_default()
 }
 
-/// Returns the group of this thread, less than [`GROUPS`].
-pub(crate) fn group() -> usize {
-    thread_number() % GROUPS
+/// A value for each of `GROUPS` groups of threads.
+pub(crate) struct ByThread<T, const GROUPS: usize>([Padded<T>; GROUPS]);
+
+impl<T: Default, const GROUPS: usize> Default for ByThread<T, GROUPS> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Padded::default()))
+    }
+}
+
+impl<T, const GROUPS: usize> ByThread<T, GROUPS> {
+    /// Returns the value of this thread's group.
+    pub(crate) fn own(&self) -> &T {
+        &self.0[thread_number() % GROUPS].0
+    }
+
+    /// Returns the values of all groups.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|value| &value.0)
+    }
 }

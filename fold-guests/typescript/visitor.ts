@@ -66,11 +66,7 @@ export async function tally(
       for (const entry of await tree(result)) count(entry.name, (await number(entry)) * times);
     }
   }
-  return await Promise.all(
-    [...tally].map(async ([name, count]) =>
-      named({ kind: "blob", hash: await putBlob(`${count}\n`) }, name)
-    ),
-  );
+  return await Promise.all([...tally].map(([name, count]) => numberEntry(name, count)));
 }
 
 /**
@@ -96,7 +92,7 @@ export async function findings(
     });
     return found.join("");
   }
-  const nothing = [await putBlob(""), await putTree([await countEntry(0n)])];
+  const nothing = [await putBlob(""), await putTree([await numberEntry("count", 0n)])];
   let count = 0n;
   const lines: NewEntry[] = [];
   for (const child of await tree(job.required("children").hash)) {
@@ -114,13 +110,14 @@ export async function findings(
       } else throw new Error(`the result for \`${child.name}\` is not one of this visitor`);
     }
   }
-  const found = [await countEntry(count)];
+  const found = [await numberEntry("count", count)];
   if (count > 0n) found.push(named({ kind: "tree", hash: await putTree(lines) }, "lines"));
   return found;
 }
 
-async function countEntry(count: bigint): Promise<NewEntry> {
-  return named({ kind: "blob", hash: await putBlob(`${count}\n`) }, "count");
+/** Stores a number as `number` reads it. */
+async function numberEntry(name: string, number: bigint): Promise<NewEntry> {
+  return named({ kind: "blob", hash: await putBlob(`${number}\n`) }, name);
 }
 
 /** Splits a file into lines. */

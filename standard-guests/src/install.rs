@@ -105,7 +105,9 @@ pub fn install(dispatcher: &Dispatcher) -> Result<ObjectId> {
 /// As [`install`].
 pub fn install_for(dispatcher: &Dispatcher, hosts: Hosts) -> Result<ObjectId> {
     let mut entries = Vec::new();
-    dispatcher.add_source(EmbeddedGuests);
+    if hosts.wasm.or(hosts.container).or(hosts.serving).is_some() {
+        dispatcher.add_source(EmbeddedGuests);
+    }
     if let Some(host) = hosts.wasm {
         if WASM_GUESTS.is_empty() {
             return Err(built_without());

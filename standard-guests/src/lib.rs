@@ -13,8 +13,8 @@ use manifold_runtime_api::{Object, ObjectId, ObjectKind, Result};
 pub use install::{Hosts, install, install_for};
 pub use native::native_guests;
 
-/// The wasm guests: name, object id and code. Empty if `cargo xtask setup` had not run when this crate was
-/// compiled.
+/// The wasm guests: name, object id and code. Empty if `cargo xtask setup` had not run when this
+/// crate was compiled.
 pub static WASM_GUESTS: &[(&str, &str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/wasm.rs"));
 
 /// The files of the TypeScript guests: name without `.ts`, and text. Each guest is one file and

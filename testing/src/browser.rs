@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::is_required;
+
 /// The names of the program.
 const PROGRAMS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 /// How long an answer may take.
@@ -24,8 +26,7 @@ pub fn program() -> Option<PathBuf> {
         .flat_map(|directory| PROGRAMS.map(|program| directory.join(program)));
     let found = paths.find(|path| path.is_file());
     if found.is_none() {
-        let required = std::env::var("MANIFOLD_REQUIRE")
-            .is_ok_and(|list| list.split(',').any(|item| item == "chromium"));
+        let required = is_required("chromium");
         assert!(!required, "MANIFOLD_REQUIRE requires chromium, which is not installed");
         eprintln!("SKIPPED: pages are not tested without Chromium. apt-get install chromium");
     }

@@ -13,7 +13,7 @@ use manifold_runtime_docker::{
 use manifold_runtime_wasm::WasmRuntime;
 use manifold_standard_guests::{self as guests, Hosts};
 
-use crate::{Journal, built, fold_args};
+use crate::{Journal, built, fold_args, is_required};
 
 /// Returns the container engine of the tests. If there is none, prints a message and returns
 /// `None`, and the test is skipped.
@@ -24,9 +24,7 @@ pub async fn engine() -> Option<ContainerEngine> {
     match engine.version().await {
         Ok(_) => Some(engine),
         Err(error) => {
-            let required = std::env::var("MANIFOLD_REQUIRE")
-                .is_ok_and(|list| list.split(',').any(|item| item == "docker"));
-            assert!(!required, "MANIFOLD_REQUIRE requires Docker: {error}");
+            assert!(!is_required("docker"), "MANIFOLD_REQUIRE requires Docker: {error}");
             eprintln!(
                 "SKIPPED: no container engine at {endpoint}. Start Docker, name one in DOCKER_HOST, or run \
                  `cargo xtask docker cargo test …` as root on Debian."

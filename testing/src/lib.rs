@@ -21,3 +21,8 @@ pub fn built(name: &str) -> PathBuf {
     let mut paths = test.ancestors().map(|folder| folder.join("guests").join(name));
     paths.find(|path| path.exists()).unwrap_or_else(|| PathBuf::from(name))
 }
+
+/// Returns whether the tests that need `name` must not be skipped: `MANIFOLD_REQUIRE` contains it.
+pub fn is_required(name: &str) -> bool {
+    std::env::var("MANIFOLD_REQUIRE").is_ok_and(|list| list.split(',').any(|item| item == name))
+}

@@ -13,8 +13,8 @@ use serde_json::Value as Json;
 use super::page;
 use crate::args::History;
 use crate::error::CliError;
-use crate::outcome::Value;
-use crate::report::{json, number_or_text, print};
+use crate::outcome::{self, Value, number_or_text};
+use crate::report::{json, print};
 use crate::shown::{shown, shown_in_line};
 
 /// A commit and its value.
@@ -49,10 +49,7 @@ impl Row {
         let value = match texts.get("") {
             _ if error.is_some() => None,
             Some(text) => Some(number_or_text(text)),
-            None => {
-                let values = texts.iter().map(|(name, text)| (name.clone(), number_or_text(text)));
-                Some(Json::Object(values.collect()))
-            }
+            None => Some(Json::Object(outcome::json(&texts))),
         };
         Self {
             commit: commit.id.to_string(),

@@ -75,7 +75,7 @@ impl Stacks {
     }
 
     /// Removes the oldest ticket of the root call whose turn is next.
-    pub(super) fn pop_oldest(&mut self, _: Quantum, now: Instant) -> Option<Ticket> {
+    pub(super) fn pop_oldest(&mut self, now: Instant) -> Option<Ticket> {
         self.next_turn(now);
         self.counted(|stacks| stacks.current.1.pop_front())
     }

@@ -43,36 +43,31 @@ fn translate(pattern: &str) -> Result<String> {
             return unsupported("a repetition of a position");
         }
         match character {
-            '\\' if in_class && characters.peek().is_some_and(|c| "dws".contains(*c)) => {
-                if out.ends_with('-') && !out.ends_with("[-") && !out.ends_with("\\-") {
-                    return unsupported("a range of a set; write `\\-`");
+            '\\' => {
+                let escaped = characters.next().unwrap_or_default();
+                match (set(escaped.to_ascii_lowercase()), escaped) {
+                    (Some(set), _) if !in_class => {
+                        let negated = if escaped.is_ascii_uppercase() { "^" } else { "" };
+                        out.extend(["[", negated, set, "]"]);
+                    }
+                    (Some(set), 'd' | 'w' | 's') => {
+                        if out.ends_with('-') && !out.ends_with("[-") && !out.ends_with("\\-") {
+                            return unsupported("a range of a set; write `\\-`");
+                        }
+                        is_set = true;
+                        out += set;
+                    }
+                    (None, 'b' | 'B') if !in_class => {
+                        is_position = true;
+                        out.extend(["(?-u:\\", escaped.encode_utf8(&mut [0; 4]), ")"]);
+                    }
+                    (None, 't') => out += "\\t",
+                    // The engine gives them another meaning.
+                    (None, '<' | '>') => out.push(escaped),
+                    (None, _) if escaped.is_ascii_punctuation() => out.extend(['\\', escaped]),
+                    _ => return unsupported("an unknown escape"),
                 }
-                is_set = true;
-                out += match characters.next() {
-                    Some('d') => "0-9",
-                    Some('w') => "0-9A-Za-z_",
-                    _ => SPACES,
-                };
             }
-            '\\' => match characters.next() {
-                Some('d') => out += "[0-9]",
-                Some('w') => out += "[0-9A-Za-z_]",
-                Some('s') => out += "[ \\t\\n\\v\\f\\r]",
-                Some('D') if !in_class => out += "[^0-9]",
-                Some('W') if !in_class => out += "[^0-9A-Za-z_]",
-                Some('S') if !in_class => out += "[^ \\t\\n\\v\\f\\r]",
-                Some(edge @ ('b' | 'B')) if !in_class => {
-                    is_position = true;
-                    out.extend(["(?-u:\\", edge.encode_utf8(&mut [0; 4]), ")"]);
-                }
-                Some('t') => out += "\\t",
-                // The engine gives them another meaning.
-                Some(angle @ ('<' | '>')) => out.push(angle),
-                Some(punctuation) if punctuation.is_ascii_punctuation() => {
-                    out.extend(['\\', punctuation]);
-                }
-                _ => return unsupported("an unknown escape"),
-            },
             '[' if in_class => return unsupported("`[` in brackets; write `\\[`"),
             '[' => {
                 (in_class, starts_class) = (true, true);
@@ -128,5 +123,12 @@ fn translate(pattern: &str) -> Result<String> {
     Ok(out)
 }
 
-/// White space, for use in brackets.
-const SPACES: &str = " \\t\\n\\v\\f\\r";
+/// Returns what `\d`, `\w` or `\s` stands for, for use in brackets.
+fn set(letter: char) -> Option<&'static str> {
+    match letter {
+        'd' => Some("0-9"),
+        'w' => Some("0-9A-Za-z_"),
+        's' => Some(" \\t\\n\\v\\f\\r"),
+        _ => None,
+    }
+}

@@ -22,6 +22,9 @@ pub(crate) fn lines(content: &[u8], language: &Language) -> Option<[u64; 3]> {
     if is_binary(content) {
         return None;
     }
+    if content.is_empty() {
+        return Some([0; 3]);
+    }
     let [mut code, mut comments, mut blanks] = [0; 3];
     let starts = starts(language.syntax);
     let mut inside = Inside::Code;
@@ -36,7 +39,7 @@ pub(crate) fn lines(content: &[u8], language: &Language) -> Option<[u64; 3]> {
             comments += 1;
         }
     }
-    if content.is_empty() { Some([0; 3]) } else { Some([code, comments, blanks]) }
+    Some([code, comments, blanks])
 }
 
 /// Returns for each byte whether a comment or a string can start with it, or other code that is

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use manifold_guest::{Entry, Error, Job, Kind, ObjectRef, Result, get, put_blob, put_tree, tree};
 
 use crate::files::is_binary;
-use crate::numbers::{add, number};
+use crate::numbers::{add, number, number_entry};
 
 /// Returns the lines in which `find` finds something, of a file or of all files below a directory.
 ///
@@ -25,7 +25,7 @@ pub fn findings(job: &Job, find: impl Fn(&str) -> Option<&str>) -> Result<Object
     if input.kind() == Kind::Blob {
         return put_blob(lines(&get(&input.id)?, find).as_bytes());
     }
-    let nothing = [put_blob(b"")?.id, put_tree(&[count_entry(0)?])?.id];
+    let nothing = [put_blob(b"")?.id, put_tree(&[number_entry("count", 0)?])?.id];
     let (mut count, mut lines) = (0, Vec::new());
     for child in tree(&job.required("children")?.id)? {
         if nothing.contains(&child.id) {
@@ -50,7 +50,7 @@ pub fn findings(job: &Job, find: impl Fn(&str) -> Option<&str>) -> Result<Object
             }
         }
     }
-    let mut found = Vec::from([count_entry(count)?]);
+    let mut found = Vec::from([number_entry("count", count)?]);
     if count > 0 {
         found.push(put_tree(&lines)?.named("lines"));
     }
@@ -72,8 +72,4 @@ fn lines(content: &[u8], find: impl Fn(&str) -> Option<&str>) -> String {
         }
     }
     lines
-}
-
-fn count_entry(count: u64) -> Result<Entry> {
-    Ok(put_blob((count.to_string() + "\n").as_bytes())?.named("count"))
 }

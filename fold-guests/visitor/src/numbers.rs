@@ -68,9 +68,13 @@ pub fn tally(job: &Job, leaf: impl FnOnce(&Entry) -> Result<Option<String>>) -> 
         }
     }
     let entries = tally.into_iter();
-    let entries = entries
-        .map(|(name, count)| Ok(put_blob((count.to_string() + "\n").as_bytes())?.named(name)));
+    let entries = entries.map(|(name, count)| number_entry(name, count));
     put_tree(&entries.collect::<Result<Vec<_>>>()?)
+}
+
+/// Stores a number as [`number`] reads it.
+pub(crate) fn number_entry(name: impl Into<Vec<u8>>, number: u64) -> Result<Entry> {
+    Ok(put_blob((number.to_string() + "\n").as_bytes())?.named(name))
 }
 
 /// Reads a blob that consists of decimal digits and a newline.

@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use manifold_benches::{Cores, Measured};
+use manifold_benches::Measured;
 
 use crate::markdown::{self, ratio, time};
-use crate::measured::{Group, Line, Role};
+use crate::measured::{Group, Line, Results, Role};
 
 const STYLE: &str = "\
 body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}\
@@ -15,12 +15,8 @@ h2{margin-top:2em;font-size:1.1em}svg text{font:12px system-ui,sans-serif}\
 .ours{fill:#2463a8}.floor{fill:#8a8a8a}.peer{fill:#c8852c}";
 
 /// Returns the page.
-pub(crate) fn report(
-    machine: &[(&str, String)],
-    groups: &[Group],
-    cores: &[Cores],
-    scales: &[Measured],
-) -> String {
+pub(crate) fn report(results: &Results) -> String {
+    let Results { machine, groups, cores, scales } = results;
     let mut page = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
          <title>Manifold: benchmark report</title><style>{STYLE}</style>\

@@ -16,6 +16,8 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
+use measured::Results;
+
 fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     let (criterion, scale, cores, output, readme) = match arguments {
         [criterion, scale, cores, output] => (criterion, scale, cores, output, None),
@@ -28,17 +30,18 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
             return Err(usage.into());
         }
     };
-    let groups = measured::groups(Path::new(criterion))?;
-    let scales = measured::lines(Path::new(scale))?;
-    let cores = measured::lines(Path::new(cores))?;
-    let machine = machine::describe();
+    let results = Results {
+        machine: machine::describe(),
+        groups: measured::groups(Path::new(criterion))?,
+        cores: measured::lines(Path::new(cores))?,
+        scales: measured::lines(Path::new(scale))?,
+    };
     let output = Path::new(output);
     fs::create_dir_all(output)?;
-    fs::write(output.join("report.md"), markdown::report(&machine, &groups, &cores, &scales))?;
-    fs::write(output.join("report.html"), html::report(&machine, &groups, &cores, &scales))?;
+    fs::write(output.join("report.md"), markdown::report(&results))?;
+    fs::write(output.join("report.html"), html::report(&results))?;
     if let Some(readme) = readme {
-        let text =
-            readme::with_short_form(&fs::read_to_string(readme)?, &machine, &groups, &scales)?;
+        let text = readme::with_short_form(&fs::read_to_string(readme)?, &results)?;
         fs::write(readme, text)?;
     }
     eprintln!("wrote report.html and report.md to {}", output.display());

@@ -5,15 +5,11 @@ use std::time::Duration;
 
 use manifold_benches::{Cores, Measured};
 
-use crate::measured::{Group, Line, Role};
+use crate::measured::{Group, Line, Results, Role};
 
 /// Returns the report.
-pub(crate) fn report(
-    machine: &[(&str, String)],
-    groups: &[Group],
-    cores: &[Cores],
-    scales: &[Measured],
-) -> String {
+pub(crate) fn report(results: &Results) -> String {
+    let Results { machine, groups, cores, scales } = results;
     let mut text = String::from("# Manifold: benchmark report\n\n");
     for (name, value) in machine {
         let _ = writeln!(text, "- {name}: {value}");

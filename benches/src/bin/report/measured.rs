@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
-use manifold_benches::OURS;
+use manifold_benches::{Cores, Measured, OURS};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -113,6 +113,15 @@ fn line(benchmark: &Benchmark, sample: &Sample) -> Option<Line> {
         [name, benchmark.value_str.as_deref().unwrap_or_default()].join(" ").trim().to_owned();
     let elements = benchmark.throughput.as_ref().and_then(|units| units.get("Elements")).copied();
     Some(Line { role, name, median: at(2)?, spread: (at(1)?, at(3)?), elements })
+}
+
+/// Everything that a report shows.
+pub(crate) struct Results {
+    /// What the machine is: names and values.
+    pub(crate) machine: Vec<(&'static str, String)>,
+    pub(crate) groups: Vec<Group>,
+    pub(crate) cores: Vec<Cores>,
+    pub(crate) scales: Vec<Measured>,
 }
 
 /// Returns the results of a benchmark that writes a line of JSON for each; none if the file does not

@@ -3,10 +3,8 @@
 use std::error::Error;
 use std::fmt::Write;
 
-use manifold_benches::Measured;
-
 use crate::markdown::{ratio, seconds, time};
-use crate::measured::{Group, Role};
+use crate::measured::{Results, Role};
 
 const BEGIN: &str = "<!-- benchmarks: begin -->\n";
 const END: &str = "<!-- benchmarks: end -->";
@@ -30,12 +28,8 @@ const SHOWN: [&str; 10] = [
 ///
 /// # Errors
 /// Returns an error if `readme` does not contain the two lines.
-pub(crate) fn with_short_form(
-    readme: &str,
-    machine: &[(&str, String)],
-    groups: &[Group],
-    scales: &[Measured],
-) -> Result<String, Box<dyn Error>> {
+pub(crate) fn with_short_form(readme: &str, results: &Results) -> Result<String, Box<dyn Error>> {
+    let Results { machine, groups, scales, .. } = results;
     let parts =
         readme.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
     let (before, after) =
