@@ -189,7 +189,8 @@ impl Host for FrameHost {
     }
 
     async fn run_many(&self, calls: Vec<Call>) -> Vec<Result<ObjectRef>> {
-        let mut results: Vec<Result<ObjectRef>> = Vec::with_capacity(calls.len());
+        // A result is missing until the run settles or, for a duplicate, until all have.
+        let mut results: Vec<Option<Result<ObjectRef>>> = Vec::with_capacity(calls.len());
         let mut first_of: ById<usize> = ById::default();
         let mut duplicates = Vec::new();
         let mut in_progress = FuturesUnordered::new();
@@ -199,18 +200,16 @@ impl Host for FrameHost {
                 && let Some(call) = rest.next()
             {
                 let index = results.len();
-                // A placeholder. It is replaced when the run settles, or by the result of the call
-                // that this call duplicates.
-                let mut result = Err(Error::new(Reason::Cancelled));
+                let mut result = None;
                 match self.noting_failure(self.core.key(&self.scope, &call)) {
-                    Err(error) => result = Err(error),
+                    Err(error) => result = Some(Err(error)),
                     Ok(keyed) => match first_of.entry(keyed.request) {
                         Entry::Occupied(first) => duplicates.push((index, *first.get())),
                         Entry::Vacant(vacant) => {
                             vacant.insert(index);
                             match self.noting_failure(self.begin(&keyed)) {
-                                Err(error) => result = Err(error),
-                                Ok(Nested::Memoized(outcome)) => result = Ok(outcome),
+                                Err(error) => result = Some(Err(error)),
+                                Ok(Nested::Memoized(outcome)) => result = Some(Ok(outcome)),
                                 Ok(Nested::Pending(wait)) => {
                                     in_progress.push(wait_for_run(index, keyed, 1, wait))
                                 }
@@ -229,12 +228,12 @@ impl Host for FrameHost {
                 continue;
             };
             if !self.should_retry(&settled, tries) {
-                results[index] = self.result_of(settled);
+                results[index] = Some(self.result_of(settled));
                 continue;
             }
             match self.noting_failure(self.begin(&keyed)) {
-                Err(error) => results[index] = Err(error),
-                Ok(Nested::Memoized(outcome)) => results[index] = Ok(outcome),
+                Err(error) => results[index] = Some(Err(error)),
+                Ok(Nested::Memoized(outcome)) => results[index] = Some(Ok(outcome)),
                 Ok(Nested::Pending(wait)) => {
                     in_progress.push(wait_for_run(index, keyed, tries + 1, wait))
                 }
@@ -244,7 +243,8 @@ impl Host for FrameHost {
         for (copy, first) in duplicates {
             results[copy] = results[first].clone();
         }
-        results
+        let lost = || Err(Error::new(Reason::Cancelled));
+        results.into_iter().map(|result| result.unwrap_or_else(lost)).collect()
     }
 
     fn log(&self, message: &str) {

@@ -98,17 +98,6 @@ impl EntryMode {
             None => "commit",
         }
     }
-
-    pub(crate) const fn as_gix(self) -> gix_object::tree::EntryKind {
-        use gix_object::tree::EntryKind;
-        match self {
-            Self::Tree => EntryKind::Tree,
-            Self::Blob => EntryKind::Blob,
-            Self::Executable => EntryKind::BlobExecutable,
-            Self::Symlink => EntryKind::Link,
-            Self::Commit => EntryKind::Commit,
-        }
-    }
 }
 
 impl fmt::Display for EntryMode {

@@ -83,14 +83,13 @@ impl ObjectId {
     /// If `content` contains a detected SHA-1 collision attack, this returns the null id, which
     /// every tree and every store refuses.
     pub fn of(kind: ObjectKind, content: &[u8]) -> Self {
-        let kind = match kind {
-            ObjectKind::Blob => gix_object::Kind::Blob,
-            ObjectKind::Tree => gix_object::Kind::Tree,
-        };
-        match gix_object::compute_hash(gix_hash::Kind::Sha1, kind, content) {
-            Ok(id) => Self(id),
-            Err(_) => Self(gix_hash::ObjectId::null(gix_hash::Kind::Sha1)),
-        }
+        let mut hasher = hasher_of(kind, content.len() as u64);
+        hasher.update(content);
+        Self::finish(hasher)
+    }
+
+    fn finish(hasher: gix_hash::Hasher) -> Self {
+        hasher.try_finalize().map_or(Self(gix_hash::ObjectId::null(gix_hash::Kind::Sha1)), Self)
     }
 
     /// Hashes a blob of `length` bytes that is read from `content`, without holding all of it in
@@ -101,8 +100,7 @@ impl ObjectId {
     /// - [`io::ErrorKind::UnexpectedEof`] if `content` has fewer than `length` bytes.
     /// - [`io::ErrorKind::InvalidData`] if `content` has more than `length` bytes.
     pub fn of_blob_from(content: &mut impl Read, length: u64) -> io::Result<Self> {
-        let mut hasher = gix_hash::hasher(gix_hash::Kind::Sha1);
-        hasher.update(&gix_object::encode::loose_header(gix_object::Kind::Blob, length));
+        let mut hasher = hasher_of(ObjectKind::Blob, length);
         let mut buffer = vec![0; HASH_BUFFER_BYTES];
         let mut left = length;
         loop {
@@ -116,7 +114,7 @@ impl ObjectId {
         if left > 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok(hasher.try_finalize().map_or(Self(gix_hash::ObjectId::null(gix_hash::Kind::Sha1)), Self))
+        Ok(Self::finish(hasher))
     }
 
     /// Returns the id of the empty tree.
@@ -124,13 +122,19 @@ impl ObjectId {
         Self(gix_hash::ObjectId::empty_tree(gix_hash::Kind::Sha1))
     }
 
-    pub(crate) fn as_gix(&self) -> &gix_hash::oid {
-        &self.0
-    }
-
     pub(crate) fn from_gix(id: &gix_hash::oid) -> Self {
         Self(id.to_owned())
     }
+}
+
+/// Returns a hasher that has read the header of an object whose content has `length` bytes.
+fn hasher_of(kind: ObjectKind, length: u64) -> gix_hash::Hasher {
+    let mut hasher = gix_hash::hasher(gix_hash::Kind::Sha1);
+    hasher.update(kind.as_str().as_bytes());
+    hasher.update(b" ");
+    hasher.update(itoa::Buffer::new().format(length).as_bytes());
+    hasher.update(b"\0");
+    hasher
 }
 
 impl fmt::Display for ObjectId {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::entry_mode::EntryMode;
 use crate::image::EncodedNode;
 use crate::object::{ObjectId, ObjectKind};
-use crate::tree::{Tree, TreeEntry, TreeError};
+use crate::tree::{TreeEntry, TreeError, push_entry};
 
 /// The application of an image to arguments, with all names resolved.
 ///
@@ -76,15 +76,26 @@ impl RequestScope {
     /// # Errors
     /// [`TreeError::NullId`] if `image` or `args` is the null id.
     pub fn key(&self, image: ObjectId, args: ObjectId) -> Result<ObjectId, TreeError> {
-        Ok(Tree::new([
-            TreeEntry::new("args", EntryMode::Tree, args),
-            TreeEntry::new("image", EntryMode::Blob, image),
-            TreeEntry::new("salt", EntryMode::Blob, self.salt),
-            TreeEntry::new("std", EntryMode::Blob, self.std),
-        ])?
-        .id())
+        let entries = [
+            ("args", EntryMode::Tree, args),
+            ("image", EntryMode::Blob, image),
+            ("salt", EntryMode::Blob, self.salt),
+            ("std", EntryMode::Blob, self.std),
+        ];
+        // Encoded here, because this is done for every run: the names are valid and in order.
+        let mut encoded = Vec::with_capacity(REQUEST_BYTES);
+        for (name, mode, id) in entries {
+            if id.is_null() {
+                return Err(TreeError::NullId { name: name.into() });
+            }
+            push_entry(&mut encoded, name.as_bytes(), mode, id);
+        }
+        Ok(ObjectId::of(ObjectKind::Tree, &encoded))
     }
 }
+
+/// The size of an encoded request.
+const REQUEST_BYTES: usize = 4 * 28 + "args image salt std".len();
 
 fn std_text(std: Option<ObjectId>) -> String {
     std.map(|id| id.to_string()).unwrap_or_default()

@@ -4,7 +4,6 @@
 //! SP name NUL id`, sorted by name. The name of a directory is compared as if it ended in `/`.
 
 use bstr::{BStr, BString, ByteSlice};
-use gix_object::WriteTo;
 
 use crate::entry_mode::EntryMode;
 use crate::entry_name::{self, NameProblem};
@@ -135,7 +134,8 @@ impl Tree {
         bytes: &[u8],
         parse: impl Fn(&[u8]) -> Option<EntryMode>,
     ) -> Result<Self, TreeError> {
-        let mut entries = Vec::with_capacity(bytes.len() / 48);
+        // Most entries have a mode of six digits and a name of some letters.
+        let mut entries = Vec::with_capacity(bytes.len() / 32);
         let mut start = 0;
         for entry in gix_object::TreeRefIter::from_bytes(bytes, gix_hash::Kind::Sha1) {
             let entry = entry.map_err(|_| TreeError::Malformed {
@@ -160,19 +160,12 @@ impl Tree {
     }
 
     /// Returns the tree in git's encoding, without the object header.
-    #[expect(
-        clippy::expect_used,
-        reason = "writing to a Vec cannot fail, and no valid name contains a NUL byte"
-    )]
     pub fn encode(&self) -> Vec<u8> {
-        let entries = self.entries.iter().map(|entry| gix_object::tree::EntryRef {
-            mode: entry.mode.as_gix().into(),
-            filename: entry.name.as_bstr(),
-            oid: entry.id.as_gix(),
-        });
-        let tree = gix_object::TreeRef { entries: entries.collect() };
-        let mut encoded = Vec::with_capacity(tree.size() as usize);
-        tree.write_to(&mut encoded).expect("a valid tree encodes");
+        let sizes = self.entries.iter().map(|entry| entry.name.len() + MAX_BYTES_WITHOUT_NAME);
+        let mut encoded = Vec::with_capacity(sizes.sum());
+        for entry in &self.entries {
+            push_entry(&mut encoded, &entry.name, entry.mode, entry.id);
+        }
         encoded
     }
 
@@ -262,6 +255,18 @@ impl Tree {
         }
         Ok(())
     }
+}
+
+/// The size of an encoded entry without its name, if its mode has six digits.
+const MAX_BYTES_WITHOUT_NAME: usize = 6 + 1 + 1 + 20;
+
+/// Appends an entry in git's encoding.
+pub(crate) fn push_entry(encoded: &mut Vec<u8>, name: &[u8], mode: EntryMode, id: ObjectId) {
+    encoded.extend_from_slice(mode.as_str().as_bytes());
+    encoded.push(b' ');
+    encoded.extend_from_slice(name);
+    encoded.push(0);
+    encoded.extend_from_slice(id.as_bytes());
 }
 
 fn in_git_order(a: &TreeEntry, b: &TreeEntry) -> std::cmp::Ordering {

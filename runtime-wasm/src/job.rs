@@ -8,11 +8,11 @@ use manifold_runtime_api::Result;
 use manifold_runtime_api::abi::{Reply, Session};
 use wasmtime::{Extern, PoolConcurrencyLimitError, Store, Trap};
 
-use crate::engines::TICK;
 use crate::guest_state::{self, GuestState};
 use crate::limits::check_computing_time;
 use crate::mailbox::{Mailbox, Step};
 use crate::prepare::Compiled;
+use crate::ticker::Awake;
 use crate::trap;
 
 /// The result of an attempt to run a guest.
@@ -24,7 +24,7 @@ pub(crate) enum Attempt {
 }
 
 /// Instantiates `compiled`, runs its guest, and serves the guest's requests.
-pub(crate) async fn run(compiled: &Compiled, session: &Session) -> Attempt {
+pub(crate) async fn run(compiled: &Compiled, session: &Session, awake: &Awake<'_>) -> Attempt {
     let mailbox = Arc::new(Mailbox::default());
     let state = GuestState::new(
         Arc::clone(&mailbox),
@@ -32,16 +32,17 @@ pub(crate) async fn run(compiled: &Compiled, session: &Session) -> Attempt {
         Arc::clone(&session.job().meter),
     );
     let guest = Box::pin(guest(compiled, state));
-    mailbox.clocked(serve(guest, session, &mailbox)).await
+    mailbox.clocked(serve(guest, session, &mailbox, awake)).await
 }
 
 async fn serve(
     mut guest: Pin<Box<impl Future<Output = wasmtime::Result<()>>>>,
     session: &Session,
     mailbox: &Mailbox,
+    awake: &Awake<'_>,
 ) -> Attempt {
     let limits = session.job().limits;
-    let mut yielded = Instant::now();
+    let mut checked = awake.ticks();
     loop {
         let step = mailbox.resume(&mut guest).await;
         for line in mailbox.take_log() {
@@ -59,15 +60,15 @@ async fn serve(
             // Dropping the guest unwinds its fiber.
             Reply::Ended(_) => return Attempt::Ran(Ok(())),
         };
-        let now = Instant::now();
-        if let Err(breach) = check_computing_time(&limits, mailbox.computing_time(now)) {
-            return Attempt::Ran(Err(breach));
-        }
-        // Most requests are served without waiting, so a guest that only makes requests would never
-        // yield to other tasks.
-        if now.duration_since(yielded) > TICK {
+        if awake.ticks() != checked {
+            let computed = mailbox.computing_time(Instant::now());
+            if let Err(breach) = check_computing_time(&limits, computed) {
+                return Attempt::Ran(Err(breach));
+            }
+            // Most requests are served without waiting, so a guest that only makes requests would
+            // never yield to other tasks.
             tokio::task::yield_now().await;
-            yielded = Instant::now();
+            checked = awake.ticks();
         }
         mailbox.respond(response);
     }

@@ -108,7 +108,7 @@ fn compile(
     code: &[u8],
 ) -> Result<Compiled> {
     let no_pool = || Error::runtime("cannot compile for the pool: this machine has none");
-    let engine = engines.get(target)?.ok_or_else(no_pool)?;
+    let engine = engines.get(target, code)?.ok_or_else(no_pool)?;
     let bad = |problem: String| Error::new(Reason::BadModule { module: id, problem });
     let module = match artifacts.and_then(|artifacts| artifacts.load(engine, id, target)) {
         Some(module) => module,

@@ -126,8 +126,9 @@ impl WasmRuntime {
 }
 
 impl WasmRuntimeBuilder {
-    /// Sets the number of instances in the pool, at least 1. Default: 1000. Further concurrent jobs
-    /// run on the heap, where they start more slowly.
+    /// Sets the number of instances in a pool, at least 1. Default: 1000. Further concurrent jobs
+    /// run on the heap, where they start more slowly. There is a pool for modules whose memory starts
+    /// with at most 128 KiB, and one for the others if there are any.
     #[must_use]
     pub fn pool_size(mut self, instances: u32) -> Self {
         self.settings.pool_size = instances.max(1);
@@ -204,12 +205,12 @@ impl Runtime for WasmRuntime {
         let (module, limits) = (job.code.own_module()?, job.limits);
         let metered = limits.fuel.is_some() || job.meter.fuel_bound().is_some();
         let (compiled, placement) = self.compiled(module, metered, &limits, &*host).await?;
-        let _awake = self.ticker()?.awake();
+        let awake = self.ticker()?.awake();
         let session = Session::new(job, Arc::clone(&host));
-        let attempt = match (job::run(&compiled, &session).await, placement) {
+        let attempt = match (job::run(&compiled, &session, &awake).await, placement) {
             (Attempt::PoolFull, Placement::Pool) => {
                 let compiled = self.compiled_for_heap(module, metered, &limits, &*host).await?;
-                job::run(&compiled, &session).await
+                job::run(&compiled, &session, &awake).await
             }
             (attempt, _) => attempt,
         };

@@ -138,7 +138,7 @@ const SUCCESS: u8 = 0;
 const FAILURE: u8 = 1;
 
 pub(super) fn encode(job: &Job, result: Result<&Answer, &Error>) -> Vec<u8> {
-    let mut body = Vec::with_capacity(64);
+    let mut body = Vec::with_capacity(64.max(1 + result.map_or(0, size_of_lists)));
     match result {
         Err(error) => push_failure(&mut body, error),
         Ok(answer) => {
@@ -147,6 +147,21 @@ pub(super) fn encode(job: &Job, result: Result<&Answer, &Error>) -> Vec<u8> {
         }
     }
     body
+}
+
+/// Returns the size of what makes an encoded answer long, in bytes.
+fn size_of_lists(answer: &Answer) -> usize {
+    const LENGTH: usize = 4;
+    const ID: usize = 1 + 20;
+    match answer {
+        Answer::Tree(tree) => {
+            let entries = tree.entries().iter();
+            LENGTH + entries.map(|entry| 1 + ID + LENGTH + entry.name.len()).sum::<usize>()
+        }
+        Answer::Outcomes(results) => LENGTH + results.len() * (1 + 1 + ID),
+        Answer::Blob(content) => content.len(),
+        _ => 0,
+    }
 }
 
 fn push_answer(body: &mut Vec<u8>, job: &Job, answer: &Answer) {
@@ -161,8 +176,6 @@ fn push_answer(body: &mut Vec<u8>, job: &Job, answer: &Answer) {
             }
         }
         Answer::Tree(tree) => {
-            // A mode, an id with its length, the length of the name, and the name itself.
-            body.reserve(tree.len() * 48);
             push_length(body, tree.len());
             for entry in tree.entries() {
                 body.push(entry.mode.position());
@@ -175,7 +188,6 @@ fn push_answer(body: &mut Vec<u8>, job: &Job, answer: &Answer) {
         Answer::Stored(id) => push_id(body, Some(*id)),
         Answer::Outcome(outcome) => push_outcome(body, *outcome),
         Answer::Outcomes(results) => {
-            body.reserve(results.len() * 23);
             push_length(body, results.len());
             for result in results {
                 match result {
