@@ -202,6 +202,7 @@ pub(crate) struct Fold {
 /// What commits have in common is computed once, and a history that was interrupted goes on where it
 /// was. A commit whose fold fails is a gap, with its error. Nothing is pinned.
 #[derive(Debug, Args)]
+#[command(mut_arg("no_pin", |argument| argument.hide(true)))]
 pub(crate) struct History {
     /// Any path in the repository
     #[arg(default_value = ".")]

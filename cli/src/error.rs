@@ -63,7 +63,7 @@ pub(crate) enum CliError {
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
-    #[error("{rev:?} does not name a file or directory in {}", path.display())]
+    #[error("{rev:?} names nothing in the repository of {}", path.display())]
     NoSuchRevision {
         rev: String,
         path: PathBuf,

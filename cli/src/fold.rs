@@ -26,6 +26,7 @@ use crate::session::{LateSource, Session};
 const COMPILE_DELAY: Duration = Duration::from_millis(20);
 
 pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
+    Phase::Hashing.begin();
     let source = Arc::new(LateSource::default());
     let arguments = Arguments::read(&options.args, &options.using.reading()?)?;
     let mut sources: Vec<Arc<dyn ObjectSource>> = vec![Arc::clone(&source) as _];
@@ -37,7 +38,6 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
         pipelines.push(Pipeline::new(&session, *language, &options, with.clone()).await?);
     }
 
-    Phase::Hashing.begin();
     let start = Instant::now();
     let mut reading =
         pin!(read_input(options.path.clone(), options.rev.clone(), options.using.reading()?));

@@ -27,6 +27,9 @@ use rows::{Output, Row};
 pub(crate) async fn history(options: History) -> Result<(), CliError> {
     Phase::Hashing.begin();
     let (objects, commits) = commits(&options)?;
+    if commits.is_empty() {
+        say("note: there are no such commits");
+    }
     let arguments = Arguments::read(&options.args, &options.using.reading()?)?;
     let mut sources = vec![Arc::new(objects) as Arc<dyn ObjectSource>];
     sources.extend(arguments.sources());

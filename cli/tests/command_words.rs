@@ -2,7 +2,6 @@
 //! escaping of control characters.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -216,6 +215,8 @@ fn the_error_of_a_trap_quotes_the_last_log_message() {
 #[cfg(feature = "v8")]
 #[test]
 fn symbolic_links_in_a_guest_directory_are_followed() {
+    use std::os::unix::fs::symlink;
+
     let place = TempDir::new().unwrap();
     let path = |name: &str| place.path().join(name);
     for directory in ["real/lib", "linked", "round"] {

@@ -20,10 +20,10 @@ fn bad_input_is_reported_as_one_error() {
     assert!(error(&["fold", "--post", &"ab".repeat(20)]).contains("is not in the store"));
     assert!(
         error(&["fold", "--rev", "no-such"])
-            .contains("\"no-such\" does not name a file or directory")
+            .contains("\"no-such\" names nothing in the repository of .")
     );
     assert!(
-        error(&["fold", "--rev", "HEAD:no/such"]).contains("does not name a file or directory")
+        error(&["fold", "--rev", "HEAD:no/such"]).contains("\"HEAD:no/such\" names nothing in")
     );
     assert!(error(&["fold", "/dev/null"]).contains("neither a directory nor a file"));
     assert!(error(&["run", "fold", "--arg", "in"]).contains("expected NAME=VALUE"));

@@ -78,7 +78,9 @@ fn options_select_commits() {
     assert_eq!(values(&rows(root.path(), &["--rev", "HEAD~2.."])), [6, 7]);
     assert_eq!(values(&rows(root.path(), &["--rev", "HEAD~4"])), [1, 2, 3]);
     assert_eq!(values(&rows(root.path(), &["--since", "1 day ago"])).len(), 7);
-    assert!(rows(root.path(), &["--since", "2099-01-01"]).is_empty());
+    let none = manifold(root.path(), &["history", "--since", "2099-01-01"]);
+    assert!(none.status.success() && none.stdout.is_empty());
+    assert_eq!(String::from_utf8_lossy(&none.stderr), "note: there are no such commits\n");
     git(root.path(), &["checkout", "--quiet", "-b", "side", "HEAD~1"]);
     git(root.path(), &["commit", "--quiet", "--allow-empty", "--message", "beside"]);
     git(root.path(), &["checkout", "--quiet", "main"]);
@@ -86,7 +88,7 @@ fn options_select_commits() {
     assert_eq!(rows(root.path(), &[]).len(), 9);
     assert_eq!(values(&rows(root.path(), &["--first-parent"])), [1, 2, 3, 4, 5, 6, 7, 7]);
     for (arguments, problem) in [
-        (&["--rev", "no-such"][..], "no-such"),
+        (&["--rev", "no-such"][..], "\"no-such\" names nothing in the repository of ."),
         (&["--every", "0"], "--every"),
         (&["--since", "whenever"], "--since"),
         (&["--json", "--csv"], "--csv"),
