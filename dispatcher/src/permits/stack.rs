@@ -92,10 +92,12 @@ impl Stacks {
     }
 
     /// Counts a permit that was released on this thread. Returns a number, another one each time, when
-    /// the thread is to look after the others.
+    /// the thread is to look after the others. Frames that take longer than a turn are no reason to do
+    /// so after each of them: a recursion would go wide, and such frames often hold much.
     pub(super) fn count_release(&mut self, quantum: Quantum, now: Instant) -> Option<usize> {
         self.released += 1;
-        if !quantum.is_over(self.released, &mut self.looked, now) {
+        let is_over = quantum.is_over(self.released, &mut self.looked, now);
+        if !is_over || self.released < quantum.permits / 8 {
             return None;
         }
         (self.released, self.looked) = (0, Some(now));
