@@ -41,6 +41,7 @@ fn jobs(criterion: &mut Criterion) {
         (Language::Fresh, Duration::ZERO),
         // The pause between jobs lets the pool fill.
         (Language::Parked, Duration::from_millis(600)),
+        (Language::Recycled, Duration::from_millis(5)),
         (Language::Serving, Duration::from_millis(5)),
     ] {
         let setting = Setting::with_containers(&engine, language).unwrap();

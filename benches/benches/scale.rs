@@ -186,7 +186,8 @@ fn cases() -> Vec<Case> {
             }
         }
     }
-    for visitor in [Language::Fresh, Language::Parked, Language::Serving] {
+    let containers = [Language::Fresh, Language::Parked, Language::Recycled, Language::Serving];
+    for visitor in containers {
         for fold in [Language::Wasm, visitor] {
             let name = format!("fixture, {} over {}", fold.as_str(), visitor.as_str());
             cases.push(Case { name, shape: Shape::Fixture, size: 160, fold, visitor });

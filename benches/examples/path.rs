@@ -3,7 +3,7 @@
 //!
 //! `cargo run --release --package manifold-benches --example path -- PATH COUNT`, where PATH is
 //! `memo-hit`, `wasm-frame`, `wasm-fold`, `v8-frame`, or, with a container engine
-//! (`cargo xtask docker …`), `serving-job` or `parked-job`. `wasm-fold` folds a tree of COUNT files
+//! (`cargo xtask docker …`), `recycled-job`, `serving-job` or `parked-job`. `wasm-fold` folds a tree of COUNT files
 //! once.
 
 use std::error::Error;
@@ -20,6 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let language = match path.as_str() {
         "memo-hit" | "wasm-frame" | "wasm-fold" => Language::Wasm,
         "v8-frame" => Language::TypeScript,
+        "recycled-job" => Language::Recycled,
         "serving-job" => Language::Serving,
         "parked-job" => Language::Parked,
         other => return Err(format!("unknown path {other}").into()),

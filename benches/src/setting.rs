@@ -18,6 +18,8 @@ pub enum Language {
     Wasm,
     /// TypeScript, on V8.
     TypeScript,
+    /// Rust, in a container that has one job at a time.
+    Recycled,
     /// Rust, in a container for each job that is started in advance.
     Parked,
     /// Rust, in a container for each job that is started for it.
@@ -33,6 +35,7 @@ impl Language {
             Self::Native => "native",
             Self::Wasm => "wasm",
             Self::TypeScript => "TypeScript",
+            Self::Recycled => "container, recycled",
             Self::Parked => "container, parked",
             Self::Fresh => "container, fresh",
             Self::Serving => "container, serving",
@@ -41,11 +44,12 @@ impl Language {
 
     /// Returns whether guests run in containers.
     pub const fn is_container(self) -> bool {
-        matches!(self, Self::Parked | Self::Fresh | Self::Serving)
+        matches!(self, Self::Recycled | Self::Parked | Self::Fresh | Self::Serving)
     }
 
     const fn mode(self) -> Option<Mode> {
         match self {
+            Self::Recycled => Some(Mode::Recycled),
             Self::Parked => Some(Mode::Parked),
             Self::Fresh => Some(Mode::Fresh),
             Self::Serving => Some(Mode::Serving),
@@ -195,7 +199,7 @@ impl Setting {
             }
             Language::Wasm => format!("/cas/std/{name}"),
             Language::TypeScript => format!("/cas/std/{name}.ts"),
-            Language::Parked | Language::Fresh | Language::Serving => {
+            Language::Recycled | Language::Parked | Language::Fresh | Language::Serving => {
                 format!("/cas/std/{name}.docker")
             }
         })

@@ -53,7 +53,7 @@ pub(crate) struct StoreArgs {
 /// Options for containers.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub(crate) struct ContainerArgs {
-    /// Create a container per job and remove it afterwards, instead of starting containers ahead
+    /// Create a container per job and remove it afterwards, instead of using containers again
     #[arg(long = "fresh-containers")]
     pub(crate) fresh: bool,
     /// Accept a container image named by a tag, and replace the tag by its current digest
@@ -262,7 +262,7 @@ pub(crate) enum Language {
     Wasm,
     /// TypeScript or JavaScript, on V8
     Ts,
-    /// Rust, in a container per job
+    /// Rust, in containers that have one job at a time
     Docker,
     /// Rust, in one container that forks a process per job
     Serving,

@@ -85,7 +85,7 @@ impl Session {
         // than a hit.
         std::mem::forget(Arc::clone(&wasm));
         let engine = engine()?;
-        let mode = if options.containers.fresh { Mode::Fresh } else { Mode::Parked };
+        let mode = if options.containers.fresh { Mode::Fresh } else { Mode::Recycled };
         let docker = Arc::new(DockerRuntime::builder().mode(mode).build(&engine)?);
         let serving = Arc::new(DockerRuntime::builder().mode(Mode::Serving).build(&engine)?);
         let mut hosts = Hosts::default()

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use manifold_runtime_api::Result;
 use parking_lot::Mutex;
 
-use crate::engine::{EngineError, Launched, Roster};
-use crate::pool::Pool;
+use crate::engine::{EngineError, Roster};
+use crate::pool::{Pool, Taken};
 use crate::serving::{Assignment, Servers};
 use crate::spec::Spec;
 
@@ -20,8 +20,15 @@ pub enum Mode {
     /// without any optimization.
     Fresh,
     /// A container that was started in advance is used for one job and then removed.
-    #[default]
     Parked,
+    /// A container has one job at a time. After each, everything that the job could have left is
+    /// removed. If something may remain, the container is thrown away.
+    ///
+    /// A container is used for one job, as with [`Mode::Parked`], if the isolation lets a job leave
+    /// what cannot be removed: with a writable root file system, as root, with a network, or with
+    /// other system calls than the engine allows by default.
+    #[default]
+    Recycled,
     /// One container serves many jobs and forks a process for each.
     Serving,
 }
@@ -32,13 +39,33 @@ pub(crate) struct Containers {
     mode: Mode,
     /// How many containers of a spec are parked.
     parked: usize,
+    /// How many jobs a recycled container may have.
+    jobs: u32,
+    /// How many recycled containers without a job are kept.
+    warm: usize,
+    this: Weak<Self>,
     pools: Mutex<HashMap<Spec, Arc<Pool>>>,
     servers: Mutex<HashMap<Spec, Arc<Servers>>>,
 }
 
 impl Containers {
-    pub(crate) fn new(roster: Arc<Roster>, mode: Mode, parked: usize) -> Self {
-        Self { roster, mode, parked, pools: Mutex::default(), servers: Mutex::default() }
+    pub(crate) fn new(
+        roster: Arc<Roster>,
+        mode: Mode,
+        parked: usize,
+        jobs: u32,
+        warm: usize,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            roster,
+            mode,
+            parked,
+            jobs,
+            warm,
+            this: Weak::clone(this),
+            pools: Mutex::default(),
+            servers: Mutex::default(),
+        })
     }
 
     /// Returns whether a container of `spec` serves many jobs, and not one alone.
@@ -55,18 +82,20 @@ impl Containers {
     pub(crate) async fn warm(&self, spec: Spec) -> Result<()> {
         if self.serve_many_jobs(&spec) {
             self.servers(spec).warm().await?;
-        } else if self.mode == Mode::Parked {
-            self.pool(spec).refill();
+        } else if self.mode != Mode::Fresh {
+            self.pool(spec).warm();
         }
         Ok(())
     }
 
-    /// Returns a container for one job.
-    pub(crate) async fn take(&self, spec: &Spec) -> Launched {
-        match self.mode {
-            Mode::Fresh => self.roster.launch(spec.for_one_job()).await,
-            Mode::Parked | Mode::Serving => self.pool(spec.clone()).take().await,
-        }
+    /// Returns a container for a job.
+    pub(crate) async fn take(&self, spec: &Spec) -> Result<Taken, EngineError> {
+        self.pool(spec.clone()).take().await
+    }
+
+    /// Returns whether containers of `spec` have one job after the other.
+    fn recycles(&self, spec: &Spec) -> bool {
+        self.mode == Mode::Recycled && spec.isolation.leaves_nothing()
     }
 
     /// Returns a job's share of a container that serves many.
@@ -76,7 +105,12 @@ impl Containers {
 
     fn pool(&self, spec: Spec) -> Arc<Pool> {
         get_or_insert(&self.pools, spec, |spec| {
-            Pool::new(Arc::clone(&self.roster), spec, self.parked)
+            let (ahead, jobs) = match self.mode {
+                Mode::Fresh => (0, 1),
+                _ if self.recycles(&spec) => (0, self.jobs),
+                _ => (self.parked, 1),
+            };
+            Pool::new(Weak::clone(&self.this), Arc::clone(&self.roster), spec, ahead, jobs)
         })
     }
 
@@ -84,9 +118,33 @@ impl Containers {
         get_or_insert(&self.servers, spec, |spec| Servers::new(Arc::clone(&self.roster), spec))
     }
 
-    /// Removes the parked containers, to make room for others.
+    /// Removes a container that has no job, to make room for another: the one that has had none for
+    /// the longest time.
     pub(crate) fn make_room(&self) {
-        self.pools.lock().values().for_each(|pool| pool.clear());
+        self.remove_oldest(0);
+    }
+
+    /// Removes containers that have no job while there are more than are kept, those first that have
+    /// had none for the longest time.
+    pub(crate) fn trim(&self) {
+        if self.mode == Mode::Recycled {
+            while self.remove_oldest(self.warm) {}
+        }
+    }
+
+    /// Removes the container that has had no job for the longest time, if more than `kept` have none.
+    /// Returns whether that was so.
+    fn remove_oldest(&self, kept: usize) -> bool {
+        let pools: Vec<Arc<Pool>> = self.pools.lock().values().cloned().collect();
+        let ready: Vec<_> = pools.iter().map(|pool| (pool, pool.ready())).collect();
+        if ready.iter().map(|(_, (count, _))| count).sum::<usize>() <= kept {
+            return false;
+        }
+        let oldest = ready.iter().filter_map(|(pool, (_, since))| Some((pool, (*since)?)));
+        if let Some((pool, _)) = oldest.min_by_key(|(_, since)| *since) {
+            pool.remove_oldest();
+        }
+        true
     }
 
     /// Removes the containers that were unused for `idle`.

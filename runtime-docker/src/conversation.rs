@@ -14,8 +14,8 @@ pub(crate) enum End {
     /// The guest must be stopped because of this error.
     Stopped(Error),
     /// The guest closed its end of the wire. `mid_line` is true if that was in the middle of a
-    /// line, and `unanswered` if it was before the response to its last request was sent.
-    Closed { mid_line: bool, unanswered: bool },
+    /// line.
+    Closed { mid_line: bool },
 }
 
 /// Serves the guest's requests until the job is settled. Only the time spent waiting for the guest
@@ -30,14 +30,13 @@ pub(crate) async fn converse(wire: &mut Wire, session: &Session, memory: &mut Bu
     let mut diagnostics = Diagnostics::new(&log);
     let mut clock = Clock { left: limits.compute_time };
     let too_long = || End::Stopped(Limit::ComputeTime { time: limits.compute_time }.into());
-    let mut unanswered = false;
     let end = loop {
         let line = match clock.wait(wire.line(bound, &mut diagnostics)).await {
             Some(Received::Line(line)) => line,
             Some(Received::TooLong) => {
                 break End::Stopped(Limit::GuestRequest { bytes: bound }.into());
             }
-            Some(Received::End { rest }) => break End::Closed { mid_line: rest > 0, unanswered },
+            Some(Received::End { rest }) => break End::Closed { mid_line: rest > 0 },
             None => break too_long(),
         };
         if let Err(breach) = memory.hold(line.len()) {
@@ -50,7 +49,6 @@ pub(crate) async fn converse(wire: &mut Wire, session: &Session, memory: &mut Bu
         if let Err(breach) = memory.hold(reply.len()) {
             break End::Stopped(breach.into());
         }
-        unanswered = wire.is_closed(&mut diagnostics);
         reply.push(b'\n');
         if session.has_outcome() {
             // The result is ignored: nothing depends on whether the guest receives this response.

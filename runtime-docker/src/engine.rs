@@ -18,7 +18,7 @@ pub use error::{EngineError, Step};
 pub(crate) use exit::EXIT_GRACE;
 pub use options::EngineOptions;
 pub(crate) use retry::{ATTEMPTS, RecentFailure, pause, retrying};
-pub(crate) use roster::{Container, Launched, Roster};
+pub(crate) use roster::{Container, Roster};
 
 /// A connection to a container engine. Cloning is cheap, and clones share the connection and its
 /// containers.

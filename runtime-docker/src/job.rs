@@ -2,7 +2,6 @@
 //! interpreted. A job that loses its container through no fault of its guest is tried again.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use manifold_runtime_api::abi::Session;
 use manifold_runtime_api::{
@@ -12,8 +11,10 @@ use manifold_runtime_api::{
 use crate::containers::Containers;
 use crate::conversation::{Buffers, End, converse};
 use crate::engine::{ATTEMPTS, Container, EXIT_GRACE, EngineError, Step, pause};
+use crate::init::Ended;
 use crate::prepare::Preparer;
 use crate::spec::Spec;
+use crate::worker::Worker;
 
 /// Bytes that a container counts in its call's memory budget. Its actual use is not known here, and
 /// bounded by its own limit.
@@ -67,66 +68,87 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Runs the job in a container of its own.
+    /// Runs the job in a container that has no other at the same time.
     async fn alone(&self, memory: &mut Buffers) -> Attempt {
-        let (container, mut wire) = match self.containers.take(&self.spec).await {
+        let taken = match self.containers.take(&self.spec).await {
             Ok(taken) => taken,
             Err(error) => return self.without_container(error),
         };
-        let end = converse(&mut wire, &self.session, memory).await;
-        // A guest that has named its outcome is about to end, so it gets time to do so.
-        let is_ending = matches!(end, End::Settled) && self.session.has_outcome();
-        let patience = if is_ending { EXIT_GRACE } else { Duration::ZERO };
-        let result = match end {
-            End::Settled => Attempt::Done(self.session.finish(Ok(()))),
-            End::Stopped(error) => Attempt::Done(self.session.finish(Err(error))),
-            End::Closed { mid_line, unanswered } => {
-                self.explain_exit(&container, mid_line, unanswered).await
-            }
+        let Worker { container, link, .. } = taken.worker();
+        let mut wire = match link.begin().await {
+            Ok(wire) => wire,
+            Err(_) => return self.explain_loss(container).await,
         };
+        let end = converse(&mut wire, &self.session, memory).await;
         drop(wire);
-        let removal = container.remove(patience);
-        if self.containers.are_removed_with_the_job() {
-            let _ = removal.await;
+        let (result, is_usable) = match end {
+            End::Settled => (Attempt::Done(self.session.finish(Ok(()))), true),
+            End::Stopped(error) => (Attempt::Done(self.session.finish(Err(error))), false),
+            End::Closed { mid_line } => match link.ended() {
+                Some(ended) => self.explain_end(ended, mid_line),
+                None => (self.explain_loss(container).await, false),
+            },
+        };
+        if is_usable && !self.containers.are_removed_with_the_job() {
+            taken.recycle();
+        } else {
+            let removal = taken.remove();
+            if self.containers.are_removed_with_the_job() {
+                let _ = removal.await;
+            }
         }
         result
     }
 
-    /// Interprets the end of a container whose guest has closed its output.
-    async fn explain_exit(
-        &self,
-        container: &Container,
-        mid_line: bool,
-        unanswered: bool,
-    ) -> Attempt {
-        let exit = match container.wait_for_exit(EXIT_GRACE).await {
-            Ok(Some(exit)) => exit,
-            // Either the guest has closed its output or the engine has lost the connection, so it
-            // may not be the guest's fault.
-            Ok(None) => return lost("the container closed its output but is still running"),
-            Err(EngineError::Refused { code: 404, .. }) => {
-                return lost("the container was removed by another program");
+    /// Interprets the end of the guest's program. Returns also whether its container can have
+    /// another job.
+    fn explain_end(&self, ended: Ended, mid_line: bool) -> (Attempt, bool) {
+        /// The status with which the guest SDK exits when its host is gone.
+        const LOST_ITS_HOST: u8 = 86;
+        const SIGKILL: u8 = 9;
+        let trapped = |trap: String| Error::new(Reason::Trapped { trap });
+        let result = match ended {
+            Ended::OutOfMemory => {
+                let breach = Limit::Memory { bytes: self.spec.memory_bytes };
+                return (self.done(breach.into()), false);
             }
-            Err(error) => return Attempt::Lost(error.into()),
+            Ended::CannotStart { problem } => {
+                let image = &self.spec.image;
+                let problem = format!("cannot run the program of image {image}: {problem}");
+                Err(Error::runtime(problem))
+            }
+            Ended::Killed { signal: SIGKILL } => {
+                return (lost("the guest was killed by another program"), false);
+            }
+            Ended::Exited { status: LOST_ITS_HOST } => {
+                return (lost("the guest has lost its connection"), false);
+            }
+            _ if mid_line => Err(Error::abi_violation("it ended in the middle of a line")),
+            Ended::Exited { status: 0 } => Ok(()),
+            Ended::Exited { status } => {
+                Err(trapped(format!("the process exited with status {status}")))
+            }
+            Ended::Killed { signal } => {
+                Err(trapped(format!("the process was killed by signal {signal}")))
+            }
         };
-        match exit.exit_code {
-            _ if exit.out_of_memory => {
+        (Attempt::Done(self.session.finish(result)), true)
+    }
+
+    /// Interprets the end of a container that did not say how its guest has ended.
+    async fn explain_loss(&self, container: &Container) -> Attempt {
+        match container.wait_for_exit(EXIT_GRACE).await {
+            Ok(Some(exit)) if exit.out_of_memory => {
                 self.done(Limit::Memory { bytes: self.spec.memory_bytes }.into())
             }
-            _ if !exit.ended_by_itself() => {
+            Ok(Some(_)) => {
                 lost("the container was killed by another program, or the engine lost it")
             }
-            // The engine may have closed the container's input: an engine that restarts does.
-            _ if unanswered => lost("the container ended before it received a response"),
-            _ if mid_line => self.done(Error::abi_violation("it ended in the middle of a line")),
-            0 => Attempt::Done(self.session.finish(Ok(()))),
-            code => {
-                let trap = match code - 128 {
-                    signal @ 1..=64 => format!("the process was killed by signal {signal}"),
-                    _ => format!("the process exited with status {code}"),
-                };
-                self.done(Error::new(Reason::Trapped { trap }))
+            Ok(None) => lost("the connection to the container was lost"),
+            Err(EngineError::Refused { code: 404, .. }) => {
+                lost("the container was removed by another program")
             }
+            Err(error) => Attempt::Lost(error.into()),
         }
     }
 

@@ -7,6 +7,7 @@
 mod containers;
 mod conversation;
 mod engine;
+mod init;
 mod job;
 mod limits;
 mod pool;
@@ -15,6 +16,7 @@ mod runtime;
 mod serving;
 mod spec;
 mod wire;
+mod worker;
 
 pub use containers::Mode;
 pub use engine::{ContainerEngine, EngineError, EngineOptions, Step};

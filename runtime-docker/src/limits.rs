@@ -156,7 +156,7 @@ impl Default for Isolation {
 /// Version of everything that a guest can observe and that is not a setting: host name, `/tmp`
 /// without execution, signals, sysctls. It must be incremented with any change in `spec.rs` that a
 /// guest can observe.
-const REVISION: u32 = 1;
+const REVISION: u32 = 2;
 
 /// Factor by which a container that serves many jobs gets more memory, processes and processors.
 pub(crate) const SERVING_FACTOR: u32 = 4;
@@ -188,6 +188,15 @@ impl Isolation {
             .with("gains-privileges", self.gains_privileges)
             .with("seccomp", seccomp)
             .with("network", self.network.as_deref().unwrap_or("none"))
+    }
+
+    /// Returns whether everything that a job leaves in a container can be removed or found.
+    pub(crate) fn leaves_nothing(&self) -> bool {
+        self.leak_between_jobs().is_none()
+            && self.network.is_none()
+            && self.capabilities.is_empty()
+            && !self.gains_privileges
+            && self.seccomp == Seccomp::Default
     }
 
     /// Returns the setting with which one job of a serving container could leave data for the next;

@@ -1,30 +1,40 @@
-//! Pool of parked containers: started in advance, blocked on their input, and used for one job
-//! each.
+//! Pool of containers of one [`Spec`]: started in advance or used before, they wait for jobs.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
-use crate::engine::{Container, EngineError, Launched, Roster};
+use crate::containers::Containers;
+use crate::engine::{EngineError, Roster};
 use crate::spec::Spec;
-use crate::wire::{Diagnostics, Wire};
+use crate::worker::Worker;
 
-/// The parked containers of one [`Spec`].
+/// The containers of one [`Spec`] that have no job.
 pub(crate) struct Pool {
+    /// All pools of the runtime.
+    all: Weak<Containers>,
     roster: Arc<Roster>,
     spec: Spec,
-    /// How many containers to keep parked.
-    target: usize,
+    /// How many containers to keep ready while nothing asks for them.
+    ahead: usize,
+    /// How many jobs a container may have.
+    jobs: u32,
     state: Mutex<State>,
 }
 
 struct State {
-    parked: VecDeque<(Container, Wire)>,
+    /// The one that was used last is at the end, and is used next.
+    ready: VecDeque<Worker>,
     starting: usize,
-    waiting: VecDeque<oneshot::Sender<Launched>>,
+    /// Containers that have a job or are being cleaned.
+    busy: usize,
+    /// Those that are being cleaned.
+    cleaning: usize,
+    waiting: VecDeque<oneshot::Sender<Result<Worker, EngineError>>>,
     last_used: Instant,
     is_closed: bool,
 }
@@ -33,73 +43,126 @@ struct State {
 /// which the job can use meanwhile.
 const HEAD_START: Duration = Duration::from_millis(5);
 
+/// A container that has a job. Dropping it removes the container.
+pub(crate) struct Taken {
+    worker: Worker,
+    busy: Busy,
+}
+
+/// Counts a container as busy until it is dropped.
+struct Busy(Arc<Pool>);
+
 impl Pool {
-    pub(crate) fn new(roster: Arc<Roster>, spec: Spec, target: usize) -> Self {
+    /// Creates a pool that keeps `ahead` containers ready. Each has at most `jobs` jobs.
+    pub(crate) fn new(
+        all: Weak<Containers>,
+        roster: Arc<Roster>,
+        spec: Spec,
+        ahead: usize,
+        jobs: u32,
+    ) -> Self {
         let state = State {
-            parked: VecDeque::new(),
+            ready: VecDeque::new(),
             starting: 0,
+            busy: 0,
+            cleaning: 0,
             waiting: VecDeque::new(),
             last_used: Instant::now(),
             is_closed: false,
         };
-        Self { roster, spec, target, state: Mutex::new(state) }
+        Self { all, roster, spec, ahead, jobs, state: Mutex::new(state) }
     }
 
-    /// Returns an unused container. Waits for one to start if none is parked.
-    pub(crate) async fn take(self: &Arc<Self>) -> Launched {
+    /// Returns a container without a job. Waits for one to start, or to end its job, if there is
+    /// none.
+    pub(crate) async fn take(self: &Arc<Self>) -> Result<Taken, EngineError> {
         let arrival = {
             let mut state = self.state.lock();
             if state.is_closed {
                 return Err(EngineError::Closed);
             }
             state.last_used = Instant::now();
-            while let Some((container, mut wire)) = state.parked.pop_front() {
-                // A container that has ended while it was parked is skipped.
-                if !wire.is_closed(&mut Diagnostics::default()) {
-                    drop(state);
-                    self.refill_soon();
-                    return Ok((container, wire));
+            let mut ready = None;
+            while let Some(worker) = state.ready.pop_back() {
+                // A container that has ended meanwhile is skipped.
+                if !worker.link.is_closed() {
+                    ready = Some(worker);
+                    break;
                 }
             }
-            let (sender, arrival) = oneshot::channel();
-            state.waiting.push_back(sender);
-            arrival
+            match ready {
+                Some(worker) => Ok(worker),
+                None => {
+                    let (sender, arrival) = oneshot::channel();
+                    state.waiting.push_back(sender);
+                    Err(arrival)
+                }
+            }
         };
-        self.refill();
-        arrival.await.unwrap_or(Err(EngineError::Closed))
+        let worker = match arrival {
+            Ok(worker) => {
+                self.refill_soon();
+                worker
+            }
+            Err(arrival) => {
+                self.refill();
+                arrival.await.unwrap_or(Err(EngineError::Closed))?
+            }
+        };
+        self.state.lock().busy += 1;
+        Ok(Taken { worker, busy: Busy(Arc::clone(self)) })
+    }
+
+    /// Starts a container if there is none at all.
+    pub(crate) fn warm(self: &Arc<Self>) {
+        let has_some = {
+            let state = self.state.lock();
+            state.ready.len() + state.starting + state.busy > 0
+        };
+        self.start_missing(usize::from(!has_some));
     }
 
     /// Refills the pool after [`HEAD_START`].
     fn refill_soon(self: &Arc<Self>) {
+        if self.ahead == 0 {
+            return;
+        }
         let pool = Arc::clone(self);
-        self.roster.client.handle().spawn(async move {
+        spawn(self, async move {
             tokio::time::sleep(HEAD_START).await;
             pool.refill();
         });
     }
 
-    /// Starts containers until those parked and starting suffice for all waiters and the pool's
-    /// target.
+    /// Starts containers until those ready, starting and being cleaned suffice for all waiters and
+    /// for those to come.
     pub(crate) fn refill(self: &Arc<Self>) {
+        self.start_missing(0);
+    }
+
+    /// Like [`Pool::refill`], and until there are at least `least`.
+    fn start_missing(self: &Arc<Self>, least: usize) {
         let missing = {
             let mut state = self.state.lock();
             if state.is_closed {
                 return;
             }
             state.waiting.retain(|waiter| !waiter.is_closed());
-            let wanted = state.waiting.len() + self.target;
-            let missing = wanted.saturating_sub(state.parked.len() + state.starting);
+            let wanted = (state.waiting.len() + self.ahead).max(least);
+            let coming = state.ready.len() + state.starting + state.cleaning;
+            let missing = wanted.saturating_sub(coming);
             state.starting += missing;
             missing
         };
         for _ in 0..missing {
             let pool = Arc::clone(self);
-            self.roster.client.handle().spawn(async move {
-                let launched = match pool.is_closed() {
+            spawn(self, async move {
+                let started = match pool.is_closed() {
                     true => Err(EngineError::Closed),
-                    false => pool.roster.launch(pool.spec.for_one_job()).await,
+                    false => Worker::start(&pool.roster, &pool.spec).await,
                 };
-                pool.deliver(launched);
+                pool.state.lock().starting -= 1;
+                pool.deliver(started);
             });
         }
     }
@@ -108,51 +171,103 @@ impl Pool {
         self.state.lock().is_closed
     }
 
-    /// Gives a started container, or the error of its start, to the longest waiter. Parks the
-    /// container if there is no waiter.
-    fn deliver(&self, mut started: Launched) {
+    /// Gives a container, or the error of its start, to the longest waiter. Keeps the container
+    /// ready if there is no waiter.
+    fn deliver(&self, mut result: Result<Worker, EngineError>) {
         let mut state = self.state.lock();
-        state.starting -= 1;
         while let Some(waiter) = state.waiting.pop_front() {
-            match waiter.send(started) {
+            match waiter.send(result) {
                 Ok(()) => return,
-                Err(refused) => started = refused,
+                Err(refused) => result = refused,
             }
         }
-        match started {
-            Ok(started) if state.parked.len() < self.target && !state.is_closed => {
-                state.parked.push_back(started)
+        match result {
+            Ok(worker) if !state.is_closed => {
+                state.ready.push_back(worker);
+                drop(state);
+                if let Some(all) = self.all.upgrade() {
+                    all.trim();
+                }
             }
-            // The pool is full or closed, so the container is dropped and removed.
+            // The pool is closed, so the container is dropped and removed.
             Ok(_) => {}
             // No job waits for this container. The next call of `take` tries again.
             Err(error) => {
-                tracing::debug!("cannot park a container of {}: {error}", self.spec.image)
+                tracing::debug!("cannot start a container of {}: {error}", self.spec.image)
             }
         }
     }
 
-    /// Removes the parked containers.
-    pub(crate) fn clear(&self) {
-        self.state.lock().parked.clear();
+    /// Returns how many containers have no job, and since when the first of them.
+    pub(crate) fn ready(&self) -> (usize, Option<Instant>) {
+        let state = self.state.lock();
+        (state.ready.len(), state.ready.front().map(|worker| worker.since))
     }
 
-    /// Removes the parked containers and starts no more.
+    /// Removes the container that has had no job for the longest time.
+    pub(crate) fn remove_oldest(&self) {
+        let oldest = self.state.lock().ready.pop_front();
+        if let Some(worker) = oldest {
+            worker.remove();
+        }
+    }
+
+    /// Removes the containers that have no job, and starts no more.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         state.is_closed = true;
-        state.parked.clear();
+        state.ready.clear();
     }
 
-    /// Removes the parked containers if the pool was not used for `time`. Returns whether that is
-    /// the case.
+    /// Removes the containers that have no job if the pool was not used for `time`. Returns whether
+    /// that is the case.
     pub(crate) fn is_idle(&self, time: Duration) -> bool {
         let mut state = self.state.lock();
-        let idle =
-            state.waiting.is_empty() && state.starting == 0 && state.last_used.elapsed() >= time;
+        let is_unused = state.waiting.is_empty() && state.starting + state.busy == 0;
+        let idle = is_unused && state.last_used.elapsed() >= time;
         if idle {
-            state.parked.clear();
+            state.ready.clear();
         }
         idle
     }
+}
+
+impl Taken {
+    pub(crate) fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    /// Gives the container to the next job, once nothing is left of this one. Does not wait for that.
+    pub(crate) fn recycle(self) {
+        let Self { worker, busy } = self;
+        let pool = Arc::clone(&busy.0);
+        pool.state.lock().cleaning += 1;
+        spawn(&pool, async move {
+            let pool = &busy.0;
+            let clean = worker.recycle(pool.jobs).await;
+            pool.state.lock().cleaning -= 1;
+            match clean {
+                Some(worker) => pool.deliver(Ok(worker)),
+                // The container is removed. Those who wait for it need another.
+                None => pool.refill(),
+            }
+        });
+    }
+
+    /// Removes the container. The returned task ends when it is removed.
+    pub(crate) fn remove(self) -> JoinHandle<()> {
+        self.worker.remove()
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.busy -= 1;
+        state.last_used = Instant::now();
+    }
+}
+
+fn spawn(pool: &Pool, task: impl Future<Output = ()> + Send + 'static) {
+    pool.roster.client.handle().spawn(task);
 }

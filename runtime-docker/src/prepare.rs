@@ -51,11 +51,20 @@ enum Source {
     Engine(String),
 }
 
+/// A container image that the engine has.
+#[derive(Clone)]
+struct Found {
+    /// Its name in the engine.
+    name: Arc<str>,
+    /// Its program and the program's arguments.
+    command: Arc<[String]>,
+}
+
 /// A container image that is loaded or looked up once.
 #[derive(Default)]
 struct Image {
-    /// Its name in the engine, set once the engine is known to have it.
-    name: tokio::sync::OnceCell<Arc<str>>,
+    /// Set once the engine is known to have it.
+    found: tokio::sync::OnceCell<Found>,
     /// The last transient failure to load it or look it up.
     recent_failure: RecentFailure<Error>,
 }
@@ -88,20 +97,18 @@ impl Preparer {
             Code::Hosted { module, .. } => Some(*module),
             _ => None,
         };
-        Ok(Spec { image, memory_bytes, isolation: Arc::clone(&self.isolation), hosted })
+        let Found { name: image, command } = image;
+        Ok(Spec { image, memory_bytes, isolation: Arc::clone(&self.isolation), command, hosted })
     }
 
-    /// Returns the engine's name of an image. Loads the image or looks it up once, and again after
-    /// a failure.
-    async fn image(&self, source: Source, host: &dyn Host) -> Result<Arc<str>> {
+    /// Finds an image in the engine. Loads the image or looks it up once, and again after a failure.
+    async fn image(&self, source: Source, host: &dyn Host) -> Result<Found> {
         let image = Arc::clone(self.images.lock().entry(source.clone()).or_default());
-        let found = image.name.get_or_try_init(|| async {
+        let found = image.found.get_or_try_init(|| async {
             image.recent_failure.check()?;
             let found = match &source {
                 Source::Tree(tree) => load(&self.client, *tree, host, self.image_bytes).await,
-                Source::Engine(name) => {
-                    check(&self.client, name).await.map(|()| name.as_str().into())
-                }
+                Source::Engine(name) => look_up(&self.client, name).await,
             };
             if let Err(error) = &found
                 && error.status() == Status::Transient
@@ -115,7 +122,9 @@ impl Preparer {
 
     /// Makes the next job load an image or look it up again, because the engine may have lost it.
     pub(crate) fn forget(&self, image: &str) {
-        self.images.lock().retain(|_, kept| kept.name.get().is_none_or(|known| **known != *image));
+        self.images
+            .lock()
+            .retain(|_, kept| kept.found.get().is_none_or(|found| *found.name != *image));
     }
 }
 
@@ -140,6 +149,19 @@ fn reference(module: ObjectId, text: &[u8]) -> Result<String> {
 struct Inspected {
     tree: Option<String>,
     volumes: Vec<String>,
+    command: Arc<[String]>,
+}
+
+impl Inspected {
+    /// Errors if the image has no program.
+    fn found(self, name: Arc<str>) -> Result<Found> {
+        if self.command.is_empty() {
+            let problem =
+                format!("image {name} names no program: it has no entry point and no command");
+            return Err(Error::runtime(problem));
+        }
+        Ok(Found { name, command: self.command })
+    }
 }
 
 async fn inspect(client: &Arc<Client>, name: &str) -> Result<Inspected, EngineError> {
@@ -152,16 +174,16 @@ async fn inspect(client: &Arc<Client>, name: &str) -> Result<Inspected, EngineEr
     });
     let config = inspected.await?.config.unwrap_or_default();
     let tree = config.labels.and_then(|mut labels| labels.remove(TREE));
-    Ok(Inspected { tree, volumes: config.volumes.unwrap_or_default() })
+    let command = [config.entrypoint, config.cmd].into_iter().flatten().flatten().collect();
+    Ok(Inspected { tree, volumes: config.volumes.unwrap_or_default(), command })
 }
 
-/// Checks that the engine has an image and that the image declares no volumes, which would escape
-/// the isolation.
-async fn check(client: &Arc<Client>, name: &str) -> Result<()> {
+/// Finds an image of the engine. Errors if it declares volumes, which would escape the isolation.
+async fn look_up(client: &Arc<Client>, name: &str) -> Result<Found> {
     let reference = format!("docker://{name}");
     let known = inspect(client, name).await.map_err(|error| error.of_job(&reference))?;
     if known.volumes.is_empty() {
-        return Ok(());
+        return known.found(name.into());
     }
     Err(Error::runtime(format!(
         "image {reference} declares volumes ({}), to which guests could write without limit; build \
@@ -170,23 +192,19 @@ async fn check(client: &Arc<Client>, name: &str) -> Result<()> {
     )))
 }
 
-/// Loads the image that is kept in `tree` into the engine, unless the engine has it, and returns
-/// its name there.
+/// Loads the image that is kept in `tree` into the engine, unless the engine has it.
 ///
 /// # Errors
 /// - [`Reason::BadModule`] if the tree is not a container image.
 /// - [`Limit::Module`](manifold_runtime_api::Limit::Module) if the image is larger than `bound`
 ///   bytes.
 /// - [`Reason::RuntimeFailed`] if the archive cannot be written or the engine does not load it.
-async fn load(
-    client: &Arc<Client>,
-    tree: ObjectId,
-    host: &dyn Host,
-    bound: u64,
-) -> Result<Arc<str>> {
+async fn load(client: &Arc<Client>, tree: ObjectId, host: &dyn Host, bound: u64) -> Result<Found> {
     let name: Arc<str> = format!("manifold-image:{tree}").into();
     match inspect(client, &name).await {
-        Ok(known) if known.tree.as_deref() == Some(tree.to_string().as_str()) => return Ok(name),
+        Ok(known) if known.tree.as_deref() == Some(tree.to_string().as_str()) => {
+            return known.found(name);
+        }
         Ok(_) | Err(EngineError::Refused { code: 404, .. }) => {}
         Err(error) => return Err(error.into()),
     }
@@ -204,7 +222,7 @@ async fn load(
         })
     });
     loaded.await?;
-    Ok(name)
+    inspect(client, &name).await?.found(name)
 }
 
 /// Streams a file from its beginning. Several streams of one file are independent, because each

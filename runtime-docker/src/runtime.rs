@@ -1,6 +1,7 @@
 //! The runtime and its builder.
 
 use std::fmt;
+use std::num::NonZero;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub struct DockerRuntimeBuilder {
     mode: Mode,
     isolation: Isolation,
     parked: usize,
+    jobs: u32,
+    warm: usize,
     idle: Duration,
     image_bytes: u64,
 }
@@ -44,6 +47,8 @@ impl Default for DockerRuntimeBuilder {
             mode: Mode::default(),
             isolation: Isolation::default(),
             parked: 4,
+            jobs: 1000,
+            warm: std::thread::available_parallelism().map_or(2, NonZero::get) * 8,
             idle: Duration::from_secs(60),
             image_bytes: 1 << 30,
         }
@@ -51,10 +56,10 @@ impl Default for DockerRuntimeBuilder {
 }
 
 impl DockerRuntimeBuilder {
-    /// Sets how jobs get their containers. Default: [`Mode::Parked`].
+    /// Sets how jobs get their containers. Default: [`Mode::Recycled`].
     ///
-    /// Fresh and parked containers do not differ in anything that a guest can observe, so they
-    /// share a host image. Serving containers have their own.
+    /// Fresh, parked and recycled containers do not differ in anything that a guest can observe, so
+    /// they share a host image. Serving containers have their own.
     #[must_use]
     pub fn mode(mut self, mode: Mode) -> Self {
         self.mode = mode;
@@ -68,10 +73,31 @@ impl DockerRuntimeBuilder {
         self
     }
 
-    /// Sets how many started containers of an image wait for jobs, at least 1. Default: 4.
+    /// Sets how many started containers of an image wait for jobs in [`Mode::Parked`], at least 1.
+    /// Default: 4.
     #[must_use]
     pub fn parked(mut self, count: usize) -> Self {
         self.parked = count.max(1);
+        self
+    }
+
+    /// Sets how many jobs a container may have in [`Mode::Recycled`], at least 1. Then it is replaced.
+    /// Default: 1000.
+    #[must_use]
+    pub fn jobs(mut self, count: u32) -> Self {
+        self.jobs = count.max(1);
+        self
+    }
+
+    /// Sets how many containers without a job are kept in [`Mode::Recycled`], of all images together.
+    /// If there are more, the one that was unused for the longest time is removed. Default: 8 for
+    /// each core.
+    ///
+    /// How many containers of an image there are is decided by the jobs: one is started when a job
+    /// finds none free, and is kept for later ones.
+    #[must_use]
+    pub fn warm(mut self, count: usize) -> Self {
+        self.warm = count;
         self
     }
 
@@ -107,7 +133,7 @@ impl DockerRuntimeBuilder {
         let roster = Arc::clone(&engine.roster);
         let client = Arc::clone(&roster.client);
         let preparer = Preparer::new(Arc::clone(&client), self.isolation, self.image_bytes);
-        let containers = Arc::new(Containers::new(roster, self.mode, self.parked));
+        let containers = Containers::new(roster, self.mode, self.parked, self.jobs, self.warm);
         client.handle().spawn(reap(Arc::downgrade(&containers), self.idle));
         Ok(DockerRuntime { host_image, capabilities, preparer, containers })
     }
@@ -122,7 +148,7 @@ impl DockerRuntimeBuilder {
 
     fn host_image(&self) -> Result<HostImage, TreeError> {
         let process = match self.mode {
-            Mode::Fresh | Mode::Parked => "a container for each job",
+            Mode::Fresh | Mode::Parked | Mode::Recycled => "started by an init",
             Mode::Serving => "forked for each job",
         };
         let name = if self.mode == Mode::Serving { "docker-serving" } else { "docker" };

@@ -147,8 +147,9 @@ impl Servers {
                 };
                 let (directory, listener) = listen().map_err(unusable)?;
                 let mounted = directory.path().join(MOUNTED);
-                let (container, output) =
+                let (container, streams) =
                     roster.launch(spec.for_many_jobs(&mounted.to_string_lossy())).await?;
+                let output = Wire::new(streams.pieces, streams.input);
                 let (connections, arrivals) = mpsc::channel(MAX_WAITING);
                 let last_words = Arc::<Mutex<String>>::default();
                 let log = ServerLog {

@@ -10,6 +10,7 @@ use bollard::models::{
 };
 use manifold_runtime_api::ObjectRef;
 
+use crate::init;
 use crate::limits::{Isolation, SERVING_FACTOR, Seccomp};
 
 /// Description of a container. Containers with equal specs are interchangeable.
@@ -20,6 +21,8 @@ pub(crate) struct Spec {
     /// Memory of one job, in bytes.
     pub(crate) memory_bytes: u64,
     pub(crate) isolation: Arc<Isolation>,
+    /// The program of the image and its arguments.
+    pub(crate) command: Arc<[String]>,
     /// The module that a host runs. Modules may have different authors, so they do not share a
     /// host.
     pub(crate) hosted: Option<ObjectRef>,
@@ -33,20 +36,27 @@ const SOCKET_DIRECTORY: &str = "/run/manifold";
 const CPU_PERIOD: i64 = 100_000;
 
 impl Spec {
-    /// Returns the request to create a container for one job, which communicates over its standard
-    /// streams.
-    pub(crate) fn for_one_job(&self) -> Box<ContainerCreateBody> {
-        Box::new(self.body(None))
+    /// Returns the request to create a container for one job at a time. Its first process is the
+    /// program at `init` on this machine, which communicates over its standard streams.
+    pub(crate) fn for_one_job_at_a_time(&self, init: &str) -> Box<ContainerCreateBody> {
+        Box::new(ContainerCreateBody {
+            entrypoint: Some(vec![init::PATH.to_owned()]),
+            cmd: Some(self.command.to_vec()),
+            ..self.body(Role::Alone { init })
+        })
     }
 
     /// Returns the request to create a container for many jobs, which connects to the socket in the
     /// directory `served_from` of this machine.
     pub(crate) fn for_many_jobs(&self, served_from: &str) -> Box<ContainerCreateBody> {
         let env = vec![format!("MANIFOLD_SOCKET={SOCKET}")];
-        Box::new(ContainerCreateBody { env: Some(env), ..self.body(Some(served_from)) })
+        Box::new(ContainerCreateBody {
+            env: Some(env),
+            ..self.body(Role::Serving { directory: served_from })
+        })
     }
 
-    fn body(&self, served_from: Option<&str>) -> ContainerCreateBody {
+    fn body(&self, role: Role<'_>) -> ContainerCreateBody {
         ContainerCreateBody {
             image: Some(self.image.to_string()),
             // Otherwise the engine would choose a random name, which the guest could observe.
@@ -65,16 +75,28 @@ impl Spec {
                 test: Some(vec!["NONE".to_owned()]),
                 ..HealthConfig::default()
             }),
-            host_config: Some(host_config(&self.isolation, self.memory_bytes, served_from)),
+            host_config: Some(host_config(&self.isolation, self.memory_bytes, role)),
             ..ContainerCreateBody::default()
         }
     }
 }
 
-/// Returns the engine's configuration of a container. `served_from` is the directory with the
-/// socket, for a container that serves many jobs.
-fn host_config(isolation: &Isolation, memory_bytes: u64, served_from: Option<&str>) -> HostConfig {
-    let serving = served_from.is_some();
+/// What a container is for, and what of this machine is mounted in it.
+#[derive(Clone, Copy)]
+enum Role<'a> {
+    /// One job at a time, which the program `init` starts.
+    Alone { init: &'a str },
+    /// Many jobs, over the socket in `directory`.
+    Serving { directory: &'a str },
+}
+
+/// Returns the engine's configuration of a container.
+fn host_config(isolation: &Isolation, memory_bytes: u64, role: Role<'_>) -> HostConfig {
+    let serving = matches!(role, Role::Serving { .. });
+    let (source, target) = match role {
+        Role::Alone { init } => (init, init::PATH),
+        Role::Serving { directory } => (directory, SOCKET_DIRECTORY),
+    };
     let memory =
         if serving { memory_bytes.saturating_mul(SERVING_FACTOR.into()) } else { memory_bytes };
     let memory = i64::try_from(memory).unwrap_or(i64::MAX);
@@ -112,24 +134,22 @@ fn host_config(isolation: &Isolation, memory_bytes: u64, served_from: Option<&st
             ulimit("core", 0),
             ulimit("msgqueue", 0),
         ]),
-        // A serving container gets no System V IPC objects, because one job could leave data in
-        // them for the next.
-        sysctls: serving.then(|| {
+        // No System V IPC objects, because one job could leave data in them for the next, and their
+        // ids tell of those that were removed.
+        sysctls: Some(
             [("kernel.shmmni", "0"), ("kernel.msgmni", "0"), ("kernel.sem", "0 0 0 0")]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into()
-        }),
+                .into(),
+        ),
         readonly_rootfs: Some(!isolation.writable_root),
         tmpfs: has_scratch.then(|| HashMap::from([("/tmp".to_owned(), scratch)])),
-        mounts: served_from.map(|directory| {
-            vec![Mount {
-                target: Some(SOCKET_DIRECTORY.to_owned()),
-                source: Some(directory.to_owned()),
-                typ: Some(MountType::BIND),
-                read_only: Some(true),
-                ..Mount::default()
-            }]
-        }),
+        mounts: Some(vec![Mount {
+            target: Some(target.to_owned()),
+            source: Some(source.to_owned()),
+            typ: Some(MountType::BIND),
+            read_only: Some(true),
+            ..Mount::default()
+        }]),
         cap_drop: Some(vec!["ALL".to_owned()]),
         cap_add: (!isolation.capabilities.is_empty()).then(|| isolation.capabilities.clone()),
         security_opt: Some(security),

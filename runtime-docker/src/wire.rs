@@ -12,9 +12,30 @@ use tokio::net::UnixStream;
 use tokio_util::io::ReaderStream;
 
 /// Bytes that a process wrote.
-enum Piece {
+pub(crate) enum Piece {
     Output(Bytes),
     Diagnostics(Bytes),
+}
+
+/// The standard streams of a container.
+pub(crate) struct Streams {
+    pub(crate) pieces: Pin<Box<dyn Stream<Item = io::Result<Piece>> + Send>>,
+    pub(crate) input: Pin<Box<dyn AsyncWrite + Send>>,
+}
+
+impl Streams {
+    pub(crate) fn attached(attached: AttachContainerResults) -> Self {
+        let pieces = attached.output.map(|piece| match piece {
+            Ok(LogOutput::StdErr { message }) => Ok(Piece::Diagnostics(message)),
+            Ok(
+                LogOutput::StdOut { message }
+                | LogOutput::Console { message }
+                | LogOutput::StdIn { message },
+            ) => Ok(Piece::Output(message)),
+            Err(error) => Err(io::Error::other(error)),
+        });
+        Self { pieces: Box::pin(pieces), input: attached.input }
+    }
 }
 
 /// A connection to a guest's process, in both directions.
@@ -41,20 +62,6 @@ pub(crate) enum Received {
 }
 
 impl Wire {
-    /// Creates a wire from a container's standard streams.
-    pub(crate) fn attached(attached: AttachContainerResults) -> Self {
-        let pieces = attached.output.map(|piece| match piece {
-            Ok(LogOutput::StdErr { message }) => Ok(Piece::Diagnostics(message)),
-            Ok(
-                LogOutput::StdOut { message }
-                | LogOutput::Console { message }
-                | LogOutput::StdIn { message },
-            ) => Ok(Piece::Output(message)),
-            Err(error) => Err(io::Error::other(error)),
-        });
-        Self::new(Box::pin(pieces), attached.input)
-    }
-
     /// Creates a wire from a connection to a socket.
     pub(crate) fn socket(connection: UnixStream) -> Self {
         let (output, input) = connection.into_split();
@@ -64,7 +71,8 @@ impl Wire {
         )
     }
 
-    fn new(
+    /// Creates a wire from streams of any kind.
+    pub(crate) fn new(
         pieces: Pin<Box<dyn Stream<Item = io::Result<Piece>> + Send>>,
         input: Pin<Box<dyn AsyncWrite + Send>>,
     ) -> Self {

@@ -79,6 +79,12 @@ mod parked {
     manifold_conformance::runtime_tests!(Fixture(Mode::Parked));
 }
 
+mod recycled {
+    use super::{Fixture, Mode};
+
+    manifold_conformance::runtime_tests!(Fixture(Mode::Recycled));
+}
+
 mod serving {
     use super::{Fixture, Mode};
 

@@ -110,7 +110,7 @@ async fn a_fault_at_any_step_is_an_error_that_names_the_step_in_bounded_time() {
         eprintln!("SKIPPED: this engine has no unix socket.");
         return;
     };
-    for mode in [Mode::Fresh, Mode::Parked, Mode::Serving] {
+    for mode in [Mode::Fresh, Mode::Parked, Mode::Recycled, Mode::Serving] {
         let mut options = EngineOptions::default();
         options.endpoint = proxy.endpoint.clone();
         options.deadline = Duration::from_secs(3);
@@ -173,6 +173,7 @@ fn mode_word(mode: Mode) -> &'static str {
     match mode {
         Mode::Fresh => "fresh",
         Mode::Parked => "parked",
+        Mode::Recycled => "recycled",
         Mode::Serving => "serving",
     }
 }

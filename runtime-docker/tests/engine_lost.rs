@@ -21,7 +21,7 @@ fn mortal_engine() -> Option<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fold_fails_in_bounded_time_and_completes_when_the_engine_is_back() {
     let Some(engine) = engine().await else { return };
-    for mode in [Mode::Parked, Mode::Serving] {
+    for mode in [Mode::Parked, Mode::Recycled, Mode::Serving] {
         let Some(pid) = mortal_engine() else {
             eprintln!(
                 "SKIPPED: this engine must not be killed; `cargo xtask test` starts one that can be."

@@ -16,6 +16,10 @@ const MODULES_ONLY: [&str; 6] =
 pub(crate) const STD_GUESTS: [&str; 2] = ["wasip1-guest", "conformance-guest"];
 /// The guests for tests that are built as a program for containers.
 const PROGRAMS: [&str; 2] = ["strange", "conformance-guest"];
+/// The first process of containers.
+const INIT: &str = "container-init";
+/// Where `manifold-runtime-docker` finds it, with the processor's name as extension.
+const INIT_DIRECTORY: &str = "runtime-docker/init";
 /// The directories with the TypeScript guests and what they import.
 const TYPESCRIPT: [&str; 2] = ["fold-guests/typescript", "guest-sdk/typescript"];
 /// Where `manifold-standard-guests` finds the guests that it embeds.
@@ -88,17 +92,20 @@ fn build_module(guest: &str, target: &str, guests: &Path) -> Result {
     place(&module, &guests.join(format!("{guest}.wasm")))
 }
 
-/// Builds the guests for containers.
+/// Builds the guests for containers, and the first process of containers.
 fn build_programs(linux: &str, guests: &Path) -> Result {
     let mut programs = guest_build("build", linux);
     // The programs run in empty images, which have no libraries to link to.
     programs
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .args(["--config", "profile.release.strip='symbols'"]);
-    for guest in GUESTS.iter().chain(&PROGRAMS) {
-        programs.args(["--bin", guest]);
+    for program in GUESTS.iter().chain(&PROGRAMS).chain([&INIT]) {
+        programs.args(["--bin", program]);
     }
     run(&mut programs)?;
+    let init = root().join(INIT_DIRECTORY);
+    create(&init)?;
+    place(&built(linux, INIT), &init.join(format!("{INIT}.{}", std::env::consts::ARCH)))?;
     for guest in GUESTS.iter().chain(&PROGRAMS) {
         place(&built(linux, guest), &guests.join(format!("{guest}.linux")))?;
     }

@@ -15,8 +15,12 @@ use crate::v8;
 /// The longest package that crates.io accepts, in bytes.
 const MAX_PACKAGE_BYTES: u64 = 10 << 20;
 
-/// Files that only the set-up creates, of each kind that is in a package.
-const GUESTS: [&str; 2] = ["modules/fold.wasm", "modules/typescript/fold.ts"];
+/// Packages and files in them that only the set-up creates, one of each kind.
+const BUILT: [(&str, &str); 3] = [
+    ("manifold-standard-guests", "modules/fold.wasm"),
+    ("manifold-standard-guests", "modules/typescript/fold.ts"),
+    ("manifold-runtime-docker", "init/container-init.x86_64"),
+];
 
 /// Packages the crates and the npm package, and checks them.
 pub(crate) fn package() -> Result {
@@ -77,11 +81,10 @@ fn unpack(package: &Package, workspace: &Path) -> Result {
         .arg("--directory")
         .arg(workspace))?;
     // Patterns in a manifest that match no file are not an error for cargo.
-    let missing = GUESTS.into_iter().find(|guest| {
-        package.name == "manifold-standard-guests"
-            && !workspace.join(folder(package)).join(guest).is_file()
+    let missing = BUILT.into_iter().find(|(name, file)| {
+        package.name == *name && !workspace.join(folder(package)).join(file).is_file()
     });
-    missing.map_or(Ok(()), |guest| Err(format!("{} has no {guest}", archive.display())))
+    missing.map_or(Ok(()), |(_, file)| Err(format!("{} has no {file}", archive.display())))
 }
 
 /// Returns the manifest of a workspace in which the packages find each other.

@@ -7,7 +7,7 @@ use manifold_testing::browser::{self, Page};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{git, manifold, succeeds};
+use crate::{git, manifold};
 
 /// The number of commits. They are a day apart.
 const COMMITS: usize = 9;
@@ -42,7 +42,7 @@ fn repository() -> TempDir {
 fn open(root: &Path, place: &Path) -> Option<Page> {
     let program = browser::program()?;
     let history = ["history", "--json", "--path", "src", "--post", "lines-by-language"];
-    let output = crate::manifold(root, &[&history[..], &["--html", "page.html"]].concat());
+    let output = manifold(root, &[&history[..], &["--html", "page.html"]].concat());
     assert!(output.status.success());
     Some(Page::open(&program, place, &root.join("page.html")))
 }

@@ -1,5 +1,8 @@
 //! A container program that misbehaves, for tests. Its first argument selects the misbehavior.
 
+mod dump;
+mod leave;
+
 use std::io::{self, BufRead, Write};
 use std::process::{self, Command};
 use std::time::Duration;
@@ -17,6 +20,7 @@ fn main() {
         "nothing" => {}
         "status-3" => process::exit(3),
         "killed-by-itself" => process::abort(),
+        "forks" => leave::fork_forever(),
         "never-ends" => loop {
             thread::sleep(Duration::from_secs(1));
         },
@@ -109,6 +113,8 @@ fn probe(job: &Job) -> Result<String> {
             }
             format!("{} children", children.len())
         }
+        "dump" => dump::everything(),
+        "leave" => leave::something(&argument("what")?),
         "panic" => panic!("as asked"),
         "spin" => loop {
             std::hint::spin_loop();

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use bollard::models::{ContainerCreateBody, ResourcesUlimits};
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, StartContainerOptions,
 };
+use manifold_runtime_api::Status;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -19,7 +20,8 @@ use super::exit::Exit;
 use super::options::EngineOptions;
 use super::owner::{self, Owner};
 use super::retry::retrying;
-use crate::wire::Wire;
+use crate::init::InitFile;
+use crate::wire::Streams;
 
 /// The containers of one connection to an engine.
 pub(crate) struct Roster {
@@ -34,6 +36,8 @@ pub(crate) struct Roster {
     counts: Mutex<Counts>,
     /// Notified when fewer containers are being started or removed.
     changed: Condvar,
+    /// The program that is mounted in containers for one job at a time, once there is one.
+    init: OnceLock<Result<InitFile, String>>,
 }
 
 /// Counts of this process's containers.
@@ -67,6 +71,7 @@ impl Roster {
             capacity: options.containers,
             counts: Mutex::default(),
             changed: Condvar::new(),
+            init: OnceLock::new(),
         }
     }
 
@@ -82,6 +87,20 @@ impl Roster {
     pub(super) fn has_containers(&self) -> bool {
         let counts = self.counts.lock();
         counts.alive + counts.starting > 0
+    }
+
+    /// Returns the path of the program that is the first process of containers for one job at a
+    /// time.
+    ///
+    /// # Errors
+    /// [`EngineError::NotServing`] if it cannot be written.
+    pub(crate) fn init(&self, image: &str) -> Result<String, EngineError> {
+        let init = self.init.get_or_init(|| InitFile::write().map_err(|error| error.to_string()));
+        init.as_ref().map(InitFile::path).map_err(|problem| EngineError::NotServing {
+            image: image.to_owned(),
+            problem: format!("cannot be started without its init: {problem}"),
+            status: Status::Permanent,
+        })
     }
 
     /// Accepts no more containers.
@@ -145,7 +164,7 @@ impl Roster {
                         docker.start_container(&container.name, None::<StartContainerOptions>),
                     )
                     .await?;
-                Ok((container, Wire::attached(attached)))
+                Ok((container, Streams::attached(attached)))
             })
             .await
     }
@@ -293,7 +312,7 @@ pub(crate) struct Container {
 }
 
 /// A running container and its standard streams.
-pub(crate) type Launched = Result<(Container, Wire), EngineError>;
+pub(crate) type Launched = Result<(Container, Streams), EngineError>;
 
 impl Container {
     /// Waits until the container ends, and returns how it ended; `None` if it has not ended within

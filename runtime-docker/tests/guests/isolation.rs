@@ -20,7 +20,7 @@ fn line<'a>(text: &'a str, key: &str) -> &'a str {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn containers_are_isolated_by_default() {
     let Some(engine) = engine().await else { return };
-    for mode in [Mode::Parked, Mode::Fresh, Mode::Serving] {
+    for mode in [Mode::Parked, Mode::Recycled, Mode::Fresh, Mode::Serving] {
         let fixture = ContainerFixture::new(&engine, DockerRuntime::builder().mode(mode).parked(1));
         let status = probe(&fixture, "status", "").await;
         for set in ["CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb"] {

@@ -11,7 +11,7 @@ use crate::misbehave;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn misbehaviour_is_a_typed_error_and_the_next_job_succeeds() {
     let Some(engine) = engine().await else { return };
-    for mode in [Mode::Parked, Mode::Fresh] {
+    for mode in [Mode::Parked, Mode::Recycled, Mode::Fresh] {
         let fixture = ContainerFixture::new(&engine, DockerRuntime::builder().mode(mode).parked(1));
         type Expected = fn(&Reason) -> bool;
         let cases: [(&str, Expected); 9] = [

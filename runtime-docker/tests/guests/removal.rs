@@ -10,7 +10,7 @@ use crate::misbehave;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_job_leaves_no_process() {
     let Some(engine) = engine().await else { return };
-    for mode in [Mode::Parked, Mode::Serving] {
+    for mode in [Mode::Parked, Mode::Recycled, Mode::Serving] {
         let fixture = ContainerFixture::new(&engine, DockerRuntime::builder().mode(mode).parked(1));
         let job = misbehave(&fixture, "probe", &[("do", "spin")]);
         assert!(tokio::time::timeout(Duration::from_millis(1500), job).await.is_err(), "{mode:?}");
@@ -27,7 +27,7 @@ async fn a_cancelled_job_leaves_no_process() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_containers_are_removed() {
     let Some(engine) = engine().await else { return };
-    for mode in [Mode::Parked, Mode::Serving] {
+    for mode in [Mode::Parked, Mode::Recycled, Mode::Serving] {
         let idle = Duration::from_millis(400);
         let fixture = ContainerFixture::new(
             &engine,
