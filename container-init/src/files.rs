@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::Instant;
 
@@ -11,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use nix::sys::statvfs::{Statvfs, fstatvfs};
-use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, unlinkat};
+use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, geteuid, unlinkat};
 
 /// Filesystems of the kernel in which an unprivileged process leaves nothing, and `devpts`, whose
 /// terminals are gone with the processes that opened them.
@@ -67,10 +68,18 @@ impl Places {
         // One that cannot be listed is the engine's.
         let Ok(entries) = fs::read_dir(path) else { return Ok(()) };
         for entry in entries.flatten() {
-            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            let is_mounted = is_mount_point(&entry.path());
-            if let (true, false, Some(path)) = (is_directory, is_mounted, entry.path().to_str()) {
-                self.add(path)?;
+            let path = entry.path();
+            let (Ok(metadata), Some(name)) = (entry.metadata(), path.to_str()) else { continue };
+            let kind = metadata.file_type();
+            if is_mount_point(&path) || kind.is_symlink() || kind.is_char_device() {
+                continue;
+            }
+            // Its content or mode could be changed, and not only be added to.
+            if metadata.uid() == geteuid().as_raw() || !kind.is_dir() && can_write(name) {
+                return Err(format!("{name} can be changed"));
+            }
+            if kind.is_dir() {
+                self.add(name)?;
             }
         }
         Ok(())
@@ -123,7 +132,6 @@ impl<'a> Mount<'a> {
 }
 
 fn is_mount_point(path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
     let device = |path: &Path| fs::symlink_metadata(path).map(|metadata| metadata.dev());
     match (device(path), path.parent().map(device)) {
         (Ok(own), Some(Ok(around))) => own != around,
@@ -132,7 +140,6 @@ fn is_mount_point(path: &Path) -> bool {
 }
 
 fn is_device(path: &str) -> bool {
-    use std::os::unix::fs::FileTypeExt;
     fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_char_device())
 }
 
@@ -171,7 +178,11 @@ fn empty(top: BorrowedFd<'_>, kept: &[CString], deadline: Instant) -> nix::Resul
                 drop(enter(directory.as_fd(), &inner)?);
                 move_up(&directory, &inner, top, &mut moved, deadline)?;
             }
-            unlinkat(top, name.as_c_str(), UnlinkatFlags::RemoveDir)?;
+            // If there were more names than are listed at once, the next round removes them.
+            match unlinkat(top, name.as_c_str(), UnlinkatFlags::RemoveDir) {
+                Ok(()) | Err(Errno::ENOTEMPTY) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 }

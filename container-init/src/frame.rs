@@ -1,7 +1,7 @@
 //! The connection to the host: frames of a kind (one byte), a length (four bytes, the lowest first)
 //! and a content of that length, on standard input and standard output.
 //!
-//! `runtime-docker/src/recycled/frame.rs` is the other end.
+//! `runtime-docker/src/init/frame.rs` is the other end.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

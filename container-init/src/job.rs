@@ -29,6 +29,10 @@ pub(crate) fn run(command: &[OsString], children: &Children, host: &mut Host) ->
     let kills = kills_for_memory();
     let mut job = match Job::start(command) {
         Ok(job) => job,
+        // The machine is short of something. The host tries again in another container.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOMEM)) => {
+            return Err(error);
+        }
         Err(error) => {
             host.send(ToHost::CannotStart, error.to_string().as_bytes())?;
             return wait_for_end(host);
@@ -54,13 +58,10 @@ pub(crate) fn run(command: &[OsString], children: &Children, host: &mut Host) ->
         if ready.child
             && let Some(end) = children.collect(job.process)
         {
-            let gone = children.kill_all(Instant::now() + END_PATIENCE).is_ok();
             // What they have written is passed on. If one is left, that may have no end.
-            while gone && job.output.is_some() {
-                pass(&mut job.output, ToHost::Output, host, &mut buffer)?;
-            }
-            while gone && job.diagnostics.is_some() {
-                pass(&mut job.diagnostics, ToHost::Diagnostics, host, &mut buffer)?;
+            if children.kill_all(Instant::now() + END_PATIENCE).is_ok() {
+                while pass(&mut job.output, ToHost::Output, host, &mut buffer)? {}
+                while pass(&mut job.diagnostics, ToHost::Diagnostics, host, &mut buffer)? {}
             }
             let (killed, status) = match end {
                 End::Exited(status) => (0, status),
@@ -85,21 +86,28 @@ fn wait_for_end(host: &mut Host) -> io::Result<bool> {
     }
 }
 
-/// Passes on what can be read. Sets the stream to `None` at its end.
+/// Passes on what can be read. Sets the stream to `None` at its end. Returns whether there may be more.
+///
+/// The guest can read its own output, and so take what `poll` has seen.
 fn pass(
     stream: &mut Option<File>,
     kind: ToHost,
     host: &mut Host,
     buffer: &mut [u8],
-) -> io::Result<()> {
-    let Some(open) = stream else { return Ok(()) };
+) -> io::Result<bool> {
+    let Some(open) = stream else { return Ok(false) };
     match open.read(buffer) {
-        Ok(0) => *stream = None,
-        Ok(length) => host.send(kind, &buffer[..length])?,
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-        Err(_) => *stream = None,
+        Ok(length @ 1..) => {
+            host.send(kind, &buffer[..length])?;
+            Ok(true)
+        }
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Ok(_) | Err(_) => {
+            *stream = None;
+            Ok(false)
+        }
     }
-    Ok(())
 }
 
 /// What there is to do for a job.
@@ -131,15 +139,11 @@ impl Job {
             .process_group(0)
             .spawn()?;
         let process = Pid::from_raw(child.id() as i32);
-        let input = child.stdin.map(|input| File::from(OwnedFd::from(input)));
-        if let Some(input) = &input {
-            fcntl(input, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        }
         Ok(Self {
             process,
-            input,
-            output: child.stdout.map(|output| File::from(OwnedFd::from(output))),
-            diagnostics: child.stderr.map(|stream| File::from(OwnedFd::from(stream))),
+            input: child.stdin.map(unblocked).transpose()?,
+            output: child.stdout.map(unblocked).transpose()?,
+            diagnostics: child.stderr.map(unblocked).transpose()?,
             unwritten: Vec::new(),
         })
     }
@@ -152,6 +156,11 @@ impl Job {
         let mut descriptors = [
             match blocked {
                 Some(input) => PollFd::new(input.as_fd(), PollFlags::POLLOUT),
+                None => readable(None, children),
+            },
+            match blocked {
+                // Only whether the host has closed the connection.
+                Some(_) => PollFd::new(host.input(), PollFlags::empty()),
                 None => PollFd::new(host.input(), PollFlags::POLLIN),
             },
             readable(self.output.as_ref(), children),
@@ -163,9 +172,12 @@ impl Job {
                 return Err(error.into());
             }
         }
-        let [first, output, diagnostics, child] =
+        let [_, host, output, diagnostics, child] =
             descriptors.map(|descriptor| descriptor.any().unwrap_or(false));
-        Ok(Ready { host: first && blocked.is_none(), output, diagnostics, child })
+        if host && blocked.is_some() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(Ready { host, output, diagnostics, child })
     }
 
     /// Gives the program as much of its input as it takes.
@@ -183,6 +195,13 @@ impl Job {
             self.unwritten.clear();
         }
     }
+}
+
+/// Returns the end of a pipe, which never blocks from now on.
+fn unblocked(end: impl Into<OwnedFd>) -> io::Result<File> {
+    let end = end.into();
+    fcntl(&end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(File::from(end))
 }
 
 /// Waits for a stream to become readable, or if it has ended, for nothing.

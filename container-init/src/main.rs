@@ -86,5 +86,5 @@ fn clean(
 ) -> Result<(), String> {
     children.kill_all(deadline)?;
     places.empty(deadline)?;
-    traces.compare()
+    traces.compare(deadline)
 }

@@ -9,7 +9,6 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use signal_hook::consts::SIGCHLD;
 
@@ -41,6 +40,37 @@ pub(crate) enum End {
     Killed(u8),
 }
 
+/// What [`wait_for_any`] found.
+enum Waited {
+    Ended(Pid, End),
+    None { some_are_left: bool },
+}
+
+/// Collects a child that has ended, if there is one.
+///
+/// Not that of a library: it has no names for real-time signals, by which a job can end, too.
+#[expect(unsafe_code, reason = "the libraries' functions fail for some signals")]
+fn wait_for_any() -> Waited {
+    loop {
+        let mut status = 0;
+        // SAFETY: the status is a number that the kernel writes.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::__WALL) };
+        match pid {
+            0 => return Waited::None { some_are_left: true },
+            -1 if Errno::last() == Errno::EINTR => {}
+            -1 => return Waited::None { some_are_left: false },
+            pid if libc::WIFSIGNALED(status) => {
+                let signal = libc::WTERMSIG(status) as u8;
+                return Waited::Ended(Pid::from_raw(pid), End::Killed(signal));
+            }
+            pid => {
+                let status = libc::WEXITSTATUS(status) as u8;
+                return Waited::Ended(Pid::from_raw(pid), End::Exited(status));
+            }
+        }
+    }
+}
+
 impl Children {
     pub(crate) fn new() -> io::Result<Self> {
         let (ends, handler) = io::pipe()?;
@@ -66,17 +96,10 @@ impl Children {
         while (&self.ends).read(&mut [0; 64]).is_ok_and(|bytes| bytes == 64) {}
         let mut end = None;
         loop {
-            match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
-                Ok(WaitStatus::Exited(pid, status)) if pid == child => {
-                    end = Some(End::Exited(status as u8));
-                }
-                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => {
-                    end = Some(End::Killed(signal as u8));
-                }
-                Ok(WaitStatus::StillAlive) => return (end, true),
-                Ok(_) | Err(Errno::EINTR) => {}
-                // There are no children. No other error is possible.
-                Err(_) => return (end, false),
+            match wait_for_any() {
+                Waited::Ended(pid, found) if pid == child => end = Some(found),
+                Waited::Ended(..) => {}
+                Waited::None { some_are_left } => return (end, some_are_left),
             }
         }
     }

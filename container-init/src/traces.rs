@@ -4,20 +4,26 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::time::Instant;
 
 /// Files of the kernel that a job may change, and what of them is compared.
-const FILES: [(&str, Part); 8] = [
+const FILES: [(&str, Part); 12] = [
     // Limits, which any process of the user can set for this one, and all jobs inherit.
     ("/proc/self/limits", Part::Whole),
-    ("/proc/self/stat", Part::Scheduling),
+    ("/proc/self/autogroup", Part::Whole),
     ("/proc/self/status", Part::Lines(&STATUS)),
     ("/proc/self/oom_score_adj", Part::Whole),
     // Objects of System V, which outlive processes.
     ("/proc/sysvipc/shm", Part::Whole),
     ("/proc/sysvipc/sem", Part::Whole),
     ("/proc/sysvipc/msg", Part::Whole),
-    // Counters of the loopback device. Connections leave more than that, but not without it.
+    // Counters, of datagrams that could not be sent, too. Connections leave more, but not without.
     ("/proc/net/dev", Part::Whole),
+    ("/proc/net/snmp", Part::Whole),
+    ("/proc/net/snmp6", Part::Whole),
+    ("/proc/net/netstat", Part::Whole),
+    // Labels outlive the sockets that asked for them.
+    ("/proc/net/ip6_flowlabel", Part::Whole),
 ];
 
 /// Lines of `/proc/self/status`: signals that wait, processors and memory to run on, privileges.
@@ -41,8 +47,6 @@ const STATUS: [&str; 15] = [
 
 enum Part {
     Whole,
-    /// Priority, niceness, real-time priority and policy; see `proc_pid_stat(5)`.
-    Scheduling,
     /// The lines with these names.
     Lines(&'static [&'static str]),
 }
@@ -50,7 +54,9 @@ enum Part {
 /// The files, and what they contain before the first job.
 pub(crate) struct Traces {
     files: Vec<Trace>,
+    scheduling: Scheduling,
     io_priority: i64,
+    sockets: Sockets,
 }
 
 struct Trace {
@@ -76,11 +82,13 @@ impl Traces {
                 Err(error) => return Err(problem(error)),
             }
         }
-        Ok(Self { files, io_priority: io_priority() })
+        let sockets = Sockets::open()?;
+        Ok(Self { files, scheduling: scheduling(), io_priority: io_priority(), sockets })
     }
 
-    /// Errors with the first difference.
-    pub(crate) fn compare(&self) -> Result<(), String> {
+    /// Errors with the first difference, at the deadline with one that the kernel may still remove.
+    pub(crate) fn compare(&self, deadline: Instant) -> Result<(), String> {
+        self.sockets.wait(deadline)?;
         for Trace { path, part, file, before } in &self.files {
             let now = read(file).map_err(|error| format!("cannot read {path}: {error}"))?;
             let now = part.of(&now);
@@ -89,6 +97,9 @@ impl Traces {
                 let (before, now) = changed.unwrap_or((before, &now));
                 return Err(format!("{path} has changed from {before:?} to {now:?}"));
             }
+        }
+        if self.scheduling != scheduling() {
+            return Err("how the init is scheduled has changed".to_owned());
         }
         if self.io_priority != io_priority() {
             return Err("the priority of input and output has changed".to_owned());
@@ -121,14 +132,6 @@ impl Part {
     fn of(&self, text: &str) -> String {
         match self {
             Self::Whole => text.to_owned(),
-            Self::Scheduling => {
-                // The name of the program, which is in parentheses, can contain anything.
-                let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields);
-                // The first of them is the third field of the file.
-                let numbers =
-                    [18, 19, 40, 41].map(|number| fields.split_whitespace().nth(number - 3));
-                numbers.map(Option::unwrap_or_default).join(" ")
-            }
             Self::Lines(names) => {
                 let is_named = |line: &&str| {
                     line.split_once(':').is_some_and(|(name, _)| names.contains(&name))
@@ -137,6 +140,52 @@ impl Part {
             }
         }
     }
+}
+
+/// The unix sockets of the container. One whose descriptor was sent to itself is collected by the
+/// kernel some time after its process has ended, and so are the files that were sent with it.
+struct Sockets {
+    file: File,
+    count: usize,
+}
+
+impl Sockets {
+    fn open() -> Result<Self, String> {
+        let problem = |error: io::Error| format!("cannot read /proc/net/unix: {error}");
+        let file = File::open("/proc/net/unix").map_err(problem)?;
+        let count = read(&file).map_err(problem)?.lines().count();
+        Ok(Self { file, count })
+    }
+
+    /// Waits until there are as many as before the first job.
+    fn wait(&self, deadline: Instant) -> Result<(), String> {
+        loop {
+            let now = read(&self.file).map_err(|error| format!("cannot list sockets: {error}"))?;
+            if now.lines().count() == self.count {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err("a socket is left".to_owned());
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// All that the kernel says about the scheduling of this process: policy, priorities, flags, time
+/// slice, and bounds for the frequency; see `sched_setattr(2)`.
+type Scheduling = [u8; 128];
+
+#[expect(unsafe_code, reason = "no library has this system call")]
+fn scheduling() -> Scheduling {
+    let mut attributes = [0; size_of::<Scheduling>()];
+    // SAFETY: the kernel writes at most as many bytes as it is told.
+    unsafe {
+        let (process, flags) = (0, 0);
+        let length = attributes.len() as libc::c_uint;
+        libc::syscall(libc::SYS_sched_getattr, process, attributes.as_mut_ptr(), length, flags);
+    }
+    attributes
 }
 
 #[expect(unsafe_code, reason = "no library has this system call")]

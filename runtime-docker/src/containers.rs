@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use manifold_runtime_api::Result;
 use parking_lot::Mutex;
+use tokio::task::JoinHandle;
 
 use crate::engine::{EngineError, Roster};
 use crate::pool::{Pool, Taken};
@@ -56,6 +57,8 @@ impl Containers {
         jobs: u32,
         warm: usize,
     ) -> Arc<Self> {
+        // Half of what there may be is for jobs of other images.
+        let warm = warm.min(roster.capacity() / 2);
         Arc::new_cyclic(|this| Self {
             roster,
             mode,
@@ -120,31 +123,30 @@ impl Containers {
 
     /// Removes a container that has no job, to make room for another: the one that has had none for
     /// the longest time.
-    pub(crate) fn make_room(&self) {
-        self.remove_oldest(0);
+    pub(crate) async fn make_room(&self) {
+        if let Some(removal) = self.remove_oldest(0) {
+            let _ = removal.await;
+        }
     }
 
     /// Removes containers that have no job while there are more than are kept, those first that have
     /// had none for the longest time.
     pub(crate) fn trim(&self) {
         if self.mode == Mode::Recycled {
-            while self.remove_oldest(self.warm) {}
+            while self.remove_oldest(self.warm).is_some() {}
         }
     }
 
     /// Removes the container that has had no job for the longest time, if more than `kept` have none.
-    /// Returns whether that was so.
-    fn remove_oldest(&self, kept: usize) -> bool {
+    /// The returned task ends when it is removed.
+    fn remove_oldest(&self, kept: usize) -> Option<JoinHandle<()>> {
         let pools: Vec<Arc<Pool>> = self.pools.lock().values().cloned().collect();
         let ready: Vec<_> = pools.iter().map(|pool| (pool, pool.ready())).collect();
         if ready.iter().map(|(_, (count, _))| count).sum::<usize>() <= kept {
-            return false;
+            return None;
         }
         let oldest = ready.iter().filter_map(|(pool, (_, since))| Some((pool, (*since)?)));
-        if let Some((pool, _)) = oldest.min_by_key(|(_, since)| *since) {
-            pool.remove_oldest();
-        }
-        true
+        oldest.min_by_key(|(_, since)| *since)?.0.remove_oldest()
     }
 
     /// Removes the containers that were unused for `idle`.

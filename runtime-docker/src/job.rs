@@ -72,7 +72,7 @@ impl Run<'_> {
     async fn alone(&self, memory: &mut Buffers) -> Attempt {
         let taken = match self.containers.take(&self.spec).await {
             Ok(taken) => taken,
-            Err(error) => return self.without_container(error),
+            Err(error) => return self.without_container(error).await,
         };
         let Worker { container, link, .. } = taken.worker();
         let mut wire = match link.begin().await {
@@ -156,7 +156,7 @@ impl Run<'_> {
     async fn served(&self, memory: &mut Buffers) -> Attempt {
         let mut assignment = match self.containers.take_share(&self.spec).await {
             Ok(assignment) => assignment,
-            Err(error) => return self.without_container(error),
+            Err(error) => return self.without_container(error).await,
         };
         let Some(wire) = &mut assignment.wire else { return lost("the connection was lost") };
         match converse(wire, &self.session, memory).await {
@@ -173,16 +173,16 @@ impl Run<'_> {
 
     /// Returns the result of an attempt that got no container. The start was already retried, so
     /// the attempt is only repeated where something has changed: the image is looked up again,
-    /// parked containers make room, or a serving container may be replaced.
-    fn without_container(&self, error: EngineError) -> Attempt {
+    /// containers without a job make room, or a serving container may be replaced.
+    async fn without_container(&self, error: EngineError) -> Attempt {
         match &error {
             // The engine has lost the image. The next attempt loads it again, or reports that it is
             // missing.
             EngineError::Refused { step: Step::Create, code: 404, .. } => {
                 self.preparer.forget(&self.spec.image)
             }
-            // Parked containers are removed to make room.
-            EngineError::TooMany { .. } => self.containers.make_room(),
+            // A container without a job is removed to make room.
+            EngineError::TooMany { .. } => self.containers.make_room().await,
             EngineError::NotServing { status: Status::Transient, .. } => {}
             _ => return Attempt::Done(Err(error.of_job(&self.spec.image))),
         }

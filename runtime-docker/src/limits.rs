@@ -203,10 +203,12 @@ impl Isolation {
     /// `None` if there is none.
     pub(crate) fn leak_between_jobs(&self) -> Option<&'static str> {
         let user = self.user.split(':').next().unwrap_or_default();
+        // The image decides who has a name.
+        let is_surely_not_root = user.parse::<u32>().is_ok_and(|user| user > 0);
         if self.writable_root {
             Some("a writable root file system")
-        } else if user == "root" || user.chars().all(|digit| digit == '0') {
-            Some("the user root, which can write to /dev")
+        } else if !is_surely_not_root {
+            Some("a user that can be root, who can write to /dev (name it by a number above 0)")
         } else if self.seccomp == Seccomp::Unconfined {
             Some("unconfined system calls, which include the kernel's key rings")
         } else {

@@ -204,12 +204,11 @@ impl Pool {
         (state.ready.len(), state.ready.front().map(|worker| worker.since))
     }
 
-    /// Removes the container that has had no job for the longest time.
-    pub(crate) fn remove_oldest(&self) {
+    /// Removes the container that has had no job for the longest time. The returned task ends when it
+    /// is removed.
+    pub(crate) fn remove_oldest(&self) -> Option<JoinHandle<()>> {
         let oldest = self.state.lock().ready.pop_front();
-        if let Some(worker) = oldest {
-            worker.remove();
-        }
+        oldest.map(Worker::remove)
     }
 
     /// Removes the containers that have no job, and starts no more.
@@ -217,6 +216,8 @@ impl Pool {
         let mut state = self.state.lock();
         state.is_closed = true;
         state.ready.clear();
+        // Those who wait get an error.
+        state.waiting.clear();
     }
 
     /// Removes the containers that have no job if the pool was not used for `time`. Returns whether

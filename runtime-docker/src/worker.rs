@@ -70,6 +70,10 @@ impl Worker {
                 self.remove();
                 None
             }
+            Recycled::Lost => {
+                tracing::debug!("the init of a container does not answer after {} jobs", self.jobs);
+                None
+            }
         }
     }
 }

@@ -28,6 +28,12 @@ pub(crate) fn everything() -> String {
         section(&mut text, "mask", format!("{mask:o}"));
         section(&mut text, "priority", libc::getpriority(libc::PRIO_PROCESS, 0).to_string());
         section(&mut text, "policy", libc::sched_getscheduler(0).to_string());
+        for process in [0, 1] {
+            let mut attributes = [0_u64; 8];
+            let size = size_of_val(&attributes);
+            libc::syscall(libc::SYS_sched_getattr, process, attributes.as_mut_ptr(), size, 0);
+            section(&mut text, "scheduling", format!("{attributes:?}"));
+        }
         section(&mut text, "io priority", libc::syscall(libc::SYS_ioprio_get, 1, 0).to_string());
         section(&mut text, "session", format!("{}", libc::getsid(0)));
         section(&mut text, "slack", libc::prctl(libc::PR_GET_TIMERSLACK).to_string());
@@ -50,6 +56,9 @@ pub(crate) fn everything() -> String {
                 read(&format!("/proc/{process}/{name}")),
             );
         }
+        // The group's number is the machine's.
+        let group = read(&format!("/proc/{process}/autogroup"));
+        section(&mut text, "autogroup", group.split_once(" nice").unwrap_or_default().1);
         section(
             &mut text,
             &format!("{process} environ"),
@@ -66,6 +75,8 @@ pub(crate) fn everything() -> String {
         "/proc/net/dev",
         "/proc/net/snmp",
         "/proc/net/snmp6",
+        "/proc/net/netstat",
+        "/proc/net/ip6_flowlabel",
         "/proc/net/tcp",
         "/proc/net/tcp6",
         "/proc/net/udp",

@@ -23,6 +23,7 @@ pub(crate) fn something(what: &str) -> String {
         "processes" => processes(),
         "forks" => detached("forks").map(|()| "forking".to_owned()),
         "files" => files(),
+        "many-files" => many_files(),
         "deep-directories" => deep_directories(),
         "locked-directories" => locked_directories(),
         "full-scratch-space" => full_scratch_space(),
@@ -33,6 +34,8 @@ pub(crate) fn something(what: &str) -> String {
         "policy" => number(policy()),
         "processors" => number(processors()),
         "io-priority" => number(io_priority()),
+        "time-slice" => number(time_slice()),
+        "autogroup" => write("/proc/self/autogroup", "13"),
         "signals" => signals(),
         "memory-of-init" => memory_of_init(),
         "descriptors-of-init" => descriptors_of_init(),
@@ -43,6 +46,9 @@ pub(crate) fn something(what: &str) -> String {
         "posix-messages" => posix_messages(),
         "keys" => number(keys()),
         "connections" => connections(),
+        "unroutable" => unroutable(),
+        "flow-labels" => number(flow_label()),
+        "sockets-in-flight" => sockets_in_flight(),
         "abstract-sockets" => abstract_sockets(),
         "locks" => locks(),
         "terminals" => terminals(),
@@ -110,6 +116,14 @@ fn files() -> io::Result<String> {
     Ok("written".to_owned())
 }
 
+fn many_files() -> io::Result<String> {
+    fs::create_dir("/tmp/many")?;
+    for number in 0..700 {
+        fs::write(format!("/tmp/many/{number}"), "left")?;
+    }
+    Ok("written".to_owned())
+}
+
 /// Directories in directories, deeper than a path can be long.
 fn deep_directories() -> io::Result<String> {
     fs::create_dir("/tmp/deep")?;
@@ -167,6 +181,19 @@ fn processors() -> i64 {
         let mut one: libc::cpu_set_t = mem::zeroed();
         libc::CPU_SET(0, &mut one);
         libc::sched_setaffinity(INIT, size_of_val(&one), &raw const one).into()
+    }
+}
+
+/// Sets the time slice of the init's scheduling, which its children inherit.
+fn time_slice() -> i64 {
+    // SAFETY: the kernel writes and reads as many bytes as it is told. The first field is their
+    // number, and the fourth 64-bit field the slice in nanoseconds.
+    unsafe {
+        let mut attributes = [0_u64; 7];
+        let size = size_of_val(&attributes);
+        libc::syscall(libc::SYS_sched_getattr, INIT, attributes.as_mut_ptr(), size, 0);
+        attributes[3] = 7_654_321;
+        libc::syscall(libc::SYS_sched_setattr, INIT, attributes.as_ptr(), 0)
     }
 }
 
@@ -251,6 +278,79 @@ fn connections() -> io::Result<String> {
     near.write_all(b"left")?;
     far.read_exact(&mut [0; 4])?;
     Ok("connected".to_owned())
+}
+
+/// Sends datagrams for which there is no route, which is counted.
+fn unroutable() -> io::Result<String> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    for _ in 0..123 {
+        let _ = socket.send_to(b"left", "192.0.2.1:9");
+    }
+    Ok("sent".to_owned())
+}
+
+/// Asks for a label of IPv6 that stays for a minute; see `linux/in6.h`.
+fn flow_label() -> i64 {
+    const IPV6_FLOWLABEL_MGR: libc::c_int = 32;
+    #[repr(C)]
+    struct Request {
+        destination: [u8; 16],
+        label: u32,
+        action: u8,
+        share: u8,
+        flags: u16,
+        expires: u16,
+        linger: u16,
+        padding: u32,
+    }
+    let request = Request {
+        destination: *b"\xfdleft by a job..",
+        label: 0,
+        action: 0,
+        share: 255,
+        flags: 1,
+        expires: 60,
+        linger: 60,
+        padding: 0,
+    };
+    // SAFETY: the request has the length that is given.
+    unsafe {
+        let socket = libc::socket(libc::AF_INET6, libc::SOCK_DGRAM, 0);
+        let length = size_of_val(&request) as libc::socklen_t;
+        let level = libc::IPPROTO_IPV6;
+        let request = (&raw const request).cast();
+        libc::setsockopt(socket, level, IPV6_FLOWLABEL_MGR, request, length).into()
+    }
+}
+
+/// Sends the descriptors of sockets over themselves. The kernel finds out later that nobody can
+/// receive them.
+fn sockets_in_flight() -> io::Result<String> {
+    let name = SocketAddr::from_abstract_name("x".repeat(100))?;
+    let listener = UnixListener::bind_addr(&name)?;
+    let (near, far) = std::os::unix::net::UnixStream::pair()?;
+    let descriptors = [listener.as_raw_fd(), near.as_raw_fd(), far.as_raw_fd()];
+    // SAFETY: the buffers are as long as the message says, and live until it is sent.
+    let sent = unsafe {
+        let mut byte = 0_u8;
+        let mut piece = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+        let mut control = [0_u64; 8];
+        let mut message: libc::msghdr = mem::zeroed();
+        (message.msg_iov, message.msg_iovlen) = (&raw mut piece, 1);
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = libc::CMSG_SPACE(size_of_val(&descriptors) as u32) as usize;
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        (*header).cmsg_len = libc::CMSG_LEN(size_of_val(&descriptors) as u32) as usize;
+        ptr::copy_nonoverlapping(
+            descriptors.as_ptr().cast::<u8>(),
+            libc::CMSG_DATA(header),
+            size_of_val(&descriptors),
+        );
+        libc::sendmsg(near.as_raw_fd(), &raw const message, 0)
+    };
+    number(sent as i64)
 }
 
 fn abstract_sockets() -> io::Result<String> {

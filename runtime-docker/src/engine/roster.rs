@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bollard::models::{ContainerCreateBody, ResourcesUlimits};
@@ -37,7 +37,7 @@ pub(crate) struct Roster {
     /// Notified when fewer containers are being started or removed.
     changed: Condvar,
     /// The program that is mounted in containers for one job at a time, once there is one.
-    init: OnceLock<Result<InitFile, String>>,
+    init: Mutex<Option<InitFile>>,
 }
 
 /// Counts of this process's containers.
@@ -71,7 +71,7 @@ impl Roster {
             capacity: options.containers,
             counts: Mutex::default(),
             changed: Condvar::new(),
-            init: OnceLock::new(),
+            init: Mutex::default(),
         }
     }
 
@@ -95,12 +95,21 @@ impl Roster {
     /// # Errors
     /// [`EngineError::NotServing`] if it cannot be written.
     pub(crate) fn init(&self, image: &str) -> Result<String, EngineError> {
-        let init = self.init.get_or_init(|| InitFile::write().map_err(|error| error.to_string()));
-        init.as_ref().map(InitFile::path).map_err(|problem| EngineError::NotServing {
+        let mut init = self.init.lock();
+        if let Some(init) = &*init {
+            return Ok(init.path());
+        }
+        let written = InitFile::write().map_err(|error| EngineError::NotServing {
             image: image.to_owned(),
-            problem: format!("cannot be started without its init: {problem}"),
+            problem: format!("cannot be started without its init: {error}"),
             status: Status::Permanent,
-        })
+        })?;
+        Ok(init.insert(written).path())
+    }
+
+    /// Returns the maximum number of containers at one time.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
     }
 
     /// Accepts no more containers.

@@ -16,7 +16,7 @@ use crate::wire::{Piece, Streams, Wire};
 
 /// How long an init may take to say whether its container is clean. It gives up by itself after
 /// 20 ms, so one that does not answer is lost.
-const CLEAN_PATIENCE: Duration = Duration::from_secs(1);
+const CLEAN_PATIENCE: Duration = Duration::from_millis(100);
 
 /// The end of a job's program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub(crate) enum Recycled {
     Clean,
     /// The container must be thrown away, for this reason.
     Dirty(String),
+    /// The init does not answer, and will not end by itself either.
+    Lost,
 }
 
 type Writer = Pin<Box<dyn AsyncWrite + Send>>;
@@ -110,8 +112,7 @@ impl Link {
                 }
             }
         };
-        let late = || Recycled::Dirty("its init does not answer".to_owned());
-        tokio::time::timeout(CLEAN_PATIENCE, cleaning).await.unwrap_or_else(|_| late())
+        tokio::time::timeout(CLEAN_PATIENCE, cleaning).await.unwrap_or(Recycled::Lost)
     }
 }
 
