@@ -56,6 +56,8 @@ pub(crate) fn build(wanted: Wanted) -> Result {
     require_targets(wanted.targets())?;
     let guests = target().join("guests");
     create(&guests)?;
+    // Without the directory, the build of `manifold-runtime-docker` would never be up to date.
+    create(&root().join(INIT_DIRECTORY))?;
     // Each guest is built separately, because cargo would unify the features of the dependencies
     // that guests with and without std have in common.
     let modules = GUESTS.iter().chain(&MODULES_ONLY).map(|guest| (*guest, WASM));
@@ -104,7 +106,6 @@ fn build_programs(linux: &str, guests: &Path) -> Result {
     }
     run(&mut programs)?;
     let init = root().join(INIT_DIRECTORY);
-    create(&init)?;
     place(&built(linux, INIT), &init.join(format!("{INIT}.{}", std::env::consts::ARCH)))?;
     for guest in GUESTS.iter().chain(&PROGRAMS) {
         place(&built(linux, guest), &guests.join(format!("{guest}.linux")))?;
