@@ -3,8 +3,8 @@
 //!
 //! `cargo run --release --package manifold-benches --example path -- PATH COUNT`, where PATH is
 //! `memo-hit`, `wasm-frame`, `wasm-fold`, `v8-frame`, or, with a container engine
-//! (`cargo xtask docker …`), `recycled-job`, `serving-job` or `parked-job`. `wasm-fold` folds a tree of COUNT files
-//! once.
+//! (`cargo xtask docker …`), `recycled-job`, `serving-job` or `parked-job`. `wasm-fold` folds a tree
+//! of COUNT files once.
 
 use std::error::Error;
 use std::hint::black_box;

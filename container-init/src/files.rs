@@ -14,6 +14,8 @@ use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use nix::sys::statvfs::{Statvfs, fstatvfs};
 use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, geteuid, unlinkat};
 
+use crate::holds_by;
+
 /// Filesystems of the kernel in which an unprivileged process leaves nothing, and `devpts`, whose
 /// terminals are gone with the processes that opened them.
 const OF_THE_KERNEL: [&str; 6] = ["proc", "sysfs", "cgroup", "cgroup2", "devpts", "securityfs"];
@@ -94,15 +96,8 @@ impl Places {
                 return Err(format!("something in {path} is gone"));
             }
             // The kernel frees the files of processes that were just killed a little later.
-            loop {
-                let free = free(&place.directory);
-                if free == Ok(place.free) {
-                    break;
-                }
-                if Instant::now() >= deadline {
-                    return Err(format!("space in {path} is in use though it is empty"));
-                }
-                std::thread::yield_now();
+            if !holds_by(deadline, || Ok(free(&place.directory) == Ok(place.free)))? {
+                return Err(format!("space in {path} is in use though it is empty"));
             }
         }
         Ok(())
@@ -152,8 +147,10 @@ fn free(directory: &OwnedFd) -> nix::Result<(u64, u64)> {
     Ok((status.blocks_free() as u64, status.files_free() as u64))
 }
 
-/// Removes everything but `kept` from a directory. Returns whether that is still there. Takes neither stack nor memory for directories in directories:
-/// what a directory contains is moved up before it is removed.
+/// Removes everything but `kept` from a directory. Returns whether that is still there.
+///
+/// Takes neither stack nor memory for directories in directories: what a directory contains is moved
+/// up before it is removed.
 fn empty(top: BorrowedFd<'_>, kept: &[CString], deadline: Instant) -> nix::Result<bool> {
     let mut moved: u64 = 0;
     loop {

@@ -77,6 +77,20 @@ fn serve() -> Result<(), String> {
     }
 }
 
+/// Waits until `condition` holds. Returns false if it does not by the deadline.
+fn holds_by(
+    deadline: Instant,
+    condition: impl Fn() -> Result<bool, String>,
+) -> Result<bool, String> {
+    while !condition()? {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        std::thread::yield_now();
+    }
+    Ok(true)
+}
+
 /// Removes what a job has left, and checks that nothing remained. Errors with what did.
 fn clean(
     children: &Children,

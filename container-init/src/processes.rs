@@ -111,7 +111,7 @@ impl Children {
             // A process that is killed cannot start another, and no process is added while the
             // kernel goes through them. So once is enough, but for one that the engine starts.
             match kill(Pid::from_raw(-1), Signal::SIGKILL) {
-                // Nobody is left, not even a process that has ended and was not waited for.
+                // No process is left, not even a zombie.
                 Err(Errno::ESRCH) => return Ok(()),
                 Ok(()) => {}
                 Err(error) => return Err(format!("cannot kill the processes of a job: {error}")),

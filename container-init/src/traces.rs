@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
+use crate::holds_by;
+
 /// Files of the kernel that a job may change, and what of them is compared.
 const FILES: [(&str, Part); 12] = [
     // Limits, which any process of the user can set for this one, and all jobs inherit.
@@ -159,16 +161,11 @@ impl Sockets {
 
     /// Waits until there are as many as before the first job.
     fn wait(&self, deadline: Instant) -> Result<(), String> {
-        loop {
+        let are_gone = || {
             let now = read(&self.file).map_err(|error| format!("cannot list sockets: {error}"))?;
-            if now.lines().count() == self.count {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                return Err("a socket is left".to_owned());
-            }
-            std::thread::yield_now();
-        }
+            Ok(now.lines().count() == self.count)
+        };
+        if holds_by(deadline, are_gone)? { Ok(()) } else { Err("a socket is left".to_owned()) }
     }
 }
 

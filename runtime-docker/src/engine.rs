@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 pub(crate) use client::Client;
 pub use error::{EngineError, Step};
-pub(crate) use exit::EXIT_GRACE;
+pub(crate) use exit::{EXIT_GRACE, LOST_ITS_HOST};
 pub use options::EngineOptions;
 pub(crate) use retry::{ATTEMPTS, RecentFailure, pause, retrying};
 pub(crate) use roster::{Container, Roster};

@@ -10,7 +10,7 @@ use manifold_runtime_api::{
 
 use crate::containers::Containers;
 use crate::conversation::{Buffers, End, converse};
-use crate::engine::{ATTEMPTS, Container, EXIT_GRACE, EngineError, Step, pause};
+use crate::engine::{ATTEMPTS, Container, EXIT_GRACE, EngineError, LOST_ITS_HOST, Step, pause};
 use crate::init::Ended;
 use crate::prepare::Preparer;
 use crate::spec::Spec;
@@ -103,8 +103,6 @@ impl Run<'_> {
     /// Interprets the end of the guest's program. Returns also whether its container can have
     /// another job.
     fn explain_end(&self, ended: Ended, mid_line: bool) -> (Attempt, bool) {
-        /// The status with which the guest SDK exits when its host is gone.
-        const LOST_ITS_HOST: u8 = 86;
         const SIGKILL: u8 = 9;
         let trapped = |trap: String| Error::new(Reason::Trapped { trap });
         let result = match ended {

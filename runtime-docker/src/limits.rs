@@ -203,7 +203,7 @@ impl Isolation {
     /// `None` if there is none.
     pub(crate) fn leak_between_jobs(&self) -> Option<&'static str> {
         let user = self.user.split(':').next().unwrap_or_default();
-        // The image decides who has a name.
+        // A name means what the image's `/etc/passwd` says, which can be root.
         let is_surely_not_root = user.parse::<u32>().is_ok_and(|user| user > 0);
         if self.writable_root {
             Some("a writable root file system")

@@ -82,15 +82,9 @@ impl Pool {
                 return Err(EngineError::Closed);
             }
             state.last_used = Instant::now();
-            let mut ready = None;
-            while let Some(worker) = state.ready.pop_back() {
-                // A container that has ended meanwhile is skipped.
-                if !worker.link.is_closed() {
-                    ready = Some(worker);
-                    break;
-                }
-            }
-            match ready {
+            // A container that has ended meanwhile is skipped.
+            let mut newest_first = std::iter::from_fn(|| state.ready.pop_back());
+            match newest_first.find(|worker| !worker.link.is_closed()) {
                 Some(worker) => Ok(worker),
                 None => {
                     let (sender, arrival) = oneshot::channel();

@@ -92,12 +92,11 @@ impl Preparer {
             _ => return Err(Error::runtime("the runtime for containers does not know this code")),
         };
         let memory_bytes = self.isolation.memory_bytes.min(limits.memory_bytes);
-        let image = self.image(source, host).await?;
+        let Found { name: image, command } = self.image(source, host).await?;
         let hosted = match code {
             Code::Hosted { module, .. } => Some(*module),
             _ => None,
         };
-        let Found { name: image, command } = image;
         Ok(Spec { image, memory_bytes, isolation: Arc::clone(&self.isolation), command, hosted })
     }
 

@@ -17,10 +17,15 @@ pub(crate) enum Piece {
     Diagnostics(Bytes),
 }
 
+/// What a process writes.
+pub(crate) type Pieces = Pin<Box<dyn Stream<Item = io::Result<Piece>> + Send>>;
+/// Where its input is written.
+pub(crate) type Writer = Pin<Box<dyn AsyncWrite + Send>>;
+
 /// The standard streams of a container.
 pub(crate) struct Streams {
-    pub(crate) pieces: Pin<Box<dyn Stream<Item = io::Result<Piece>> + Send>>,
-    pub(crate) input: Pin<Box<dyn AsyncWrite + Send>>,
+    pub(crate) pieces: Pieces,
+    pub(crate) input: Writer,
 }
 
 impl Streams {
@@ -40,8 +45,8 @@ impl Streams {
 
 /// A connection to a guest's process, in both directions.
 pub(crate) struct Wire {
-    pieces: Pin<Box<dyn Stream<Item = io::Result<Piece>> + Send>>,
-    input: Pin<Box<dyn AsyncWrite + Send>>,
+    pieces: Pieces,
+    input: Writer,
     /// Output that was received and not returned yet.
     output: BytesMut,
     /// Number of bytes at the beginning of `output` that are known to contain no line end.
@@ -72,10 +77,7 @@ impl Wire {
     }
 
     /// Creates a wire from streams of any kind.
-    pub(crate) fn new(
-        pieces: Pin<Box<dyn Stream<Item = io::Result<Piece>> + Send>>,
-        input: Pin<Box<dyn AsyncWrite + Send>>,
-    ) -> Self {
+    pub(crate) fn new(pieces: Pieces, input: Writer) -> Self {
         Self { pieces, input, output: BytesMut::new(), scanned: 0, has_ended: false }
     }
 

@@ -8,8 +8,8 @@ use manifold_dispatcher::native::argument;
 use manifold_dispatcher::{DirectoryObjects, Invocation};
 use manifold_runtime_api::{EntryMode, Limit, ObjectRef, Status};
 use manifold_runtime_docker::{ContainerEngine, DockerRuntime, EngineOptions, Isolation, Mode};
-use manifold_testing::containers::{ContainerFixture, engine, own_containers_of};
-use manifold_testing::{VECTORS, Vector, built, store_chain, store_fixture};
+use manifold_testing::containers::{ContainerFixture, engine, own_containers_of, python_image};
+use manifold_testing::{VECTORS, Vector, store_chain, store_fixture};
 
 /// Whether a container is used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,13 +121,7 @@ async fn a_job_sees_the_same_in_a_container_that_had_another_as_in_a_fresh_one()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_visitor_in_python_runs_in_recycled_containers() {
     let Some(engine) = engine().await else { return };
-    let python = built("python");
-    if !python.is_dir() {
-        eprintln!(
-            "SKIPPED: there is no image with Python; `cargo xtask test` builds one on Debian."
-        );
-        return;
-    }
+    let Some(python) = python_image() else { return };
     let objects = DirectoryObjects::scan(python.join("layer00").as_ref()).unwrap();
     let layer = objects.root().id;
     let builder = DockerRuntime::builder().mode(Mode::Recycled);

@@ -1,6 +1,7 @@
 //! A dispatcher with containers for tests, which are skipped if there is no container engine.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bollard::Docker;
@@ -32,6 +33,17 @@ pub async fn engine() -> Option<ContainerEngine> {
             None
         }
     }
+}
+
+/// Returns the directory with the image of Python. If there is none, prints a message and returns
+/// `None`, and the test is skipped.
+pub fn python_image() -> Option<PathBuf> {
+    let image = built("python");
+    if image.is_dir() {
+        return Some(image);
+    }
+    eprintln!("SKIPPED: there is no image with Python; `cargo xtask test` builds one on Debian.");
+    None
 }
 
 #[derive(Debug)]

@@ -70,7 +70,7 @@ fn write(path: &str, text: &str) -> io::Result<String> {
     fs::write(path, text).map(|()| "written".to_owned())
 }
 
-/// Starts this program with an argument, as a process that nobody waits for.
+/// Starts this program with an argument, as a detached process.
 fn detached(argument: &str) -> io::Result<()> {
     let mut command = Command::new("/proc/self/exe");
     command.arg(argument).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -79,6 +79,13 @@ fn detached(argument: &str) -> io::Result<()> {
         command
             .pre_exec(|| if libc::setsid() < 0 { Err(io::Error::last_os_error()) } else { Ok(()) })
     };
+    command.spawn().map(drop)
+}
+
+/// Starts a process that has a file open and does not end.
+fn keep_open(file: File) -> io::Result<()> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("never-ends").stdin(file).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().map(drop)
 }
 
@@ -156,8 +163,7 @@ fn open_files() -> io::Result<String> {
     let file = File::create("/tmp/unnamed")?;
     (&file).write_all(&[7; 1 << 20])?;
     fs::remove_file("/tmp/unnamed")?;
-    let mut command = Command::new("/proc/self/exe");
-    command.arg("never-ends").stdin(file).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    keep_open(file)?;
     Ok("open".to_owned())
 }
 
@@ -323,8 +329,8 @@ fn flow_label() -> i64 {
     }
 }
 
-/// Sends the descriptors of sockets over themselves. The kernel finds out later that nobody can
-/// receive them.
+/// Sends the descriptors of sockets over those sockets. The kernel's garbage collector frees them
+/// later.
 fn sockets_in_flight() -> io::Result<String> {
     let name = SocketAddr::from_abstract_name("x".repeat(100))?;
     let listener = UnixListener::bind_addr(&name)?;
@@ -365,20 +371,13 @@ fn locks() -> io::Result<String> {
     let file = File::open("/guest")?;
     // SAFETY: the call takes numbers.
     number(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) }.into())?;
-    let mut command = Command::new("/proc/self/exe");
-    command.arg("never-ends").stdin(file).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    keep_open(file)?;
     Ok("locked".to_owned())
 }
 
 fn terminals() -> io::Result<String> {
     let terminal = File::options().read(true).write(true).open("/dev/ptmx")?;
-    let mut command = Command::new("/proc/self/exe");
-    command
-        .arg("never-ends")
-        .stdin(terminal)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
+    keep_open(terminal)?;
     Ok("opened".to_owned())
 }
 

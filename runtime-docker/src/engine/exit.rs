@@ -14,6 +14,9 @@ pub(crate) struct Exit {
     pub(crate) exit_code: i64,
 }
 
+/// The status with which the guest SDK exits when its host is gone.
+pub(crate) const LOST_ITS_HOST: u8 = 86;
+
 impl Exit {
     /// Returns how a container in this state ended; `None` if it is running.
     pub(crate) fn of(state: ContainerState) -> Option<Self> {
@@ -29,9 +32,7 @@ impl Exit {
     /// containers that it finds.
     pub(crate) fn ended_by_itself(&self) -> bool {
         const KILLED: i64 = 128 + 9;
-        /// The status with which the guest SDK exits when its host is gone.
-        const LOST_ITS_HOST: i64 = 86;
         const UNKNOWN_STATUS: i64 = 255;
-        ![KILLED, LOST_ITS_HOST, UNKNOWN_STATUS].contains(&self.exit_code)
+        ![KILLED, LOST_ITS_HOST.into(), UNKNOWN_STATUS].contains(&self.exit_code)
     }
 }

@@ -8,10 +8,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use futures_util::{Stream, StreamExt};
+use futures_util::StreamExt;
 use tokio::io::AsyncWrite;
 
-use crate::wire::Piece;
+use crate::wire::{Piece, Pieces};
 
 /// The maximum length of the content of a frame, in bytes.
 const MAX_CONTENT: usize = 64 << 10;
@@ -37,14 +37,14 @@ pub(super) enum Frame {
 
 /// The frames that arrive from an init.
 pub(super) struct Frames {
-    pieces: Pin<Box<dyn Stream<Item = io::Result<Piece>> + Send>>,
+    pieces: Pieces,
     received: BytesMut,
     /// The last line that the init wrote to its own standard error.
     pub(super) last_words: String,
 }
 
 impl Frames {
-    pub(super) fn new(pieces: Pin<Box<dyn Stream<Item = io::Result<Piece>> + Send>>) -> Self {
+    pub(super) fn new(pieces: Pieces) -> Self {
         Self { pieces, received: BytesMut::new(), last_words: String::new() }
     }
 

@@ -3,16 +3,15 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::Stream;
 use parking_lot::Mutex;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use super::frame::{END, Frame, Frames, Input, START};
-use crate::wire::{Piece, Streams, Wire};
+use crate::wire::{Piece, Streams, Wire, Writer};
 
 /// How long an init may take to say whether its container is clean. It gives up by itself after
 /// 20 ms, so one that does not answer is lost.
@@ -44,8 +43,6 @@ pub(crate) enum Recycled {
     /// The init does not answer, and will not end by itself either.
     Lost,
 }
-
-type Writer = Pin<Box<dyn AsyncWrite + Send>>;
 
 /// The connection to an init.
 pub(crate) struct Link {
@@ -81,8 +78,8 @@ impl Link {
         let mut writer = Arc::clone(&self.writer).lock_owned().await;
         writer.write_raw(START).await?;
         let frames = Arc::clone(&self.frames).lock_owned().await;
-        let input = JobInput(writer);
-        Ok(Wire::new(Box::pin(pieces(frames, Arc::clone(&self.ended))), Box::pin(input)))
+        let pieces = pieces(frames, Arc::clone(&self.ended));
+        Ok(Wire::new(Box::pin(pieces), Box::pin(Pin::new(writer))))
     }
 
     /// Returns how the program of the current job has ended; `None` if it has not, or if the
@@ -142,27 +139,6 @@ fn end(frame: Frame) -> Option<Ended> {
         Frame::CannotStart(problem) => Some(Ended::CannotStart { problem }),
         // Nothing else comes during a job.
         _ => None,
-    }
-}
-
-/// The input of one job.
-struct JobInput(OwnedMutexGuard<Input<Writer>>);
-
-impl AsyncWrite for JobInput {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_shutdown(context)
     }
 }
 

@@ -7,20 +7,14 @@ use manifold_dispatcher::native::argument;
 use manifold_dispatcher::{DirectoryObjects, Invocation};
 use manifold_runtime_api::{EntryMode, HostRef, ObjectRef, RuntimeNode};
 use manifold_runtime_docker::{DockerRuntime, Mode};
-use manifold_testing::containers::{ContainerFixture, engine, own_containers_of};
-use manifold_testing::{VECTORS, Vector, built, store_fixture};
+use manifold_testing::containers::{ContainerFixture, engine, own_containers_of, python_image};
+use manifold_testing::{VECTORS, Vector, store_fixture};
 
 /// A container that is a host: it runs many Python modules at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_in_python_runs_a_fold_visitor() {
     let Some(engine) = engine().await else { return };
-    let image = built("python");
-    if !image.is_dir() {
-        eprintln!(
-            "SKIPPED: there is no image with Python; `cargo xtask test` builds one on Debian."
-        );
-        return;
-    }
+    let Some(image) = python_image() else { return };
     let objects = DirectoryObjects::scan(image.as_ref()).unwrap();
     let module = ObjectRef::tree(objects.root().id);
     let fixture = ContainerFixture::with_sources(
