@@ -2,11 +2,16 @@
 
 mod errors;
 mod fold;
+mod git;
 mod history;
+mod machine;
+mod new;
+mod original_abi;
 mod page;
 mod run;
 #[cfg(feature = "v8")]
 mod typescript;
+mod words;
 
 use std::ffi::OsStr;
 use std::fs;

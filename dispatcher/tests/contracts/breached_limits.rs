@@ -1,7 +1,7 @@
 //! Invariant 10: a breached limit is a typed error that names the limit, the guest and the request.
 //! The process continues.
 //!
-//! These tests are about the budgets of root calls. `cli/tests/hostile_guests.rs` has those about
+//! These tests are about the budgets of root calls. `runtime-wasm/tests/hostile_guests` has those about
 //! the limits of single frames.
 
 use std::future::pending;
