@@ -6,12 +6,13 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 
-use manifold_runtime_api::{ImageRef, Object, ObjectId, ObjectKind, Result, Tree};
+use manifold_runtime_api::{Object, ObjectId, ObjectKind, Result, Tree};
 use parking_lot::Mutex;
 
 use crate::by_id::ById;
 use crate::core::Core;
 use crate::objects::Objects;
+use crate::store::named_node;
 
 /// The maximum size of the objects that are kept for one root, in bytes.
 ///
@@ -21,9 +22,6 @@ use crate::objects::Objects;
 const MAX_HELD_BYTES: usize = 64 << 20;
 /// The maximum number of objects that are kept for one root.
 const MAX_HELD_OBJECTS: usize = 10_000;
-
-/// The maximum size in bytes of a blob that may be an image reference, which is then followed.
-const MAX_REFERENCE_BYTES: usize = 256;
 
 /// The objects that are held in memory, and how many roots hold each.
 #[derive(Default)]
@@ -162,13 +160,7 @@ impl Objects {
                         }
                     }
                 }
-                ObjectKind::Blob if object.content.len() <= MAX_REFERENCE_BYTES => {
-                    let text = std::str::from_utf8(&object.content).ok();
-                    if let Some(Ok(ImageRef::Node(node))) = text.map(ImageRef::parse) {
-                        images.push(node);
-                    }
-                }
-                ObjectKind::Blob => {}
+                ObjectKind::Blob => images.extend(named_node(&object.content)),
             }
             found.insert(id, object);
         }

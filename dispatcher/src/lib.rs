@@ -20,6 +20,7 @@ mod frame;
 #[cfg(feature = "functions")]
 mod function;
 mod held;
+mod images;
 mod input;
 mod invocation;
 pub mod layers;

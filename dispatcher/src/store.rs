@@ -5,9 +5,9 @@ mod durable;
 mod memory;
 mod reach;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use manifold_runtime_api::{Error, Object, ObjectId, ObjectRef, Result};
+use manifold_runtime_api::{Error, Object, ObjectId, ObjectKind, ObjectRef, Result};
 
 use crate::source::ObjectSource;
 use crate::through::store_through;
@@ -17,19 +17,45 @@ pub use durable::{
     Collected, Damage, DurableStore, Keep, OpenError, StoreOptions, StoreWait, VerifyReport,
 };
 pub use memory::MemoryStore;
+#[cfg(feature = "durable")]
+pub(crate) use reach::MAX_REFERENCE_BYTES;
+pub(crate) use reach::named_node;
 
 /// The name of a durable store's file in its directory. Every file in that directory whose name
 /// starts with this one belongs to the store.
 #[cfg(any(feature = "durable", feature = "directory"))]
 pub(crate) const STORE_FILE: &str = "manifold.redb";
 
-/// A mark that keeps the outcome of a request from collection.
+/// A mark that keeps an object from collection: the outcome of a request, an object that was pinned
+/// itself ([`Dispatcher::pin`](crate::Dispatcher::pin)), or the tree of named images
+/// ([`Dispatcher::set_named_images`](crate::Dispatcher::set_named_images)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pin {
-    /// The id of the pinned request.
+    /// The id of the pinned request. For an object that was pinned itself, its own id.
     pub request: ObjectId,
-    /// The outcome that is kept.
+    /// The object that is kept.
     pub outcome: ObjectRef,
+}
+
+impl Pin {
+    /// Returns whether this pin keeps the outcome of a request, and not an image or another object
+    /// that was pinned itself, or the tree of named images.
+    pub fn is_of_request(&self) -> bool {
+        self.request != self.outcome.id && !self.is_of_named_images()
+    }
+
+    /// Returns whether this pin keeps the tree of named images.
+    pub fn is_of_named_images(&self) -> bool {
+        self.request == named_images_key()
+    }
+}
+
+/// The id under which the tree of named images is pinned. It is the id of a blob and so of no
+/// request.
+pub(crate) fn named_images_key() -> ObjectId {
+    static KEY: LazyLock<ObjectId> =
+        LazyLock::new(|| ObjectId::of(ObjectKind::Blob, b"manifold: named images\n"));
+    *KEY
 }
 
 /// Stores objects, the memo (a map from requests to outcomes), and pins.

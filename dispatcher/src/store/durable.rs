@@ -32,7 +32,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::source::ObjectSource;
-use crate::store::{Pin, Store, id_to_store};
+use crate::store::{Pin, Store, id_to_store, named_images_key};
 use batch::{Change, OVERHEAD};
 pub use collect::{Collected, Keep};
 use committer::Committer;
@@ -340,6 +340,10 @@ impl Store for DurableStore {
     }
 
     fn pinned(&self, request: ObjectId) -> Result<Option<ObjectRef>> {
+        if request == named_images_key() {
+            // This one changes, also by other processes.
+            self.hot.pins.remove(&request);
+        }
         self.outcome(EntryTable::Pins, request)
     }
 

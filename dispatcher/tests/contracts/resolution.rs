@@ -278,3 +278,31 @@ fn two_runtimes_with_the_same_host_image_are_rejected() {
         manifold_dispatcher::Dispatcher::builder().runtime(runtime()).runtime(runtime()).build();
     assert!(built.err().is_some_and(|error| error.to_string().contains("twin")));
 }
+
+#[tokio::test]
+async fn arguments_bound_in_several_steps_give_the_same_image_as_in_one() {
+    let fixture = fixture();
+    let (dispatcher, show) = (&fixture.dispatcher, fixture.image("show"));
+    let bind = |image: &str, texts: &[(&str, &str)]| {
+        dispatcher.curry(image, None, fixture.args(texts)).unwrap().to_string()
+    };
+    let inner = bind(&show, &[("a", "inner"), ("b", "inner")]);
+    assert_eq!(inner, curry(&fixture, &show, &[("a", "inner"), ("b", "inner")]));
+    let outer = bind(&inner, &[("b", "outer"), ("c", "outer")]);
+    let at_once = [("a", "inner"), ("b", "outer"), ("c", "outer")];
+    assert_eq!(outer, bind(&show, &at_once));
+    assert_eq!(bind(&outer, &[]), outer);
+    // Nodes that nest are flattened as well.
+    let nested = curry(&fixture, &curry(&fixture, &show, &[("a", "inner")]), &[("b", "outer")]);
+    assert_eq!(bind(&nested, &[("c", "outer")]), outer);
+    let completion = run(&fixture, &outer, &[("c", "own")], None).await.unwrap();
+    assert_eq!(fixture.text(completion.outcome), "a=inner b=outer c=own");
+
+    let named = std(&fixture, &[("shown", &show)]);
+    let by_name = dispatcher.curry("/cas/std/shown", Some(named), fixture.args(&at_once)).unwrap();
+    assert_eq!(by_name.to_string(), outer);
+    let missing = dispatcher.curry("/cas/std/x", Some(named), fixture.args(&[])).unwrap_err();
+    assert!(missing.to_string().contains("/cas/std/x"), "{missing}");
+    let blob = dispatcher.put_blob("text").unwrap();
+    assert_eq!(dispatcher.curry(&show, None, blob).unwrap_err().kind(), ErrorKind::Request);
+}

@@ -1,10 +1,11 @@
 //! Garbage collection keeps what pins reach and what was used or written recently.
 
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
-use manifold_dispatcher::api::{EntryMode, Object, ObjectId, ObjectRef};
-use manifold_dispatcher::{ObjectSource, Store};
+use manifold_dispatcher::api::{EntryMode, Object, ObjectId, ObjectKind, ObjectRef};
+use manifold_dispatcher::{Dispatcher, DurableStore, MemoryStore, ObjectSource, Store};
 
 use crate::{blob, lazy, nothing_but_pins, request, tree};
 
@@ -84,4 +85,79 @@ fn a_collection_keeps_recently_written_objects() {
     keep.written_within = Duration::from_secs(3600);
     store.collect(&keep, |_| ()).unwrap();
     assert!(store.read(id).unwrap().is_some());
+}
+
+/// An image on the image that `base` names.
+fn curried(store: &DurableStore, base: &str, args: ObjectId) -> ObjectId {
+    let (marker, base) = (store.write(blob("1")).unwrap(), store.write(blob(base)).unwrap());
+    let entries = [
+        (".caos-curry", EntryMode::Blob, marker),
+        ("args", EntryMode::Tree, args),
+        ("base", EntryMode::Blob, base),
+    ];
+    store.write(tree(&entries)).unwrap()
+}
+
+#[test]
+fn a_collection_keeps_pinned_and_named_images_with_those_they_refer_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Arc::new(lazy(directory.path()));
+    let image = |code: &str| {
+        let module = store.write(blob(code)).unwrap();
+        let marker = store.write(blob(&request("host").to_string())).unwrap();
+        let entries =
+            [(".caos-runtime", EntryMode::Blob, marker), ("module", EntryMode::Blob, module)];
+        store.write(tree(&entries)).unwrap()
+    };
+    let (below, bound, named, other) = (image("1"), image("2"), image("3"), image("4"));
+    // An image can be named in an argument, with the line feed that `echo` writes.
+    let post = store.write(blob(&format!("{bound}\n"))).unwrap();
+    let args = store.write(tree(&[("post", EntryMode::Blob, post)])).unwrap();
+    let inner = curried(&store, &below.to_string(), args);
+    let outer = curried(&store, &inner.to_string(), args);
+    let reference = store.write(blob(&named.to_string())).unwrap();
+    let names = store.write(tree(&[("mine", EntryMode::Blob, reference)])).unwrap();
+    let dispatcher = Dispatcher::builder().store(Arc::clone(&store)).build().unwrap();
+    assert_eq!(dispatcher.named_images().unwrap(), None);
+    dispatcher.pin(outer).unwrap();
+    dispatcher.set_named_images(names).unwrap();
+    assert_eq!(dispatcher.named_images().unwrap(), Some(names));
+    let pins = dispatcher.pins().unwrap();
+    assert!(pins.iter().all(|pin| !pin.is_of_request()), "{pins:?}");
+    assert_eq!(pins.iter().filter(|pin| pin.is_of_named_images()).count(), 1);
+
+    // Only pins of requests grow old.
+    let mut keep = nothing_but_pins();
+    keep.pinned_within = Some(Duration::ZERO);
+    let collected = store.collect(&keep, |_| ()).unwrap();
+    assert_eq!((collected.kept_pins, collected.dropped_pins), (2, 0));
+    for (id, stays) in
+        [(outer, true), (inner, true), (below, true), (bound, true), (named, true), (other, false)]
+    {
+        assert_eq!(store.read(id).unwrap().is_some(), stays, "{id}");
+    }
+    assert!(dispatcher.unpin(outer).unwrap());
+    store.collect(&keep, |_| ()).unwrap();
+    assert!(store.read(below).unwrap().is_none() && store.read(named).unwrap().is_some());
+}
+
+#[test]
+fn a_pinned_image_is_copied_from_sources_with_those_it_refers_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Arc::new(lazy(directory.path()));
+    let elsewhere = Arc::new(MemoryStore::new());
+    let below =
+        elsewhere.write(tree(&[("x", EntryMode::Blob, ObjectId::of(ObjectKind::Blob, b"x"))]));
+    let below = below.unwrap();
+    elsewhere.write(blob("x")).unwrap();
+    let base = elsewhere.write(blob(&below.to_string())).unwrap();
+    let image = elsewhere.write(tree(&[("base", EntryMode::Blob, base)])).unwrap();
+    let dispatcher =
+        Dispatcher::builder().store(Arc::clone(&store)).source(elsewhere).build().unwrap();
+    dispatcher.pin(image).unwrap();
+    for id in [image, base, below, ObjectId::of(ObjectKind::Blob, b"x")] {
+        assert!(store.read(id).unwrap().is_some(), "{id}");
+    }
+    let error = dispatcher.pin(request("nothing")).unwrap_err();
+    assert!(error.to_string().contains(&request("nothing").to_string()), "{error}");
 }

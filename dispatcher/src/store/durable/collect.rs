@@ -6,9 +6,8 @@ use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::time::Duration;
 
-use manifold_runtime_api::{
-    ImageRef, MAX_IMAGE_DEPTH, NodeShape, ObjectId, ObjectKind, Result, Tree,
-};
+use bytes::Bytes;
+use manifold_runtime_api::{ObjectId, ObjectKind, Result};
 
 use super::DurableStore;
 use super::disk::Done;
@@ -18,7 +17,7 @@ use super::tables::{Index, Value};
 use super::write::WriteTables;
 use crate::by_id::ById;
 use crate::progress::Progress;
-use crate::store::Store;
+use crate::store::{MAX_REFERENCE_BYTES, Pin, Store, named_node};
 
 /// What a collection keeps besides what pins reach. Ages are measured in whole minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +34,9 @@ pub struct Keep {
     /// progress may be about to refer to them. Set it to zero only if nothing else uses the store.
     /// Default: one day.
     pub written_within: Duration,
-    /// Pins that were set or used within this time are kept. Older ones are removed first,
-    /// and keep nothing. Default: all are kept.
+    /// Pins of requests that were set or used within this time are kept. Older ones are removed
+    /// first, and keep nothing. Pins of other objects, such as images, always stay. Default: all are
+    /// kept.
     pub pinned_within: Option<Duration>,
 }
 
@@ -111,7 +111,8 @@ impl DurableStore {
     ///
     /// # Behavior
     /// - A pin keeps its outcome and the request itself, with its arguments, image and named images
-    ///   as far as they are in the store.
+    ///   as far as they are in the store. The pin of an image or of named images also keeps the
+    ///   images that they refer to.
     /// - A stamp more than a day in the future comes from a wrong clock and is ignored. Memo
     ///   entries and objects with such a stamp are removed unless a pin keeps them. A pin with such
     ///   a stamp is stamped with the current time.
@@ -151,7 +152,8 @@ fn sweep(
         Value::Memo(..) => None,
     });
     let heads: ById<Head> = heads.collect();
-    let mut marks = Marks { tables, heads: &heads, ids: HashSet::new(), bytes: 0 };
+    let mut marks =
+        Marks { tables, heads: &heads, ids: HashSet::new(), followed: HashSet::new(), bytes: 0 };
 
     let pins = marks.tables.all_pins()?;
     let total = pins.len() as u64;
@@ -160,7 +162,14 @@ fn sweep(
         progress(Progress::new("pins", done as u64, total));
         let pin = pin.ok_or(StoreFault::Value("the pin of request", request))?;
         let is_wrong = pin.stamp.is_wrong(now);
-        if is_wrong || keep.pinned_within.is_none_or(|within| is_within(pin.stamp, within, now)) {
+        let is_of_request = Pin { request, outcome: pin.outcome }.is_of_request();
+        if !is_of_request {
+            marks.mark_with_images(pin.outcome.id)?;
+        }
+        if is_wrong
+            || !is_of_request
+            || keep.pinned_within.is_none_or(|within| is_within(pin.stamp, within, now))
+        {
             marks.mark_request(request)?;
             marks.mark(pin.outcome.id, None)?;
             pinned.insert(request);
@@ -242,6 +251,8 @@ struct Marks<'a, 't> {
     /// All objects of the store.
     heads: &'a ById<Head>,
     ids: HashSet<ObjectId>,
+    /// The objects below which images were marked that blobs name.
+    followed: HashSet<ObjectId>,
     bytes: u64,
 }
 
@@ -273,34 +284,43 @@ impl Marks<'_, '_> {
         Ok(true)
     }
 
-    /// Marks a request: its tree, its named images, and the images that its blobs refer to.
-    fn mark_request(&mut self, request: ObjectId) -> Result<(), StoreFault> {
-        self.mark(request, None)?;
-        let Some(tree) = self.tables.tree(request)? else { return Ok(()) };
-        if let Some(std) = self.text(&tree, "std")?.and_then(|text| ObjectId::from_hex(&text).ok())
-        {
-            self.mark(std, None)?;
-        }
-        let mut image = self.text(&tree, "image")?;
-        for _ in 0..MAX_IMAGE_DEPTH {
-            let Some(Ok(ImageRef::Node(node))) = image.as_deref().map(ImageRef::parse) else {
-                break;
-            };
-            self.mark(node, None)?;
-            let Some(tree) = self.tables.tree(node)? else { break };
-            image = match NodeShape::of(&tree) {
-                Ok(NodeShape::Curry { .. }) => self.text(&tree, "base")?,
-                _ => None,
-            };
+    /// Marks `root`, everything that it reaches, and the images that short blobs name.
+    fn mark_with_images(&mut self, root: ObjectId) -> Result<(), StoreFault> {
+        let mut pending = vec![root];
+        while let Some(id) = pending.pop() {
+            if !self.followed.insert(id) {
+                continue;
+            }
+            let is_new = self.ids.insert(id);
+            let Some(head) = self.heads.get(&id) else { continue };
+            if is_new {
+                self.bytes += head.length;
+            }
+            match head.kind {
+                ObjectKind::Tree => pending.extend(self.tables.entries(id)?),
+                ObjectKind::Blob if head.length <= MAX_REFERENCE_BYTES as u64 => {
+                    pending.extend(self.content(id)?.as_deref().and_then(named_node));
+                }
+                ObjectKind::Blob => {}
+            }
         }
         Ok(())
     }
 
-    fn text(&self, tree: &Tree, name: &str) -> Result<Option<String>, StoreFault> {
-        let Some(entry) = tree.get(name) else { return Ok(None) };
-        Ok(self
-            .tables
-            .object(entry.id)?
-            .and_then(|(object, _)| String::from_utf8(object.content.to_vec()).ok()))
+    /// Marks a request: its tree, its image and its named images.
+    fn mark_request(&mut self, request: ObjectId) -> Result<(), StoreFault> {
+        self.mark(request, None)?;
+        let Some(tree) = self.tables.tree(request)? else { return Ok(()) };
+        for name in ["image", "std"] {
+            let Some(entry) = tree.get(name) else { continue };
+            if let Some(named) = self.content(entry.id)?.as_deref().and_then(named_node) {
+                self.mark_with_images(named)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn content(&self, blob: ObjectId) -> Result<Option<Bytes>, StoreFault> {
+        Ok(self.tables.object(blob)?.map(|(object, _)| object.content))
     }
 }
