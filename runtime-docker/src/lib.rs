@@ -7,6 +7,7 @@
 mod containers;
 mod conversation;
 mod engine;
+mod images;
 mod init;
 mod job;
 mod limits;
@@ -20,5 +21,6 @@ mod worker;
 
 pub use containers::Mode;
 pub use engine::{ContainerEngine, EngineError, EngineOptions, Step};
+pub use images::{ImportError, ImportOptions, ImportProgress, is_image};
 pub use limits::{Isolation, Seccomp};
 pub use runtime::{DockerRuntime, DockerRuntimeBuilder};

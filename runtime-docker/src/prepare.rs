@@ -1,20 +1,12 @@
 //! From code to something that can run: chooses a job's container, and makes sure that the engine
 //! has its image.
 //!
-//! An image that is kept in the store has one of two forms:
-//!
-//! - a tree with `config.json`, an
-//!   [OCI image configuration](https://github.com/opencontainers/image-spec/blob/main/config.md)
-//!   without `rootfs`, and with trees `layer00`, `layer01`, …, the lowest first;
-//! - the tree of a root file system, whose program is `/guest`.
-//!
-//! It is loaded into the engine once, as `manifold-image:<tree id>`.
-
-mod archive;
+//! `docs/images.md` documents the forms of images that are kept in the store. Each is loaded
+//! into the engine once, as `manifold-image:<tree id>`.
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +21,10 @@ use manifold_runtime_api::{
 use parking_lot::Mutex;
 
 use crate::engine::{Client, EngineError, RecentFailure, Step, retrying};
+use crate::images::TREE_LABEL;
+use crate::images::archive::{Archive, Objects, Purpose, archive_error};
+use crate::images::engine::fetch;
 use crate::limits::Isolation;
-use crate::prepare::archive::{Archive, TREE};
 use crate::spec::Spec;
 
 /// Describes the containers of jobs, and loads or looks up each image once.
@@ -172,7 +166,7 @@ async fn inspect(client: &Arc<Client>, name: &str) -> Result<Inspected, EngineEr
         })
     });
     let config = inspected.await?.config.unwrap_or_default();
-    let tree = config.labels.and_then(|mut labels| labels.remove(TREE));
+    let tree = config.labels.and_then(|mut labels| labels.remove(TREE_LABEL));
     let command = [config.entrypoint, config.cmd].into_iter().flatten().flatten().collect();
     Ok(Inspected { tree, volumes: config.volumes.unwrap_or_default(), command })
 }
@@ -207,7 +201,12 @@ async fn load(client: &Arc<Client>, tree: ObjectId, host: &dyn Host, bound: u64)
         Ok(_) | Err(EngineError::Refused { code: 404, .. }) => {}
         Err(error) => return Err(error.into()),
     }
-    let (archive, bytes) = Archive::new(host, tree, bound).write(&name).await?;
+    let archive = Archive::new(Objects::Host(host), tree, Purpose::Guests, bound);
+    let file = tempfile::tempfile().map_err(archive_error)?;
+    let archive =
+        archive.write(Some(&name), file, async |below, bound| fetch(client, below, bound).await);
+    let mut archive = archive.await?;
+    let bytes = archive.stream_position().map_err(archive_error)?;
     // Allows for 10 MB per second, for a disk that is busy.
     let patience = client.deadline + Duration::from_secs(bytes / 10_000_000);
     let archive = Arc::new(archive);

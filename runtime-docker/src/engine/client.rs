@@ -105,7 +105,13 @@ impl Client {
                     }
                     Step::Remove => self.removal_failure.record(&error),
                     // A timeout for one image or container says nothing about others.
-                    Step::Load | Step::InspectImage | Step::Wait | Step::Inspect => {}
+                    Step::Load
+                    | Step::InspectImage
+                    | Step::Save
+                    | Step::ListImages
+                    | Step::RemoveImage
+                    | Step::Wait
+                    | Step::Inspect => {}
                 }
                 Err(error)
             }

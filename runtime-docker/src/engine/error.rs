@@ -15,6 +15,12 @@ pub enum Step {
     Load,
     /// Inspecting an image.
     InspectImage,
+    /// Saving an image as an archive.
+    Save,
+    /// Listing images.
+    ListImages,
+    /// Removing an image.
+    RemoveImage,
     /// Creating a container.
     Create,
     /// Attaching to a container's standard streams.
@@ -37,6 +43,9 @@ impl fmt::Display for Step {
             Self::Connect => "connect",
             Self::Load => "load an image",
             Self::InspectImage => "inspect an image",
+            Self::Save => "save an image",
+            Self::ListImages => "list images",
+            Self::RemoveImage => "remove an image",
             Self::Create => "create a container",
             Self::Attach => "attach to a container",
             Self::Start => "start a container",
