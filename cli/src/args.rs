@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use manifold_runtime_api::ObjectId;
 
 /// Run pure functions over git objects and memoize the outcomes
 #[derive(Debug, Parser)]
@@ -26,6 +27,9 @@ pub(crate) enum Command {
     History(History),
     Run(Run),
     Cat(Cat),
+    Curry(Curry),
+    Std(Std),
+    Image(Image),
     Pins(Pins),
     Unpin(Unpin),
     Gc(Gc),
@@ -88,6 +92,11 @@ pub(crate) struct UseArgs {
     /// Hash all files of directories, even those that the index of the last scan knows
     #[arg(long)]
     pub(crate) rehash: bool,
+    /// Use this tree of named images, by its id [default: the standard ones and those of `std add`]
+    ///
+    /// Guests reach an image in it as `/cas/std/<name>`. Its id is a part of every request.
+    #[arg(long, value_name = "TREE", value_parser = object_id)]
+    pub(crate) std: Option<ObjectId>,
     /// Do not pin the result, so that `manifold gc` can delete it once it is old
     #[arg(long)]
     pub(crate) no_pin: bool,
@@ -249,6 +258,10 @@ pub(crate) struct History {
     pub(crate) using: UseArgs,
 }
 
+fn object_id(text: &str) -> Result<ObjectId, String> {
+    ObjectId::from_hex(text).map_err(|error| error.to_string())
+}
+
 /// Parses a date as git does. Returns seconds since 1970.
 fn date(text: &str) -> Result<i64, String> {
     let time = gix::date::parse(text, Some(jiff::Zoned::now()));
@@ -318,9 +331,143 @@ pub(crate) struct Cat {
     pub(crate) store: StoreArgs,
 }
 
-/// List the pins: the requests whose outcomes `gc` keeps
+/// Bind arguments to an image, and print the id of the image with its arguments bound
 ///
-/// `fold` and `run` pin their outcome unless --no-pin is given.
+/// The arguments of a run come before bound ones of the same name. If the image has bound arguments
+/// already, the new image binds all of them to the image below. It is pinned under its own id.
+#[derive(Debug, Args)]
+pub(crate) struct Curry {
+    /// Standard name, image reference, .wasm, .ts or .js file, or directory with a main.ts
+    pub(crate) image: String,
+    #[command(flatten)]
+    pub(crate) args: ArgumentArgs,
+    /// Give the image a name, as `std add` does
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) containers: ContainerArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// Name images, so that commands and guests find them
+///
+/// A name is used like that of a standard image: as `manifold run NAME`, `--post NAME`, and by guests
+/// as `/cas/std/NAME`. Guests see the tree of all names, whose id is a part of every request: after a
+/// change of the names, everything is computed once more.
+#[derive(Debug, Args)]
+pub(crate) struct Std {
+    #[command(subcommand)]
+    pub(crate) kind: StdKind,
+}
+
+/// What is done with names of images.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StdKind {
+    /// List the names and what they stand for
+    Ls(StdLs),
+    /// Give an image a name, and print the id of the tree of all names
+    Add(StdAdd),
+    /// Remove a name, and print the id of the tree of all names
+    Rm(StdRm),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StdLs {
+    /// Print one JSON object per line
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StdAdd {
+    /// The name, which replaces an earlier image of this name
+    pub(crate) name: String,
+    /// Standard name, image reference, .wasm, .ts or .js file, or directory with a main.ts
+    pub(crate) image: String,
+    #[command(flatten)]
+    pub(crate) containers: ContainerArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StdRm {
+    /// The name
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// Import container images into the store, list and export them
+#[derive(Debug, Args)]
+pub(crate) struct Image {
+    #[command(subcommand)]
+    pub(crate) kind: ImageKind,
+}
+
+/// What is done with container images.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageKind {
+    Import(ImageImport),
+    Export(ImageExport),
+    Ls(ImageLs),
+}
+
+/// Import an archive of a container image, and print the id of the image
+///
+/// The archive is what `docker save`, `podman save` or `skopeo copy` writes: in the format of
+/// `docker save`, or in the OCI layout, as a directory or an archive. It can be compressed with gzip
+/// or zstd. A directory can also have the form in which the store keeps images: `config.json`,
+/// `layer00`, …, and `base` with the id of the image to which the layers are added. The image is
+/// pinned under its own id. `manifold unpin` gives it up.
+#[derive(Debug, Args)]
+pub(crate) struct ImageImport {
+    /// Archive or directory; `-` for standard input
+    pub(crate) archive: PathBuf,
+    /// Name of the image in an archive with several [default: the only one]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) image: Option<String>,
+    /// Platform of the image, such as `linux/arm64` [default: that of this machine]
+    #[arg(long)]
+    pub(crate) platform: Option<String>,
+    /// Give the image a name, as `std add` does
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// Write a container image to an archive, for `docker load`, `podman load` and `skopeo copy`
+#[derive(Debug, Args)]
+pub(crate) struct ImageExport {
+    /// Name or id of the image
+    pub(crate) image: String,
+    /// Archive to write; `-` for standard output
+    pub(crate) out: PathBuf,
+    /// What engines call the image once they have loaded it, such as `example:1`
+    #[arg(long)]
+    pub(crate) tag: Option<String>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// List the container images that were imported: id, size, layers, program, and names
+#[derive(Debug, Args)]
+pub(crate) struct ImageLs {
+    /// Print one JSON object per line
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// List the pins: the requests whose outcomes `gc` keeps, and images
+///
+/// `fold` and `run` pin their outcome unless --no-pin is given. `curry` and `image import` pin the
+/// image under its own id.
 #[derive(Debug, Args)]
 pub(crate) struct Pins {
     /// Print one JSON object per line
@@ -341,6 +488,9 @@ pub(crate) struct Unpin {
 }
 
 /// Delete from the store what is neither pinned nor recently used, and reclaim the space
+///
+/// Container images that were loaded from the store into the container engine are removed from the
+/// engine, unless the store still has them or a container uses them.
 #[derive(Debug, Args)]
 pub(crate) struct Gc {
     /// Keep memo entries used within this time, and the objects of their outcomes
@@ -362,7 +512,7 @@ pub(crate) struct Gc {
         value_parser = humantime::parse_duration
     )]
     pub(crate) written_within: Duration,
-    /// First remove pins that were neither set nor used within this time [default: keep all pins]
+    /// First remove pins of requests that were neither set nor used within this time [default: keep all pins]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) pinned_within: Option<Duration>,
     /// Print one JSON object

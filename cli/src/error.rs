@@ -10,7 +10,7 @@ use std::time::Duration;
 use manifold_cli::export::ExportError;
 use manifold_dispatcher::{DirectoryError, OpenError};
 use manifold_runtime_api::{Error, Frame, Limit};
-use manifold_runtime_docker::EngineError;
+use manifold_runtime_docker::{EngineError, ImportError};
 
 use crate::limits;
 use crate::new::NewError;
@@ -109,6 +109,25 @@ pub(crate) enum CliError {
          its current digest with --allow-tags"
     )]
     MovingTag { image: String },
+    #[error("cannot import {}", path.display())]
+    Import { path: PathBuf, source: ImportError },
+    #[error("{image} is not a container image that is kept in the store")]
+    NotAContainerImage { image: String },
+    #[error(
+        "{name:?} cannot be the name of an image: expected a name without slashes that is no image \
+         reference"
+    )]
+    NotAName { name: String },
+    #[error("{name} is the name of a standard image; choose another name")]
+    StandardName { name: String },
+    #[error("there is no name {name}; {}", if known.is_empty() {
+        "`manifold std add` adds names".to_owned()
+    } else {
+        format!("there are {}", known.join(", "))
+    })]
+    NoSuchName { name: String, known: Vec<String> },
+    #[error("unused images may be left in the container engine")]
+    UnusedImages(#[source] EngineError),
     #[error("the container engine cannot resolve the image")]
     Engine(#[source] EngineError),
     #[error(

@@ -19,6 +19,8 @@ impl Session {
     /// `language` selects one, unless the name does.
     pub(crate) async fn image(&self, name: &str, language: Language) -> Result<String, CliError> {
         let std = self.dispatcher.read_tree(self.std)?;
+        let standard = self.dispatcher.read_tree(self.standard)?;
+        let find = |name: &str| std.get(name).or_else(|| standard.get(name));
         let name = name.trim_ascii();
         let named = match ImageRef::parse(name) {
             Ok(ImageRef::Std(name)) => name,
@@ -29,20 +31,21 @@ impl Session {
                 let digest = self.engine.digest(container.as_str()).await;
                 return Ok(format!("docker://{}", digest.map_err(CliError::Engine)?));
             }
+            Ok(ImageRef::Node(node)) => return Ok(self.wrapped(node, language)?.to_string()),
             Ok(other) => return Ok(other.to_string()),
             Err(_) => name.to_owned(),
         };
         let preferred = match language {
             Language::Wasm => None,
-            other => std.get(format!("{named}.{}", other.name())),
+            other => find(&format!("{named}.{}", other.name())),
         };
         let is_for_containers = matches!(language, Language::Docker | Language::Serving);
-        if is_for_containers && CONTAINER_GUESTS.is_empty() && std.get(&named).is_some() {
+        if is_for_containers && CONTAINER_GUESTS.is_empty() && standard.get(&named).is_some() {
             return Err(CliError::BuiltWithoutContainerGuests);
         }
         let plain = named.strip_suffix(".wasm").unwrap_or(&named);
-        if let Some(entry) = preferred.or_else(|| std.get(&named)).or_else(|| std.get(plain)) {
-            return Ok(entry.id.to_string());
+        if let Some(entry) = preferred.or_else(|| find(&named)).or_else(|| find(plain)) {
+            return self.reference(entry);
         }
         if let Some((language, module)) = self.module_at(Path::new(name))? {
             let image = self.dispatcher.put_image(self.host(language)?, module)?;

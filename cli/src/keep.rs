@@ -1,9 +1,14 @@
 //! The commands that maintain the store: `pins`, `unpin`, `gc`, `verify` and `export`.
 
+use std::error::Error as _;
+use std::path::Path;
+use std::time::Duration;
+
 use bytesize::ByteSize;
 use manifold_cli::export::export as write_refs;
-use manifold_dispatcher::{Damage, DurableStore, Keep, Store};
+use manifold_dispatcher::{Damage, DurableStore, Keep, ObjectSource, Pin, Store};
 use manifold_runtime_api::ObjectId;
+use manifold_runtime_docker::{ContainerEngine, EngineOptions};
 use serde_json::json;
 
 use crate::args::{Export, Gc, Pins, Unpin, Verify};
@@ -11,10 +16,12 @@ use crate::error::CliError;
 use crate::progress::Steps;
 use crate::report;
 use crate::repository::Repository;
+use crate::say::warn;
 
 pub(crate) fn pins(options: &Pins) -> Result<(), CliError> {
     let mut text = String::new();
-    for pin in options.store.open_to_read()?.pins()? {
+    let pins = options.store.open_to_read()?.pins()?;
+    for pin in pins.into_iter().filter(|pin| !pin.is_of_named_images()) {
         let (request, kind, hash) =
             (pin.request.to_string(), pin.outcome.kind.as_str(), pin.outcome.id.to_string());
         if options.json {
@@ -30,7 +37,8 @@ pub(crate) fn unpin(options: &Unpin) -> Result<(), CliError> {
     let requests = ids(&options.requests)?;
     let store = options.store.open()?;
     for request in &requests {
-        if store.pinned(*request)?.is_none() {
+        let pin = store.pinned(*request)?.map(|outcome| Pin { request: *request, outcome });
+        if pin.is_none_or(|pin| pin.is_of_named_images()) {
             return Err(CliError::NotPinned { request: request.to_string() });
         }
     }
@@ -52,6 +60,7 @@ pub(crate) fn gc(options: &Gc) -> Result<(), CliError> {
     let done = store.collect(&keep, |progress| steps.show(progress))?;
     drop(steps);
     let after = file_size(&store)?;
+    let images = remove_images(&store);
     let text = if options.json {
         report::json(&json!({
             "kept": {
@@ -63,6 +72,7 @@ pub(crate) fn gc(options: &Gc) -> Result<(), CliError> {
                 "entries": done.dropped_entries, "pins": done.dropped_pins,
             },
             "file": { "before": before, "after": after, "compacted": done.compacted },
+            "images": images.as_ref().map(|removed| json!({ "dropped": removed })),
         }))?
     } else {
         let line = |what, objects, bytes, entries, pins| {
@@ -83,11 +93,46 @@ pub(crate) fn gc(options: &Gc) -> Result<(), CliError> {
             format!("file    {} before, {} now\n", ByteSize(before), ByteSize(after)),
             if done.compacted { "" } else { "        not compacted: other processes use it\n" }
                 .to_owned(),
+            match images {
+                Some(count @ 1..) => format!("images  {count} removed from the container engine\n"),
+                _ => String::new(),
+            },
         ]
         .concat()
     };
     report::print(text.as_bytes())
 }
+
+/// Removes images from the container engine that were loaded from trees which the store no longer
+/// has. Returns how many, or `None` if no engine can be asked.
+fn remove_images(store: &DurableStore) -> Option<usize> {
+    let options = EngineOptions::default().deadline(ENGINE_TIME);
+    // Most machines have no engine. That is nothing to speak of.
+    let socket = options.endpoint.strip_prefix("unix://").map(Path::new);
+    if socket.is_some_and(|socket| !socket.exists()) {
+        return None;
+    }
+    let removed = ContainerEngine::new(options).map_err(CliError::NoThreads).and_then(|engine| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        // An object that cannot be read is none that can be given up.
+        let is_kept = |tree| !matches!(store.kind(tree), Ok(None));
+        let removed = runtime.map_err(CliError::NoThreads)?.block_on(engine.remove_images(is_kept));
+        removed.map_err(CliError::UnusedImages)
+    });
+    match removed {
+        Ok(removed) => Some(removed.len()),
+        Err(error) => {
+            warn(&format!(
+                "{error}: {}",
+                error.source().map(ToString::to_string).unwrap_or_default()
+            ));
+            None
+        }
+    }
+}
+
+/// How long a call to the container engine may take.
+const ENGINE_TIME: Duration = Duration::from_secs(5);
 
 fn file_size(store: &DurableStore) -> Result<u64, CliError> {
     let path = store.file();
@@ -140,8 +185,13 @@ pub(crate) fn export(options: &Export) -> Result<(), CliError> {
     let repository = Repository::named(&options.repo)?;
     // If refs are not stored as files, only git itself can write refs that it sees.
     let git = (!repository.has_refs_in_files()).then(|| repository.git());
-    let exported: Vec<_> =
-        pins.into_iter().filter(|pin| wanted.is_empty() || wanted.contains(&pin.request)).collect();
+    let exported: Vec<_> = pins
+        .into_iter()
+        .filter(|pin| match wanted.is_empty() {
+            true => pin.is_of_request(),
+            false => wanted.contains(&pin.request),
+        })
+        .collect();
     let mut steps = Steps::new();
     let refs =
         write_refs(repository.gix(), git, &*store, &exported, |progress| steps.show(progress))

@@ -4,13 +4,16 @@
 mod args;
 mod arguments;
 mod cat;
+mod curry;
 mod error;
 mod fold;
 mod history;
+mod image;
 mod images;
 mod input;
 mod keep;
 mod limits;
+mod names;
 mod new;
 mod outcome;
 mod patience;
@@ -34,7 +37,7 @@ use clap::Parser;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::args::{Arguments, Command};
+use crate::args::{Arguments, Command, ImageKind};
 use crate::error::CliError;
 use crate::patience::{INTERRUPTED, Interrupts, SHUTDOWN_TIME, is_thread_failure};
 use crate::say::{StderrWriter, say};
@@ -51,8 +54,12 @@ fn main() -> ExitCode {
     // a full disk, instead of the end of the process.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::<AtomicBool>::default());
     show_events(arguments.verbose);
-    let computes =
-        matches!(arguments.command, Command::Fold(_) | Command::History(_) | Command::Run(_));
+    let computes = match &arguments.command {
+        Command::Fold(_) | Command::History(_) | Command::Run(_) => true,
+        Command::Curry(_) | Command::Std(_) => true,
+        Command::Image(image) => matches!(image.kind, ImageKind::Export(_)),
+        _ => false,
+    };
     // Commands that only maintain the store can be ended at any time.
     let interrupts = Interrupts::listen(!computes);
     let status = match arguments.command {
@@ -61,6 +68,13 @@ fn main() -> ExitCode {
             compute(&interrupts, history.using.deadline, history::history(history))
         }
         Command::Run(run) => compute(&interrupts, run.using.deadline, run::run(run)),
+        Command::Curry(curry) => compute(&interrupts, None, curry::curry(curry)),
+        Command::Std(std) => compute(&interrupts, None, names::names(std.kind)),
+        Command::Image(image) => match image.kind {
+            ImageKind::Import(import) => report(image::import(&import)),
+            ImageKind::Export(export) => compute(&interrupts, None, image::export(export)),
+            ImageKind::Ls(ls) => report(image::list(&ls)),
+        },
         Command::Cat(cat) => report(cat::cat(&cat)),
         Command::Pins(pins) => report(keep::pins(&pins)),
         Command::Unpin(unpin) => report(keep::unpin(&unpin)),

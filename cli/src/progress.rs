@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use manifold_dispatcher::{Dispatcher, Progress as Step, ScanProgress};
+use manifold_runtime_docker::ImportProgress;
 
 /// The time between two draws.
 const INTERVAL: Duration = Duration::from_millis(80);
@@ -92,6 +93,33 @@ impl Steps {
 impl Drop for Steps {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// A bar that shows how far an import is.
+pub(crate) struct Importing(ProgressBar);
+
+impl Importing {
+    pub(crate) fn new() -> Self {
+        let bar = ProgressBar::new(0);
+        if let Ok(style) = ProgressStyle::with_template(
+            "{bar:24} {msg} layers  {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left",
+        ) {
+            bar.set_style(style);
+        }
+        Self(bar)
+    }
+
+    pub(crate) fn show(&self, progress: ImportProgress) {
+        self.0.set_message(format!("{}/{}", progress.layers, progress.all_layers));
+        self.0.set_length(progress.all_bytes);
+        self.0.set_position(progress.bytes);
+    }
+}
+
+impl Drop for Importing {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
     }
 }
 

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 
 use crate::args::{ContainerArgs, LimitArgs, UseArgs};
 use crate::error::CliError;
+use crate::names;
 use crate::say::{say, warn};
 use crate::shown::shown_in_line;
 
@@ -29,8 +30,11 @@ pub(crate) struct Session {
     pub(crate) dispatcher: Dispatcher,
     /// The host image hashes of the runtimes, for images of the user's files.
     pub(crate) hosts: Hosts,
-    /// The id of the standard tree.
+    /// The id of the tree of named images for calls: the standard ones and the user's own, unless
+    /// the user chose another tree.
     pub(crate) std: ObjectId,
+    /// The id of the tree of the standard images.
+    pub(crate) standard: ObjectId,
     /// The container engine. It is not contacted before a container is needed.
     pub(crate) engine: ContainerEngine,
     /// Whether a container image may be named by a tag, which is resolved to its digest once.
@@ -52,6 +56,15 @@ pub(crate) struct Options {
     log: bool,
     /// Where compiled modules are kept.
     artifacts: Option<PathBuf>,
+    /// The tree of named images that the user chose.
+    std: Option<ObjectId>,
+}
+
+impl Options {
+    /// Returns the options of a command that runs no guests but may look at containers.
+    pub(crate) fn for_containers(containers: ContainerArgs) -> Self {
+        Self { containers, ..Self::default() }
+    }
 }
 
 impl UseArgs {
@@ -63,6 +76,7 @@ impl UseArgs {
             limits: self.limits.clone(),
             log: self.log,
             artifacts,
+            std: self.std,
         }
     }
 }
@@ -106,13 +120,28 @@ impl Session {
         let builder = with_v8(builder, &mut hosts)?;
         let dispatcher =
             sources.into_iter().fold(builder, |builder, source| builder.source(source)).build()?;
-        let std = guests::install_for(&dispatcher, hosts)?;
+        let standard = guests::install_for(&dispatcher, hosts)?;
+        let std = match (options.std, dispatcher.named_images()?) {
+            (Some(std), _) => std,
+            (None, Some(own)) => names::merged(&dispatcher, standard, own)?,
+            (None, None) => standard,
+        };
         let (allow_tags, shows_log) = (options.containers.allow_tags, options.log);
         let largest_module = limits.module_bytes;
         let held = Mutex::default();
-        let session =
-            Self { dispatcher, hosts, std, engine, allow_tags, shows_log, largest_module, held };
-        session.hold(std)?;
+        let session = Self {
+            dispatcher,
+            hosts,
+            std,
+            standard,
+            engine,
+            allow_tags,
+            shows_log,
+            largest_module,
+            held,
+        };
+        // The user's own images are pinned, and can be too large to be held.
+        session.hold(standard)?;
         Ok(session)
     }
 

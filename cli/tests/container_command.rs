@@ -1,5 +1,6 @@
 //! The command with guests in containers.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -164,4 +165,40 @@ async fn container_names() -> Vec<String> {
     let options = bollard::query_parameters::ListContainersOptionsBuilder::new().all(true).build();
     let all = docker().list_containers(Some(options)).await.unwrap();
     all.into_iter().flat_map(|container| container.names.unwrap_or_default()).collect()
+}
+
+#[tokio::test]
+async fn an_imported_image_is_a_visitor_and_gc_removes_it_from_the_engine() {
+    let Some(engine) = engine().await else { return };
+    let place = small_directory();
+    let image = place.path().join("image");
+    std::fs::create_dir_all(image.join("layer00")).unwrap();
+    let guest = image.join("layer00/guest");
+    std::fs::copy(manifold_testing::built("file-count.linux"), &guest).unwrap();
+    std::fs::set_permissions(&guest, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(image.join("config.json"), r#"{"config": {"Entrypoint": ["/guest"]}}"#).unwrap();
+    let command = |arguments: &[&str]| {
+        let (success, out, err) =
+            output(manifold().args(arguments).args(["--store", "s"]).current_dir(place.path()));
+        assert!(success, "{arguments:?}: {err}");
+        out.trim_end().to_owned()
+    };
+    let id = command(&["image", "import", "image", "--name", "counted"]);
+    for post in ["counted", &id] {
+        let report = command(&["fold", "d", "--post", post, "--json"]);
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        assert_eq!(report["result"]["text"], "1\n");
+    }
+    let loaded = || async { docker().inspect_image(&format!("manifold-image:{id}")).await.is_ok() };
+    let gc = || command(&["gc", "--used-within", "0s", "--written-within", "0s", "--json"]);
+    gc();
+    assert!(loaded().await, "the store has the image");
+    command(&["std", "rm", "counted"]);
+    for pin in command(&["pins"]).lines() {
+        command(&["unpin", pin.split(' ').next().unwrap()]);
+    }
+    let report: serde_json::Value = serde_json::from_str(&gc()).unwrap();
+    assert!(report["images"]["dropped"].as_u64() >= Some(1), "{report}");
+    assert!(!loaded().await);
+    engine.close().unwrap();
 }

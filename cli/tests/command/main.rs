@@ -4,6 +4,7 @@ mod errors;
 mod fold;
 mod git;
 mod history;
+mod images;
 mod machine;
 mod new;
 mod original_abi;
