@@ -2,6 +2,7 @@
 //! engine, and the roster of containers.
 
 mod client;
+mod endpoint;
 mod error;
 mod exit;
 mod options;

@@ -18,6 +18,8 @@ pub use import::{ImportOptions, ImportProgress};
 
 /// The label that names the tree from which an image of the engine was made.
 pub(crate) const TREE_LABEL: &str = "io.manifold.tree";
+/// The label of images that carry the init of containers.
+pub(crate) const INIT_LABEL: &str = "io.manifold.init";
 /// The number of layers that an image in the store can have of its own.
 pub(crate) const MAX_LAYERS: usize = 100;
 /// The name of the blob that names the image below.

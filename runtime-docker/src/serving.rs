@@ -145,10 +145,21 @@ impl Servers {
                     problem: format!("cannot be started without a socket: {error}"),
                     status: Status::Transient,
                 };
+                let elsewhere = || EngineError::NotServing {
+                    image: spec.image.to_string(),
+                    problem: "cannot be reached: serving containers and hosts need an engine that \
+                              sees the files of this machine"
+                        .to_owned(),
+                    status: Status::Permanent,
+                };
+                if !roster.client.sees_files().await? {
+                    return Err(elsewhere());
+                }
                 let (directory, listener) = listen().map_err(unusable)?;
                 let mounted = directory.path().join(MOUNTED);
-                let (container, streams) =
-                    roster.launch(spec.for_many_jobs(&mounted.to_string_lossy())).await?;
+                let launched = roster.launch(spec.for_many_jobs(&mounted.to_string_lossy())).await;
+                let (container, streams) = launched
+                    .map_err(|error| if error.is_about_a_mount() { elsewhere() } else { error })?;
                 let output = Wire::new(streams.pieces, streams.input);
                 let (connections, arrivals) = mpsc::channel(MAX_WAITING);
                 let last_words = Arc::<Mutex<String>>::default();

@@ -10,7 +10,7 @@ use bollard::models::{
 };
 use manifold_runtime_api::ObjectRef;
 
-use crate::init;
+use crate::init::{self, Place};
 use crate::limits::{Isolation, SERVING_FACTOR, Seccomp};
 
 /// Description of a container. Containers with equal specs are interchangeable.
@@ -37,9 +37,14 @@ const CPU_PERIOD: i64 = 100_000;
 
 impl Spec {
     /// Returns the request to create a container for one job at a time. Its first process is the
-    /// program at `init` on this machine, which communicates over its standard streams.
-    pub(crate) fn for_one_job_at_a_time(&self, init: &str) -> Box<ContainerCreateBody> {
+    /// init at `place`, which communicates over its standard streams.
+    pub(crate) fn for_one_job_at_a_time(&self, place: &Place) -> Box<ContainerCreateBody> {
+        let (image, init) = match place {
+            Place::Mounted(init) => (&self.image, Some(init.as_str())),
+            Place::Image(image) => (image, None),
+        };
         Box::new(ContainerCreateBody {
+            image: Some(image.to_string()),
             entrypoint: Some(vec![init::PATH.to_owned()]),
             cmd: Some(self.command.to_vec()),
             ..self.body(Role::Alone { init })
@@ -84,8 +89,8 @@ impl Spec {
 /// What a container is for, and what of this machine is mounted in it.
 #[derive(Clone, Copy)]
 enum Role<'a> {
-    /// One job at a time, which the program `init` starts.
-    Alone { init: &'a str },
+    /// One job at a time, which the program `init` starts, or one that the image has.
+    Alone { init: Option<&'a str> },
     /// Many jobs, over the socket in `directory`.
     Serving { directory: &'a str },
 }
@@ -95,8 +100,15 @@ fn host_config(isolation: &Isolation, memory_bytes: u64, role: Role<'_>) -> Host
     let serving = matches!(role, Role::Serving { .. });
     let (source, target) = match role {
         Role::Alone { init } => (init, init::PATH),
-        Role::Serving { directory } => (directory, SOCKET_DIRECTORY),
+        Role::Serving { directory } => (Some(directory), SOCKET_DIRECTORY),
     };
+    let mount = source.map(|source| Mount {
+        target: Some(target.to_owned()),
+        source: Some(source.to_owned()),
+        typ: Some(MountType::BIND),
+        read_only: Some(true),
+        ..Mount::default()
+    });
     let memory =
         if serving { memory_bytes.saturating_mul(SERVING_FACTOR.into()) } else { memory_bytes };
     let memory = i64::try_from(memory).unwrap_or(i64::MAX);
@@ -143,13 +155,7 @@ fn host_config(isolation: &Isolation, memory_bytes: u64, role: Role<'_>) -> Host
         ),
         readonly_rootfs: Some(!isolation.writable_root),
         tmpfs: has_scratch.then(|| HashMap::from([("/tmp".to_owned(), scratch)])),
-        mounts: Some(vec![Mount {
-            target: Some(target.to_owned()),
-            source: Some(source.to_owned()),
-            typ: Some(MountType::BIND),
-            read_only: Some(true),
-            ..Mount::default()
-        }]),
+        mounts: Some(mount.into_iter().collect()),
         cap_drop: Some(vec!["ALL".to_owned()]),
         cap_add: (!isolation.capabilities.is_empty()).then(|| isolation.capabilities.clone()),
         security_opt: Some(security),

@@ -30,8 +30,7 @@ impl Worker {
     /// - The error of the engine if the container cannot be started.
     /// - [`EngineError::NotServing`] if its init does not become ready.
     pub(crate) async fn start(roster: &Arc<Roster>, spec: &Spec) -> Result<Self, EngineError> {
-        let init = roster.init(&spec.image)?;
-        let (container, streams) = roster.launch(spec.for_one_job_at_a_time(&init)).await?;
+        let (container, streams) = roster.launch_with_init(spec).await?;
         let unusable = |problem: String| EngineError::NotServing {
             image: spec.image.to_string(),
             problem,

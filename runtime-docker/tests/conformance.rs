@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use manifold_conformance::{Module, ModuleFile, Program, RuntimeFixture};
 use manifold_runtime_api::{EntryMode, Runtime};
-use manifold_runtime_docker::{ContainerEngine, DockerRuntime, Mode};
+use manifold_runtime_docker::{ContainerEngine, DockerRuntime, EngineOptions, Mode};
 use manifold_testing::{built, containers};
 
 /// Returns the container engine of the tests, if there is one.
@@ -19,11 +19,30 @@ fn engine() -> Option<&'static ContainerEngine> {
     engine.as_ref()
 }
 
-struct Fixture(Mode);
+/// Returns the same engine, which pretends not to see the files of this machine.
+fn engine_elsewhere() -> &'static ContainerEngine {
+    static ENGINE: OnceLock<ContainerEngine> = OnceLock::new();
+    ENGINE.get_or_init(|| {
+        ContainerEngine::new(EngineOptions::default().shares_files(Some(false))).unwrap()
+    })
+}
+
+struct Fixture(Mode, Place);
+
+/// Whether the engine sees the files of this machine.
+#[derive(PartialEq)]
+enum Place {
+    Here,
+    Elsewhere,
+}
+use Place::{Elsewhere, Here};
 
 impl RuntimeFixture for Fixture {
     fn runtime(&self) -> Arc<dyn Runtime> {
-        let engine = engine().expect("the checks are skipped without an engine");
+        let engine = match self.1 {
+            Here => engine().expect("the checks are skipped without an engine"),
+            Elsewhere => engine_elsewhere(),
+        };
         Arc::new(DockerRuntime::builder().mode(self.0).parked(2).build(engine).unwrap())
     }
 
@@ -74,19 +93,25 @@ impl RuntimeFixture for Fixture {
 }
 
 mod parked {
-    use super::{Fixture, Mode};
+    use super::{Fixture, Here, Mode};
 
-    manifold_conformance::runtime_tests!(Fixture(Mode::Parked));
+    manifold_conformance::runtime_tests!(Fixture(Mode::Parked, Here));
 }
 
 mod recycled {
-    use super::{Fixture, Mode};
+    use super::{Fixture, Here, Mode};
 
-    manifold_conformance::runtime_tests!(Fixture(Mode::Recycled));
+    manifold_conformance::runtime_tests!(Fixture(Mode::Recycled, Here));
+}
+
+mod recycled_elsewhere {
+    use super::{Elsewhere, Fixture, Mode};
+
+    manifold_conformance::runtime_tests!(Fixture(Mode::Recycled, Elsewhere));
 }
 
 mod serving {
-    use super::{Fixture, Mode};
+    use super::{Fixture, Here, Mode};
 
-    manifold_conformance::runtime_tests!(Fixture(Mode::Serving));
+    manifold_conformance::runtime_tests!(Fixture(Mode::Serving, Here));
 }

@@ -1,7 +1,10 @@
 //! The client of a container engine: calls with deadlines, on threads of its own.
 
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -10,9 +13,11 @@ use bollard::query_parameters::{
     ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, WaitContainerOptions,
 };
 use futures_util::{StreamExt, stream};
+use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use super::error::{EngineError, Step};
+use super::endpoint;
+use super::error::{EngineError, Step, with_causes};
 use super::options::EngineOptions;
 use super::owner::{self, Owner};
 use super::retry::RecentFailure;
@@ -20,6 +25,11 @@ use super::retry::RecentFailure;
 /// The connection to an engine, and the threads that use it.
 pub(crate) struct Client {
     endpoint: String,
+    certificates: Option<PathBuf>,
+    /// Why the engine cannot be used.
+    problem: Option<String>,
+    /// Whether the engine sees the files of this machine, once that is known.
+    sees_files: Mutex<Option<bool>>,
     /// Maximum time for one call.
     pub(crate) deadline: Duration,
     /// How many containers are removed at a time by [`Client::sweep`], at least 1.
@@ -53,6 +63,9 @@ impl Client {
         })??;
         Ok(Self {
             endpoint: options.endpoint.clone(),
+            certificates: options.certificates.clone(),
+            problem: options.problem.clone().or_else(|| endpoint::unsupported(&options.endpoint)),
+            sees_files: Mutex::new(options.shares_files),
             deadline: options.deadline,
             at_once: options.at_once.max(1),
             docker: tokio::sync::Mutex::new(None),
@@ -110,6 +123,7 @@ impl Client {
                     | Step::Save
                     | Step::ListImages
                     | Step::RemoveImage
+                    | Step::AddInit
                     | Step::Wait
                     | Step::Inspect => {}
                 }
@@ -126,8 +140,17 @@ impl Client {
         }
         self.connection_failure.check()?;
         let endpoint = &self.endpoint;
-        let docker = Docker::connect_with_host(endpoint)
-            .map_err(|error| EngineError::new(endpoint, Step::Connect, error))?;
+        if let Some(problem) = &self.problem {
+            return Err(EngineError::Unusable {
+                endpoint: endpoint.clone(),
+                problem: problem.clone(),
+            });
+        }
+        let docker = match &self.certificates {
+            Some(directory) if !endpoint.starts_with("unix://") => self.with_tls(directory)?,
+            _ => Docker::connect_with_host(endpoint)
+                .map_err(|error| EngineError::new(endpoint, Step::Connect, error))?,
+        };
         // Uploads and waits have deadlines of their own.
         let docker = docker.with_timeout(self.deadline * 30);
         let docker = self.call(Step::Connect, docker.negotiate_version()).await?;
@@ -135,6 +158,8 @@ impl Client {
         let is_podman =
             version.components.iter().flatten().any(|component| component.name.contains("Podman"));
         self.is_podman.store(is_podman, Ordering::Relaxed);
+        let platform = version.platform.map(|platform| platform.name).unwrap_or_default();
+        self.find_out_about_files(&docker, &platform).await?;
         if let Err(error) = self
             .sweep(&docker, |labels| {
                 labels.get(owner::LABEL).is_some_and(|owner| Owner::is_orphan(owner))
@@ -145,6 +170,76 @@ impl Client {
         }
         *connected = Some(docker.clone());
         Ok(docker)
+    }
+
+    /// Creates a client that uses TLS with the certificates in `directory`.
+    #[cfg(feature = "tls")]
+    fn with_tls(&self, directory: &Path) -> Result<Docker, EngineError> {
+        let [key, certificate, authority] =
+            ["key.pem", "cert.pem", "ca.pem"].map(|name| directory.join(name));
+        Docker::connect_with_ssl(
+            &self.endpoint,
+            &key,
+            &certificate,
+            &authority,
+            self.deadline.as_secs(),
+            bollard::API_DEFAULT_VERSION,
+        )
+        .map_err(|error| EngineError::Unusable {
+            endpoint: self.endpoint.clone(),
+            problem: format!(
+                "its certificates in {} cannot be used: {}",
+                directory.display(),
+                with_causes(&error)
+            ),
+        })
+    }
+
+    /// Errors, because this program was built without TLS.
+    #[cfg(not(feature = "tls"))]
+    fn with_tls(&self, _: &Path) -> Result<Docker, EngineError> {
+        let problem = "this program was built without TLS (feature `tls`)".to_owned();
+        Err(EngineError::Unusable { endpoint: self.endpoint.clone(), problem })
+    }
+
+    /// Finds out whether the engine sees the files of this machine, unless that is known.
+    async fn find_out_about_files(
+        &self,
+        docker: &Docker,
+        platform: &str,
+    ) -> Result<(), EngineError> {
+        if self.sees_files.lock().is_some() {
+            return Ok(());
+        }
+        // Docker Desktop runs its engine in a virtual machine.
+        let mut sees_files = !platform.contains("Docker Desktop");
+        if sees_files && !self.endpoint.starts_with("unix://") {
+            let info = self.call(Step::Connect, docker.info()).await?;
+            let own = rustix::system::uname();
+            let is_own = |found: Option<String>, own: &CStr| {
+                found.is_some_and(|found| found.as_bytes() == own.to_bytes())
+            };
+            sees_files =
+                is_own(info.name, own.nodename()) && is_own(info.kernel_version, own.release());
+        }
+        *self.sees_files.lock() = Some(sees_files);
+        Ok(())
+    }
+
+    /// Returns whether the engine sees the files of this machine. Connects if that is not known.
+    pub(crate) async fn sees_files(self: &Arc<Self>) -> Result<bool, EngineError> {
+        if let Some(sees_files) = *self.sees_files.lock() {
+            return Ok(sees_files);
+        }
+        let client = Arc::clone(self);
+        self.spawn(async move { client.docker().await.map(drop) }).await?;
+        Ok(self.sees_files.lock().unwrap_or(true))
+    }
+
+    /// Notes that the engine does not see the files of this machine after all.
+    pub(super) fn sees_no_files(&self) {
+        tracing::debug!("the engine does not see the files of this machine");
+        *self.sees_files.lock() = Some(false);
     }
 
     /// Returns the connection if there is one. Does not connect.
@@ -158,7 +253,7 @@ impl Client {
     }
 
     /// Kills and removes a container. Succeeds if it does not exist.
-    pub(super) async fn force_removal(
+    pub(crate) async fn force_removal(
         &self,
         docker: &Docker,
         container: &str,

@@ -21,6 +21,9 @@ pub enum Step {
     ListImages,
     /// Removing an image.
     RemoveImage,
+    /// Making an image that carries the first process of containers, for an engine that does not see
+    /// the files of this machine.
+    AddInit,
     /// Creating a container.
     Create,
     /// Attaching to a container's standard streams.
@@ -46,6 +49,7 @@ impl fmt::Display for Step {
             Self::Save => "save an image",
             Self::ListImages => "list images",
             Self::RemoveImage => "remove an image",
+            Self::AddInit => "add the init to an image",
             Self::Create => "create a container",
             Self::Attach => "attach to a container",
             Self::Start => "start a container",
@@ -69,6 +73,14 @@ pub enum EngineError {
         /// The operation that failed.
         step: Step,
         /// The error of the connection, with its causes.
+        problem: String,
+    },
+    /// The engine cannot be used from here, and that does not change by itself.
+    #[error("cannot use the container engine at {endpoint}: {problem}")]
+    Unusable {
+        /// Address of the engine.
+        endpoint: String,
+        /// Why it cannot be used.
         problem: String,
     },
     /// The engine did not respond in time.
@@ -175,8 +187,19 @@ impl EngineError {
                 Status::Transient
             }
             Self::Refused { code, .. } if *code >= 500 => Status::Transient,
-            Self::Refused { .. } | Self::Closed => Status::Permanent,
+            Self::Refused { .. } | Self::Unusable { .. } | Self::Closed => Status::Permanent,
         }
+    }
+
+    /// Returns whether a container was refused because the engine has no file where one of this
+    /// machine should be mounted.
+    pub(crate) fn is_about_a_mount(&self) -> bool {
+        let Self::Refused { step: Step::Create | Step::Attach | Step::Start, message, .. } = self
+        else {
+            return false;
+        };
+        // Docker, Podman.
+        message.contains("bind source path does not exist") || message.contains("statfs ")
     }
 
     /// Converts to the error of a job that uses `image`.
@@ -208,7 +231,7 @@ fn is_about_the_image(message: &str) -> bool {
 }
 
 /// Formats an error followed by its causes, without repeating text.
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

@@ -1,14 +1,25 @@
 //! How to reach an engine, and bounds for its use.
 
+use std::path::PathBuf;
 use std::time::Duration;
+
+use super::endpoint::Endpoint;
 
 /// How to reach an engine, and bounds for its use.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct EngineOptions {
-    /// The engine's address: `unix:///path` or `tcp://host:port`. Default: the value of
-    /// `DOCKER_HOST`, or `unix:///var/run/docker.sock` if that is not set.
+    /// The engine's address: `unix:///path` or `tcp://host:port`. Default: the engine that the command
+    /// `docker` uses, which `DOCKER_HOST`, `DOCKER_CONTEXT` or the current context name, or
+    /// `unix:///var/run/docker.sock`.
     pub endpoint: String,
+    /// The directory with `ca.pem`, `cert.pem` and `key.pem`, for an engine that is reached by TLS
+    /// at `tcp://host:port`. Default: that of the context, or `DOCKER_CERT_PATH`, or the directory of
+    /// `docker`'s settings if `DOCKER_TLS_VERIFY` is set.
+    pub certificates: Option<PathBuf>,
+    /// Whether the engine sees the files of this machine, as it does if it runs on it. Serving
+    /// containers and hosts need that. Default: `None`, for finding it out.
+    pub shares_files: Option<bool>,
     /// Maximum time for one call. Default: 20 s.
     pub deadline: Duration,
     /// How many containers are started, and how many removed, at a time. Default: 4 of each.
@@ -16,6 +27,8 @@ pub struct EngineOptions {
     /// Maximum number of containers at one time. A job that needs one more fails. It does not wait,
     /// because the jobs that would have to end first may be waiting for it. Default: 512.
     pub containers: usize,
+    /// Why the engine that the user chose cannot be used.
+    pub(super) problem: Option<String>,
 }
 
 impl EngineOptions {
@@ -23,6 +36,21 @@ impl EngineOptions {
     #[must_use]
     pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
         self.endpoint = endpoint.into();
+        self.problem = None;
+        self
+    }
+
+    /// Sets [`EngineOptions::certificates`](#structfield.certificates).
+    #[must_use]
+    pub fn certificates(mut self, directory: Option<PathBuf>) -> Self {
+        self.certificates = directory;
+        self
+    }
+
+    /// Sets [`EngineOptions::shares_files`](#structfield.shares_files).
+    #[must_use]
+    pub const fn shares_files(mut self, shares_files: Option<bool>) -> Self {
+        self.shares_files = shares_files;
         self
     }
 
@@ -50,9 +78,12 @@ impl EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        let endpoint = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
+        let Endpoint { address, certificates, problem } = Endpoint::of_user();
         Self {
-            endpoint: endpoint.unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned()),
+            endpoint: address,
+            certificates,
+            shares_files: None,
+            problem,
             deadline: Duration::from_secs(20),
             at_once: 4,
             containers: 512,

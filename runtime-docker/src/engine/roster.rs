@@ -11,7 +11,7 @@ use bollard::query_parameters::{
 };
 use manifold_runtime_api::Status;
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinHandle;
 
 use super::client::{Client, wait_for_end};
@@ -20,7 +20,8 @@ use super::exit::Exit;
 use super::options::EngineOptions;
 use super::owner::{self, Owner};
 use super::retry::retrying;
-use crate::init::InitFile;
+use crate::init::{InitFile, Place, image_with_init};
+use crate::spec::Spec;
 use crate::wire::Streams;
 
 /// The containers of one connection to an engine.
@@ -38,7 +39,12 @@ pub(crate) struct Roster {
     changed: Condvar,
     /// The program that is mounted in containers for one job at a time, once there is one.
     init: Mutex<Option<InitFile>>,
+    /// The images that carry the program, by the image that they extend.
+    with_init: Mutex<HashMap<Arc<str>, Arc<ImageWithInit>>>,
 }
+
+/// The name of an image that carries the program, once it is made.
+type ImageWithInit = OnceCell<Arc<str>>;
 
 /// Counts of this process's containers.
 #[derive(Default)]
@@ -72,6 +78,7 @@ impl Roster {
             counts: Mutex::default(),
             changed: Condvar::new(),
             init: Mutex::default(),
+            with_init: Mutex::default(),
         }
     }
 
@@ -89,12 +96,49 @@ impl Roster {
         counts.alive + counts.starting > 0
     }
 
+    /// Starts a container for one job at a time.
+    pub(crate) async fn launch_with_init(self: &Arc<Self>, spec: &Spec) -> Launched {
+        loop {
+            let place = self.place_of_init(&spec.image).await?;
+            let launched = self.launch(spec.for_one_job_at_a_time(&place)).await;
+            match (&launched, place) {
+                (Err(error), Place::Mounted(_)) if error.is_about_a_mount() => {
+                    self.client.sees_no_files();
+                }
+                (Err(EngineError::Refused { step: Step::Create, code: 404, .. }), _) => {
+                    self.with_init.lock().remove(&spec.image);
+                    return launched;
+                }
+                _ => return launched,
+            }
+        }
+    }
+
+    /// Returns where the init of containers of `image` comes from.
+    async fn place_of_init(self: &Arc<Self>, image: &Arc<str>) -> Result<Place, EngineError> {
+        self.client.connection_failure.check()?;
+        if self.client.sees_files().await? {
+            return Ok(Place::Mounted(self.init(image)?));
+        }
+        let cell = Arc::clone(self.with_init.lock().entry(Arc::clone(image)).or_default());
+        let made = cell.get_or_try_init(|| {
+            retrying(|| {
+                let (roster, image) = (Arc::clone(self), Arc::clone(image));
+                let name = roster.new_name();
+                self.client.spawn(async move {
+                    image_with_init(&roster.client, &image, &name, roster.labels()).await
+                })
+            })
+        });
+        Ok(Place::Image(Arc::clone(made.await?)))
+    }
+
     /// Returns the path of the program that is the first process of containers for one job at a
     /// time.
     ///
     /// # Errors
     /// [`EngineError::NotServing`] if it cannot be written.
-    pub(crate) fn init(&self, image: &str) -> Result<String, EngineError> {
+    fn init(&self, image: &str) -> Result<String, EngineError> {
         let mut init = self.init.lock();
         if let Some(init) = &*init {
             return Ok(init.path());
@@ -193,12 +237,13 @@ impl Roster {
             return Err(EngineError::TooMany { count: counts.alive });
         }
         counts.alive += 1;
-        let name = format!(
-            "manifold-{}-{}",
-            self.owner.name(),
-            CONTAINERS.fetch_add(1, Ordering::Relaxed)
-        );
+        let name = self.new_name();
         Ok(Container { roster: Arc::clone(self), name, is_removing: false })
+    }
+
+    fn new_name(&self) -> String {
+        let number = CONTAINERS.fetch_add(1, Ordering::Relaxed);
+        format!("manifold-{}-{number}", self.owner.name())
     }
 
     /// Removes a container in the background, and kills it if it has not ended within `patience`.

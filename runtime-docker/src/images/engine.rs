@@ -1,11 +1,12 @@
 //! Images of the engine: those on which others are based, and those that were loaded from trees.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{BufReader, Seek, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bollard::models::ImageSummary;
 use bollard::query_parameters::{ListImagesOptionsBuilder, RemoveImageOptions};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -16,7 +17,7 @@ use super::archive::{Archive, EngineImage, Layer, Objects, Purpose};
 use super::error::ImportError;
 use super::manifest;
 use super::members::{Members, decompressed};
-use super::{TREE_LABEL, import};
+use super::{INIT_LABEL, TREE_LABEL, import};
 use crate::engine::{Client, ContainerEngine, EngineError, Step};
 
 /// Gets an image from the engine, of at most `bound` bytes.
@@ -118,38 +119,43 @@ impl ContainerEngine {
         is_kept: impl Fn(ObjectId) -> bool,
     ) -> Result<Vec<ObjectId>, EngineError> {
         let client = Arc::clone(&self.roster.client);
-        let loaded = client
-            .spawn({
-                let client = Arc::clone(&client);
-                async move {
-                    let docker = client.docker().await?;
-                    let filters = HashMap::from([("label", vec![TREE_LABEL])]);
-                    let options = ListImagesOptionsBuilder::new().filters(&filters).build();
-                    client.call(Step::ListImages, docker.list_images(Some(options))).await
+        let mut removed = BTreeSet::new();
+        // Those that carry the init first, because they extend others.
+        for label in [INIT_LABEL, TREE_LABEL] {
+            for image in list(&client, label).await? {
+                let tree = image.labels.get(TREE_LABEL).map(|tree| ObjectId::from_hex(tree));
+                let tree = tree.and_then(Result::ok);
+                if tree.is_some_and(&is_kept) || (tree.is_none() && label == TREE_LABEL) {
+                    continue;
                 }
-            })
-            .await?;
-        let mut removed = Vec::new();
-        for image in loaded {
-            let tree = image.labels.get(TREE_LABEL);
-            let Some(tree) = tree.and_then(|tree| ObjectId::from_hex(tree).ok()) else { continue };
-            if is_kept(tree) {
-                continue;
-            }
-            let client_again = Arc::clone(&client);
-            let removal = client.spawn(async move {
-                let docker = client_again.docker().await?;
-                // By its id, because Podman lists it under a longer name.
-                let removal = docker.remove_image(&image.id, None::<RemoveImageOptions>, None);
-                client_again.call(Step::RemoveImage, removal).await
-            });
-            match removal.await {
-                Ok(_) => removed.push(tree),
-                // Another program has removed it, or a container uses it.
-                Err(EngineError::Refused { code: 404 | 409, .. }) => {}
-                Err(error) => return Err(error),
+                let shared = Arc::clone(&client);
+                let removal = client.spawn(async move {
+                    let docker = shared.docker().await?;
+                    // By its id, because Podman lists it under a longer name.
+                    let removal = docker.remove_image(&image.id, None::<RemoveImageOptions>, None);
+                    shared.call(Step::RemoveImage, removal).await
+                });
+                match removal.await {
+                    Ok(_) => removed.extend(tree.filter(|_| label == TREE_LABEL)),
+                    // Another program has removed it, or a container uses it.
+                    Err(EngineError::Refused { code: 404 | 409, .. }) => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
-        Ok(removed)
+        Ok(removed.into_iter().collect())
     }
+}
+
+/// Lists the images with a label.
+async fn list(client: &Arc<Client>, label: &'static str) -> Result<Vec<ImageSummary>, EngineError> {
+    let shared = Arc::clone(client);
+    client
+        .spawn(async move {
+            let docker = shared.docker().await?;
+            let filters = HashMap::from([("label", vec![label])]);
+            let options = ListImagesOptionsBuilder::new().filters(&filters).build();
+            shared.call(Step::ListImages, docker.list_images(Some(options))).await
+        })
+        .await
 }
