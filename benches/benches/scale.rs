@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use manifold_benches::{
-    Language, Measured, Setting, all_cores, append_result, branching, chain, container_engine,
-    container_jobs, count_files, fold_files, forget_peak, resident, sized, wide, with_one_changed,
+    Language, Measured, PYTHON, Setting, all_cores, append_result, branching, chain,
+    container_engine, container_jobs, count_files, fold_files, forget_peak, resident, sized, wide,
+    with_one_changed,
 };
 use manifold_dispatcher::Dispatcher;
 use manifold_runtime_api::ObjectId;
@@ -136,6 +137,10 @@ fn measure(case: &Case) -> Result<Measured> {
             cold = median(folds);
             (median(floors), Duration::ZERO)
         }
+        Language::Python => {
+            let floor = time(&mut || interpreter_starts(size))?;
+            (floor, Duration::ZERO)
+        }
         // The recursive function would overflow its stack in a long chain of directories.
         _ if shape == Shape::Chain && size > 1_000 => (Duration::ZERO, Duration::ZERO),
         _ => {
@@ -158,6 +163,25 @@ fn measure(case: &Case) -> Result<Measured> {
         before_bytes,
         peak_bytes,
         after_bytes,
+    })
+}
+
+/// Starts Python, with the modules that the visitor uses, `count` times on all cores.
+fn interpreter_starts(count: usize) -> Result<()> {
+    let cores = std::thread::available_parallelism()?.get();
+    let start = || -> std::io::Result<()> {
+        for _ in 0..count / cores {
+            let mut python = Command::new("/usr/bin/python3");
+            python.args(["-I", "-B", "-c", "import base64, json, sys"]).status()?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(start)).collect();
+        for thread in threads {
+            thread.join().map_err(|_| "a thread panicked")??;
+        }
+        Ok(())
     })
 }
 
@@ -192,6 +216,15 @@ fn cases() -> Vec<Case> {
             let name = format!("fixture, {} over {}", fold.as_str(), visitor.as_str());
             cases.push(Case { name, shape: Shape::Fixture, size: 160, fold, visitor });
         }
+    }
+    if std::env::var_os(PYTHON).is_some() {
+        let (fold, visitor) = (Language::Wasm, Language::Python);
+        let name = format!("fixture, {} over {}", fold.as_str(), visitor.as_str());
+        cases.push(Case { name, shape: Shape::Fixture, size: 160, fold, visitor });
+    } else {
+        eprintln!(
+            "SKIPPED: visitors in Python are not measured; `cargo xtask bench` sets {PYTHON}."
+        );
     }
     cases
 }

@@ -21,7 +21,7 @@ pub use inputs::{branching, chain, sized, tree_of, wide, with_one_changed};
 pub use machine::{all_cores, one_core};
 pub use measured::{Cores, Measured, append_result};
 pub use memory::{forget_peak, resident};
-pub use setting::{Language, Setting, container_engine};
+pub use setting::{Language, PYTHON, Setting, container_engine};
 
 /// The benchmark id of Manifold's own line in a group, or the id's prefix where there are several.
 pub const OURS: &str = "manifold";

@@ -1,10 +1,11 @@
 //! A dispatcher with Manifold's built-in guests in every language.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use manifold_dispatcher::native::{NativeRuntime, argument};
-use manifold_dispatcher::{Dispatcher, DispatcherBuilder, Invocation};
-use manifold_runtime_api::{Error, ObjectId, ObjectRef, Result, Runtime};
+use manifold_dispatcher::{DirectoryObjects, Dispatcher, DispatcherBuilder, Invocation};
+use manifold_runtime_api::{EntryMode, Error, ObjectId, ObjectRef, Result, Runtime, TreeEntry};
 use manifold_runtime_docker::{ContainerEngine, DockerRuntime, EngineOptions, Mode};
 use manifold_runtime_wasm::WasmRuntime;
 use manifold_standard_guests::{self as guests, Hosts};
@@ -26,6 +27,8 @@ pub enum Language {
     Fresh,
     /// Rust, in one container that forks a process for each job.
     Serving,
+    /// Python, in a container that has one job at a time. Only the visitor.
+    Python,
 }
 
 impl Language {
@@ -39,17 +42,18 @@ impl Language {
             Self::Parked => "container, parked",
             Self::Fresh => "container, fresh",
             Self::Serving => "container, serving",
+            Self::Python => "Python, recycled",
         }
     }
 
     /// Returns whether guests run in containers.
     pub const fn is_container(self) -> bool {
-        matches!(self, Self::Recycled | Self::Parked | Self::Fresh | Self::Serving)
+        matches!(self, Self::Recycled | Self::Parked | Self::Fresh | Self::Serving | Self::Python)
     }
 
     const fn mode(self) -> Option<Mode> {
         match self {
-            Self::Recycled => Some(Mode::Recycled),
+            Self::Recycled | Self::Python => Some(Mode::Recycled),
             Self::Parked => Some(Mode::Parked),
             Self::Fresh => Some(Mode::Fresh),
             Self::Serving => Some(Mode::Serving),
@@ -81,7 +85,12 @@ pub struct Setting {
     pub dispatcher: Dispatcher,
     std: ObjectId,
     native: ObjectId,
+    /// The host image hash of the runtime for containers.
+    container: Option<ObjectId>,
 }
+
+/// The directory with the image of Python, which `cargo xtask bench` builds.
+pub const PYTHON: &str = "MANIFOLD_BENCH_PYTHON";
 
 impl Setting {
     /// Creates a dispatcher with native and wasm guests, and with TypeScript guests if the feature
@@ -184,7 +193,7 @@ impl Setting {
         let builder = Dispatcher::builder().runtime(native).runtime(wasm);
         let dispatcher = more(builder).build()?;
         let std = guests::install_for(&dispatcher, hosts)?;
-        Ok(Self { dispatcher, std, native: native_host })
+        Ok(Self { dispatcher, std, native: native_host, container: hosts.container })
     }
 
     /// Returns the image reference of the guest `name` in `language`.
@@ -202,7 +211,30 @@ impl Setting {
             Language::Recycled | Language::Parked | Language::Fresh | Language::Serving => {
                 format!("/cas/std/{name}.docker")
             }
+            Language::Python => self.python_visitor()?.to_string(),
         })
+    }
+
+    /// Puts an image of the visitor `file-count` as a script, on the image of Python.
+    fn python_visitor(&self) -> Result<ObjectId> {
+        let missing = || Error::runtime(format!("{PYTHON} names no image of Python"));
+        let image = std::env::var_os(PYTHON).ok_or_else(missing)?;
+        let objects = DirectoryObjects::scan(&Path::new(&image).join("layer00"))
+            .map_err(|error| Error::runtime(error.to_string()))?;
+        let layer = objects.root().id;
+        self.dispatcher.add_source(objects);
+        let blob = |text: &str| self.dispatcher.put_blob(text.to_owned());
+        let entry = |name: &str, mode, id| TreeEntry::new(name, mode, id);
+        let script = blob(include_str!("../../fold-guests/python/standalone.py"))?;
+        let script = self.dispatcher.put_tree([entry("visitor.py", EntryMode::Blob, script)])?;
+        let config = r#"{"config": {"Entrypoint": ["python3", "-I", "-B", "/visitor.py"]}}"#;
+        let image = self.dispatcher.put_tree([
+            entry("config.json", EntryMode::Blob, blob(config)?),
+            entry("layer00", EntryMode::Tree, layer),
+            entry("layer01", EntryMode::Tree, script),
+        ])?;
+        let host = self.container.ok_or_else(|| Error::runtime("there are no containers"))?;
+        self.dispatcher.put_image(host, ObjectRef::tree(image))
     }
 
     /// Returns the id of the tree that is the container image of the guest `name`.

@@ -11,6 +11,7 @@ use crate::docker;
 use crate::guests::{self, Wanted};
 use crate::install::{Installing, Need, provide};
 use crate::process::{Result, cargo, is_runnable, root, run, target};
+use crate::python;
 use crate::skip::skip;
 use crate::toolchain;
 use crate::v8::workspace_selection;
@@ -28,10 +29,13 @@ pub(crate) fn bench(arguments: &[OsString], installing: Installing) -> Result {
     let needs = toolchain::needs(Wanted::All.targets())?
         .into_iter()
         .chain(docker::need())
+        .chain(python::need())
         .chain(redis_need);
     provide(needs, installing);
     guests::build(Wanted::All)?;
     let engine = docker::engine()?;
+    python::build()?;
+    let python = python::built();
     let redis = match Redis::start() {
         Ok(redis) => Some(redis),
         Err(problem) => {
@@ -65,6 +69,9 @@ pub(crate) fn bench(arguments: &[OsString], installing: Installing) -> Result {
         benchmarks.env("MANIFOLD_BENCH_CORES", &cores);
         if let Some(engine) = &engine {
             engine.reveal(benchmarks);
+            if let Some(python) = &python {
+                benchmarks.env("MANIFOLD_BENCH_PYTHON", python);
+            }
         }
         if let Some(redis) = &redis {
             benchmarks.env("MANIFOLD_BENCH_REDIS", redis.socket());

@@ -67,6 +67,11 @@ pub(crate) fn build() -> Result {
     Ok(())
 }
 
+/// Returns the directory of the image if there is one.
+pub(crate) fn built() -> Option<PathBuf> {
+    Some(image()).filter(|image| image.is_dir())
+}
+
 /// Returns the directory of the image.
 fn image() -> PathBuf {
     target().join("guests").join("python")

@@ -60,18 +60,21 @@ pub(crate) fn with_short_form(readme: &str, results: &Results) -> Result<String,
         }
     }
     let over_containers = [
-        ("parked", "the engine's calls alone, four at a time"),
-        ("serving", "a recursive function on all cores"),
+        ("wasm over container, parked", "the engine's calls alone, four at a time"),
+        ("wasm over container, recycled", "a recursive function on all cores"),
+        ("container, recycled over container, recycled", "a recursive function on all cores"),
+        ("wasm over Python, recycled", "starting the interpreter so often, on all cores"),
+        ("wasm over container, serving", "a recursive function on all cores"),
     ];
-    for (mode, floor) in over_containers {
-        let name = format!("fixture, wasm over container, {mode}");
+    for (words, floor) in over_containers {
+        let name = format!("fixture, {words}");
         if let Some(measured) = scales.iter().find(|scale| scale.name == name) {
             let ratio = measured
                 .ratio()
                 .map_or_else(String::new, |value| format!(" (ratio {})", ratio(value)));
             let _ = writeln!(
                 text,
-                "| fold of {} nodes, cold, wasm over containers, {mode} | {} \
+                "| fold of {} nodes, cold, {words} | {} \
                  | {floor}: {}{ratio} |",
                 measured.size,
                 seconds(measured.cold_seconds),
