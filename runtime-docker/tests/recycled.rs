@@ -213,10 +213,10 @@ async fn containers_of_many_images_are_kept_up_to_a_number() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chain_of_container_frames_completes_within_the_bound_and_fails_beyond_it() {
     let Some(_engine) = engine().await else { return };
-    for (bound, completes) in [(60, true), (10, false)] {
+    for (bound, completes) in [(210, true), (10, false)] {
         let engine = ContainerEngine::new(EngineOptions::default().containers(bound)).unwrap();
         let fixture = recycled(&engine);
-        let root = ObjectRef::tree(store_chain(&fixture.dispatcher, 50));
+        let root = ObjectRef::tree(store_chain(&fixture.dispatcher, 200));
         let start = Instant::now();
         let result = fixture.try_fold("fold.docker", root, &[("post", "file-count")]).await;
         if completes {

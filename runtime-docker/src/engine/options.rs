@@ -25,7 +25,9 @@ pub struct EngineOptions {
     /// How many containers are started, and how many removed, at a time. Default: 4 of each.
     pub at_once: usize,
     /// Maximum number of containers at one time. A job that needs one more fails. It does not wait,
-    /// because the jobs that would have to end first may be waiting for it. Default: 512.
+    /// because the jobs that would have to end first may be waiting for it. Default: 512, or one for
+    /// each 16 MiB of this machine's memory if that is less. That is about what a container takes
+    /// whose program waits, with the engine's process for it.
     pub containers: usize,
     /// Why the engine that the user chose cannot be used.
     pub(super) problem: Option<String>,
@@ -76,6 +78,15 @@ impl EngineOptions {
     }
 }
 
+/// Returns how many containers this machine has memory for, at most 512.
+fn containers_for_memory() -> usize {
+    const MOST: usize = 512;
+    const BYTES: u64 = 16 << 20;
+    let memory = rustix::system::sysinfo();
+    let bytes = memory.totalram.saturating_mul(memory.mem_unit.into());
+    usize::try_from(bytes / BYTES).map_or(MOST, |containers| containers.clamp(8, MOST))
+}
+
 impl Default for EngineOptions {
     fn default() -> Self {
         let Endpoint { address, certificates, problem } = Endpoint::of_user();
@@ -86,7 +97,7 @@ impl Default for EngineOptions {
             problem,
             deadline: Duration::from_secs(20),
             at_once: 4,
-            containers: 512,
+            containers: containers_for_memory(),
         }
     }
 }
