@@ -27,6 +27,9 @@ pub(crate) enum Command {
     History(History),
     Run(Run),
     Cat(Cat),
+    Get(Get),
+    Diff(Diff),
+    Request(Request),
     Curry(Curry),
     Std(Std),
     Image(Image),
@@ -42,6 +45,24 @@ pub(crate) enum Command {
     /// Remove containers whose process has ended
     #[command(hide = true)]
     SweepContainers,
+}
+
+impl Command {
+    /// Returns whether the user asked for JSON.
+    pub(crate) fn prints_json(&self) -> bool {
+        match self {
+            Self::Fold(fold) => fold.json,
+            Self::History(history) => history.json,
+            Self::Run(run) => run.json,
+            Self::Request(request) => request.json,
+            Self::Std(Std { kind: StdKind::Ls(ls) }) => ls.json,
+            Self::Image(Image { kind: ImageKind::Ls(ls) }) => ls.json,
+            Self::Pins(pins) => pins.json,
+            Self::Gc(gc) => gc.json,
+            Self::Verify(verify) => verify.json,
+            _ => false,
+        }
+    }
 }
 
 /// The location of the store.
@@ -313,14 +334,28 @@ pub(crate) struct Run {
     pub(crate) using: UseArgs,
 }
 
-/// Print an object: a blob's bytes, or a tree as `git ls-tree` prints it
+/// Print the id of the request that `run` would run, and whether its outcome is memoized
+///
+/// Nothing is run. The request and its arguments are put in the store, so that `cat` shows them.
 #[derive(Debug, Args)]
-pub(crate) struct Cat {
-    /// Object id, in hexadecimal
-    pub(crate) id: String,
-    /// Print the lines of all files in a tree, each after the path of its file
+pub(crate) struct Request {
+    /// Standard name, image reference, .wasm, .ts or .js file, or directory with a main.ts
+    pub(crate) image: String,
+    #[command(flatten)]
+    pub(crate) args: ArgumentArgs,
+    /// Text that becomes part of every request, and so changes its id
+    #[arg(long, default_value = "")]
+    pub(crate) salt: String,
+    /// Print one JSON object
     #[arg(long)]
-    pub(crate) lines: bool,
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) using: UseArgs,
+}
+
+/// Where objects are read from.
+#[derive(Debug, Args)]
+pub(crate) struct ReadArgs {
     /// Any path in the git repository to read from [default: the current directory]
     ///
     /// The store and the standard images are always read. Without this option it is not an error if
@@ -329,6 +364,48 @@ pub(crate) struct Cat {
     pub(crate) repo: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+}
+
+/// Print an object: a blob's bytes, or a tree as `git ls-tree` prints it
+#[derive(Debug, Args)]
+pub(crate) struct Cat {
+    /// Object id, in hexadecimal, or `ID:PATH` for what is at a path below a tree
+    pub(crate) id: String,
+    /// Print the lines of all files in a tree, each after the path of its file
+    #[arg(long)]
+    pub(crate) lines: bool,
+    #[command(flatten)]
+    pub(crate) reading: ReadArgs,
+}
+
+/// Write an object to files: a tree as a directory, as git would check it out
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// Object id, in hexadecimal, or `ID:PATH`
+    pub(crate) id: String,
+    /// Path below the tree [default: all of it]
+    pub(crate) path: Option<String>,
+    /// Directory to write, which must be new or empty, or file, which must be new
+    #[arg(long, value_name = "PATH")]
+    pub(crate) to: PathBuf,
+    #[command(flatten)]
+    pub(crate) reading: ReadArgs,
+}
+
+/// Print how two objects differ: the paths, and the lines of texts
+///
+/// Before each path is a letter: A for added, D for deleted, M for modified, T for another type.
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    /// Object id, in hexadecimal, or `ID:PATH`
+    pub(crate) one: String,
+    /// The object to compare it with
+    pub(crate) other: String,
+    /// Print only the paths
+    #[arg(long = "name-status")]
+    pub(crate) names: bool,
+    #[command(flatten)]
+    pub(crate) reading: ReadArgs,
 }
 
 /// Bind arguments to an image, and print the id of the image with its arguments bound

@@ -1,35 +1,27 @@
 //! `manifold cat`: prints an object.
 
 use std::ops::ControlFlow;
-use std::path::Path;
-use std::sync::Arc;
 
-use manifold_dispatcher::ObjectSource;
-use manifold_runtime_api::{ObjectId, ObjectKind, ObjectRef};
+use manifold_runtime_api::{ObjectKind, ObjectRef};
 
 use crate::args::Cat;
 use crate::error::CliError;
+use crate::objects;
 use crate::outcome;
 use crate::report;
-use crate::repository::Repository;
-use crate::session::{Options, Session};
+use crate::session::Session;
 
 pub(crate) fn cat(options: &Cat) -> Result<(), CliError> {
-    let id = ObjectId::from_hex(&options.id)
-        .map_err(|source| CliError::InvalidId { id: options.id.clone(), source })?;
-    let around = options.repo.as_deref().unwrap_or(Path::new("."));
-    let sources: Vec<Arc<dyn ObjectSource>> = match Repository::for_reading(around) {
-        Ok(repository) => vec![Arc::new(repository.objects()?)],
-        // Without a repository, the store and the standard images are still there to read.
-        Err(CliError::NotARepository { .. }) if options.repo.is_none() => Vec::new(),
-        Err(error) => return Err(error),
+    let session = options.reading.session()?;
+    let named = objects::find(&session.dispatcher, &options.id)?;
+    let Some(found) = named.object() else {
+        // The commit of a submodule, which is in another repository.
+        return report::print(format!("{}\n", named.id).as_bytes());
     };
-    let session = Session::new(options.store.open_to_look()?, sources, &Options::default())?;
-    let object = session.dispatcher.read(id)?;
-    if options.lines && object.kind == ObjectKind::Tree {
-        return print_lines(&session, ObjectRef::tree(id));
+    if options.lines && found.kind == ObjectKind::Tree {
+        return print_lines(&session, found);
     }
-    report::object(&object)
+    report::object(&session.dispatcher.read(found.id)?)
 }
 
 /// Prints the lines of all files in a tree.

@@ -1,5 +1,7 @@
 //! The error of a command, and how it is shown.
 
+mod exit;
+
 use std::error::Error as StdError;
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -9,8 +11,11 @@ use std::time::Duration;
 
 use manifold_cli::export::ExportError;
 use manifold_dispatcher::{DirectoryError, OpenError};
-use manifold_runtime_api::{Error, Frame, Limit};
+use manifold_runtime_api::{Error, Frame, Limit, Status};
 use manifold_runtime_docker::{EngineError, ImportError};
+use serde_json::{Value as Json, json};
+
+pub(crate) use exit::Failure;
 
 use crate::limits;
 use crate::new::NewError;
@@ -156,6 +161,8 @@ pub(crate) enum CliError {
     ArgumentOfFold { name: String },
     #[error("invalid object id {id:?}")]
     InvalidId { id: String, source: manifold_runtime_api::IdError },
+    #[error("{id} has nothing at the path {path}")]
+    NoSuchEntry { id: String, path: String },
     #[error("cannot use the store")]
     Store(#[source] OpenError),
     #[error("this user has no cache directory; name a directory with --store, or use --no-store")]
@@ -235,6 +242,42 @@ pub(crate) fn render(error: &CliError) -> String {
         let _ = writeln!(text, "  {option} raises this limit");
     }
     text
+}
+
+/// Returns the error and its causes as JSON, for programs.
+pub(crate) fn json(error: &CliError) -> Json {
+    let failure = error.failure();
+    let (mut messages, mut frames) = (Vec::new(), Vec::new());
+    let mut transient = false;
+    let mut next: Option<&(dyn StdError + 'static)> = Some(match error {
+        CliError::Failed(error) => error,
+        other => other,
+    });
+    while let Some(error) = next {
+        let message = error.to_string();
+        if messages.last() != Some(&message) {
+            messages.push(message);
+        }
+        if let Some(error) = error.downcast_ref::<Error>() {
+            transient |= error.status() == Status::Transient;
+            frames.extend(error.frame().map(|frame| {
+                json!({
+                    "request": frame.request.to_string(),
+                    "image": frame.image,
+                    "runtime": frame.runtime,
+                })
+            }));
+        }
+        next = error.source();
+    }
+    let because = messages.split_off(messages.len().min(1));
+    json!({ "error": {
+        "kind": failure.as_str(),
+        "message": messages.pop().unwrap_or_default(),
+        "because": because,
+        "frames": frames,
+        "transient": transient,
+    } })
 }
 
 /// Returns the limit that the command breached.

@@ -5,8 +5,10 @@ mod args;
 mod arguments;
 mod cat;
 mod curry;
+mod diff;
 mod error;
 mod fold;
+mod get;
 mod history;
 mod image;
 mod images;
@@ -15,6 +17,7 @@ mod keep;
 mod limits;
 mod names;
 mod new;
+mod objects;
 mod outcome;
 mod patience;
 mod places;
@@ -30,16 +33,16 @@ mod store;
 mod types;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use clap::Parser;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::{Arguments, Command, ImageKind};
-use crate::error::CliError;
-use crate::patience::{INTERRUPTED, Interrupts, SHUTDOWN_TIME, is_thread_failure};
+use crate::error::{CliError, Failure};
+use crate::patience::{Interrupts, SHUTDOWN_TIME, is_thread_failure};
 use crate::say::{StderrWriter, say};
 
 /// Frames allocate on one thread and free on another. The system's allocator takes locks for that,
@@ -49,6 +52,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let _ = ERRORS_ARE_JSON.set(arguments.command.prints_json());
     silence_panics_of_thread_failures();
     // Handling SIGXFSZ makes a bound on the size of files (`ulimit -f`) an error of the write, like
     // a full disk, instead of the end of the process.
@@ -56,7 +60,7 @@ fn main() -> ExitCode {
     show_events(arguments.verbose);
     let computes = match &arguments.command {
         Command::Fold(_) | Command::History(_) | Command::Run(_) => true,
-        Command::Curry(_) | Command::Std(_) => true,
+        Command::Request(_) | Command::Curry(_) | Command::Std(_) => true,
         Command::Image(image) => matches!(image.kind, ImageKind::Export(_)),
         _ => false,
     };
@@ -75,6 +79,11 @@ fn main() -> ExitCode {
             ImageKind::Export(export) => compute(&interrupts, None, image::export(export)),
             ImageKind::Ls(ls) => report(image::list(&ls)),
         },
+        Command::Request(request) => {
+            compute(&interrupts, request.using.deadline, run::request(request))
+        }
+        Command::Get(get) => report(get::get(&get)),
+        Command::Diff(diff) => report(diff::diff(&diff)),
         Command::Cat(cat) => report(cat::cat(&cat)),
         Command::Pins(pins) => report(keep::pins(&pins)),
         Command::Unpin(unpin) => report(keep::unpin(&unpin)),
@@ -93,15 +102,19 @@ fn main() -> ExitCode {
 
 /// Prints the error of a command, and returns its exit status.
 fn report(result: Result<(), CliError>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(CliError::Interrupted) => ExitCode::from(INTERRUPTED),
-        Err(error) => {
-            say(&error::render(&error));
-            ExitCode::FAILURE
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    let failure = error.failure();
+    if failure != Failure::Interrupted {
+        match ERRORS_ARE_JSON.get() {
+            Some(true) => say(&error::json(&error).to_string()),
+            _ => say(&error::render(&error)),
         }
     }
+    ExitCode::from(failure.status())
 }
+
+/// Whether the user asked for JSON, so that an error is JSON, too.
+static ERRORS_ARE_JSON: OnceLock<bool> = OnceLock::new();
 
 /// Runs a command that computes, and stops the work that is still in progress when it ends.
 fn compute(

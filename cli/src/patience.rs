@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::error::CliError;
+use crate::error::{CliError, Failure};
 use crate::session;
 
 /// How long a command that is interrupted or past its deadline may take to release its resources,
@@ -179,7 +179,7 @@ pub(crate) fn is_thread_failure(message: &str) -> bool {
 fn exit_after(time: Duration) {
     let wait = move || {
         std::thread::sleep(time);
-        exit(1);
+        exit(Failure::Limit.status());
     };
     // If the thread cannot start, the deadline still holds for work that does not block.
     let _ = std::thread::Builder::new().name("manifold-deadline".to_owned()).spawn(wait);

@@ -1,6 +1,8 @@
-//! `manifold run`: runs an image on arguments.
+//! `manifold run`: runs an image on arguments. `manifold request`: says which request that is.
 
-use crate::args::{Language, Run};
+use serde_json::json;
+
+use crate::args::{Language, Request, Run};
 use crate::arguments::Arguments;
 use crate::error::CliError;
 use crate::patience::Phase;
@@ -39,5 +41,31 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
     };
     let report = RunReport { request: completion.request.to_string(), result };
     let text = if options.json { report::json(&report)? } else { report.text() };
+    report::print(text.as_bytes())
+}
+
+pub(crate) async fn request(options: Request) -> Result<(), CliError> {
+    Phase::Hashing.begin();
+    let arguments = Arguments::read(&options.args, &options.using.reading()?)?;
+    let session =
+        Session::new(options.using.open()?, arguments.sources(), &options.using.session())?;
+    let dispatcher = &session.dispatcher;
+    let args = session.arguments(arguments.entries(&session)?)?;
+    let image = session.image(&options.image, Language::Wasm).await?;
+    let invocation = session.invocation(&image, args, &options.salt, &options.using);
+    let request = dispatcher.request(&invocation)?;
+    let outcome = dispatcher.look_up(request)?;
+    dispatcher.flush()?;
+    let text = if options.json {
+        let outcome = outcome
+            .map(|found| json!({ "kind": found.kind.as_str(), "hash": found.id.to_string() }));
+        report::json(&json!({ "request": request.to_string(), "outcome": outcome }))?
+    } else {
+        let memo = match outcome {
+            Some(outcome) => format!("memoized: {} {}", outcome.kind, outcome.id),
+            None => "not memoized".to_owned(),
+        };
+        format!("{request}\n{memo}\n")
+    };
     report::print(text.as_bytes())
 }

@@ -86,7 +86,7 @@ fn a_deadline_covers_waiting_for_the_store() {
         .spawn()
         .unwrap();
     let (time, status, stderr) = end(waiting);
-    assert_eq!(status, Some(1));
+    assert_eq!(status, Some(5));
     assert!(time < SOON, "{time:?}");
     assert!(
         stderr.contains("error: the deadline of 1s passed while opening the store"),
@@ -102,7 +102,7 @@ fn hashing_ends_at_a_deadline_and_at_an_interrupt() {
     let fold = ["fold", "d", "--no-store", "--max-file", "1TiB"];
     let hashing = manifold(place.path()).args(fold).args(["--deadline", "500ms"]).spawn().unwrap();
     let (time, status, stderr) = end(hashing);
-    assert_eq!(status, Some(1));
+    assert_eq!(status, Some(5));
     assert!(time < SOON && stderr.contains("passed while hashing the input"), "{time:?}: {stderr}");
 
     let hashing = manifold(place.path()).args(fold).spawn().unwrap();
@@ -145,7 +145,7 @@ fn writing_to_an_unread_pipe_ends_at_a_deadline_and_at_an_interrupt() {
 
     let writing = manifold(place.path()).args(run).args(["--deadline", "2s"]).spawn().unwrap();
     let (time, status, stderr) = end(writing);
-    assert_eq!(status, Some(1));
+    assert_eq!(status, Some(5));
     assert!(
         time < SOON && stderr.contains("passed while writing the result"),
         "{time:?}: {stderr}"

@@ -132,6 +132,19 @@ impl Dispatcher {
         Ok(self.core.memoized(request)?.is_some())
     }
 
+    /// Returns the id of the request that [`Dispatcher::run`] would run for `invocation`, and stores
+    /// the request's tree. Runs nothing.
+    ///
+    /// # Errors
+    /// Returns an error if the image cannot be resolved, if the arguments are not an available
+    /// tree, or if the store fails.
+    pub fn request(&self, invocation: &Invocation) -> Result<ObjectId> {
+        let invocation = invocation.clone().with_stored_args(&self.core.objects)?;
+        let mut call = RootCall::new(&self.core, invocation)?;
+        call.store_request()?;
+        Ok(call.request())
+    }
+
     /// Returns the memoized outcome of the request with the id `request`. An entry whose object is
     /// not available counts as none.
     ///

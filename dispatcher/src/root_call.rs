@@ -118,7 +118,7 @@ impl RootCall {
     }
 
     /// Stores the request and caches its id by raw key.
-    fn store_request(&mut self) -> Result<()> {
+    pub(crate) fn store_request(&mut self) -> Result<()> {
         let core = &self.core;
         if core.objects.kind(self.keyed.request)?.is_none() {
             let request = Request {

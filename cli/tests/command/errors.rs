@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 
 use tempfile::TempDir;
 
-use crate::{bench, fails, git, repository};
+use crate::{bench, fails, git, manifold, repository};
 
 #[test]
 fn bad_input_is_reported_as_one_error() {
@@ -103,4 +103,41 @@ fn a_deep_failure_shows_the_first_and_last_frames() {
     assert!(error.starts_with("error: image \"no such image\": expected"), "{error}");
     assert!(error.contains("\n      … 31 more …\n"), "{error}");
     assert_eq!(error.matches("\n      in request ").count(), 10, "{error}");
+}
+
+#[test]
+fn the_exit_status_and_json_tell_the_kind_of_a_failure() {
+    let root = repository();
+    fs::write(root.path().join("trap.wasm"), trap()).unwrap();
+    fs::write(root.path().join("damaged"), "no database").unwrap();
+    for (arguments, status, kind) in [
+        (&["fold", "--post", "no-such"][..], 2, "usage"),
+        (&["run", "grep", "--arg", "x"], 2, "usage"),
+        (&["run", &"ab".repeat(20)], 7, "store"),
+        (&["fold", "nowhere"], 3, "input"),
+        (&["fold", "--rev", "nowhere"], 3, "input"),
+        (&["run", "trap.wasm"], 4, "guest"),
+        (&["run", "grep"], 4, "guest"),
+        (&["fold", "tree", "--total-runs", "3"], 5, "limit"),
+        (&["fold", "tree", "--store", "damaged"], 7, "store"),
+    ] {
+        let failed = manifold(root.path(), arguments);
+        assert_eq!(failed.status.code(), Some(status), "{arguments:?}");
+        let failed = manifold(root.path(), &[arguments, &["--json"]].concat());
+        assert_eq!((failed.status.code(), failed.stdout.len()), (Some(status), 0), "{arguments:?}");
+        let text = String::from_utf8(failed.stderr).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(json["error"]["kind"], kind, "{arguments:?}: {text}");
+        assert!(!json["error"]["message"].as_str().unwrap().is_empty());
+        let frames = json["error"]["frames"].as_array().unwrap().len();
+        assert_eq!(frames > 0, matches!(kind, "guest" | "limit"), "{arguments:?}: {text}");
+    }
+    assert_eq!(manifold(root.path(), &["fold", "--no-such"]).status.code(), Some(2));
+    assert_eq!(manifold(root.path(), &["fold", "tree"]).status.code(), Some(0));
+}
+
+/// A guest that traps.
+fn trap() -> Vec<u8> {
+    let text = r#"(module (memory (export "memory") 1) (func (export "caos_run") unreachable))"#;
+    wat::parse_str(text).unwrap()
 }

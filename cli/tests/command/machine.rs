@@ -163,7 +163,7 @@ fn limited_address_space_disables_the_pool_with_one_warning() {
                 shell(place.path(), &format!("ulimit -v {kib}; $M run ok.ts --no-store --raw"));
             match kib {
                 "12000000" => {
-                    assert_eq!(output.status.code(), Some(1));
+                    assert_eq!(output.status.code(), Some(6));
                     assert!(
                         stderr(&output).contains("V8 needs 34 GiB of address space"),
                         "{}",
@@ -201,8 +201,8 @@ fn a_limit_on_threads_is_an_error_without_a_panic() {
         let stderr = stderr(&output);
         match output.status.code() {
             Some(0) => assert!(!stderr.contains("thread '"), "{threads}: {stderr}"),
-            Some(1) => assert!(
-                stderr.starts_with("error: ") && !stderr.contains("thread '"),
+            Some(6) => assert!(
+                stderr.starts_with("{\"error\":") && !stderr.contains("thread '"),
                 "{threads}: {stderr}"
             ),
             other => panic!("{threads}: {other:?}: {stderr}"),
@@ -215,7 +215,7 @@ fn an_unwritable_standard_error_does_not_change_the_status() {
     let place = place();
     for to in ["2>/dev/full", "2>&-"] {
         for (arguments, status) in
-            [("fold nowhere --no-store", 1), ("fold d --no-store", 0), ("-v fold d --no-store", 0)]
+            [("fold nowhere --no-store", 3), ("fold d --no-store", 0), ("-v fold d --no-store", 0)]
         {
             let output = shell(place.path(), &format!("$M {arguments} {to}"));
             assert_eq!(output.status.code(), Some(status), "{arguments} {to}");
@@ -228,7 +228,7 @@ fn an_unwritable_standard_error_does_not_change_the_status() {
         place.path(),
         "{ $M fold nowhere --no-store; echo $? > status; } 2>&1 | true; sleep 1; cat status",
     );
-    assert_eq!(output.stdout, b"1\n");
+    assert_eq!(output.stdout, b"3\n");
 }
 
 #[test]

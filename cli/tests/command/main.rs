@@ -7,6 +7,7 @@ mod history;
 mod images;
 mod machine;
 mod new;
+mod objects;
 mod original_abi;
 mod page;
 mod run;
