@@ -90,6 +90,8 @@ pub(crate) struct ContainerArgs {
 #[derive(Debug, Default, Args)]
 pub(crate) struct ArgumentArgs {
     /// Argument for the guest: the file or directory at this path if it exists, else the text itself
+    ///
+    /// `NAME=@PATH` must exist, and `NAME=-` is standard input.
     #[arg(long = "arg", value_name = "NAME=PATH-OR-TEXT")]
     pub(crate) args: Vec<OsString>,
     /// Argument for the guest that is always text, even if a path of that name exists

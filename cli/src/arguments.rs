@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use manifold_runtime_api::{ObjectRef, TreeEntry};
 use crate::args::ArgumentArgs;
 use crate::error::CliError;
 use crate::input::{self, Input};
+use crate::say::warn;
 use crate::session::Session;
 
 /// The arguments of an image.
@@ -26,6 +27,8 @@ pub(crate) struct Arguments<'a> {
 /// The value of an argument.
 enum Value<'a> {
     Text(&'a str),
+    /// What was read from standard input.
+    Bytes(Vec<u8>),
     Object(ObjectRef),
 }
 
@@ -35,14 +38,21 @@ impl<'a> Arguments<'a> {
         let mut arguments = Self { values: Vec::new(), inputs: Vec::new() };
         for argument in &options.args {
             let (name, value) = split(argument)?;
-            let value = match path(value)? {
-                Some(path) => {
+            let value = match given(name, value)? {
+                Given::StandardInput => {
+                    let mut bytes = Vec::new();
+                    let read = std::io::stdin().lock().read_to_end(&mut bytes);
+                    let failed = |source| CliError::Unreadable { path: "-".into(), source };
+                    read.map_err(failed)?;
+                    Value::Bytes(bytes)
+                }
+                Given::Path(path) => {
                     let input = input::directory(path, reading)?;
                     let root = input.root;
                     arguments.inputs.push(input);
                     Value::Object(root)
                 }
-                None => Value::Text(
+                Given::Text => Value::Text(
                     value.to_str().ok_or_else(|| CliError::NotText { name: name.to_owned() })?,
                 ),
             };
@@ -70,6 +80,10 @@ impl<'a> Arguments<'a> {
     pub(crate) fn entries(&self, session: &Session) -> Result<Vec<TreeEntry>, CliError> {
         let entries = self.values.iter().map(|(name, value)| match value {
             Value::Text(text) => session.text_argument(name, text),
+            Value::Bytes(bytes) => {
+                let id = session.dispatcher.put_blob(bytes.clone())?;
+                Ok(argument(name, ObjectRef::blob(id)))
+            }
             Value::Object(object) => Ok(argument(name, *object)),
         });
         entries.collect()
@@ -97,6 +111,38 @@ fn split(argument: &OsStr) -> Result<(&str, &OsStr), CliError> {
     let equals = bytes.iter().position(|byte| *byte == b'=').ok_or_else(invalid)?;
     let name = std::str::from_utf8(&bytes[..equals]).map_err(|_| invalid())?;
     Ok((name, OsStr::from_bytes(&bytes[equals + 1..])))
+}
+
+/// Where the value of an argument comes from.
+enum Given<'a> {
+    StandardInput,
+    Path(&'a Path),
+    Text,
+}
+
+/// Returns where the value of the argument `name` comes from. Warns about a text that is probably
+/// meant to be a path.
+fn given<'a>(name: &str, value: &'a OsStr) -> Result<Given<'a>, CliError> {
+    if value == "-" {
+        return Ok(Given::StandardInput);
+    }
+    if let Some(explicit) = value.as_bytes().strip_prefix(b"@") {
+        let explicit = Path::new(OsStr::from_bytes(explicit));
+        input::check_path(explicit)?;
+        return Ok(Given::Path(explicit));
+    }
+    if let Some(path) = path(value)? {
+        return Ok(Given::Path(path));
+    }
+    let text = value.to_string_lossy();
+    let is_reference = text.contains("://") || text.starts_with("/cas/");
+    if text.contains('/') && !is_reference && !text.contains(char::is_whitespace) {
+        warn(&format!(
+            "{name}={text} is passed as text, because there is no such path (--text {name}=… says \
+             that it is text)"
+        ));
+    }
+    Ok(Given::Text)
 }
 
 /// Returns the value as a path if the path exists. Errors if it cannot be accessed, instead of

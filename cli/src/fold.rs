@@ -1,6 +1,6 @@
 //! `manifold fold`: folds a directory or a revision.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use crate::patience::Phase;
 use crate::places;
 use crate::progress::{self, Progress};
 use crate::report::{self, FoldReport, OutcomeReport, Repeat};
+use crate::say::warn;
 use crate::session::{LateSource, Session};
 
 /// The time that hashing may take before the guests are compiled beside it. They are not compiled
@@ -270,7 +271,10 @@ async fn read_input(
     let read = tokio::task::spawn_blocking(move || {
         let input = match &rev {
             Some(rev) => input::revision(&path, rev)?,
-            None => input::directory(&path, &reading)?,
+            None => {
+                hint_at_bare_repository(&path);
+                input::directory(&path, &reading)?
+            }
         };
         Ok((input, Instant::now()))
     });
@@ -282,4 +286,18 @@ async fn compile(session: &Session, pipelines: &[Pipeline]) -> Result<(), CliErr
     let images = pipelines.iter().flat_map(Pipeline::images);
     let compiling = images.map(|image| session.dispatcher.prepare(image, Some(session.std)));
     Ok(join_all(compiling).await.into_iter().collect::<Result<(), _>>()?)
+}
+
+/// Says how to fold the commits of a bare repository, if `path` is one. Its own files are rarely
+/// what is meant.
+fn hint_at_bare_repository(path: &Path) {
+    let is_bare = path.join("HEAD").is_file()
+        && ["objects", "refs"].iter().all(|name| path.join(name).is_dir());
+    if is_bare {
+        warn(&format!(
+            "{} is a bare git repository, and its own files are folded; --rev HEAD folds its latest \
+             commit",
+            path.display()
+        ));
+    }
 }

@@ -1,6 +1,8 @@
 //! `manifold run` and `manifold cat`.
 
 use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
@@ -59,5 +61,53 @@ fn cat_prints_objects_of_a_repository() {
     assert!(
         fails(root.path(), &["cat", &git(root.path(), &["rev-parse", "HEAD"])])
             .contains("is a commit")
+    );
+}
+
+#[test]
+fn arguments_are_paths_texts_or_standard_input() {
+    let root = bench();
+    let run = |argument: &str, input: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_manifold"))
+            .args(["run", "total-size", "--raw", "--no-store", "--arg", argument])
+            .current_dir(root.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        command.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = command.wait_with_output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let works = |size: &str| (Some(0), format!("{size}\n"), String::new());
+    assert_eq!(run("in=-", "from a pipe"), works("11"));
+    assert_eq!(run("in=@tree/f1.txt", ""), works("12"));
+    assert_eq!(run("in=text", ""), works("4"));
+    let (status, _, error) = run("in=@tree/none", "");
+    assert_eq!(status, Some(3));
+    assert!(error.contains("tree/none does not exist"), "{error}");
+    let (status, size, warning) = run("in=tree/none", "");
+    assert_eq!((status, size.as_str()), (Some(0), "9\n"));
+    assert!(warning.contains("warning: in=tree/none is passed as text"), "{warning}");
+    for text in ["in=/cas/std/x", "in=https://host/path", "in=either / or"] {
+        assert_eq!(run(text, "").2, "", "{text}");
+    }
+}
+
+#[test]
+fn folding_a_bare_repository_says_how_to_fold_a_commit() {
+    let root = repository();
+    git(root.path(), &["clone", "--quiet", "--bare", ".", "bare"]);
+    let output = crate::manifold(root.path(), &["fold", "bare"]);
+    let warning = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.success() && warning.contains("bare is a bare git repository"),
+        "{warning}"
+    );
+    assert_eq!(
+        json(root.path(), &["fold", "bare", "--rev", "HEAD", "--json"])["result"]["text"],
+        "121\n"
     );
 }
