@@ -116,11 +116,13 @@ pub(crate) enum CliError {
     MovingTag { image: String },
     #[error("cannot import {}", path.display())]
     Import { path: PathBuf, source: ImportError },
+    #[error("{} is not a container image", path.display())]
+    BadImage { path: PathBuf, source: Error },
     #[error("{image} is not a container image that is kept in the store")]
     NotAContainerImage { image: String },
     #[error(
-        "{name:?} cannot be the name of an image: expected a name without slashes that is no image \
-         reference"
+        "{name:?} cannot be the name of an image: expected up to 200 bytes without slashes and \
+         control characters, that are no image reference and no name that git refuses"
     )]
     NotAName { name: String },
     #[error("{name} is the name of a standard image; choose another name")]

@@ -1,16 +1,17 @@
 //! `manifold image`: container images in the store.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 
 use bytesize::ByteSize;
 use manifold_dispatcher::{DirectoryObjects, DurableStore, Store};
 use manifold_runtime_api::bstr::ByteSlice;
+use manifold_runtime_api::bytes::Bytes;
 use manifold_runtime_api::{
     Error, ImageRef, NodeShape, Object, ObjectId, ObjectKind, ObjectRef, Tree,
 };
-use manifold_runtime_docker::{ImportOptions, is_image};
+use manifold_runtime_docker::{ImportOptions, check_image, is_image};
 use serde_json::{Value, json};
 
 use crate::args::{ImageExport, ImageImport, ImageLs, Language};
@@ -34,6 +35,10 @@ pub(crate) fn import(options: &ImageImport) -> Result<(), CliError> {
     if !is_image(&session.dispatcher.read_tree(image)?) {
         return Err(CliError::NotAContainerImage { image: options.archive.display().to_string() });
     }
+    if tree.is_some() {
+        check(&session, image)
+            .map_err(|source| CliError::BadImage { path: options.archive.clone(), source })?;
+    }
     session.dispatcher.pin(image)?;
     session.dispatcher.flush()?;
     if let Some(name) = &options.name {
@@ -41,6 +46,25 @@ pub(crate) fn import(options: &ImageImport) -> Result<(), CliError> {
         names::set(&session, &options.store, name, Some(&runnable.to_string()))?;
     }
     report::print(format!("{image}\n").as_bytes())
+}
+
+/// Checks that an engine can load the image.
+fn check(session: &Session, image: ObjectId) -> Result<(), Error> {
+    let read = reading(session);
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.map_err(|error| Error::runtime(error.to_string()))?;
+    runtime.block_on(check_image(image, &read))
+}
+
+/// Returns a function that reads objects for an image.
+fn reading(
+    session: &Session,
+) -> impl Fn(ObjectId, ObjectKind) -> Result<Bytes, Error> + Send + Sync + use<> {
+    let dispatcher = session.dispatcher.clone();
+    move |id, kind| {
+        let object = dispatcher.read(id)?;
+        if object.kind == kind { Ok(object.content) } else { Err(Error::missing(id)) }
+    }
 }
 
 /// Imports an archive, and returns the id of the image.
@@ -90,12 +114,22 @@ pub(crate) fn list(options: &ImageLs) -> Result<(), CliError> {
             names.entry(image).or_default().push(entry.name.to_string());
         }
     }
-    let mut text = String::new();
-    for pin in dispatcher.pins()? {
-        let id = pin.outcome.id;
-        if pin.request != id || pin.outcome.kind != ObjectKind::Tree {
-            continue;
+    let pinned = dispatcher
+        .pins()?
+        .into_iter()
+        .filter(|pin| pin.request == pin.outcome.id && pin.outcome.kind == ObjectKind::Tree);
+    let own: BTreeSet<ObjectId> = match dispatcher.named_images()? {
+        Some(own) => {
+            dispatcher.read_tree(own)?.into_entries().into_iter().map(|own| own.id).collect()
         }
+        None => BTreeSet::new(),
+    };
+    let mut images: BTreeSet<ObjectId> = pinned.map(|pin| pin.outcome.id).collect();
+    for id in own {
+        images.extend(session.container_image(id)?);
+    }
+    let mut text = String::new();
+    for id in images {
         let tree = dispatcher.read_tree(id)?;
         if !is_image(&tree) {
             continue;
@@ -132,11 +166,7 @@ pub(crate) async fn export(options: ImageExport) -> Result<(), CliError> {
         _ => None,
     };
     let image = found.ok_or(CliError::NotAContainerImage { image: options.image.clone() })?;
-    let dispatcher = session.dispatcher.clone();
-    let read = move |id: ObjectId, kind: ObjectKind| {
-        let object = dispatcher.read(id)?;
-        if object.kind == kind { Ok(object.content) } else { Err(Error::missing(id)) }
-    };
+    let read = reading(&session);
     let (out, tag) = (&options.out, options.tag.as_deref());
     if out.as_os_str() == "-" {
         let out = BufWriter::new(io::stdout());
@@ -144,6 +174,13 @@ pub(crate) async fn export(options: ImageExport) -> Result<(), CliError> {
         return written.flush().map_err(CliError::Output);
     }
     let unwritable = |source| CliError::Unwritable { path: out.clone(), source };
+    // A link, a pipe or a device is written to, and not replaced.
+    if out.symlink_metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        let file = File::options().write(true).truncate(true).open(out).map_err(unwritable)?;
+        let written =
+            session.engine.export_image(image, tag, &read, BufWriter::new(file)).await?.flush();
+        return written.map_err(unwritable);
+    }
     let part = out.with_added_extension("part");
     let file = BufWriter::new(File::create(&part).map_err(unwritable)?);
     let written = session.engine.export_image(image, tag, &read, file).await;

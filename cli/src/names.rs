@@ -71,6 +71,9 @@ fn own(session: &Session) -> Result<Tree, CliError> {
     }
 }
 
+/// The longest name in bytes.
+const MAX_NAME: usize = 200;
+
 /// Lets `name` stand for `image`, or for none. Returns the id of the tree of all names.
 pub(crate) fn set(
     session: &Session,
@@ -83,8 +86,9 @@ pub(crate) fn set(
     );
     let is_entry =
         Tree::new([TreeEntry::new(name, EntryMode::Tree, ObjectId::empty_tree())]).is_ok();
-    if !is_name || !is_entry || ImageRef::parse(name).is_ok() {
-        return Err(CliError::NotAName { name: name.to_owned() });
+    let is_shown = !name.contains(char::is_control) && name.len() <= MAX_NAME;
+    if !is_name || !is_entry || !is_shown || ImageRef::parse(name).is_ok() {
+        return Err(CliError::NotAName { name: name.chars().take(MAX_NAME).collect() });
     }
     if session.dispatcher.read_tree(session.standard)?.get(name).is_some() {
         return Err(CliError::StandardName { name: name.to_owned() });

@@ -8,11 +8,13 @@ pub(crate) mod archive;
 mod attributes;
 pub(crate) mod engine;
 mod error;
+mod extensions;
 mod import;
 mod layer;
 mod manifest;
 mod members;
 
+pub use engine::check_image;
 pub use error::ImportError;
 pub use import::{ImportOptions, ImportProgress};
 

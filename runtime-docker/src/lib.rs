@@ -21,6 +21,6 @@ mod worker;
 
 pub use containers::Mode;
 pub use engine::{ContainerEngine, EngineError, EngineOptions, Step};
-pub use images::{ImportError, ImportOptions, ImportProgress, is_image};
+pub use images::{ImportError, ImportOptions, ImportProgress, check_image, is_image};
 pub use limits::{Isolation, Seccomp};
 pub use runtime::{DockerRuntime, DockerRuntimeBuilder};

@@ -102,6 +102,7 @@ impl CliError {
             | Self::NoGitDir { .. }
             | Self::LinkCycle { .. }
             | Self::Import { .. }
+            | Self::BadImage { .. }
             | Self::Unreadable { .. }
             | Self::InputLost(_) => Failure::Input,
             Self::LargeGuest { .. } | Self::Deadline { .. } => Failure::Limit,

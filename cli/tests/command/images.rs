@@ -199,4 +199,52 @@ fn what_is_no_image_is_refused() {
     let id = with_store(root.path(), &["image", "import", "image"]);
     let unwritable = error(&["image", "export", &id, "no/such/out.tar"]);
     assert!(unwritable.contains("cannot write no/such/out.tar"), "{unwritable}");
+    let own = |name: &str, content: &str| {
+        image(root.path());
+        fs::write(root.path().join("image").join(name), content).unwrap();
+        let error = error(&["image", "import", "image"]);
+        fs::remove_dir_all(root.path().join("image")).unwrap();
+        error
+    };
+    for (name, content, words) in [
+        ("config.json", "{", "its config.json: "),
+        ("base", "zzz", "its base: "),
+        ("base", "docker://debian:12", "its base is docker://debian:12"),
+        ("README", "", "README is neither config.json"),
+        ("attributes00", "{\"path\":\"none\",\"uid\":1}", "attributes of none"),
+        ("attributes01", "", "attributes01 describes no layer"),
+    ] {
+        let error = own(name, content);
+        assert!(
+            error.contains("image is not a container image") && error.contains(words),
+            "{error}"
+        );
+    }
+    for name in ["a\u{1b}[31mb", "a\nb", &"x".repeat(201), ".git"] {
+        let error = error(&["std", "add", name, "fold"]);
+        assert!(error.contains("cannot be the name of an image"), "{error}");
+    }
+}
+
+#[test]
+fn an_export_replaces_files_and_writes_to_anything_else() {
+    let root = TempDir::new().unwrap();
+    image(root.path());
+    let id = with_store(root.path(), &["image", "import", "image", "--name", "mine"]);
+    let export = |out: &str| with_store(root.path(), &["image", "export", "mine", out]);
+    export("real");
+    let archive = fs::read(root.path().join("real")).unwrap();
+    fs::write(root.path().join("real"), "before").unwrap();
+    std::os::unix::fs::symlink("real", root.path().join("link")).unwrap();
+    export("link");
+    assert!(fs::symlink_metadata(root.path().join("link")).unwrap().is_symlink());
+    assert!(fs::read(root.path().join("real")).unwrap() == archive, "written through the link");
+    let full = fails_with_store(root.path(), &["image", "export", "mine", "/dev/full"]);
+    assert!(full.contains("No space left"), "{full}");
+    assert!(!fs::symlink_metadata("/dev/full").unwrap().is_file());
+
+    // An image that only a name keeps is listed.
+    with_store(root.path(), &["unpin", &id]);
+    let listed = with_store(root.path(), &["image", "ls"]);
+    assert!(listed.starts_with(&id) && listed.ends_with("mine"), "{listed}");
 }

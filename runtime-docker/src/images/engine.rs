@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
-use std::io::{BufReader, Seek, Write};
+use std::io::{self, BufReader, Seek, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use bollard::query_parameters::{ListImagesOptionsBuilder, RemoveImageOptions};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use manifold_runtime_api::{DockerReference, Error, Limit, ObjectId, ObjectKind, Result};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::archive::{Archive, EngineImage, Layer, Objects, Purpose};
 use super::error::ImportError;
@@ -81,6 +81,28 @@ fn read(archive: &File, bound: u64) -> Result<EngineImage, ImportError> {
         Ok(Layer::copy(plain)?)
     });
     Ok(EngineImage { config, layers: layers.collect::<Result<_, ImportError>>()? })
+}
+
+/// Checks that the tree `image` is a container image that an engine can load: its configuration, its
+/// layers and their attributes, and those of the trees on which it is based. `read` returns the
+/// content of an object of a kind. No engine is asked about an image on which it is based.
+///
+/// # Errors
+/// - [`Reason::BadModule`](manifold_runtime_api::Reason::BadModule) if the tree is not a container
+///   image, with what is wrong.
+/// - [`Reason::RuntimeFailed`](manifold_runtime_api::Reason::RuntimeFailed) if a temporary file cannot
+///   be written.
+/// - The error of `read`.
+pub async fn check_image(
+    image: ObjectId,
+    read: &(dyn Fn(ObjectId, ObjectKind) -> Result<Bytes> + Send + Sync),
+) -> Result<()> {
+    let archive = Archive::new(Objects::Read(read), image, Purpose::Guests, u64::MAX);
+    let below = || {
+        let config = Map::from_iter([("config".to_owned(), Value::Object(Map::new()))]);
+        EngineImage { config, layers: Vec::new() }
+    };
+    archive.write(None, io::sink(), async |_, _| Ok(below())).await.map(drop)
 }
 
 impl ContainerEngine {

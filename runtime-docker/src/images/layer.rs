@@ -9,6 +9,7 @@ use tar::{Entry, EntryType};
 
 use super::attributes::{Attributes, Time};
 use super::error::ImportError;
+use super::extensions::Extensions;
 use super::{MAX_PATH, WHITEOUT, XATTR};
 
 /// Stores an object and returns its id.
@@ -112,18 +113,26 @@ impl LayerReader<'_, '_> {
     pub(super) fn read(&mut self, archive: impl Read) -> Result<(ObjectId, String), ImportError> {
         let mut root = Directory::default();
         let mut archive = tar::Archive::new(archive);
-        for (count, entry) in archive.entries().map_err(ImportError::reading)?.enumerate() {
+        let mut extensions = Extensions::default();
+        // Raw, because the library reads extensions of any size, and splits them at line feeds.
+        let entries = archive.entries().map_err(ImportError::reading)?.raw(true);
+        for (count, entry) in entries.enumerate() {
             if count >= MAX_FILES {
                 let what = format!("the number of files of layer {}", self.layer);
                 return Err(ImportError::TooLarge { what, bound: MAX_FILES.to_string() });
             }
             let mut entry = entry.map_err(ImportError::reading)?;
-            let path = self.path(&entry.path_bytes())?;
+            let shown = entry.path_bytes().into_owned();
+            if extensions.read(&mut entry).map_err(|problem| self.problem(&shown, &problem))? {
+                continue;
+            }
+            let extensions = std::mem::take(&mut extensions);
+            let path = self.path(&extensions.path(&entry))?;
             let node = if entry.header().entry_type() == EntryType::Link {
-                let target = entry.link_name_bytes().unwrap_or_default();
-                Node::File(self.linked(&root, &path, &self.path(&target)?)?)
+                let target = self.path(&extensions.link(&entry))?;
+                Node::File(self.linked(&root, &path, &target)?)
             } else {
-                self.node(&path, count, &mut entry)?
+                self.node(&path, count, &extensions, &mut entry)?
             };
             match (path.is_empty(), node) {
                 (true, Node::Directory(directory)) => root.attributes = directory.attributes,
@@ -176,10 +185,25 @@ impl LayerReader<'_, '_> {
         &mut self,
         path: &[u8],
         number: usize,
+        extensions: &Extensions,
         entry: &mut Entry<'_, impl Read>,
     ) -> Result<Node, ImportError> {
         let kind = entry.header().entry_type();
-        let attributes = self.attributes(path, entry)?;
+        let wrong = |problem: String| self.problem(path, &problem);
+        if extensions.number("size").map_err(wrong)?.is_some_and(|size| size != entry.size()) {
+            let what = format!("layer {}: {}", self.layer, String::from_utf8_lossy(path));
+            let bound = format!("{} bytes", self.largest_file);
+            return Err(ImportError::TooLarge { what, bound });
+        }
+        let is_sparse = extensions.records.iter().any(|(key, _)| key.starts_with("GNU.sparse."));
+        if is_sparse || kind == EntryType::GNUSparse {
+            return Err(self.problem(
+                path,
+                "it is stored as a sparse file, which is not supported; write the archive without \
+                 --sparse",
+            ));
+        }
+        let attributes = self.attributes(path, extensions, entry)?;
         let is_executable = attributes.mode & 0o100 != 0;
         let mode = match kind {
             EntryType::Directory => {
@@ -189,10 +213,8 @@ impl LayerReader<'_, '_> {
                 }));
             }
             EntryType::Symlink => EntryMode::Symlink,
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse if is_executable => {
-                EntryMode::Executable
-            }
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => EntryMode::Blob,
+            EntryType::Regular | EntryType::Continuous if is_executable => EntryMode::Executable,
+            EntryType::Regular | EntryType::Continuous => EntryMode::Blob,
             EntryType::Char => return Err(self.unsupported(path, "a character device")),
             EntryType::Block => return Err(self.unsupported(path, "a block device")),
             EntryType::Fifo => return Err(self.unsupported(path, "a named pipe")),
@@ -202,13 +224,22 @@ impl LayerReader<'_, '_> {
             }
         };
         let name = path.rsplit_str(b"/").next().unwrap_or(path);
-        if name.starts_with(WHITEOUT) {
+        if let Some(deleted) = name.strip_prefix(WHITEOUT) {
+            if [&b""[..], b".", b".."].contains(&deleted) {
+                return Err(self.problem(path, "it would delete nothing that can be in an image"));
+            }
             // It stands for a deletion. Nothing else of it matters.
             let (mode, id) = (EntryMode::Blob, (self.write)(Object::blob(Vec::new()))?);
             return Ok(Node::File(File { mode, id, attributes: Attributes::of(mode), number }));
         }
         let content = match mode {
-            EntryMode::Symlink => entry.link_name_bytes().unwrap_or_default().into_owned(),
+            EntryMode::Symlink => {
+                let target = extensions.link(entry);
+                if target.is_empty() || target.contains(&0) || target.len() > MAX_PATH {
+                    return Err(self.problem(path, "what the link leads to is not a path"));
+                }
+                target
+            }
             _ => self.content(path, entry)?,
         };
         Ok(Node::File(File { mode, id: (self.write)(Object::blob(content))?, attributes, number }))
@@ -239,7 +270,8 @@ impl LayerReader<'_, '_> {
     fn attributes(
         &self,
         path: &[u8],
-        entry: &mut Entry<'_, impl Read>,
+        extensions: &Extensions,
+        entry: &Entry<'_, impl Read>,
     ) -> Result<Attributes, ImportError> {
         let wrong = |error: io::Error| self.problem(path, &format!("its header: {error}"));
         let kind = match entry.header().entry_type() {
@@ -257,18 +289,19 @@ impl LayerReader<'_, '_> {
             (header.uid().map_err(wrong)?, header.gid().map_err(wrong)?);
         let seconds = i64::try_from(header.mtime().map_err(wrong)?).unwrap_or(i64::MAX);
         attributes.mtime = Time { seconds, nanoseconds: 0 };
-        for extension in entry.pax_extensions().map_err(wrong)?.into_iter().flatten() {
-            let extension = extension.map_err(|_| {
-                // The reader of the archive splits headers at line feeds.
-                self.problem(path, "its pax header is malformed, or has a value with a line feed")
-            })?;
-            let Ok(key) = extension.key() else { continue };
+        let wrong = |problem: String| self.problem(path, &problem);
+        attributes.uid = extensions.number("uid").map_err(wrong)?.unwrap_or(attributes.uid);
+        attributes.gid = extensions.number("gid").map_err(wrong)?.unwrap_or(attributes.gid);
+        if attributes.uid.max(attributes.gid) > u32::MAX.into() {
+            return Err(self.problem(path, "its owner or group is no number of 32 bits"));
+        }
+        for (key, value) in &extensions.records {
             if key == "mtime" {
-                let time = extension.value().ok().and_then(Time::parse);
+                let time = std::str::from_utf8(value).ok().and_then(Time::parse);
                 attributes.mtime =
                     time.ok_or_else(|| self.problem(path, "the mtime of its header is no number"))?;
             } else if let Some(name) = key.strip_prefix(XATTR) {
-                attributes.xattrs.insert(name.to_owned(), extension.value_bytes().to_vec());
+                attributes.xattrs.insert(name.to_owned(), value.clone());
             }
         }
         Ok(attributes)

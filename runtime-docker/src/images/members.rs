@@ -102,10 +102,12 @@ impl Members {
         let mut name = normal(Path::new(name)).ok_or_else(missing)?;
         match self {
             Self::Directory(root) => {
-                let file = match File::open(root.join(name)) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(missing()),
-                    opened => opened.map_err(ImportError::reading)?,
-                };
+                let path = root.join(name);
+                // Neither what is outside of the layout, nor what blocks when it is opened.
+                if !path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
+                    return Err(missing());
+                }
+                let file = File::open(path).map_err(ImportError::reading)?;
                 let bytes = file.metadata().map_err(ImportError::reading)?.len();
                 Ok((Box::new(file), bytes))
             }

@@ -43,9 +43,24 @@ fn what_an_image_cannot_have_is_named() {
             "{error}"
         );
     }
-    let line_feed =
-        Entry { pax: vec![("SCHILY.xattr.user.x".to_owned(), b"a\nb".to_vec())], ..file("x", "") };
-    assert!(refused(&[line_feed]).starts_with("layer 1: x: its pax header"));
+    for (key, value, words) in [
+        ("uid", "abc", "the uid of its header is no number"),
+        ("size", "-5", "the size of its header is no number"),
+        ("gid", "99999999999", "its owner or group is no number of 32 bits"),
+        ("GNU.sparse.major", "1", "it is stored as a sparse file"),
+    ] {
+        let entry = Entry { pax: vec![(key.to_owned(), value.into())], ..file("x", "") };
+        let error = refused(&[entry]);
+        assert!(error.starts_with(&format!("layer 1: x: {words}")), "{error}");
+    }
+    for name in [".wh.", ".wh..", ".wh...", "d/.wh..."] {
+        assert!(refused(&[file(name, "")]).contains("it would delete nothing"));
+    }
+    let nowhere = refused(&[entry("l", EntryType::Symlink, "")]);
+    assert!(nowhere.contains("layer 1: l: what the link leads to is not a path"), "{nowhere}");
+    let long = vec![("SCHILY.xattr.user.x".to_owned(), vec![b'x'; 2 << 20])];
+    let error = refused(&[Entry { pax: long, ..file("x", "") }]);
+    assert!(error.contains("over 1048576"), "{error}");
     let time = Entry { pax: vec![("mtime".to_owned(), b"soon".to_vec())], ..file("x", "") };
     assert!(refused(&[time]).starts_with("layer 1: x: the mtime"));
     assert!(refused(&[file(&"x/".repeat(2500), "")]).contains("exceeds the limit of 4096 bytes"));

@@ -89,7 +89,7 @@ fn what_a_tree_cannot_hold_is_kept_beside_it() {
         Entry {
             pax: vec![
                 ("mtime".to_owned(), b"12.5".to_vec()),
-                ("SCHILY.xattr.user.x".to_owned(), vec![0, 255]),
+                ("SCHILY.xattr.user.x".to_owned(), vec![0, b'\n', 255]),
             ],
             ..file("with", "x")
         },
@@ -117,7 +117,7 @@ fn what_a_tree_cannot_hold_is_kept_beside_it() {
         r#"{"path":"home/user","uid":1}"#,
         r#"{"path":"m","link":"b"}"#,
         r#"{"path":"sbin/su","mode":"4711","mtime":"1700000000"}"#,
-        r#"{"path":"with","mtime":"12.5","xattrs":{"user.x":"AP8="}}"#,
+        r#"{"path":"with","mtime":"12.5","xattrs":{"user.x":"AAr/"}}"#,
         r#"{"path":"z","link":"b"}"#,
         r#"{"path":{"base64":"/g=="},"mode":"0640"}"#,
     ];
