@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::install::Need;
-use crate::process::{Result, is_runnable, output, root, target};
+use crate::process::{Result, is_runnable, output, root, run, target};
 use crate::skip::skip;
 
 /// Parts of Python's standard library that the host does not need.
@@ -98,7 +98,12 @@ fn copy_python(layer: &Path) -> Result {
             copy(Path::new(word), layer)?;
         }
     }
-    Ok(())
+    // Otherwise every start would compile the modules that it imports. Trees keep no times, by which
+    // Python usually finds out whether the compiled module is that of the source.
+    let library = layer.join(library.strip_prefix("/").map_err(|error| error.to_string())?);
+    let mut compile = Command::new(PROGRAM);
+    compile.args(["-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]);
+    run(compile.arg(library))
 }
 
 /// Copies a file to the same path in the layer.
