@@ -1,9 +1,5 @@
 //! `manifold curry`: binds arguments to an image.
 
-use std::sync::Arc;
-
-use manifold_dispatcher::{DirectoryObjects, Store};
-
 use crate::args::{Curry, Language};
 use crate::arguments::Arguments;
 use crate::error::CliError;
@@ -13,15 +9,9 @@ use crate::session::{Options, Session};
 
 pub(crate) async fn curry(options: Curry) -> Result<(), CliError> {
     let store = options.store.open()?;
-    let directory = options.store.directory()?;
-    let reading =
-        DirectoryObjects::options().without_store(&directory).index_in(directory).to_owned();
-    let arguments = Arguments::read(&options.args, &reading)?;
-    let session = Session::new(
-        Arc::clone(&store) as Arc<dyn Store>,
-        arguments.sources(),
-        &Options::for_containers(options.containers),
-    )?;
+    let arguments = Arguments::read(&options.args, &options.store.reading()?)?;
+    let containers = Options::for_containers(options.containers);
+    let session = Session::new(store, arguments.sources(), &containers)?;
     let dispatcher = &session.dispatcher;
     let args = session.arguments(arguments.entries(&session)?)?;
     let image = session.image(&options.image, Language::Wasm).await?;

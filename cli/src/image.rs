@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 
 use bytesize::ByteSize;
-use manifold_dispatcher::{DirectoryObjects, DurableStore, Store};
+use manifold_dispatcher::{DurableStore, Store};
 use manifold_runtime_api::bstr::ByteSlice;
 use manifold_runtime_api::bytes::Bytes;
 use manifold_runtime_api::{
@@ -97,9 +97,7 @@ fn tree_in_files(options: &ImageImport) -> Result<Option<Input>, CliError> {
     if is_archive || !is_tree {
         return Ok(None);
     }
-    let directory = options.store.directory()?;
-    let reading = DirectoryObjects::options().without_store(&directory).index_in(directory);
-    Ok(Some(input::directory(path, &reading)?))
+    Ok(Some(input::directory(path, &options.store.reading()?)?))
 }
 
 /// Prints a line for each container image that is pinned: its id, size, layers, program and names.
@@ -118,15 +116,9 @@ pub(crate) fn list(options: &ImageLs) -> Result<(), CliError> {
         .pins()?
         .into_iter()
         .filter(|pin| pin.request == pin.outcome.id && pin.outcome.kind == ObjectKind::Tree);
-    let own: BTreeSet<ObjectId> = match dispatcher.named_images()? {
-        Some(own) => {
-            dispatcher.read_tree(own)?.into_entries().into_iter().map(|own| own.id).collect()
-        }
-        None => BTreeSet::new(),
-    };
     let mut images: BTreeSet<ObjectId> = pinned.map(|pin| pin.outcome.id).collect();
-    for id in own {
-        images.extend(session.container_image(id)?);
+    for named in names::own(&session)?.entries() {
+        images.extend(session.container_image(named.id)?);
     }
     let mut text = String::new();
     for id in images {

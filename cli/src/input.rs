@@ -8,7 +8,7 @@ use std::sync::Arc;
 use manifold_dispatcher::{DirectoryObjects, ObjectSource, ScanOptions};
 use manifold_runtime_api::ObjectRef;
 
-use crate::args::UseArgs;
+use crate::args::{StoreArgs, UseArgs};
 use crate::error::CliError;
 use crate::progress::{Hashing, is_shown};
 use crate::repository::Repository;
@@ -27,18 +27,24 @@ pub(crate) struct Input {
 impl UseArgs {
     /// Returns the options for reading directories.
     pub(crate) fn reading(&self) -> Result<ScanOptions, CliError> {
-        let options = DirectoryObjects::options()
+        let options = match self.store.reading() {
+            Ok(options) if !self.no_store => options,
+            // A command without a store leaves no files behind.
+            _ => DirectoryObjects::options(),
+        };
+        Ok(options
             .largest_file(self.limits.largest_file())
             .largest_read(self.limits.limits().response_bytes)
-            .rehash(self.rehash);
-        // The store changes at every run. As a part of the input it would change every request. The
-        // indexes are beside it, so that a command without a store leaves no files behind.
-        Ok(match self.store.directory() {
-            Ok(directory) if !self.no_store => {
-                options.without_store(&directory).index_in(directory)
-            }
-            _ => options,
-        })
+            .rehash(self.rehash))
+    }
+}
+
+impl StoreArgs {
+    /// Returns the options for reading directories beside this store, where their indexes are. The
+    /// store changes at every run. As a part of the input it would change every request.
+    pub(crate) fn reading(&self) -> Result<ScanOptions, CliError> {
+        let directory = self.directory()?;
+        Ok(DirectoryObjects::options().without_store(&directory).index_in(directory))
     }
 }
 

@@ -2,9 +2,8 @@
 //! ones.
 
 use std::fs::File;
-use std::sync::Arc;
 
-use manifold_dispatcher::{Dispatcher, Store};
+use manifold_dispatcher::Dispatcher;
 use manifold_runtime_api::{EntryMode, ImageRef, ObjectId, ObjectKind, Tree, TreeEntry};
 use serde_json::json;
 
@@ -41,13 +40,8 @@ fn list(options: &StdLs) -> Result<(), CliError> {
 
 /// Gives an image a name, and prints the id of the tree of all names.
 async fn add(options: &StdAdd) -> Result<(), CliError> {
-    let store = options.store.open()?;
-    let containers = options.containers;
-    let session = Session::new(
-        Arc::clone(&store) as Arc<dyn Store>,
-        Vec::new(),
-        &Options::for_containers(containers),
-    )?;
+    let containers = Options::for_containers(options.containers);
+    let session = Session::new(options.store.open()?, Vec::new(), &containers)?;
     let image = session.image(&options.image, Language::Wasm).await?;
     print(set(&session, &options.store, &options.name, Some(&image))?)
 }
@@ -64,7 +58,7 @@ fn print(names: ObjectId) -> Result<(), CliError> {
 }
 
 /// Returns the tree of the user's own names.
-fn own(session: &Session) -> Result<Tree, CliError> {
+pub(crate) fn own(session: &Session) -> Result<Tree, CliError> {
     match session.dispatcher.named_images()? {
         Some(tree) => Ok(session.dispatcher.read_tree(tree)?),
         None => Ok(Tree::empty()),

@@ -1,8 +1,9 @@
 //! `manifold run`: runs an image on arguments. `manifold request`: says which request that is.
 
+use manifold_dispatcher::Invocation;
 use serde_json::json;
 
-use crate::args::{Language, Request, Run};
+use crate::args::{ArgumentArgs, Language, Request, Run, UseArgs};
 use crate::arguments::Arguments;
 use crate::error::CliError;
 use crate::patience::Phase;
@@ -11,15 +12,9 @@ use crate::report::{self, OutcomeReport, RunReport};
 use crate::session::Session;
 
 pub(crate) async fn run(options: Run) -> Result<(), CliError> {
-    Phase::Hashing.begin();
-    let reading = options.using.reading()?;
-    let arguments = Arguments::read(&options.args, &reading)?;
-    let session =
-        Session::new(options.using.open()?, arguments.sources(), &options.using.session())?;
+    let (arguments, session, invocation) =
+        invocation(&options.image, &options.args, &options.salt, &options.using).await?;
     let dispatcher = &session.dispatcher;
-    let args = session.arguments(arguments.entries(&session)?)?;
-    let image = session.image(&options.image, Language::Wasm).await?;
-    let invocation = session.invocation(&image, args, &options.salt, &options.using);
     Phase::Computing.begin();
     let completion = dispatcher.run(invocation).await.map_err(|error| {
         let inputs = arguments.inputs.iter();
@@ -44,15 +39,26 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
     report::print(text.as_bytes())
 }
 
-pub(crate) async fn request(options: Request) -> Result<(), CliError> {
+/// Reads the arguments, opens a session, and creates the root call of an image.
+async fn invocation<'a>(
+    image: &str,
+    args: &'a ArgumentArgs,
+    salt: &str,
+    using: &UseArgs,
+) -> Result<(Arguments<'a>, Session, Invocation), CliError> {
     Phase::Hashing.begin();
-    let arguments = Arguments::read(&options.args, &options.using.reading()?)?;
-    let session =
-        Session::new(options.using.open()?, arguments.sources(), &options.using.session())?;
-    let dispatcher = &session.dispatcher;
+    let arguments = Arguments::read(args, &using.reading()?)?;
+    let session = Session::new(using.open()?, arguments.sources(), &using.session())?;
     let args = session.arguments(arguments.entries(&session)?)?;
-    let image = session.image(&options.image, Language::Wasm).await?;
-    let invocation = session.invocation(&image, args, &options.salt, &options.using);
+    let image = session.image(image, Language::Wasm).await?;
+    let invocation = session.invocation(&image, args, salt, using);
+    Ok((arguments, session, invocation))
+}
+
+pub(crate) async fn request(options: Request) -> Result<(), CliError> {
+    let (_, session, invocation) =
+        invocation(&options.image, &options.args, &options.salt, &options.using).await?;
+    let dispatcher = &session.dispatcher;
     let request = dispatcher.request(&invocation)?;
     let outcome = dispatcher.look_up(request)?;
     dispatcher.flush()?;

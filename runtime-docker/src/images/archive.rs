@@ -3,12 +3,13 @@
 //!
 //! The archive is a function of the image's tree. It is written layer by layer to temporary files.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use manifold_runtime_api::bstr::ByteSlice;
@@ -42,10 +43,11 @@ impl Objects<'_> {
         }
     }
 
-    pub(crate) async fn tree(self, id: ObjectId) -> Result<Tree> {
+    async fn tree(self, id: ObjectId) -> Result<Arc<Tree>> {
         match self {
-            Self::Host(host) => Ok(Tree::clone(&*host.tree(id).await?)),
+            Self::Host(host) => host.tree(id).await,
             Self::Read(read) => Tree::decode_as_git_reads(&read(id, ObjectKind::Tree)?)
+                .map(Arc::new)
                 .map_err(|problem| Error::bad_tree(id, problem)),
         }
     }
@@ -83,7 +85,7 @@ pub(crate) struct EngineImage {
 /// The trees of an image, and those of the images on which it is based.
 struct Stack {
     /// The lowest first.
-    trees: Vec<(ObjectId, Tree)>,
+    trees: Vec<(ObjectId, Arc<Tree>)>,
     /// The image of the engine below all of them.
     below: Option<DockerReference>,
 }
@@ -140,7 +142,7 @@ impl<'a> Archive<'a> {
             let mut header = header(EntryType::Regular, 0o644, content.len() as u64);
             archive.append_data(&mut header, name, content.as_bytes()).map_err(archive_error)?;
         }
-        let mut written = std::collections::HashSet::new();
+        let mut written = HashSet::new();
         for (name, mut layer) in layer_names.iter().zip(layers) {
             if !written.insert(name) {
                 continue;
@@ -191,7 +193,8 @@ impl<'a> Archive<'a> {
 
     /// Returns the tree of the container image that `id` is, or that it runs.
     async fn module_of(&self, id: ObjectId) -> Result<ObjectId> {
-        match NodeShape::of(&self.objects.tree(id).await?) {
+        let tree = self.objects.tree(id).await?;
+        match NodeShape::of(&tree) {
             Ok(NodeShape::Runtime { module, .. }) if module.kind == ObjectKind::Tree => {
                 Ok(module.id)
             }
@@ -465,7 +468,8 @@ fn append(
     appended.map_err(archive_error)
 }
 
-fn header(kind: EntryType, mode: u32, bytes: u64) -> Header {
+/// Returns the header of an entry of root, without a time.
+pub(crate) fn header(kind: EntryType, mode: u32, bytes: u64) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(mode);

@@ -11,10 +11,11 @@ use bollard::query_parameters::{
     CommitContainerOptionsBuilder, CreateContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use sha2::{Digest, Sha256};
-use tar::{EntryType, Header};
+use tar::EntryType;
 
 use super::{PATH, program};
 use crate::engine::{Client, EngineError, Step};
+use crate::images::archive::header;
 use crate::images::{INIT_LABEL, hex};
 
 /// Returns the name of an image that is `image` with the init in it. Makes it if the engine does not
@@ -87,13 +88,7 @@ fn layer(program: &[u8]) -> Vec<u8> {
     let path = PATH.trim_start_matches('/');
     let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
     let mut append = |kind, path: &str, mode, content: &[u8]| {
-        let mut header = Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_size(content.len() as u64);
-        header.set_mtime(0);
-        header.set_uid(0);
-        header.set_gid(0);
+        let mut header = header(kind, mode, content.len() as u64);
         archive.append_data(&mut header, path, content)
     };
     // Writing to memory does not fail.
