@@ -138,9 +138,7 @@ impl Tree {
         let mut entries = Vec::with_capacity(bytes.len() / 32);
         let mut start = 0;
         for entry in gix_object::TreeRefIter::from_bytes(bytes, gix_hash::Kind::Sha1) {
-            let entry = entry.map_err(|_| TreeError::Malformed {
-                problem: "an entry is truncated, or its mode is not octal",
-            })?;
+            let entry = entry.map_err(|_| unreadable_entry(&bytes[start..]))?;
             // gix parses the mode as a number, but git allows only one spelling of each mode.
             let spelling = bytes[start..].split(|byte| *byte == b' ').next().unwrap_or_default();
             let mode = parse(spelling).ok_or_else(|| TreeError::Mode {
@@ -267,6 +265,23 @@ pub(crate) fn push_entry(encoded: &mut Vec<u8>, name: &[u8], mode: EntryMode, id
     encoded.extend_from_slice(name);
     encoded.push(0);
     encoded.extend_from_slice(id.as_bytes());
+}
+
+/// Says what is wrong with the first entry of `bytes`, which gix could not read.
+///
+/// gix refuses numbers that are no mode at all, such as `1`, in the same way as an entry that is
+/// cut. Git reads any octal number as a mode, so those are told apart.
+fn unreadable_entry(bytes: &[u8]) -> TreeError {
+    let with_mode = || {
+        let (mode, rest) = bytes.split_once_str(b" ")?;
+        let (name, rest) = rest.split_once_str(b"\0")?;
+        let octal = !mode.is_empty() && mode.iter().all(|digit| matches!(digit, b'0'..=b'7'));
+        (octal && rest.len() >= 20)
+            .then(|| TreeError::Mode { name: name.into(), mode: mode.into() })
+    };
+    with_mode().unwrap_or(TreeError::Malformed {
+        problem: "an entry is truncated, or its mode is not octal",
+    })
 }
 
 fn in_git_order(a: &TreeEntry, b: &TreeEntry) -> std::cmp::Ordering {

@@ -61,9 +61,20 @@ fn git_and_decode_both_refuse_malformed_trees() {
             git.version()
         );
     }
-    // Git still reads old trees with such modes, but `decode` refuses them. The last two equal
+    // Git still reads trees with such modes, but `decode` refuses them. `1100644` and `700644` equal
     // 100644 in their lower 16 bits.
-    for mode in ["100664", "100600", "644", "40755", "120777", "10644", "1100644", "700644"] {
+    for mode in [
+        "100664",
+        "100600",
+        "644",
+        "40755",
+        "120777",
+        "10644",
+        "1100644",
+        "700644",
+        "1",
+        "7777777777777",
+    ] {
         let decoded = Tree::decode(&encode(&[(mode, b"a", blob)]));
         assert!(matches!(decoded, Err(TreeError::Mode { .. })), "{mode}: {decoded:?}");
     }

@@ -51,7 +51,12 @@ proptest! {
     fn damaged_trees_are_refused_where_git_refuses_them(
         names in prop::collection::btree_set("[a-e]{1,2}(\\.[a-c])?", 1..5),
         cut in any::<prop::sample::Index>(),
-        damage in prop_oneof![Just(None), any::<u8>().prop_map(Some)],
+        // Any byte, and often one that has a meaning in an entry.
+        damage in prop_oneof![
+            Just(None),
+            any::<u8>().prop_map(Some),
+            prop::sample::select(&b" 017\0"[..]).prop_map(Some),
+        ],
     ) {
         let git = Git::new();
         let entries = names.iter().map(|name| entry(name.as_str(), EntryMode::Blob));
