@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::{Instant, SystemTime};
 
 use manifold_runtime_api::{Limits, ObjectId, Result, Runtime};
 #[cfg(feature = "functions")]
@@ -17,12 +18,13 @@ use crate::core::Core;
 use crate::dispatcher::Dispatcher;
 use crate::held::HeldObjects;
 use crate::objects::Objects;
-use crate::observe::{Counters, Event, Observer};
+use crate::observe::{Counters, Event, Observed, Observer};
 use crate::permits::Permits;
 use crate::registry::Registry;
 use crate::resolve::Resolver;
 use crate::scope::Allowance;
 use crate::source::ObjectSource;
+use crate::span::Spans;
 use crate::store::{MemoryStore, Store};
 
 /// Builds a [`Dispatcher`].
@@ -45,7 +47,7 @@ pub struct DispatcherBuilder {
     sources: Vec<Arc<dyn ObjectSource>>,
     runtimes: Vec<(Option<ObjectId>, Arc<dyn Runtime>)>,
     containers: Option<Arc<dyn Runtime>>,
-    observer: Option<Arc<dyn Observer>>,
+    observers: Vec<Arc<dyn Observer>>,
     limits: Limits,
     budget: Budget,
     executor: Option<Handle>,
@@ -99,11 +101,11 @@ impl DispatcherBuilder {
         self
     }
 
-    /// Sets the observer that receives every [`Event`]. It replaces an earlier one, also that of
-    /// [`DispatcherBuilder::on_event`].
+    /// Adds an observer, which receives every [`Event`], and every [`Span`](crate::Span) if it wants
+    /// them.
     #[must_use]
     pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.observer = Some(Arc::new(observer));
+        self.observers.push(Arc::new(observer));
         self
     }
 
@@ -160,7 +162,13 @@ impl DispatcherBuilder {
     /// - [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the store fails.
     pub fn build(self) -> Result<Dispatcher> {
         let store = self.store.unwrap_or_else(|| Arc::new(MemoryStore::new()));
+        let begun = Instant::now();
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let permits = self.permits.unwrap_or_else(cores);
+        let context = Observed { permits, began: SystemTime::now() };
+        self.observers.iter().for_each(|observer| observer.on_build(&context));
+        let of_spans = self.observers.iter().filter(|observer| observer.observes_spans());
+        let of_spans: Vec<_> = of_spans.cloned().collect();
         let core = Core {
             objects: Objects {
                 store,
@@ -170,7 +178,7 @@ impl DispatcherBuilder {
             registry: Registry::default(),
             resolver: Resolver::new(),
             claims: Arc::new(Claims::default()),
-            permits: Permits::new(self.permits.unwrap_or_else(cores)),
+            permits: Permits::new(permits),
             allowance: Allowance {
                 limits: self.limits,
                 budget: self.budget,
@@ -180,7 +188,8 @@ impl DispatcherBuilder {
             raw_keys: Cache::new(RAW_KEY_CAPACITY),
             width: self.width.unwrap_or(DEFAULT_WIDTH),
             counters: Counters::default(),
-            observer: self.observer,
+            spans: (!of_spans.is_empty()).then(|| Arc::new(Spans::new(of_spans, begun))),
+            observers: self.observers,
             next_root: AtomicU64::new(0),
             #[cfg(feature = "functions")]
             functions: Mutex::default(),

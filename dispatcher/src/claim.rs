@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::flight::Flight;
 use crate::padded::Padded;
 use crate::settled::Settled;
+use crate::span::{LeadSpan, OpenSpan};
 use crate::sync::Mutex;
 use graph::Neighbours;
 
@@ -109,7 +110,7 @@ impl Claims {
             let flights_of = flights.entry(request).or_default();
             if let Some(last) = flights_of.last().filter(|last| last.add_waiter()) {
                 // From here on the flight has a waiter more, so that it is not aborted.
-                let wait = Wait { waiter: None, flight: Arc::clone(last) };
+                let wait = Wait { waiter: None, flight: Arc::clone(last), span: None };
                 drop(flights);
                 return self.join(wait, waiter);
             }
@@ -121,8 +122,8 @@ impl Claims {
         if let Some(waiter) = waiter {
             waiter.edges().waits_for.push(Arc::clone(&flight));
         }
-        let wait = Wait { waiter: waiter.cloned(), flight: Arc::clone(&flight) };
-        let lead = Lead { claims: Arc::clone(self), flight, predecessors };
+        let wait = Wait { waiter: waiter.cloned(), flight: Arc::clone(&flight), span: None };
+        let lead = Lead { claims: Arc::clone(self), flight, predecessors, span: None };
         Ok(Claim::Run(lead, registration, wait))
     }
 
@@ -215,6 +216,8 @@ pub(crate) struct Lead {
     flight: Arc<Flight>,
     /// The abandoned flights of the same request that had not stopped when this one was claimed.
     predecessors: SmallVec<[Arc<Flight>; 1]>,
+    /// The span of the run, which ends when the result is published.
+    pub(crate) span: LeadSpan,
 }
 
 impl Lead {
@@ -246,7 +249,10 @@ impl Lead {
         self.publish(settled);
     }
 
-    fn publish(&self, settled: Settled) {
+    fn publish(&self, mut settled: Settled) {
+        if let Some(span) = &self.span {
+            settled.span = span.end(settled.result.clone(), !settled.ran);
+        }
         let recipient = self.claims.remove_flight(&self.flight);
         self.flight.settled.announce(settled);
         // The guest that got the permit may wait for something else. Then it must release the
@@ -277,6 +283,8 @@ pub(crate) struct Wait {
     flight: Arc<Flight>,
     /// The flight whose frame waits. `None` for a root call.
     waiter: Option<Arc<Flight>>,
+    /// The span of a caller that has joined.
+    span: Option<Box<OpenSpan>>,
 }
 
 impl Wait {
@@ -284,8 +292,17 @@ impl Wait {
         &self.flight
     }
 
-    pub(crate) async fn settled(self) -> Settled {
-        self.flight.settled.wait().await
+    /// Ends `span` when the flight has settled or the place is given up.
+    pub(crate) fn ends(&mut self, span: Box<OpenSpan>) {
+        self.span = Some(span);
+    }
+
+    pub(crate) async fn settled(mut self) -> Settled {
+        let settled = self.flight.settled.wait().await;
+        if let Some(span) = self.span.take() {
+            span.end(settled.result.clone(), settled.span.clone());
+        }
+        settled
     }
 }
 

@@ -20,6 +20,7 @@ use crate::permits::Permits;
 use crate::registry::Registry;
 use crate::resolve::{ResolvedImage, Resolver};
 use crate::scope::{Allowance, Scope};
+use crate::span::Spans;
 
 /// The shared state of a dispatcher.
 pub(crate) struct Core {
@@ -38,7 +39,9 @@ pub(crate) struct Core {
     /// run first.
     pub(crate) executor: Option<Handle>,
     pub(crate) counters: Counters,
-    pub(crate) observer: Option<Arc<dyn Observer>>,
+    pub(crate) observers: Vec<Arc<dyn Observer>>,
+    /// `None` if no observer wants spans.
+    pub(crate) spans: Option<Arc<Spans>>,
     /// The number of the next root call.
     pub(crate) next_root: AtomicU64,
     /// The runtime of memoized functions, once there is one.
@@ -84,14 +87,14 @@ impl Core {
         self.registry.insert(host, runtime)
     }
 
-    /// Counts and traces an event, and passes it to the observer.
+    /// Counts and traces an event, and passes it to the observers.
     #[inline]
     pub(crate) fn emit(&self, event: &Event<'_>) {
         self.counters.count(event);
         if !matches!(event, Event::Hit { .. }) {
             event.trace();
         }
-        if let Some(observer) = &self.observer {
+        for observer in &self.observers {
             observer.on_event(event);
         }
     }

@@ -80,7 +80,8 @@ impl Dispatcher {
     /// is memoized, and no pin has to be set.
     fn repeated_hit(&self, invocation: &Invocation) -> Result<Option<Completion>> {
         let core = &self.core;
-        if invocation.policy != Policy::Reuse {
+        // A hit with a span takes the other path.
+        if invocation.policy != Policy::Reuse || core.spans.is_some() {
             return Ok(None);
         }
         let Some(request) = core.raw_keys.get(&invocation.raw_key()) else { return Ok(None) };

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use manifold_runtime_api::{
-    Call, Error, Host, Limit, Object, ObjectId, ObjectRef, Reason, Result, Tree, async_trait,
+    Call, Error, Host, Limit, Object, ObjectId, ObjectRef, Reason, Report, Result, Tree,
+    async_trait,
 };
 use parking_lot::Mutex;
 
@@ -16,9 +17,11 @@ use crate::by_id::ById;
 use crate::claim::Wait;
 use crate::core::{Core, Keyed, Want};
 use crate::flight::Flight;
+use crate::lookup::LookedUp;
 use crate::observe::Event;
 use crate::scope::Scope;
 use crate::settled::Settled;
+use crate::span::{FrameSpan, OpenSpan, Wanted};
 use crate::suspension::Suspension;
 
 /// The host of one frame's guest.
@@ -60,6 +63,7 @@ impl FrameHost {
         keyed: &Keyed,
         want: Want,
         flight: Arc<Flight>,
+        span: Option<Arc<FrameSpan>>,
     ) -> Self {
         let nested = Want { complete: want.complete, ..Want::default() };
         let suspension = Suspension::new(
@@ -68,6 +72,7 @@ impl FrameHost {
             Arc::clone(&scope.clock),
             scope.root,
             keyed.image.runtime.capabilities().computes_only_when_polled,
+            span,
         );
         Self { core, scope, keyed: keyed.clone(), nested, seen: Mutex::default(), suspension }
     }
@@ -81,19 +86,47 @@ impl FrameHost {
         *self.seen.lock()
     }
 
+    /// Returns the current time if spans are observed.
+    fn now(&self) -> Option<u64> {
+        self.suspension.span().map(|span| span.now())
+    }
+
+    /// Resolves the image of `call` and computes the id of the request. Returns also when that was,
+    /// if spans are observed.
+    fn key(&self, call: &Call) -> Result<(Keyed, Option<Wanted>)> {
+        let began = self.now();
+        let keyed = self.noting_failure(self.core.key(&self.scope, call))?;
+        let wanted = began.zip(self.now()).map(|(began, keyed)| Wanted { began, keyed });
+        Ok((keyed, wanted))
+    }
+
+    /// Returns that a request whose id is known is wanted now, if spans are observed.
+    fn wanted_again(&self) -> Option<Wanted> {
+        self.now().map(|now| Wanted { began: now, keyed: now })
+    }
+
     /// Looks a nested run up in the memo, and joins or starts its execution on a miss.
-    fn begin(&self, keyed: &Keyed) -> Result<Nested> {
+    fn begin(&self, keyed: &Keyed, wanted: Option<Wanted>) -> Result<Nested> {
+        self.noting_failure(self.try_to_begin(keyed, wanted))
+    }
+
+    fn try_to_begin(&self, keyed: &Keyed, wanted: Option<Wanted>) -> Result<Nested> {
         if self.suspension.has_ended() {
             return Err(Error::new(Reason::Cancelled));
         }
+        let waiter = self.suspension.flight();
+        let depth = waiter.depth.saturating_add(1);
+        let span = self.suspension.span().zip(wanted);
+        let span = span.map(|(frame, wanted)| OpenSpan::of_request(frame, keyed, depth, wanted));
         let settlements = self.core.claims.settlements(keyed.request);
-        if let Some(outcome) = self.core.look_up_wanted(keyed.request, self.nested, &self.scope)? {
-            return Ok(Nested::Memoized(outcome));
+        let (scope, want) = (&self.scope, self.nested);
+        match self.core.look_up_or_end(keyed.request, want, scope, span)? {
+            LookedUp::Found(outcome) => Ok(Nested::Memoized(outcome)),
+            LookedUp::Nothing(span) => self
+                .core
+                .join_or_start(scope, keyed.clone(), want, Some(waiter), settlements, span)
+                .map(Nested::Pending),
         }
-        let waiter = Some(self.suspension.flight());
-        self.core
-            .join_or_start(&self.scope, keyed.clone(), self.nested, waiter, settlements)
-            .map(Nested::Pending)
     }
 
     /// Returns whether to attempt a nested run again, because the way it ended need not apply to
@@ -111,6 +144,22 @@ impl FrameHost {
             self.note(limit, error.and_then(|error| error.missing_object()));
         }
         settled.result
+    }
+
+    /// Performs a host call that reads or stores an object. `size` returns how many bytes it has
+    /// read and stored.
+    fn host_call<T>(
+        &self,
+        call: impl FnOnce() -> Result<T>,
+        size: impl FnOnce(&T) -> (usize, usize),
+    ) -> Result<T> {
+        let start = self.now();
+        let result = self.noting_failure(call());
+        if let Some((span, start)) = self.suspension.span().zip(start) {
+            let (read, written) = result.as_ref().map_or((0, 0), size);
+            span.host_call(start, read, written);
+        }
+        result
     }
 
     /// Returns `result`. Notes a failure that the request does not decide.
@@ -140,37 +189,48 @@ impl FrameHost {
 #[async_trait]
 impl Host for FrameHost {
     async fn tree(&self, id: ObjectId) -> Result<Arc<Tree>> {
-        self.noting_failure(self.core.objects.tree(id).map(Arc::new))
+        let read = || self.core.objects.tree(id).map(Arc::new);
+        self.host_call(read, |tree| (tree.encoded_len(), 0))
     }
 
     async fn get(&self, id: ObjectId) -> Result<Bytes> {
-        self.noting_failure(self.core.objects.blob(id))
+        self.host_call(|| self.core.objects.blob(id), |content| (content.len(), 0))
     }
 
     async fn get_range(&self, id: ObjectId, range: Range<u64>) -> Result<Bytes> {
-        self.noting_failure(self.core.objects.blob_range(id, range))
+        let read = || self.core.objects.blob_range(id, range);
+        self.host_call(read, |content| (content.len(), 0))
     }
 
     async fn size(&self, id: ObjectId) -> Result<u64> {
-        self.noting_failure(self.core.objects.blob_size(id))
+        self.host_call(|| self.core.objects.blob_size(id), |_| (0, 0))
     }
 
     async fn put_blob(&self, content: Bytes) -> Result<ObjectId> {
-        self.noting_failure(self.count_written(content.len()))?;
-        self.noting_failure(self.core.objects.store.write(Object::blob(content)))
+        let length = content.len();
+        let store = || {
+            self.count_written(length)?;
+            self.core.objects.store.write(Object::blob(content))
+        };
+        self.host_call(store, |_| (0, length))
     }
 
     async fn put_tree(&self, tree: Tree) -> Result<ObjectId> {
         let object = tree.to_object();
-        self.noting_failure(self.count_written(object.content.len()))?;
-        self.noting_failure(self.core.objects.write_tree(&tree, object))
+        let length = object.content.len();
+        let store = || {
+            self.count_written(length)?;
+            self.core.objects.write_tree(&tree, object)
+        };
+        self.host_call(store, |_| (0, length))
     }
 
     async fn run(&self, call: Call) -> Result<ObjectRef> {
-        let keyed = self.noting_failure(self.core.key(&self.scope, &call))?;
+        let nested = self.suspension.span().map(|span| span.nested());
+        let (keyed, mut wanted) = self.key(&call)?;
         let mut tries = 0;
         let result = loop {
-            match self.noting_failure(self.begin(&keyed)) {
+            match self.begin(&keyed, wanted) {
                 Err(error) => break Err(error),
                 Ok(Nested::Memoized(outcome)) => break Ok(outcome),
                 Ok(Nested::Pending(wait)) => {
@@ -179,9 +239,11 @@ impl Host for FrameHost {
                     if !self.should_retry(&settled, tries) {
                         break self.result_of(settled);
                     }
+                    wanted = self.wanted_again();
                 }
             }
         };
+        drop(nested);
         if tries > 0 {
             self.suspension.resume().await;
         }
@@ -189,6 +251,7 @@ impl Host for FrameHost {
     }
 
     async fn run_many(&self, calls: Vec<Call>) -> Vec<Result<ObjectRef>> {
+        let nested = self.suspension.span().map(|span| span.nested());
         // A result is missing until the run settles or, for a duplicate, until all have.
         let mut results: Vec<Option<Result<ObjectRef>>> = Vec::with_capacity(calls.len());
         let mut first_of: ById<usize> = ById::default();
@@ -201,13 +264,13 @@ impl Host for FrameHost {
             {
                 let index = results.len();
                 let mut result = None;
-                match self.noting_failure(self.core.key(&self.scope, &call)) {
+                match self.key(&call) {
                     Err(error) => result = Some(Err(error)),
-                    Ok(keyed) => match first_of.entry(keyed.request) {
+                    Ok((keyed, wanted)) => match first_of.entry(keyed.request) {
                         Entry::Occupied(first) => duplicates.push((index, *first.get())),
                         Entry::Vacant(vacant) => {
                             vacant.insert(index);
-                            match self.noting_failure(self.begin(&keyed)) {
+                            match self.begin(&keyed, wanted) {
                                 Err(error) => result = Some(Err(error)),
                                 Ok(Nested::Memoized(outcome)) => result = Some(Ok(outcome)),
                                 Ok(Nested::Pending(wait)) => {
@@ -231,7 +294,7 @@ impl Host for FrameHost {
                 results[index] = Some(self.result_of(settled));
                 continue;
             }
-            match self.noting_failure(self.begin(&keyed)) {
+            match self.begin(&keyed, self.wanted_again()) {
                 Err(error) => results[index] = Some(Err(error)),
                 Ok(Nested::Memoized(outcome)) => results[index] = Some(Ok(outcome)),
                 Ok(Nested::Pending(wait)) => {
@@ -239,6 +302,7 @@ impl Host for FrameHost {
                 }
             }
         }
+        drop(nested);
         self.suspension.resume().await;
         for (copy, first) in duplicates {
             results[copy] = results[first].clone();
@@ -251,6 +315,12 @@ impl Host for FrameHost {
         let request = self.keyed.request;
         tracing::debug!(%request, "{message}");
         self.core.emit(&Event::Logged { request, message });
+    }
+
+    fn report(&self, report: Report) {
+        if let Some(span) = self.suspension.span() {
+            span.report(report);
+        }
     }
 }
 

@@ -44,6 +44,7 @@ mod scope;
 mod settle;
 mod settled;
 mod source;
+mod span;
 mod spending;
 mod store;
 mod suspension;
@@ -62,7 +63,7 @@ pub use held::Held;
 pub use input::Input;
 pub use invocation::{Invocation, Policy};
 pub use manifold_runtime_api as api;
-pub use observe::{Event, Observer, Stats};
+pub use observe::{Event, Observed, Observer, Stats};
 pub use progress::Progress;
 pub use source::ObjectSource;
 #[cfg(feature = "git")]
@@ -71,6 +72,7 @@ pub use source::{Commit, GitObjects, History};
 #[cfg(feature = "directory")]
 #[cfg_attr(docsrs, doc(cfg(feature = "directory")))]
 pub use source::{DirectoryError, DirectoryObjects, ScanOptions, ScanProgress};
+pub use span::{CriticalPath, PathStep, Phase, Phases, Span, SpanId, SpanInfo, SpanKind, Usage};
 #[cfg(feature = "durable")]
 #[cfg_attr(docsrs, doc(cfg(feature = "durable")))]
 pub use store::{

@@ -5,6 +5,15 @@ use manifold_runtime_api::{ObjectId, ObjectRef, Result};
 use crate::core::{Core, Want};
 use crate::observe::Event;
 use crate::scope::Scope;
+use crate::span::OpenSpan;
+
+/// The result of a look-up.
+pub(crate) enum LookedUp {
+    /// The outcome is memoized.
+    Found(ObjectRef),
+    /// It is not, and the span of the request goes on.
+    Nothing(Option<Box<OpenSpan>>),
+}
 
 impl Core {
     /// Returns the memoized outcome of `request`. An entry whose object is not available or has
@@ -33,6 +42,32 @@ impl Core {
         }
         self.emit(&Event::Hit { request });
         Ok(Some(outcome))
+    }
+
+    /// Like [`Core::look_up_wanted`]. Ends `span`, the caller's span of the request, unless nothing is
+    /// found.
+    pub(crate) fn look_up_or_end(
+        &self,
+        request: ObjectId,
+        want: Want,
+        scope: &Scope,
+        span: Option<Box<OpenSpan>>,
+    ) -> Result<LookedUp> {
+        match (self.look_up_wanted(request, want, scope), span) {
+            (Ok(None), span) => Ok(LookedUp::Nothing(span)),
+            (Ok(Some(outcome)), span) => {
+                if let Some(span) = span {
+                    span.hit(outcome);
+                }
+                Ok(LookedUp::Found(outcome))
+            }
+            (Err(error), span) => {
+                if let Some(span) = span {
+                    span.end(Err(error.clone()), None);
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Like [`Core::look_up`], without emitting [`Event::Hit`].

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
+use crate::span::{Span, SpanInfo, SpanKind};
 use crate::thread_number::ByThread;
 use manifold_runtime_api::{Error, ObjectId, ObjectRef};
 
@@ -96,12 +98,26 @@ impl Event<'_> {
     }
 }
 
-/// Receives every [`Event`] on the thread where it happens. Implementations should return quickly.
+/// What an observer learns when its dispatcher is built.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Observed {
+    /// How many frames can compute at once.
+    pub permits: usize,
+    /// When the dispatcher was built. Times of spans count from then.
+    pub began: SystemTime,
+}
+
+/// Receives every [`Event`] and, if it wants them, every [`Span`], on the thread where it happens.
+/// Implementations should return quickly.
 ///
 /// # Behavior
 /// - Every [`Event::Started`] is followed by exactly one [`Event::Settled`] of the same run, also if
 ///   the run is cancelled, exceeds a budget, or panics. Nothing else is settled.
 /// - [`Event::Rewound`] comes between the two.
+/// - Every start of a span is followed by exactly one end. Hits and spans of the kind
+///   [`SpanKind::Unstarted`] may end without a start.
+/// - A child ends before its parent, unless the parent stopped waiting for it.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -123,11 +139,50 @@ impl Event<'_> {
 pub trait Observer: Send + Sync + 'static {
     /// Handles one event.
     fn on_event(&self, event: &Event<'_>);
+
+    /// Learns about the dispatcher when it is built. The default implementation does nothing.
+    fn on_build(&self, observed: &Observed) {
+        let _ = observed;
+    }
+
+    /// Returns whether this observer wants spans. Asked once, when the dispatcher is built. While no
+    /// observer wants them, they cost nothing. Default: it does not.
+    fn observes_spans(&self) -> bool {
+        false
+    }
+
+    /// Handles the start of a span: a root call, a request that is to be run, or a join. A request
+    /// that is to be run can end as another kind, because another run has memoized it or because
+    /// nobody waits for it any more. The default implementation does nothing.
+    fn on_span_start(&self, span: &SpanInfo, kind: SpanKind) {
+        let _ = (span, kind);
+    }
+
+    /// Handles a span that has ended. The default implementation does nothing.
+    fn on_span_end(&self, span: &Arc<Span>) {
+        let _ = span;
+    }
 }
 
 impl<T: Observer + ?Sized> Observer for Arc<T> {
     fn on_event(&self, event: &Event<'_>) {
         (**self).on_event(event);
+    }
+
+    fn on_build(&self, observed: &Observed) {
+        (**self).on_build(observed);
+    }
+
+    fn observes_spans(&self) -> bool {
+        (**self).observes_spans()
+    }
+
+    fn on_span_start(&self, span: &SpanInfo, kind: SpanKind) {
+        (**self).on_span_start(span, kind);
+    }
+
+    fn on_span_end(&self, span: &Arc<Span>) {
+        (**self).on_span_end(span);
     }
 }
 

@@ -13,8 +13,10 @@ use crate::core::{Core, Keyed, Want};
 use crate::deadlines;
 use crate::held::Held;
 use crate::invocation::{Invocation, OwnedRawKey, Policy};
+use crate::lookup::LookedUp;
 use crate::scope::{Allowance, Scope};
 use crate::settled::Settled;
+use crate::span::{CallSpan, OpenSpan, Phase, Wanted};
 
 /// A root call with its resolved request.
 pub(crate) struct RootCall {
@@ -26,6 +28,8 @@ pub(crate) struct RootCall {
     pin: bool,
     /// The objects that the call was given. They are held once the request has to be run.
     held: Vec<Held>,
+    /// When the call began, if spans are observed.
+    wanted: Option<Wanted>,
 }
 
 /// An outcome of the request, and how the call obtained it.
@@ -46,6 +50,7 @@ impl RootCall {
     /// the request.
     pub(crate) fn new(core: &Arc<Core>, invocation: Invocation) -> Result<Self> {
         let core = Arc::clone(core);
+        let began = core.spans.as_ref().map(|spans| spans.now());
         let raw_key = invocation.raw_key().to_owned();
         let Invocation { image, args, salt, std, policy, pin, budget, limits, .. } = invocation;
         let allowance = Allowance {
@@ -58,6 +63,8 @@ impl RootCall {
         let root = core.next_root.fetch_add(1, Ordering::Relaxed);
         let scope = Scope::new(root, salt.into(), std, allowance);
         let keyed = core.key(&scope, &Call { image, args })?;
+        let wanted = began.zip(core.spans.as_ref());
+        let wanted = wanted.map(|(began, spans)| Wanted { began, keyed: spans.now() });
         let private = policy == Policy::DoNotCache;
         let fresh = matches!(policy, Policy::Recompute | Policy::RecomputeAll);
         let want = Want { fresh, private, complete: false };
@@ -69,6 +76,7 @@ impl RootCall {
             want,
             pin: pin && !private,
             held: Vec::new(),
+            wanted,
         })
     }
 
@@ -77,16 +85,32 @@ impl RootCall {
     }
 
     pub(crate) async fn run(mut self) -> Result<Completion> {
+        let span = self.core.spans.as_ref().zip(self.wanted).map(|(spans, wanted)| {
+            CallSpan::new(OpenSpan::of_call(spans, self.scope.root, &self.keyed, wanted))
+        });
+        let completion = self.completion(span.as_ref()).await;
+        if let Some(span) = span {
+            span.end(
+                completion.as_ref().map(|completion| completion.outcome).map_err(Error::clone),
+            );
+        }
+        completion
+    }
+
+    async fn completion(&mut self, call: Option<&CallSpan>) -> Result<Completion> {
         let request = self.keyed.request;
         self.store_request()?;
         let mut tries = 1;
         loop {
+            let nested = call.map(CallSpan::nested);
+            let span = call.map(|call| call.request(&self.keyed));
             let settlements = self.core.claims.settlements(request);
-            let obtained = match self.core.look_up_wanted(request, self.want, &self.scope)? {
-                Some(outcome) => Obtained { outcome, from_memo: true, pure: true },
-                None => {
+            let looked_up = self.core.look_up_or_end(request, self.want, &self.scope, span)?;
+            let obtained = match looked_up {
+                LookedUp::Found(outcome) => Obtained { outcome, from_memo: true, pure: true },
+                LookedUp::Nothing(span) => {
                     self.hold()?;
-                    let settled = self.settled(settlements).await?;
+                    let settled = self.settled(settlements, span).await?;
                     let joined_a_hit = self.want.fresh && !settled.ran;
                     if tries < MAX_TRIES && (joined_a_hit || settled.may_differ_for(&self.scope, 0))
                     {
@@ -100,6 +124,8 @@ impl RootCall {
                     }
                 }
             };
+            drop(nested);
+            call.iter().for_each(|call| call.enter(Phase::Store));
             let Obtained { outcome, from_memo, pure } = obtained;
             let completion = Completion::new(&self.core, request, outcome, from_memo);
             // An outcome that a failure influenced does not depend on the request alone,
@@ -149,10 +175,11 @@ impl RootCall {
     }
 
     /// Runs the request, or waits for the run in progress.
-    async fn settled(&self, settlements: u64) -> Result<Settled> {
+    async fn settled(&self, settlements: u64, span: Option<Box<OpenSpan>>) -> Result<Settled> {
         let _watched = deadlines::watch(&self.scope)?;
         let keyed = self.keyed.clone();
-        let wait = self.core.join_or_start(&self.scope, keyed, self.want, None, settlements)?;
+        let wait =
+            self.core.join_or_start(&self.scope, keyed, self.want, None, settlements, span)?;
         let settled = match select(pin!(wait.settled()), pin!(self.scope.stopped())).await {
             Either::Left((settled, _)) if settled.result.is_ok() => return Ok(settled),
             Either::Left((settled, stopped)) => stopped.now_or_never().map_or(Ok(settled), Err),

@@ -23,11 +23,12 @@ use crate::rewind::Rewinds;
 use crate::running::Running;
 use crate::scope::{Allowance, Scope};
 use crate::settled::Settled;
+use crate::span::{FrameSpan, OpenSpan, Phase, SpanKind};
 
 impl Core {
     /// Joins the execution of `keyed`, or starts one. Returns a place among its waiters.
     /// `settlements` is [`Claims::settlements`](crate::claim::Claims::settlements) from before the
-    /// caller looked the request up.
+    /// caller looked the request up. `span` is the caller's span of the request.
     pub(crate) fn join_or_start(
         self: &Arc<Self>,
         scope: &Arc<Scope>,
@@ -35,6 +36,24 @@ impl Core {
         want: Want,
         waiter: Option<&Arc<Flight>>,
         settlements: u64,
+        mut span: Option<Box<OpenSpan>>,
+    ) -> Result<Wait> {
+        let wait = self.try_join_or_start(scope, keyed, want, waiter, settlements, &mut span);
+        if let (Err(error), Some(span)) = (&wait, span) {
+            span.end(Err(error.clone()), None);
+        }
+        wait
+    }
+
+    /// Like [`Core::join_or_start`]. Takes `span` on success.
+    fn try_join_or_start(
+        self: &Arc<Self>,
+        scope: &Arc<Scope>,
+        keyed: Keyed,
+        want: Want,
+        waiter: Option<&Arc<Flight>>,
+        settlements: u64,
+        span: &mut Option<Box<OpenSpan>>,
     ) -> Result<Wait> {
         let executor = match &self.executor {
             Some(executor) => executor.clone(),
@@ -57,12 +76,21 @@ impl Core {
         }
         let claimant = Claimant { waiter, clock: &scope.clock, private: want.private };
         match self.claims.claim(keyed.request, &claimant)? {
-            Claim::Join(wait) => {
+            Claim::Join(mut wait) => {
+                if let Some(mut span) = span.take() {
+                    span.begin(SpanKind::Join);
+                    span.enter(Phase::Wait);
+                    wait.ends(span);
+                }
                 wait.flight().join_queue(scope.root, &scope.clock, &self.permits);
                 self.emit(&Event::Joined { request: keyed.request });
                 Ok(wait)
             }
-            Claim::Run(lead, registration, wait) => {
+            Claim::Run(mut lead, registration, wait) => {
+                lead.span = span.take().map(|mut span| {
+                    span.begin(SpanKind::Run);
+                    FrameSpan::queueing(span)
+                });
                 // The run is queued here and not in the task, so that no later request is queued
                 // before it. A run that has to prepare its module or to wait for an earlier
                 // execution is queued in the task: both can take long, and it holds neither a place
@@ -93,10 +121,12 @@ impl Core {
         settlements: u64,
     ) {
         lead.turn().await;
+        let enter = |phase| lead.span.iter().for_each(|span| span.enter(phase));
         // Another execution may have settled between the caller's lookup and its claim.
         let memoized = if self.claims.settlements(keyed.request) == settlements {
             Ok(None)
         } else {
+            enter(Phase::LookUp);
             self.look_up_wanted(keyed.request, want, &scope)
         };
         let settled = match memoized {
@@ -108,9 +138,11 @@ impl Core {
                     Some(queued) => queued,
                     None => {
                         let _compiling = scope.clock.queue();
+                        enter(Phase::Prepare);
                         // The error is ignored: a module that cannot be prepared cannot be run
                         // either, and the error of the run has a frame.
                         let _ = self.prepare(&keyed.image, &scope.allowance).await;
+                        enter(Phase::Queue);
                         self.enqueue(&flight, &scope)
                     }
                 };
@@ -124,9 +156,11 @@ impl Core {
                         &keyed,
                         want,
                         Arc::clone(&flight),
+                        lead.span.clone(),
                     ));
                     let execution = self.execute(&scope, &keyed, Arc::clone(&host));
                     let result = host.suspension().watched(execution).await;
+                    enter(Phase::Store);
                     let result = result.and_then(|outcome| {
                         self.objects.check(outcome.id, outcome.kind).map(|()| outcome)
                     });
@@ -137,10 +171,13 @@ impl Core {
                     };
                     self.emit(&Event::Rewound { request: keyed.request, lost });
                     want.complete = true;
+                    lead.span.iter().for_each(|span| span.rewound());
+                    enter(Phase::Queue);
                     if !flight.has_permit() {
                         let _queueing = scope.clock.queue();
                         flight.keep_permit(self.permits.queue(scope.root).permit().await);
                     }
+                    enter(Phase::Compute);
                 }
             }
         };

@@ -23,6 +23,9 @@ impl<'a> Running<'a> {
             image: &keyed.image.text,
             runtime: keyed.image.runtime.host_image().name(),
         });
+        if let Some(span) = &lead.span {
+            span.started();
+        }
         Self { core, request: keyed.request, lead, ended: false }
     }
 

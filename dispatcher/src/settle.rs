@@ -10,6 +10,7 @@ use crate::observe::Event;
 use crate::running::Running;
 use crate::scope::Scope;
 use crate::settled::{Limited, Settled};
+use crate::span::Phase;
 
 impl Core {
     /// Memoizes the outcome of a run, if the run succeeded and the request alone decided the
@@ -31,6 +32,9 @@ impl Core {
                     self.record(want.fresh || scope.recomputes_all(), request, outcome)?;
                     scope.note_success(request);
                     memoized = true;
+                    if let Some(span) = &run.lead.span {
+                        span.memoized();
+                    }
                 }
                 Ok(outcome)
             })
@@ -42,6 +46,9 @@ impl Core {
                 }
                 error
             });
+        if let Some(span) = &run.lead.span {
+            span.enter(Phase::Settle);
+        }
         let error = result.as_ref().err();
         let limit = seen.limit.or_else(|| error.and_then(|error| error.breached_limit()));
         let limited = limit.map(|limit| {
@@ -50,7 +57,7 @@ impl Core {
         });
         let pure = !seen.impure && error.is_none_or(|error| error.is_function_of_request());
         run.end(result.as_ref(), memoized);
-        Settled { result, pure, ran: true, root: Some(scope.root), limited }
+        Settled { result, pure, ran: true, root: Some(scope.root), limited, span: None }
     }
 
     /// Records an outcome in the memo. If the request was recomputed, also reports an outcome that

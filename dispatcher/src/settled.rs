@@ -6,6 +6,7 @@ use manifold_runtime_api::{Error, Limit, ObjectRef, Result};
 
 use crate::permits::RootId;
 use crate::scope::{Allowance, Scope};
+use crate::span::Span;
 
 /// The end of a run, as every waiter receives it.
 #[derive(Debug, Clone)]
@@ -21,6 +22,8 @@ pub(crate) struct Settled {
     pub(crate) root: Option<RootId>,
     /// The limit that the run breached, and its bounds. Other calls may have higher ones.
     pub(crate) limited: Option<Arc<Limited>>,
+    /// The span of the run, if spans are observed.
+    pub(crate) span: Option<Arc<Span>>,
 }
 
 /// A breached limit, and the bounds that applied to the run.
@@ -48,7 +51,7 @@ impl Limited {
 impl Settled {
     /// A run that ended without a result of its own.
     pub(crate) fn failed(error: Error) -> Self {
-        Self { result: Err(error), pure: false, ran: true, root: None, limited: None }
+        Self { result: Err(error), pure: false, ran: true, root: None, limited: None, span: None }
     }
 
     /// Returns whether a run for `scope`, nested `depth` levels below the root call, may end
@@ -63,6 +66,6 @@ impl Settled {
 
     /// An outcome from the memo.
     pub(crate) fn from_memo(outcome: ObjectRef) -> Self {
-        Self { result: Ok(outcome), pure: true, ran: false, root: None, limited: None }
+        Self { result: Ok(outcome), pure: true, ran: false, root: None, limited: None, span: None }
     }
 }

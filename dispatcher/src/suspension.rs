@@ -14,6 +14,7 @@ use std::task::{Context, Poll, Waker};
 use crate::clock::{Clock, Queueing};
 use crate::flight::Flight;
 use crate::permits::{Permits, Queued, RootId};
+use crate::span::{FrameSpan, InPhase};
 use crate::sync::Mutex;
 
 /// The permit of one frame, and the futures of its guest that wait.
@@ -25,6 +26,8 @@ pub(crate) struct Suspension {
     /// Whether the guest computes only while it is polled.
     computes_only_when_polled: bool,
     waiting: Mutex<Waiting>,
+    /// The span of the frame, if spans are observed.
+    span: Option<Arc<FrameSpan>>,
 }
 
 /// The futures of one frame that wait for nested runs or for a permit.
@@ -63,7 +66,7 @@ enum Outside {
     /// It has, and waits. The time counts as computing in the clock, so that a deadline covers it.
     Waiting,
     /// It was woken, and waits for a permit before it is polled.
-    Returning { _queueing: Queueing },
+    Returning { _queueing: Queueing, _queued: Option<InPhase> },
 }
 
 impl Suspension {
@@ -73,9 +76,14 @@ impl Suspension {
         clock: Arc<Clock>,
         root: RootId,
         computes_only_when_polled: bool,
+        span: Option<Arc<FrameSpan>>,
     ) -> Self {
         let waiting = Mutex::default();
-        Self { flight, permits, clock, root, computes_only_when_polled, waiting }
+        Self { flight, permits, clock, root, computes_only_when_polled, waiting, span }
+    }
+
+    pub(crate) const fn span(&self) -> Option<&Arc<FrameSpan>> {
+        self.span.as_ref()
     }
 
     pub(crate) fn flight(&self) -> &Arc<Flight> {
@@ -135,7 +143,10 @@ impl Suspension {
                 Err(place) => {
                     waiting.place = Some(place);
                     if !matches!(waiting.outside, Outside::Returning { .. }) {
-                        let returning = Outside::Returning { _queueing: self.clock.queue() };
+                        let returning = Outside::Returning {
+                            _queueing: self.clock.queue(),
+                            _queued: self.span().map(|span| span.queued()),
+                        };
                         self.leave(replace(&mut waiting.outside, returning));
                     }
                     return Poll::Pending;
@@ -213,6 +224,7 @@ impl Suspension {
             return;
         }
         let _queueing = self.clock.queue();
+        let _queued = self.span().map(|span| span.queued());
         let _resuming = Counted::new(self, |waiting| &mut waiting.resuming);
         poll_fn(|context| {
             let mut waiting = self.waiting.lock();

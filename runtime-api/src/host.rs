@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::error::Result;
 use crate::object::{Object, ObjectId, ObjectRef};
+use crate::report::Report;
 use crate::tree::Tree;
 
 /// A guest's request to run an image. The run takes its salt and its named images from the calling
@@ -111,4 +112,12 @@ pub trait Host: Send + Sync {
 
     /// Writes a message to the job's log. Nothing that the guest can observe depends on it.
     fn log(&self, message: &str);
+
+    /// Tells the host what the job does and uses, for traces. A runtime calls this when its guest
+    /// starts, for example, and whenever it likes. Nothing that the guest can observe depends on it.
+    ///
+    /// The default implementation does nothing.
+    fn report(&self, report: Report) {
+        let _ = report;
+    }
 }

@@ -167,6 +167,12 @@ impl Tree {
         encoded
     }
 
+    /// Returns the size of the tree in git's encoding, without the object header, in bytes.
+    pub fn encoded_len(&self) -> usize {
+        let entries = self.entries.iter();
+        entries.map(|entry| entry.mode.as_str().len() + 1 + entry.name.len() + 1 + 20).sum()
+    }
+
     /// Returns the encoded tree as an object, to be stored.
     pub fn to_object(&self) -> Object {
         Object::encoded_tree(self.encode())

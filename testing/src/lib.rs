@@ -6,6 +6,7 @@ pub mod browser;
 #[cfg(feature = "containers")]
 pub mod containers;
 mod fixture;
+pub mod spans;
 
 use std::path::PathBuf;
 

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use manifold_runtime_api::bytes::Bytes;
-use manifold_runtime_api::{Call, Error, Host, ObjectId, ObjectRef, Result, TestHost, Tree};
+use manifold_runtime_api::{
+    Call, Error, Host, ObjectId, ObjectRef, Report, Result, TestHost, Tree,
+};
 
 use crate::content::unknown_id;
 
@@ -83,5 +85,9 @@ impl Host for SpyHost {
 
     fn log(&self, message: &str) {
         Host::log(&self.inner, message);
+    }
+
+    fn report(&self, report: Report) {
+        self.inner.report(report);
     }
 }

@@ -18,7 +18,7 @@ async fn frame(permits: &Arc<Permits>, serial: u64) -> Arc<Suspension> {
     let clock = Clock::start();
     let (flight, _) = Flight::new(request, 0, Arc::clone(&clock), None);
     flight.keep_permit(permits.queue(serial).permit().await);
-    Arc::new(Suspension::new(flight, Arc::clone(permits), clock, serial, true))
+    Arc::new(Suspension::new(flight, Arc::clone(permits), clock, serial, true, None))
 }
 
 /// Counts the frames that compute at the same time.

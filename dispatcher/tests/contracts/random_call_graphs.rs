@@ -14,10 +14,11 @@ use manifold_dispatcher::api::{Call, Error, ObjectRef, Reason, Result};
 use manifold_dispatcher::native::{NativeGuest, NativeRuntime, argument};
 use manifold_dispatcher::{Completion, Invocation, Policy};
 use manifold_testing::Fixture;
+use manifold_testing::spans::SpanJournal;
 use proptest::prelude::*;
 
 /// How a node runs its children. Every node adds up their results.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Style {
     /// Runs them one after the other.
     Sequence,
@@ -252,7 +253,10 @@ async fn agree(graph: Graph, permits: usize, width: usize, callers: Vec<Caller>)
         })
         .build()
         .unwrap();
-    let fixture = Fixture::with(runtime, |builder| builder.permits(permits).width(width));
+    let journal = Arc::new(SpanJournal::default());
+    let fixture = Fixture::with(runtime, |builder| {
+        builder.permits(permits).width(width).observer(Arc::clone(&journal))
+    });
     let image = fixture.image("node");
     let invocation = |index: usize| {
         Invocation::new(&image).args(fixture.args(&[("node", &index.to_string())])).unpinned()
@@ -288,15 +292,23 @@ async fn agree(graph: Graph, permits: usize, width: usize, callers: Vec<Caller>)
     }
     // The concurrent runs must not have left traces: every node returns its result, and no permit
     // was lost.
+    let mut looked_up = 0;
     for index in 0..graph.len() {
         let run = fixture.dispatcher.run(invocation(index));
         let result = tokio::time::timeout(Duration::from_secs(30), run).await.expect("no timeout");
         if let Ok(completion) = &result {
             let memoized = fixture.dispatcher.look_up(completion.request).unwrap();
             assert_eq!(memoized.is_some(), !cyclic[index], "node {index} in the memo");
+            looked_up += u64::from(memoized.is_some());
         }
         check(&fixture, &graph, &cyclic, index, result, &mut known);
     }
+    let patient = callers.iter().all(|(_, cancelled_after, _)| cancelled_after.is_none())
+        && graph.iter().all(|node| node.style != Style::Fickle && node.style != Style::Lazy);
+    // `Dispatcher::look_up` is a hit without a span.
+    let mut stats = fixture.dispatcher.stats();
+    stats.hits -= looked_up;
+    journal.check(stats, patient);
 }
 
 /// Asserts that `result` is a possible result of node `index`.
