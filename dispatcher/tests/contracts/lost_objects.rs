@@ -8,14 +8,21 @@ use manifold_dispatcher::api::{
 };
 use manifold_dispatcher::layers::{Faults, Faulty, Overlaid};
 use manifold_dispatcher::native::{NativeRuntime, argument};
-use manifold_dispatcher::{Dispatcher, Invocation, MemoryStore, Store};
+use manifold_dispatcher::{Dispatcher, DispatcherBuilder, Invocation, MemoryStore, Store};
 use manifold_standard_guests::native_guests;
+use manifold_testing::spans::SpanJournal;
 use manifold_testing::{Fixture, VECTORS, Vector, store_fixture};
 use tokio::sync::Notify;
 
 /// A dispatcher and its store. The guest `leaf` returns a blob, `tree` a tree that contains it,
 /// `outer` a tree that contains that one, and `read` the text of the blob.
 fn nested() -> (Fixture, Arc<MemoryStore>) {
+    nested_with(|builder| builder)
+}
+
+fn nested_with(
+    build: impl FnOnce(DispatcherBuilder) -> DispatcherBuilder,
+) -> (Fixture, Arc<MemoryStore>) {
     let runtime = NativeRuntime::builder("nested", "1")
         .guest("leaf", |guest| async move { guest.blob("at the bottom").await })
         .guest("tree", |guest| async move {
@@ -41,7 +48,7 @@ fn nested() -> (Fixture, Arc<MemoryStore>) {
         .build()
         .unwrap();
     let store = Arc::new(MemoryStore::new());
-    (Fixture::with(runtime, |builder| builder.store(Arc::clone(&store))), store)
+    (Fixture::with(runtime, |builder| build(builder.store(Arc::clone(&store)))), store)
 }
 
 fn names(fixture: &Fixture) -> ObjectId {
@@ -67,7 +74,8 @@ async fn a_lost_outcome_is_computed_again() {
 
 #[tokio::test]
 async fn a_lost_object_that_a_memoized_outcome_reaches_is_computed_again() {
-    let (fixture, store) = nested();
+    let spans = Arc::new(SpanJournal::default());
+    let (fixture, store) = nested_with(|builder| builder.observer(Arc::clone(&spans)));
     let args = names(&fixture);
     fixture.dispatcher.run(Invocation::new(fixture.image("outer")).args(args)).await.unwrap();
     let before = fixture.dispatcher.stats();
@@ -78,6 +86,7 @@ async fn a_lost_object_that_a_memoized_outcome_reaches_is_computed_again() {
     assert_eq!(fixture.text(read.outcome), "at the bottom");
     let done = fixture.dispatcher.stats() - before;
     assert_eq!((done.runs, done.rewinds), (4, 1), "each runs once, and `read` begins again");
+    spans.check(fixture.dispatcher.stats(), true);
     assert!(
         fixture.dispatcher.look_up(read.request).unwrap().is_some(),
         "the second outcome does not depend on the loss"

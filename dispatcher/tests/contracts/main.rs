@@ -24,4 +24,5 @@ mod random_call_graphs;
 mod resolution;
 mod run_many;
 mod sizes;
+mod spans;
 mod suspended_frames;
