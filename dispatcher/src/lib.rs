@@ -72,7 +72,9 @@ pub use source::{Commit, GitObjects, History};
 #[cfg(feature = "directory")]
 #[cfg_attr(docsrs, doc(cfg(feature = "directory")))]
 pub use source::{DirectoryError, DirectoryObjects, ScanOptions, ScanProgress};
-pub use span::{CriticalPath, PathStep, Phase, Phases, Span, SpanId, SpanInfo, SpanKind, Usage};
+pub use span::{
+    CriticalPath, PathSpan, PathStep, Phase, Phases, Span, SpanId, SpanInfo, SpanKind, Usage,
+};
 #[cfg(feature = "durable")]
 #[cfg_attr(docsrs, doc(cfg(feature = "durable")))]
 pub use store::{

@@ -15,7 +15,7 @@ use crate::core::Keyed;
 
 pub(crate) use frame::{CallSpan, FrameSpan, InPhase, LeadSpan};
 pub(crate) use open::{OpenSpan, Spans, Wanted};
-pub use path::{CriticalPath, PathStep};
+pub use path::{CriticalPath, PathSpan, PathStep};
 
 /// The number of a span. A dispatcher never uses one twice, and a span has a larger number than its
 /// parent.

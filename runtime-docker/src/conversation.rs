@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use manifold_runtime_api::abi::{Encoding, Reply, Session};
-use manifold_runtime_api::{Error, Limit, MemoryReservation};
+use manifold_runtime_api::{Error, JobPhase, Limit, MemoryReservation, Report};
 
 use crate::wire::{Diagnostics, Received, Wire};
 
@@ -21,7 +21,7 @@ pub(crate) enum End {
 /// Serves the guest's requests until the job is settled. Only the time spent waiting for the guest
 /// counts as its computing time.
 ///
-/// The job is over when the guest has named its outcome. Anything that the guest writes after that
+/// A guest counts as starting until its first request. The job is over when the guest has named its outcome. Anything that the guest writes after that
 /// is ignored.
 pub(crate) async fn converse(wire: &mut Wire, session: &Session, memory: &mut Buffers) -> End {
     let limits = session.job().limits;
@@ -30,6 +30,7 @@ pub(crate) async fn converse(wire: &mut Wire, session: &Session, memory: &mut Bu
     let mut diagnostics = Diagnostics::new(&log);
     let mut clock = Clock { left: limits.compute_time };
     let too_long = || End::Stopped(Limit::ComputeTime { time: limits.compute_time }.into());
+    let mut has_started = false;
     let end = loop {
         let line = match clock.wait(wire.line(bound, &mut diagnostics)).await {
             Some(Received::Line(line)) => line,
@@ -39,6 +40,10 @@ pub(crate) async fn converse(wire: &mut Wire, session: &Session, memory: &mut Bu
             Some(Received::End { rest }) => break End::Closed { mid_line: rest > 0 },
             None => break too_long(),
         };
+        if !has_started {
+            session.report(Report::Phase(JobPhase::Compute));
+            has_started = true;
+        }
         if let Err(breach) = memory.hold(line.len()) {
             break End::Stopped(breach.into());
         }

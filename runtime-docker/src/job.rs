@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use manifold_runtime_api::abi::Session;
 use manifold_runtime_api::{
-    Error, Host, Job, Limit, MemoryReservation, ObjectRef, Reason, Result, Status,
+    Error, Host, Job, JobPhase, Limit, MemoryReservation, ObjectRef, Reason, Report, Result, Status,
 };
 
 use crate::containers::Containers;
@@ -32,8 +32,10 @@ pub(crate) async fn run(
     let mut memory = Buffers::new(memory);
     let mut attempt = 1;
     loop {
+        host.report(Report::Phase(JobPhase::Prepare));
         let spec = preparer.prepare(&job.code, &job.limits, &*host).await?;
         let session = Session::new(job.clone(), Arc::clone(&host));
+        session.report(Report::Phase(JobPhase::Queue));
         let run = Run { preparer, containers, spec, session };
         let result = if containers.serve_many_jobs(&run.spec) {
             run.served(&mut memory).await
@@ -74,6 +76,7 @@ impl Run<'_> {
             Ok(taken) => taken,
             Err(error) => return self.without_container(error).await,
         };
+        self.session.report(Report::Phase(JobPhase::Start));
         let Worker { container, link, .. } = taken.worker();
         let mut wire = match link.begin().await {
             Ok(wire) => wire,
@@ -156,6 +159,7 @@ impl Run<'_> {
             Ok(assignment) => assignment,
             Err(error) => return self.without_container(error).await,
         };
+        self.session.report(Report::Phase(JobPhase::Start));
         let Some(wire) = &mut assignment.wire else { return lost("the connection was lost") };
         match converse(wire, &self.session, memory).await {
             End::Settled => {

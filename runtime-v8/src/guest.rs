@@ -13,6 +13,7 @@ use crate::job::{Current, with};
 use crate::operations::write_answer;
 use crate::values::{Made, text};
 use globals::Globals;
+use manifold_runtime_api::{JobPhase, Report};
 use microtasks::run_microtasks;
 
 /// A scope that catches exceptions.
@@ -39,6 +40,7 @@ pub(crate) fn begin(isolate: &mut v8::Isolate, current: &Current, globals: Globa
     let local = v8::Local::new(scope, &context);
     let scope = &mut v8::ContextScope::new(scope, local);
     with(current, |resident| {
+        resident.frame.session.report(Report::Phase(JobPhase::Compute));
         resident.context = Some(context);
         resident.microtasks = Some(microtasks);
     });

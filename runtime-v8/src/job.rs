@@ -15,7 +15,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use manifold_runtime_api::abi::Session;
-use manifold_runtime_api::{Error, Host, Job, Limit, ObjectRef, Result};
+use manifold_runtime_api::{Error, Host, Job, JobPhase, Limit, ObjectRef, Report, Result};
 use tokio::sync::mpsc;
 
 pub(crate) use frame::{Event, Frame, OperationId, Service};
@@ -50,6 +50,7 @@ pub(crate) async fn attempt(
     let (events, inbox) = mpsc::unbounded_channel();
     let session = Arc::new(Session::new(job.clone(), Arc::clone(host)));
     let frame = Arc::new(Frame::new(id, Arc::clone(&session), Arc::clone(program), alone, events));
+    session.report(Report::Phase(JobPhase::Queue));
     let worker = match pool.admit(&frame) {
         Ok(worker) => worker,
         Err(error) => return Attempt::Ended(Err(error)),

@@ -13,7 +13,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use deno_ast::swc::sourcemap::SourceMap;
-use manifold_runtime_api::{Error, Host, Limits, ObjectId, ObjectRef, Result, Status};
+use manifold_runtime_api::{
+    Error, Host, JobPhase, Limits, ObjectId, ObjectRef, Report, Result, Status,
+};
 use quick_cache::sync::Cache;
 
 pub(crate) use transpile::TRANSPILER;
@@ -91,6 +93,7 @@ impl Programs {
         if let Some(program) = self.programs.get(&module.id) {
             return program;
         }
+        host.report(Report::Phase(JobPhase::Prepare));
         let sources = Sources::read(module, limits, host).await?;
         let (cache, time) = (Arc::clone(&self.programs), limits.compute_time);
         let (transpiler, pool) = (Arc::clone(&self.transpiler), Arc::clone(pool));

@@ -4,8 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use manifold_runtime_api::Result;
 use manifold_runtime_api::abi::{Reply, Session};
+use manifold_runtime_api::{JobPhase, Report, Result};
 use wasmtime::{Extern, PoolConcurrencyLimitError, Store, Trap};
 
 use crate::guest_state::{self, GuestState};
@@ -31,7 +31,8 @@ pub(crate) async fn run(compiled: &Compiled, session: &Session, awake: &Awake<'_
         session.job().limits,
         Arc::clone(&session.job().meter),
     );
-    let guest = Box::pin(guest(compiled, state));
+    session.report(Report::Phase(JobPhase::Start));
+    let guest = Box::pin(guest(compiled, state, session));
     mailbox.clocked(serve(guest, session, &mailbox, awake)).await
 }
 
@@ -74,22 +75,29 @@ async fn serve(
     }
 }
 
-async fn guest(compiled: &Compiled, state: GuestState) -> wasmtime::Result<()> {
+async fn guest(compiled: &Compiled, state: GuestState, session: &Session) -> wasmtime::Result<()> {
     let mut store = Store::new(compiled.instance.module().engine(), state);
     guest_state::limit(&mut store)?;
-    let end = run_exports(compiled, &mut store).await;
+    let end = run_exports(compiled, &mut store, session).await;
     store.data_mut().log_written(true);
-    match &end {
+    let end = match &end {
         Err(stop) if matches!(stop.downcast_ref(), Some(Trap::OutOfFuel)) => {
             guest_state::charge_fuel(&mut store)?;
             Err(wasmtime::Error::new(store.data().usage.out_of_fuel()))
         }
         _ => guest_state::charge_fuel(&mut store).and(end),
-    }
+    };
+    store.data().usage.report(session);
+    end
 }
 
-async fn run_exports(compiled: &Compiled, store: &mut Store<GuestState>) -> wasmtime::Result<()> {
+async fn run_exports(
+    compiled: &Compiled,
+    store: &mut Store<GuestState>,
+    session: &Session,
+) -> wasmtime::Result<()> {
     let instance = compiled.instance.instantiate_async(&mut *store).await?;
+    session.report(Report::Phase(JobPhase::Compute));
     for entry in compiled.initialize.iter().chain([&compiled.entry]) {
         let function = instance.get_module_export(&mut *store, entry).and_then(Extern::into_func);
         let function = function.ok_or_else(|| {

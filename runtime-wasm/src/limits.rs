@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use manifold_runtime_api::abi::Session;
 use manifold_runtime_api::{
-    Error, Limit, Limits, MemoryReservation, Meter, Reason, Result, Status,
+    Error, Limit, Limits, MemoryReservation, Meter, Reason, Report, Result, Status,
 };
 use wasmtime::ResourceLimiter;
 
@@ -18,6 +19,8 @@ pub(crate) struct Usage {
     meter: Arc<Meter>,
     /// The fuel that was left when the meter was last charged; `None` if fuel is not counted.
     fuel: Option<u64>,
+    /// The fuel that the guest had at first.
+    all_fuel: u64,
     /// Number of elements in all the guest's tables.
     table_elements: u64,
 }
@@ -30,6 +33,7 @@ impl Usage {
             reservation: MemoryReservation::new(Arc::clone(&meter)),
             meter,
             fuel: None,
+            all_fuel: 0,
             table_elements: 0,
         }
     }
@@ -47,6 +51,7 @@ impl Usage {
     /// Counts fuel from now on: the guest has `units` left.
     pub(crate) fn count_fuel(&mut self, units: u64) {
         self.fuel = Some(units);
+        self.all_fuel = units;
     }
 
     pub(crate) fn counts_fuel(&self) -> bool {
@@ -59,6 +64,15 @@ impl Usage {
         let Some(before) = self.fuel else { return Ok(()) };
         self.fuel = Some(left);
         self.meter.burn(before.saturating_sub(left)).map_err(breach)
+    }
+
+    /// Reports the memory that the guest has at its end, which is its peak, because memories only
+    /// grow, and the fuel that it has used, if that was counted.
+    pub(crate) fn report(&self, session: &Session) {
+        session.report(Report::PeakMemory(self.memory_bytes));
+        if let Some(left) = self.fuel {
+            session.report(Report::Fuel(self.all_fuel.saturating_sub(left)));
+        }
     }
 
     /// Returns the breach of a guest that ran out of fuel: of the root call's budget if that is

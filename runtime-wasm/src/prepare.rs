@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use manifold_runtime_api::{Error, Host, Limit, Limits, ObjectId, Reason, Result, Status};
+use manifold_runtime_api::{
+    Error, Host, JobPhase, Limit, Limits, ObjectId, Reason, Report, Result, Status,
+};
 use quick_cache::sync::Cache;
 use wasmtime::{ExternType, InstancePre, Linker, Module, ModuleExport};
 
@@ -63,6 +65,7 @@ impl ModuleCache {
         if let Some(compiled) = self.compiled.get(&key) {
             return compiled;
         }
+        host.report(Report::Phase(JobPhase::Prepare));
         let code = host.get(module).await?;
         if code.len() as u64 > limits.module_bytes {
             return Err(

@@ -56,10 +56,10 @@ impl SpanJournal {
         }
     }
 
-    /// Asserts what holds for all spans of a dispatcher that has done the work of `stats` and is idle.
+    /// Asserts what holds for all spans of a dispatcher that has done the work of `stats` and is idle
+    /// ([`SpanJournal::wait`]).
     /// `patient` says that no caller stopped waiting for what it had wanted.
     pub fn check(&self, stats: Stats, patient: bool) {
-        self.wait();
         let spans = self.spans();
         let by_id: HashMap<_, _> = spans.iter().map(|span| (span.info().id(), span)).collect();
         assert_eq!(by_id.len(), spans.len(), "a span has ended twice");

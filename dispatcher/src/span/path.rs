@@ -5,12 +5,45 @@ use std::time::Duration;
 
 use super::Span;
 
+/// A span with its links to the spans that it waited for.
+pub trait PathSpan: Clone {
+    /// Returns when the span began.
+    fn began(&self) -> Duration;
+
+    /// Returns when the span ended.
+    fn ended(&self) -> Duration;
+
+    /// Returns the span that this one waited for last, as [`Span::last`].
+    fn last(&self) -> Option<Self>;
+
+    /// Returns the sibling that ended last before this span began, as [`Span::after`].
+    fn after(&self) -> Option<Self>;
+}
+
+impl PathSpan for Arc<Span> {
+    fn began(&self) -> Duration {
+        self.info().began()
+    }
+
+    fn ended(&self) -> Duration {
+        (**self).ended()
+    }
+
+    fn last(&self) -> Option<Self> {
+        (**self).last().cloned()
+    }
+
+    fn after(&self) -> Option<Self> {
+        (**self).after().cloned()
+    }
+}
+
 /// A span on a critical path, and how much of the time it accounts for itself.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct PathStep {
+pub struct PathStep<S> {
     /// The span.
-    pub span: Arc<Span>,
+    pub span: S,
     /// How many steps the span lies below the span whose path this is.
     pub level: u32,
     /// The part of the time that no other step accounts for. The times of all steps add up to the
@@ -27,39 +60,38 @@ pub struct PathStep {
 ///
 /// Steps are in depth-first order: a span, then the steps of its children from the last to the first.
 #[derive(Debug)]
-pub struct CriticalPath {
-    steps: Vec<PathStep>,
+pub struct CriticalPath<S> {
+    steps: Vec<PathStep<S>>,
 }
 
-impl CriticalPath {
+impl<S: PathSpan> CriticalPath<S> {
     /// Returns the critical path of `span`.
-    pub fn of(span: &Arc<Span>) -> Self {
-        let mut steps: Vec<PathStep> = Vec::new();
+    pub fn of(span: &S) -> Self {
+        let mut steps = Vec::new();
         // Each entry is a span, its level, and the part of the time that is asked about.
-        let mut todo = vec![(Arc::clone(span), 0, span.info.began, span.ended)];
+        let mut todo = vec![(span.clone(), 0, span.began(), span.ended())];
         while let Some((span, level, from, to)) = todo.pop() {
-            let (from, to) = (from.max(span.info.began), to.min(span.ended));
             let mut own = to.saturating_sub(from);
             let mut end = to;
-            let mut child = span.last.as_ref();
             let mut children = Vec::new();
+            let mut child = span.last();
             while let Some(next) = child.filter(|_| end > from) {
-                let begin = next.info.began.max(from);
-                if next.ended > from && begin < end {
-                    own = own.saturating_sub(next.ended.min(end) - begin);
-                    children.push((Arc::clone(next), level + 1, begin, next.ended.min(end)));
+                let (begin, until) = (next.began().max(from), next.ended().min(end));
+                child = next.after();
+                if begin < until {
+                    own = own.saturating_sub(until - begin);
+                    children.push((next, level + 1, begin, until));
                     end = begin;
                 }
-                child = next.after.as_ref();
             }
             todo.extend(children.into_iter().rev());
-            steps.push(PathStep { span, level, own: Duration::from_nanos(own) });
+            steps.push(PathStep { span, level, own });
         }
         Self { steps }
     }
 
     /// Returns the steps.
-    pub fn steps(&self) -> &[PathStep] {
+    pub fn steps(&self) -> &[PathStep<S>] {
         &self.steps
     }
 }

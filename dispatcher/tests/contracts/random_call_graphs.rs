@@ -305,6 +305,7 @@ async fn agree(graph: Graph, permits: usize, width: usize, callers: Vec<Caller>)
     }
     let patient = callers.iter().all(|(_, cancelled_after, _)| cancelled_after.is_none())
         && graph.iter().all(|node| node.style != Style::Fickle && node.style != Style::Lazy);
+    journal.wait();
     // `Dispatcher::look_up` is a hit without a span.
     let mut stats = fixture.dispatcher.stats();
     stats.hits -= looked_up;

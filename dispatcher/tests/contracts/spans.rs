@@ -140,6 +140,7 @@ async fn numbers_add_up_when_calls_are_cut_short() {
         .unwrap_err();
     let late = fixture.dispatcher.run(call("root").salt("c"));
     assert!(tokio::time::timeout(Duration::from_millis(60), late).await.is_err());
+    journal.wait();
     journal.check(fixture.dispatcher.stats(), false);
     let spans = journal.spans();
     let calls: Vec<_> = spans.iter().filter(|span| span.kind() == SpanKind::Call).collect();

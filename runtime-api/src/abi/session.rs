@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::object::ObjectRef;
 use crate::reason::{Limit, Reason};
+use crate::report::Report;
 use crate::runtime::Job;
 use crate::tree::{Tree, TreeEntry};
 
@@ -118,6 +119,11 @@ impl Session {
     /// Returns the session's job.
     pub fn job(&self) -> &Job {
         &self.job
+    }
+
+    /// Tells the host what the job does and uses, for traces.
+    pub fn report(&self, report: Report) {
+        self.host.report(report);
     }
 
     /// Decodes one request, performs its operation and encodes the response.

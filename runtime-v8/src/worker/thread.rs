@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use manifold_runtime_api::{Error, Limit, Reason, Result};
+use manifold_runtime_api::{Error, JobPhase, Limit, Reason, Report, Result};
 
 use super::serve::{Served, serve_at_once, serve_last};
 use super::{Imports, Message, Worker};
@@ -107,6 +107,7 @@ impl Thread {
             self.worker.forget(frame.id);
             return;
         }
+        frame.session.report(Report::Phase(JobPhase::Start));
         let admitted = Resident::new(Arc::clone(&frame))
             .and_then(|resident| Ok((self.isolate_for(&frame)?, resident)));
         let (isolate, resident) = match admitted {
