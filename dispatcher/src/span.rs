@@ -84,9 +84,11 @@ pub enum Phase {
     Prepare,
     /// The guest is being started: an instance, a context or a process.
     Start,
-    /// The guest computes. A guest that waits for something outside of the dispatcher, such as a
-    /// timer, also counts here.
+    /// The guest computes.
     Compute,
+    /// A guest that computes only while it is polled waits for something outside of the dispatcher,
+    /// such as a timer. It has no permit meanwhile. Such waits of other guests count as computing.
+    Outside,
     /// The host reads or stores an object for the guest.
     Host,
     /// At least one nested run is in progress. A guest that computes meanwhile also counts here.
@@ -102,13 +104,14 @@ pub enum Phase {
 
 impl Phase {
     /// All phases, in the order in which they usually begin.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Resolve,
         Self::LookUp,
         Self::Queue,
         Self::Prepare,
         Self::Start,
         Self::Compute,
+        Self::Outside,
         Self::Host,
         Self::Nested,
         Self::Wait,
@@ -125,6 +128,7 @@ impl Phase {
             Self::Prepare => "prepare",
             Self::Start => "start",
             Self::Compute => "compute",
+            Self::Outside => "outside",
             Self::Host => "host",
             Self::Nested => "nested",
             Self::Wait => "wait",

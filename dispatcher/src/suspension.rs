@@ -64,9 +64,9 @@ enum Outside {
     #[default]
     No,
     /// It has, and waits. The time counts as computing in the clock, so that a deadline covers it.
-    Waiting,
+    Waiting { _span: Option<InPhase> },
     /// It was woken, and waits for a permit before it is polled.
-    Returning { _queueing: Queueing, _queued: Option<InPhase> },
+    Returning { _queueing: Queueing, _span: Option<InPhase> },
 }
 
 impl Suspension {
@@ -145,7 +145,7 @@ impl Suspension {
                     if !matches!(waiting.outside, Outside::Returning { .. }) {
                         let returning = Outside::Returning {
                             _queueing: self.clock.queue(),
-                            _queued: self.span().map(|span| span.queued()),
+                            _span: self.span().map(|span| span.queued()),
                         };
                         self.leave(replace(&mut waiting.outside, returning));
                     }
@@ -159,7 +159,7 @@ impl Suspension {
 
     /// Records in the clock that the guest no longer waits outside of the dispatcher.
     fn leave(&self, outside: Outside) {
-        if matches!(outside, Outside::Waiting) {
+        if matches!(outside, Outside::Waiting { .. }) {
             self.clock.stop_computing();
         }
     }
@@ -173,7 +173,8 @@ impl Suspension {
                 if self.computes_only_when_polled
                     && let Some(permit) = self.flight.lend_permit()
                 {
-                    waiting.outside = Outside::Waiting;
+                    let _span = self.span().map(|span| span.outside());
+                    waiting.outside = Outside::Waiting { _span };
                     drop(waiting);
                     drop(permit);
                 }

@@ -26,6 +26,8 @@ struct State {
     nested: usize,
     /// How many wait for a permit.
     queued: usize,
+    /// Whether the guest waits for something outside of the dispatcher, as a number.
+    outside: usize,
     /// The child that ended last.
     last: Option<Arc<Span>>,
 }
@@ -36,6 +38,7 @@ impl State {
         let phase = match self {
             Self { nested: 1.., .. } => Phase::Nested,
             Self { queued: 1.., .. } => Phase::Queue,
+            Self { outside: 1.., .. } => Phase::Outside,
             Self { base, .. } => *base,
         };
         if let Some(open) = &mut self.open {
@@ -47,8 +50,14 @@ impl State {
 impl FrameSpan {
     pub(crate) fn new(open: Box<OpenSpan>) -> Arc<Self> {
         let (id, root, spans) = (open.info().id(), open.info().root(), Arc::clone(open.spans()));
-        let state =
-            State { open: Some(open), base: Phase::LookUp, nested: 0, queued: 0, last: None };
+        let state = State {
+            open: Some(open),
+            base: Phase::LookUp,
+            nested: 0,
+            queued: 0,
+            outside: 0,
+            last: None,
+        };
         Arc::new(Self { id, root, spans, state: Mutex::new(state) })
     }
 
@@ -119,10 +128,16 @@ impl FrameSpan {
         InPhase::begin(self, |state| &mut state.queued)
     }
 
+    /// Counts the guest as waiting for something outside of the dispatcher until the returned guard is
+    /// dropped.
+    pub(crate) fn outside(self: &Arc<Self>) -> InPhase {
+        InPhase::begin(self, |state| &mut state.outside)
+    }
+
     /// Records a host call that began at `start` and ends now.
     pub(crate) fn host_call(&self, start: u64, read: usize, written: usize) {
         let mut state = self.state.lock();
-        let is_waiting = state.nested + state.queued > 0;
+        let is_waiting = state.nested + state.queued + state.outside > 0;
         let Some(open) = &mut state.open else { return };
         open.usage.read_bytes += read as u64;
         open.usage.written_bytes += written as u64;
