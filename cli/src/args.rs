@@ -1,5 +1,7 @@
 //! The command line: subcommands, options and their help texts.
 
+mod trace;
+
 use std::ffi::OsString;
 use std::num::NonZero;
 use std::path::PathBuf;
@@ -9,6 +11,8 @@ use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use manifold_runtime_api::ObjectId;
+
+pub(crate) use trace::Trace;
 
 /// Run pure functions over git objects and memoize the outcomes
 #[derive(Debug, Parser)]
@@ -29,6 +33,7 @@ pub(crate) enum Command {
     Cat(Cat),
     Get(Get),
     Diff(Diff),
+    Trace(Trace),
     Request(Request),
     Curry(Curry),
     Std(Std),
@@ -54,6 +59,7 @@ impl Command {
             Self::Fold(fold) => fold.json,
             Self::History(history) => history.json,
             Self::Run(run) => run.json,
+            Self::Trace(trace) => trace.json,
             Self::Request(request) => request.json,
             Self::Std(Std { kind: StdKind::Ls(ls) }) => ls.json,
             Self::Image(Image { kind: ImageKind::Ls(ls) }) => ls.json,
@@ -129,6 +135,9 @@ pub(crate) struct UseArgs {
     /// Print the log of guests to standard error, each line after the start of its request's id
     #[arg(long)]
     pub(crate) log: bool,
+    /// Record what runs, and what it spends its time on, in this file, for `manifold trace`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
 }

@@ -13,6 +13,7 @@ use manifold_cli::export::ExportError;
 use manifold_dispatcher::{DirectoryError, OpenError};
 use manifold_runtime_api::{Error, Frame, Limit, Status};
 use manifold_runtime_docker::{EngineError, ImportError};
+use manifold_trace::TraceError;
 use serde_json::{Value as Json, json};
 
 pub(crate) use exit::Failure;
@@ -192,6 +193,16 @@ pub(crate) enum CliError {
     Deadline { time: Duration, phase: Phase },
     #[error("interrupted")]
     Interrupted,
+    #[error(transparent)]
+    Trace(TraceError),
+    #[error("the trace {} has no root call that has ended", path.display())]
+    NothingInTrace { path: PathBuf },
+    #[error("the trace {} has no span of a request {request}", path.display())]
+    NotInTrace { request: String, path: PathBuf },
+    #[error("several requests begin with {request}; give more digits")]
+    AmbiguousRequest { request: String },
+    #[error("cannot write the trace {}", path.display())]
+    TraceLost { path: PathBuf, source: io::Error },
     #[error("cannot write the output")]
     Output(#[source] io::Error),
     #[error(transparent)]

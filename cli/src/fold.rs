@@ -57,6 +57,7 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     let compiling =
         if compiled { Compiling::Done(end.elapsed()) } else { Compiling::Todo(compiling) };
     source.set(Arc::clone(&input.source));
+    session.tracing.input(&input, &options.path, options.rev.as_deref());
     fold_input(&session, &options, &pipelines, &input, scan_time, compiling)
         .await
         .map_err(|error| places::explain(error, &session.dispatcher, &input))
@@ -127,6 +128,7 @@ async fn fold_input(
     Phase::Storing.begin();
     session.dispatcher.flush()?;
     Phase::Writing.begin();
+    session.tracing.end()?;
 
     let text = if options.json {
         report::fold_json(&reports)?

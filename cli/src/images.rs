@@ -50,6 +50,7 @@ impl Session {
         if let Some((language, module)) = self.module_at(Path::new(name))? {
             let image = self.dispatcher.put_image(self.host(language)?, module)?;
             self.hold(image)?;
+            self.tracing.name_image(image, name);
             return Ok(image.to_string());
         }
         // Names with a language suffix, and the second name of fold, are not listed.

@@ -30,6 +30,8 @@ mod session;
 mod shell;
 mod shown;
 mod store;
+mod trace;
+mod tracing;
 mod types;
 
 use std::process::ExitCode;
@@ -84,6 +86,7 @@ fn main() -> ExitCode {
         }
         Command::Get(get) => report(get::get(&get)),
         Command::Diff(diff) => report(diff::diff(&diff)),
+        Command::Trace(trace) => report(trace::trace(&trace)),
         Command::Cat(cat) => report(cat::cat(&cat)),
         Command::Pins(pins) => report(keep::pins(&pins)),
         Command::Unpin(unpin) => report(keep::unpin(&unpin)),

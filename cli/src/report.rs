@@ -210,7 +210,7 @@ fn is_brief(text: &str) -> bool {
 }
 
 /// Formats a time in seconds with a suitable unit.
-fn time(seconds: f64) -> String {
+pub(crate) fn time(seconds: f64) -> String {
     match seconds {
         s if s >= 1.0 => format!("{s:.2} s"),
         s if s >= 1e-3 => format!("{:.2} ms", s * 1e3),

@@ -24,6 +24,7 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
     Phase::Storing.begin();
     dispatcher.flush()?;
     Phase::Writing.begin();
+    session.tracing.end()?;
 
     if options.raw {
         return report::object(&dispatcher.read(completion.outcome.id)?);

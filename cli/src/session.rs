@@ -24,6 +24,7 @@ use crate::error::CliError;
 use crate::names;
 use crate::say::{say, warn};
 use crate::shown::shown_in_line;
+use crate::tracing::Tracing;
 
 /// A dispatcher, and what the command needs beside it.
 pub(crate) struct Session {
@@ -46,6 +47,8 @@ pub(crate) struct Session {
     /// Keeps the objects that later calls need in memory, so that they survive a collection or the
     /// loss of the store.
     held: Mutex<Vec<Held>>,
+    /// The trace that is being recorded.
+    pub(crate) tracing: Tracing,
 }
 
 /// The options of a command that concern its session.
@@ -58,6 +61,8 @@ pub(crate) struct Options {
     artifacts: Option<PathBuf>,
     /// The tree of named images that the user chose.
     std: Option<ObjectId>,
+    /// The file of the trace.
+    trace: Option<PathBuf>,
 }
 
 impl Options {
@@ -77,6 +82,7 @@ impl UseArgs {
             log: self.log,
             artifacts,
             std: self.std,
+            trace: self.trace.clone(),
         }
     }
 }
@@ -115,6 +121,8 @@ impl Session {
                 }
             });
         }
+        let tracing = Tracing::begin(options.trace.clone())?;
+        let builder = tracing.observe(builder);
         let builder =
             builder.runtime(wasm).containers(Arc::clone(&docker)).runtime(docker).runtime(serving);
         let builder = with_v8(builder, &mut hosts)?;
@@ -139,7 +147,9 @@ impl Session {
             shows_log,
             largest_module,
             held,
+            tracing,
         };
+        session.tracing.name_images(&session.dispatcher, &[std, standard])?;
         // The user's own images are pinned, and can be too large to be held.
         session.hold(standard)?;
         Ok(session)

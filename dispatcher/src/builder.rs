@@ -188,7 +188,7 @@ impl DispatcherBuilder {
             raw_keys: Cache::new(RAW_KEY_CAPACITY),
             width: self.width.unwrap_or(DEFAULT_WIDTH),
             counters: Counters::default(),
-            spans: (!of_spans.is_empty()).then(|| Arc::new(Spans::new(of_spans, begun))),
+            spans: (!of_spans.is_empty()).then(|| Spans::new(of_spans, begun)),
             observers: self.observers,
             next_root: AtomicU64::new(0),
             #[cfg(feature = "functions")]

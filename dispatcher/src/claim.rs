@@ -284,7 +284,7 @@ pub(crate) struct Wait {
     /// The flight whose frame waits. `None` for a root call.
     waiter: Option<Arc<Flight>>,
     /// The span of a caller that has joined.
-    span: Option<Box<OpenSpan>>,
+    span: Option<OpenSpan>,
 }
 
 impl Wait {
@@ -293,7 +293,7 @@ impl Wait {
     }
 
     /// Ends `span` when the flight has settled or the place is given up.
-    pub(crate) fn ends(&mut self, span: Box<OpenSpan>) {
+    pub(crate) fn ends(&mut self, span: OpenSpan) {
         self.span = Some(span);
     }
 

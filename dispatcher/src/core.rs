@@ -41,7 +41,7 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     pub(crate) observers: Vec<Arc<dyn Observer>>,
     /// `None` if no observer wants spans.
-    pub(crate) spans: Option<Arc<Spans>>,
+    pub(crate) spans: Option<Spans>,
     /// The number of the next root call.
     pub(crate) next_root: AtomicU64,
     /// The runtime of memoized functions, once there is one.

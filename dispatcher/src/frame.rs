@@ -88,7 +88,7 @@ impl FrameHost {
 
     /// Returns the current time if spans are observed.
     fn now(&self) -> Option<u64> {
-        self.suspension.span().map(|span| span.now())
+        self.core.spans.as_ref().map(|spans| spans.own().now())
     }
 
     /// Resolves the image of `call` and computes the id of the request. Returns also when that was,
@@ -116,8 +116,10 @@ impl FrameHost {
         }
         let waiter = self.suspension.flight();
         let depth = waiter.depth.saturating_add(1);
-        let span = self.suspension.span().zip(wanted);
-        let span = span.map(|(frame, wanted)| OpenSpan::of_request(frame, keyed, depth, wanted));
+        let span = self.core.spans.as_ref().zip(self.suspension.span()).zip(wanted);
+        let span = span.map(|((spans, frame), wanted)| {
+            OpenSpan::of_request(spans, frame, keyed, depth, wanted)
+        });
         let settlements = self.core.claims.settlements(keyed.request);
         let (scope, want) = (&self.scope, self.nested);
         match self.core.look_up_or_end(keyed.request, want, scope, span)? {

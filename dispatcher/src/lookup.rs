@@ -12,7 +12,7 @@ pub(crate) enum LookedUp {
     /// The outcome is memoized.
     Found(ObjectRef),
     /// It is not, and the span of the request goes on.
-    Nothing(Option<Box<OpenSpan>>),
+    Nothing(Option<OpenSpan>),
 }
 
 impl Core {
@@ -51,7 +51,7 @@ impl Core {
         request: ObjectId,
         want: Want,
         scope: &Scope,
-        span: Option<Box<OpenSpan>>,
+        span: Option<OpenSpan>,
     ) -> Result<LookedUp> {
         match (self.look_up_wanted(request, want, scope), span) {
             (Ok(None), span) => Ok(LookedUp::Nothing(span)),

@@ -50,7 +50,7 @@ impl RootCall {
     /// the request.
     pub(crate) fn new(core: &Arc<Core>, invocation: Invocation) -> Result<Self> {
         let core = Arc::clone(core);
-        let began = core.spans.as_ref().map(|spans| spans.now());
+        let began = core.spans.as_ref().map(|spans| spans.own().now());
         let raw_key = invocation.raw_key().to_owned();
         let Invocation { image, args, salt, std, policy, pin, budget, limits, .. } = invocation;
         let allowance = Allowance {
@@ -64,7 +64,7 @@ impl RootCall {
         let scope = Scope::new(root, salt.into(), std, allowance);
         let keyed = core.key(&scope, &Call { image, args })?;
         let wanted = began.zip(core.spans.as_ref());
-        let wanted = wanted.map(|(began, spans)| Wanted { began, keyed: spans.now() });
+        let wanted = wanted.map(|(began, spans)| Wanted { began, keyed: spans.own().now() });
         let private = policy == Policy::DoNotCache;
         let fresh = matches!(policy, Policy::Recompute | Policy::RecomputeAll);
         let want = Want { fresh, private, complete: false };
@@ -103,7 +103,8 @@ impl RootCall {
         let mut tries = 1;
         loop {
             let nested = call.map(CallSpan::nested);
-            let span = call.map(|call| call.request(&self.keyed));
+            let spans = self.core.spans.as_ref();
+            let span = call.zip(spans).map(|(call, spans)| call.request(spans, &self.keyed));
             let settlements = self.core.claims.settlements(request);
             let looked_up = self.core.look_up_or_end(request, self.want, &self.scope, span)?;
             let obtained = match looked_up {
@@ -175,7 +176,7 @@ impl RootCall {
     }
 
     /// Runs the request, or waits for the run in progress.
-    async fn settled(&self, settlements: u64, span: Option<Box<OpenSpan>>) -> Result<Settled> {
+    async fn settled(&self, settlements: u64, span: Option<OpenSpan>) -> Result<Settled> {
         let _watched = deadlines::watch(&self.scope)?;
         let keyed = self.keyed.clone();
         let wait =

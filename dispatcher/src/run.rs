@@ -36,7 +36,7 @@ impl Core {
         want: Want,
         waiter: Option<&Arc<Flight>>,
         settlements: u64,
-        mut span: Option<Box<OpenSpan>>,
+        mut span: Option<OpenSpan>,
     ) -> Result<Wait> {
         let wait = self.try_join_or_start(scope, keyed, want, waiter, settlements, &mut span);
         if let (Err(error), Some(span)) = (&wait, span) {
@@ -53,7 +53,7 @@ impl Core {
         want: Want,
         waiter: Option<&Arc<Flight>>,
         settlements: u64,
-        span: &mut Option<Box<OpenSpan>>,
+        span: &mut Option<OpenSpan>,
     ) -> Result<Wait> {
         let executor = match &self.executor {
             Some(executor) => executor.clone(),
@@ -127,7 +127,9 @@ impl Core {
             Ok(None)
         } else {
             enter(Phase::LookUp);
-            self.look_up_wanted(keyed.request, want, &scope)
+            let found = self.look_up_wanted(keyed.request, want, &scope);
+            enter(Phase::Queue);
+            found
         };
         let settled = match memoized {
             Ok(Some(outcome)) => Settled::from_memo(outcome),

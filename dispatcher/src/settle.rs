@@ -10,7 +10,6 @@ use crate::observe::Event;
 use crate::running::Running;
 use crate::scope::Scope;
 use crate::settled::{Limited, Settled};
-use crate::span::Phase;
 
 impl Core {
     /// Memoizes the outcome of a run, if the run succeeded and the request alone decided the
@@ -32,9 +31,6 @@ impl Core {
                     self.record(want.fresh || scope.recomputes_all(), request, outcome)?;
                     scope.note_success(request);
                     memoized = true;
-                    if let Some(span) = &run.lead.span {
-                        span.memoized();
-                    }
                 }
                 Ok(outcome)
             })
@@ -47,7 +43,7 @@ impl Core {
                 error
             });
         if let Some(span) = &run.lead.span {
-            span.enter(Phase::Settle);
+            span.settling(memoized);
         }
         let error = result.as_ref().err();
         let limit = seen.limit.or_else(|| error.and_then(|error| error.breached_limit()));

@@ -17,8 +17,7 @@ pub(crate) use frame::{CallSpan, FrameSpan, InPhase, LeadSpan};
 pub(crate) use open::{OpenSpan, Spans, Wanted};
 pub use path::{CriticalPath, PathSpan, PathStep};
 
-/// The number of a span. A dispatcher never uses one twice, and a span has a larger number than its
-/// parent.
+/// The number of a span. A dispatcher never uses one twice. The numbers say nothing about the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpanId(u64);
 
@@ -262,6 +261,15 @@ pub struct Usage {
 ///   stopped waiting for it. A run that nobody waits for any more is cancelled. It goes on if another
 ///   caller has joined it, and can then outlive its parent.
 pub struct Span {
+    data: Box<Data>,
+    last: Option<Arc<Self>>,
+    after: Option<Arc<Self>>,
+    /// The number of spans that this one keeps through `last` and `after`.
+    kept: u32,
+}
+
+/// What a span has gathered.
+struct Data {
     info: SpanInfo,
     kind: SpanKind,
     ended: u64,
@@ -269,10 +277,6 @@ pub struct Span {
     usage: Usage,
     result: Result<ObjectRef, Error>,
     memoized: bool,
-    last: Option<Arc<Self>>,
-    after: Option<Arc<Self>>,
-    /// The number of spans that this one keeps through `last` and `after`.
-    kept: u32,
 }
 
 /// The maximum number of spans that a span keeps through its links.
@@ -281,32 +285,32 @@ const MAX_KEPT: u32 = 100_000;
 impl Span {
     /// Returns what the span is about.
     pub const fn info(&self) -> &SpanInfo {
-        &self.info
+        &self.data.info
     }
 
     /// Returns what the span is.
     pub const fn kind(&self) -> SpanKind {
-        self.kind
+        self.data.kind
     }
 
     /// Returns when the span ended, as the time since the dispatcher was built.
     pub const fn ended(&self) -> Duration {
-        Duration::from_nanos(self.ended)
+        Duration::from_nanos(self.data.ended)
     }
 
     /// Returns how long the span took.
     pub const fn duration(&self) -> Duration {
-        Duration::from_nanos(self.ended.saturating_sub(self.info.began))
+        Duration::from_nanos(self.data.ended.saturating_sub(self.data.info.began))
     }
 
     /// Returns the time that the span spent in each phase.
     pub const fn phases(&self) -> &Phases {
-        &self.phases
+        &self.data.phases
     }
 
     /// Returns what the span has used.
     pub const fn usage(&self) -> &Usage {
-        &self.usage
+        &self.data.usage
     }
 
     /// Returns the outcome.
@@ -314,12 +318,12 @@ impl Span {
     /// # Errors
     /// Returns the error with which the span ended.
     pub const fn result(&self) -> Result<&ObjectRef, &Error> {
-        self.result.as_ref()
+        self.data.result.as_ref()
     }
 
     /// Returns whether the outcome was memoized. `false` for everything but a run.
     pub const fn is_memoized(&self) -> bool {
-        self.memoized
+        self.data.memoized
     }
 
     /// Returns the span that this one waited for last: of the children, the one that ended last; for
@@ -338,14 +342,14 @@ impl Span {
         self.after.as_ref()
     }
 
-    /// Bounds what the span keeps.
-    fn bound(&mut self) {
+    /// Creates a span. Bounds what it keeps.
+    fn new(data: Box<Data>, mut last: Option<Arc<Self>>, mut after: Option<Arc<Self>>) -> Self {
         let kept = |link: &Option<Arc<Self>>| link.as_ref().map_or(0, |span| span.kept + 1);
-        let (last, after) = (kept(&self.last), kept(&self.after));
-        if last + after > MAX_KEPT {
-            drop(if after >= last { self.after.take() } else { self.last.take() });
+        if kept(&last) + kept(&after) > MAX_KEPT {
+            drop(if kept(&after) >= kept(&last) { after.take() } else { last.take() });
         }
-        self.kept = kept(&self.last) + kept(&self.after);
+        let kept = kept(&last) + kept(&after);
+        Self { data, last, after, kept }
     }
 }
 
@@ -365,13 +369,13 @@ impl Drop for Span {
 impl fmt::Debug for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Span")
-            .field("info", &self.info)
-            .field("kind", &self.kind)
+            .field("info", self.info())
+            .field("kind", &self.kind())
             .field("duration", &self.duration())
-            .field("phases", &self.phases)
-            .field("usage", &self.usage)
-            .field("result", &self.result)
-            .field("memoized", &self.memoized)
+            .field("phases", self.phases())
+            .field("usage", self.usage())
+            .field("result", &self.result())
+            .field("memoized", &self.is_memoized())
             .finish_non_exhaustive()
     }
 }

@@ -16,11 +16,16 @@ pub(crate) struct ByThread<T, const GROUPS: usize>([Padded<T>; GROUPS]);
 
 impl<T: Default, const GROUPS: usize> Default for ByThread<T, GROUPS> {
     fn default() -> Self {
-        Self(std::array::from_fn(|_| Padded::default()))
+        Self::new(|_| T::default())
     }
 }
 
 impl<T, const GROUPS: usize> ByThread<T, GROUPS> {
+    /// Creates the value of each group.
+    pub(crate) fn new(value: impl Fn(usize) -> T) -> Self {
+        Self(std::array::from_fn(|group| Padded(value(group))))
+    }
+
     /// Returns the value of this thread's group.
     pub(crate) fn own(&self) -> &T {
         &self.0[thread_number() % GROUPS].0

@@ -48,7 +48,6 @@ pub(crate) struct Header {
 /// What helps to read a trace. Whoever records it may add labels; see
 /// [`TraceFile::label`](crate::TraceFile::label).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub enum Label {
     /// A name of an image.
     Image {
@@ -165,10 +164,11 @@ impl SpanRecord {
         Duration::from_nanos(of_phase.map_or(0, |(_, nanos)| *nanos))
     }
 
-    /// Returns the time that the span spent on anything but waiting for other spans.
+    /// Returns the time that the span spent on anything but waiting: for other spans, in a queue, or
+    /// for something outside of the dispatcher.
     pub fn own(&self) -> Duration {
-        let others = self.phase(Phase::Nested) + self.phase(Phase::Wait);
-        self.duration().saturating_sub(others)
+        let waiting = WAITING.iter().map(|phase| self.phase(*phase)).sum();
+        self.duration().saturating_sub(waiting)
     }
 
     /// Returns whether the span ended with an outcome.
@@ -220,13 +220,18 @@ pub(crate) struct Distribution {
     pub(crate) values: Vec<(u64, u64)>,
 }
 
-/// Appends a block.
-pub(crate) fn write(file: &mut impl Write, block: &Block) -> io::Result<()> {
-    let payload = postcard::to_stdvec(block).map_err(io::Error::other)?;
-    let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
+/// The phases in which a span waits.
+pub(crate) const WAITING: [Phase; 4] = [Phase::Nested, Phase::Wait, Phase::Queue, Phase::Outside];
+
+/// Appends a block. Encodes it in `buffer`, whose content is replaced.
+pub(crate) fn write(file: &mut impl Write, block: &Block, buffer: &mut Vec<u8>) -> io::Result<()> {
+    buffer.clear();
+    // The encoding is appended to the vector that is passed in, and that is returned.
+    *buffer = postcard::to_extend(block, std::mem::take(buffer)).map_err(io::Error::other)?;
+    let length = u32::try_from(buffer.len()).map_err(io::Error::other)?;
     file.write_all(&length.to_le_bytes())?;
-    file.write_all(&crc32fast::hash(&payload).to_le_bytes())?;
-    file.write_all(&payload)
+    file.write_all(&crc32fast::hash(buffer).to_le_bytes())?;
+    file.write_all(buffer)
 }
 
 /// What follows in a file.

@@ -1,5 +1,6 @@
 //! [`TraceFile`]: the observer that records a trace.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -21,6 +22,8 @@ const BOUND: u64 = 200_000;
 const BATCH: usize = 256;
 /// How many batches may wait to be written.
 const QUEUE: usize = 64;
+/// How many spans are written together.
+const RECORDS: usize = 1024;
 /// How often what has been gathered is written at least.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// How often the statistics are written once spans are left out.
@@ -78,7 +81,8 @@ impl TraceFile {
             texts: Texts::default(),
             selection: Selection::new(spans),
             gatherer: Gatherer::default(),
-            records: Vec::new(),
+            records: Vec::with_capacity(RECORDS),
+            buffer: Vec::new(),
         };
         let writer = std::thread::Builder::new()
             .name("manifold-trace".to_owned())
@@ -163,6 +167,8 @@ struct Writer {
     gatherer: Gatherer,
     /// The spans that are kept and not written yet.
     records: Vec<SpanRecord>,
+    /// For the encoding of blocks.
+    buffer: Vec<u8>,
 }
 
 impl Writer {
@@ -176,7 +182,7 @@ impl Writer {
                 Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            if self.records.len() >= 4096 || written.elapsed() >= INTERVAL {
+            if self.records.len() >= RECORDS || written.elapsed() >= INTERVAL {
                 self.write_records()?;
                 written = Instant::now();
             }
@@ -217,20 +223,24 @@ impl Writer {
         if self.records.is_empty() {
             return Ok(());
         }
-        let records = std::mem::take(&mut self.records);
-        self.write(&Block::Spans(records))?;
+        let block = Block::Spans(std::mem::take(&mut self.records));
+        self.write(&block)?;
+        if let Block::Spans(mut records) = block {
+            records.clear();
+            self.records = records;
+        }
         self.file.flush()
     }
 
     fn write(&mut self, block: &Block) -> io::Result<()> {
-        format::write(&mut self.file, block)
+        format::write(&mut self.file, block, &mut self.buffer)
     }
 }
 
 /// The texts of a file, which spans refer to.
 #[derive(Default)]
 struct Texts {
-    indices: std::collections::HashMap<String, u32>,
+    indices: HashMap<String, u32, foldhash::fast::RandomState>,
     /// Those that are not written yet.
     new: Vec<String>,
 }

@@ -11,7 +11,7 @@ use crate::format::{Distribution, ImageStatistics, SpanRecord, Statistics};
 #[derive(Debug, Default)]
 pub(crate) struct Gatherer {
     totals: Statistics,
-    images: HashMap<(u32, u32), Image>,
+    images: HashMap<(u32, u32), Image, foldhash::fast::RandomState>,
 }
 
 #[derive(Debug)]

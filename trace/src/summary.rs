@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use manifold_dispatcher::{Phase, SpanKind};
 use serde::Serialize;
 
-use crate::format::Distribution;
+use crate::format::{Distribution, WAITING};
 use crate::read::Trace;
 use crate::statistics::Times;
 
@@ -84,7 +84,8 @@ pub struct ImageSummary {
     pub runtime: String,
     /// The numbers of spans.
     pub counts: Counts,
-    /// The time that its runs spent on anything but nested runs, in seconds.
+    /// The time that its runs spent on anything but waiting, in seconds; see
+    /// [`SpanRecord::own`](crate::SpanRecord::own).
     pub own_seconds: f64,
     /// The number of bytes that its runs read.
     pub read_bytes: u64,
@@ -204,11 +205,12 @@ impl Gathered {
             sum_seconds: seconds(times.sum()),
         });
         let whole = self.sum(Phase::ALL.len());
+        let waiting = WAITING.iter().map(|phase| self.sum(*phase as usize)).sum();
         ImageSummary {
             image,
             runtime,
             counts: self.counts,
-            own_seconds: seconds(whole.saturating_sub(self.sum(Phase::Nested as usize))),
+            own_seconds: seconds(whole.saturating_sub(waiting)),
             read_bytes: self.bytes[0],
             written_bytes: self.bytes[1],
             memory_bytes: self.memory,

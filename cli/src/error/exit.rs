@@ -89,7 +89,9 @@ impl CliError {
             | Self::InvalidId { .. }
             | Self::NoSuchEntry { .. }
             | Self::NoCacheDirectory
-            | Self::NotPinned { .. } => Failure::Usage,
+            | Self::NotPinned { .. }
+            | Self::NotInTrace { .. }
+            | Self::AmbiguousRequest { .. } => Failure::Usage,
             Self::NoSuchPath { .. }
             | Self::Directory(_)
             | Self::NotARepository { .. }
@@ -104,6 +106,8 @@ impl CliError {
             | Self::Import { .. }
             | Self::BadImage { .. }
             | Self::Unreadable { .. }
+            | Self::Trace(_)
+            | Self::NothingInTrace { .. }
             | Self::InputLost(_) => Failure::Input,
             Self::LargeGuest { .. } | Self::Deadline { .. } => Failure::Limit,
             Self::Disagreement { .. } => Failure::Guest,
@@ -111,9 +115,11 @@ impl CliError {
                 Failure::Runtime
             }
             Self::Store(_) | Self::Damaged { .. } | Self::DamagedFile { .. } => Failure::Store,
-            Self::Unwritable { .. } | Self::New(_) | Self::Export { .. } | Self::Output(_) => {
-                Failure::Other
-            }
+            Self::TraceLost { .. }
+            | Self::Unwritable { .. }
+            | Self::New(_)
+            | Self::Export { .. }
+            | Self::Output(_) => Failure::Other,
             Self::Interrupted => Failure::Interrupted,
         }
     }

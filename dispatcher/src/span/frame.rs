@@ -13,13 +13,12 @@ use crate::core::Keyed;
 pub(crate) struct FrameSpan {
     id: SpanId,
     root: u64,
-    spans: Arc<Spans>,
     state: Mutex<State>,
 }
 
 struct State {
     /// `None` once the span has ended.
-    open: Option<Box<OpenSpan>>,
+    open: Option<OpenSpan>,
     /// The phase while no nested run is in progress and the frame does not wait for a permit.
     base: Phase,
     /// How many calls of the guest wait for nested runs.
@@ -48,8 +47,8 @@ impl State {
 }
 
 impl FrameSpan {
-    pub(crate) fn new(open: Box<OpenSpan>) -> Arc<Self> {
-        let (id, root, spans) = (open.info().id(), open.info().root(), Arc::clone(open.spans()));
+    pub(crate) fn new(open: OpenSpan) -> Arc<Self> {
+        let (id, root) = open.info().map_or((SpanId(0), 0), |info| (info.id(), info.root()));
         let state = State {
             open: Some(open),
             base: Phase::LookUp,
@@ -58,11 +57,11 @@ impl FrameSpan {
             outside: 0,
             last: None,
         };
-        Arc::new(Self { id, root, spans, state: Mutex::new(state) })
+        Arc::new(Self { id, root, state: Mutex::new(state) })
     }
 
     /// Creates the span of a run that waits for its permit.
-    pub(crate) fn queueing(open: Box<OpenSpan>) -> Arc<Self> {
+    pub(crate) fn queueing(open: OpenSpan) -> Arc<Self> {
         let span = Self::new(open);
         span.enter(Phase::Queue);
         span
@@ -76,14 +75,6 @@ impl FrameSpan {
         self.root
     }
 
-    pub(super) const fn spans(&self) -> &Arc<Spans> {
-        &self.spans
-    }
-
-    pub(crate) fn now(&self) -> u64 {
-        self.spans.now()
-    }
-
     /// Returns the child that ended last.
     pub(super) fn last(&self) -> Option<Arc<Span>> {
         self.state.lock().last.clone()
@@ -92,11 +83,13 @@ impl FrameSpan {
     pub(super) fn child_ended(&self, child: &Arc<Span>) {
         let mut state = self.state.lock();
         let Some(open) = &mut state.open else { return };
-        match child.kind() {
-            SpanKind::Run => open.usage.runs += 1,
-            SpanKind::Hit => open.usage.hits += 1,
-            SpanKind::Join => open.usage.joins += 1,
-            SpanKind::Call | SpanKind::Unstarted => {}
+        if let Some(usage) = open.usage() {
+            match child.kind() {
+                SpanKind::Run => usage.runs += 1,
+                SpanKind::Hit => usage.hits += 1,
+                SpanKind::Join => usage.joins += 1,
+                SpanKind::Call | SpanKind::Unstarted => {}
+            }
         }
         let replaced = state.last.replace(Arc::clone(child));
         drop(state);
@@ -113,7 +106,7 @@ impl FrameSpan {
     pub(crate) fn started(&self) {
         let mut state = self.state.lock();
         if let Some(open) = &mut state.open {
-            open.started();
+            open.turned_out(SpanKind::Run);
         }
         state.change(|state| state.base = Phase::Compute);
     }
@@ -139,8 +132,10 @@ impl FrameSpan {
         let mut state = self.state.lock();
         let is_waiting = state.nested + state.queued + state.outside > 0;
         let Some(open) = &mut state.open else { return };
-        open.usage.read_bytes += read as u64;
-        open.usage.written_bytes += written as u64;
+        if let Some(usage) = open.usage() {
+            usage.read_bytes += read as u64;
+            usage.written_bytes += written as u64;
+        }
         if !is_waiting {
             open.host_call(start);
         }
@@ -148,23 +143,25 @@ impl FrameSpan {
 
     /// Records that the run begins again.
     pub(crate) fn rewound(&self) {
-        if let Some(open) = &mut self.state.lock().open {
-            open.usage.rewinds += 1;
+        if let Some(usage) = self.state.lock().open.as_mut().and_then(OpenSpan::usage) {
+            usage.rewinds += 1;
         }
     }
 
-    /// Records that the outcome is memoized.
-    pub(crate) fn memoized(&self) {
-        if let Some(open) = &mut self.state.lock().open {
-            open.memoized = true;
+    /// Records that the outcome is stored, and whether it is memoized.
+    pub(crate) fn settling(&self, memoized: bool) {
+        let mut state = self.state.lock();
+        if let Some(open) = state.open.as_mut().filter(|_| memoized) {
+            open.memoized();
         }
+        state.change(|state| state.base = Phase::Settle);
     }
 
     /// Records what the runtime reports.
     pub(crate) fn report(&self, report: Report) {
         let mut state = self.state.lock();
-        let Some(open) = &mut state.open else { return };
-        let usage = &mut open.usage;
+        let base = state.base;
+        let Some(usage) = state.open.as_mut().and_then(OpenSpan::usage) else { return };
         match report {
             Report::Phase(phase) => {
                 let phase = match phase {
@@ -174,7 +171,7 @@ impl FrameSpan {
                     _ => Phase::Compute,
                 };
                 // After its end, what the guest left behind cannot change the phase.
-                if !matches!(state.base, Phase::Store | Phase::Settle) {
+                if !matches!(base, Phase::Store | Phase::Settle) {
                     state.change(|state| state.base = phase);
                 }
             }
@@ -196,9 +193,9 @@ impl FrameSpan {
         };
         let mut open = open?;
         if from_memo {
-            open.turned_out_a_hit();
+            open.turned_out(SpanKind::Hit);
         }
-        Some(open.end(result, last))
+        open.end(result, last)
     }
 }
 
@@ -206,14 +203,14 @@ impl FrameSpan {
 pub(crate) struct CallSpan(Arc<FrameSpan>);
 
 impl CallSpan {
-    pub(crate) fn new(open: Box<OpenSpan>) -> Self {
+    pub(crate) fn new(open: OpenSpan) -> Self {
         Self(FrameSpan::new(open))
     }
 
     /// Opens a span of the request of the call.
-    pub(crate) fn request(&self, keyed: &Keyed) -> Box<OpenSpan> {
-        let now = self.0.now();
-        OpenSpan::of_request(&self.0, keyed, 0, Wanted { began: now, keyed: now })
+    pub(crate) fn request(&self, spans: &Spans, keyed: &Keyed) -> OpenSpan {
+        let now = spans.own().now();
+        OpenSpan::of_request(spans, &self.0, keyed, 0, Wanted { began: now, keyed: now })
     }
 
     /// Counts the call as waiting for a run until the returned guard is dropped.

@@ -4,53 +4,67 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use manifold_runtime_api::{Error, ObjectRef, Reason, Result};
+use manifold_runtime_api::{Error, ObjectId, ObjectRef, Reason, Result};
 
-use super::{FrameSpan, Phase, Phases, Span, SpanId, SpanInfo, SpanKind, Usage};
+use super::{Data, FrameSpan, Phase, Phases, Span, SpanId, SpanInfo, SpanKind, Usage};
 use crate::core::Keyed;
 use crate::observe::Observer;
+use crate::thread_number::ByThread;
 
-/// The observers of spans, and the clock of spans.
-pub(crate) struct Spans {
-    observers: Vec<Arc<dyn Observer>>,
+/// How many groups of threads have parts of their own of what all spans use.
+const GROUPS: usize = 16;
+
+/// The observers of spans, and the clock of spans. Each group of threads has a handle of its own, so
+/// that counting its references is no common work.
+pub(crate) struct Spans(ByThread<Arc<SpansOfThread>, GROUPS>);
+
+/// A handle to the observers of spans.
+pub(crate) struct SpansOfThread {
+    observers: Arc<[Arc<dyn Observer>]>,
     epoch: Instant,
+    group: u64,
     next: AtomicU64,
 }
 
 impl Spans {
     pub(crate) fn new(observers: Vec<Arc<dyn Observer>>, epoch: Instant) -> Self {
-        Self { observers, epoch, next: AtomicU64::new(1) }
+        let observers: Arc<[_]> = observers.into();
+        Self(ByThread::new(|group| {
+            let (observers, group) = (Arc::clone(&observers), group as u64);
+            Arc::new(SpansOfThread { observers, epoch, group, next: AtomicU64::new(0) })
+        }))
     }
 
+    /// Returns the handle of this thread.
+    pub(crate) fn own(&self) -> &Arc<SpansOfThread> {
+        self.0.own()
+    }
+}
+
+impl SpansOfThread {
     /// Returns the time since the dispatcher was built in nanoseconds.
     pub(crate) fn now(&self) -> u64 {
         u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    fn start(&self, info: &SpanInfo, kind: SpanKind) {
-        self.observers.iter().for_each(|observer| observer.on_span_start(info, kind));
-    }
-
-    fn end(&self, span: &Arc<Span>) {
-        self.observers.iter().for_each(|observer| observer.on_span_end(span));
+    /// Returns a number that no other span has.
+    fn next_id(&self) -> SpanId {
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        SpanId(next.wrapping_mul(GROUPS as u64).wrapping_add(self.group))
     }
 }
 
 /// A span that has not ended. If it is dropped, it ends as cancelled.
 pub(crate) struct OpenSpan {
-    spans: Arc<Spans>,
+    spans: Arc<SpansOfThread>,
     /// The span of the frame or of the root call that wants this one.
     parent: Option<Arc<FrameSpan>>,
-    info: SpanInfo,
-    kind: SpanKind,
+    /// `None` once the span has ended.
+    data: Option<Box<Data>>,
     phase: Phase,
     /// When the phase began.
     since: u64,
-    phases: Phases,
-    pub(super) usage: Usage,
-    pub(crate) memoized: bool,
     after: Option<Arc<Span>>,
-    ended: bool,
 }
 
 /// When a request was wanted, and how long it took to find out which one it is.
@@ -63,147 +77,146 @@ pub(crate) struct Wanted {
 impl OpenSpan {
     /// Opens the span of a request that `parent` wants. It is in the phase of the look-up.
     pub(crate) fn of_request(
+        spans: &Spans,
         parent: &Arc<FrameSpan>,
         keyed: &Keyed,
         depth: u32,
         wanted: Wanted,
-    ) -> Box<Self> {
-        let after = parent.last();
-        let root = parent.root();
-        Self::new(parent.spans(), Some(Arc::clone(parent)), root, keyed, depth, wanted, after)
+    ) -> Self {
+        let (root, after) = (parent.root(), parent.last());
+        Self::new(spans, Some(Arc::clone(parent)), root, keyed, depth, wanted, after)
     }
 
     /// Opens the span of a root call.
-    pub(crate) fn of_call(
-        spans: &Arc<Spans>,
-        root: u64,
-        keyed: &Keyed,
-        wanted: Wanted,
-    ) -> Box<Self> {
+    pub(crate) fn of_call(spans: &Spans, root: u64, keyed: &Keyed, wanted: Wanted) -> Self {
         let mut span = Self::new(spans, None, root, keyed, 0, wanted, None);
         span.begin(SpanKind::Call);
         span
     }
 
     fn new(
-        spans: &Arc<Spans>,
+        spans: &Spans,
         parent: Option<Arc<FrameSpan>>,
         root: u64,
         keyed: &Keyed,
         depth: u32,
         wanted: Wanted,
         after: Option<Arc<Span>>,
-    ) -> Box<Self> {
+    ) -> Self {
+        let spans = Arc::clone(spans.own());
         let mut phases = Phases::default();
         phases.add(Phase::Resolve, wanted.keyed.saturating_sub(wanted.began));
         let info = SpanInfo {
-            id: SpanId(spans.next.fetch_add(1, Ordering::Relaxed)),
+            id: spans.next_id(),
             parent: parent.as_ref().map(|parent| parent.id()),
             root,
             depth,
             keyed: keyed.clone(),
             began: wanted.began,
         };
-        Box::new(Self {
-            spans: Arc::clone(spans),
-            parent,
+        let data = Box::new(Data {
             info,
             kind: SpanKind::Unstarted,
-            phase: Phase::LookUp,
-            since: wanted.keyed,
+            ended: 0,
             phases,
             usage: Usage::default(),
+            // Replaced at the end.
+            result: Ok(ObjectRef::tree(ObjectId::empty_tree())),
             memoized: false,
-            after,
-            ended: false,
-        })
+        });
+        let since = wanted.keyed;
+        Self { spans, parent, data: Some(data), phase: Phase::LookUp, since, after }
     }
 
-    pub(super) const fn spans(&self) -> &Arc<Spans> {
-        &self.spans
+    pub(super) fn now(&self) -> u64 {
+        self.spans.now()
     }
 
-    pub(super) const fn info(&self) -> &SpanInfo {
-        &self.info
+    pub(super) fn info(&self) -> Option<&SpanInfo> {
+        self.data.as_ref().map(|data| &data.info)
+    }
+
+    pub(super) fn usage(&mut self) -> Option<&mut Usage> {
+        self.data.as_mut().map(|data| &mut data.usage)
     }
 
     /// Reports the start of the span.
     pub(crate) fn begin(&mut self, kind: SpanKind) {
-        self.spans.start(&self.info, kind);
-        self.kind = if kind == SpanKind::Run { SpanKind::Unstarted } else { kind };
+        let Some(data) = &mut self.data else { return };
+        self.spans.observers.iter().for_each(|observer| observer.on_span_start(&data.info, kind));
+        // A run has not started yet.
+        data.kind = if kind == SpanKind::Run { SpanKind::Unstarted } else { kind };
     }
 
-    /// Records that the runtime starts to run the request.
-    pub(super) const fn started(&mut self) {
-        self.kind = SpanKind::Run;
+    /// Makes the span another kind than it began as.
+    pub(super) fn turned_out(&mut self, kind: SpanKind) {
+        if let Some(data) = &mut self.data {
+            data.kind = kind;
+        }
+    }
+
+    /// Records that the outcome is memoized.
+    pub(super) fn memoized(&mut self) {
+        if let Some(data) = &mut self.data {
+            data.memoized = true;
+        }
     }
 
     /// Ends the current phase and begins `phase`.
     pub(crate) fn enter(&mut self, phase: Phase) {
-        let now = self.spans.now();
-        self.phases.add(self.phase, now.saturating_sub(self.since));
+        let now = self.now();
+        self.add(self.phase, now.saturating_sub(self.since));
         self.phase = phase;
         self.since = self.since.max(now);
     }
 
     /// Moves the time since `start`, which the current phase would get, to [`Phase::Host`].
     pub(super) fn host_call(&mut self, start: u64) {
-        let now = self.spans.now();
+        let now = self.now();
         // Calls of a guest with several threads can overlap.
         let time = now.saturating_sub(start.max(self.since));
-        self.phases.add(self.phase, now.saturating_sub(self.since).saturating_sub(time));
-        self.phases.add(Phase::Host, time);
+        self.add(self.phase, now.saturating_sub(self.since).saturating_sub(time));
+        self.add(Phase::Host, time);
         self.since = self.since.max(now);
     }
 
+    fn add(&mut self, phase: Phase, nanos: u64) {
+        if let Some(data) = &mut self.data {
+            data.phases.add(phase, nanos);
+        }
+    }
+
     /// Ends the span as a hit.
-    pub(crate) fn hit(mut self: Box<Self>, outcome: ObjectRef) {
-        self.kind = SpanKind::Hit;
+    pub(crate) fn hit(mut self, outcome: ObjectRef) {
+        self.turned_out(SpanKind::Hit);
         self.end(Ok(outcome), None);
     }
 
     /// Ends the span. `last` is the span that it waited for last.
     pub(crate) fn end(
-        mut self: Box<Self>,
+        mut self,
         result: Result<ObjectRef>,
         last: Option<Arc<Span>>,
-    ) -> Arc<Span> {
+    ) -> Option<Arc<Span>> {
         self.finish(result, last)
     }
 
-    fn finish(&mut self, result: Result<ObjectRef>, last: Option<Arc<Span>>) -> Arc<Span> {
-        self.ended = true;
+    fn finish(&mut self, result: Result<ObjectRef>, last: Option<Arc<Span>>) -> Option<Arc<Span>> {
         self.enter(self.phase);
-        let mut span = Span {
-            info: self.info.clone(),
-            kind: self.kind,
-            ended: self.since,
-            phases: self.phases,
-            usage: self.usage,
-            result,
-            memoized: self.memoized,
-            last,
-            after: self.after.take(),
-            kept: 0,
-        };
-        span.bound();
-        let span = Arc::new(span);
+        let mut data = self.data.take()?;
+        (data.ended, data.result) = (self.since, result);
+        let span = Arc::new(Span::new(data, last, self.after.take()));
         if let Some(parent) = self.parent.take() {
             parent.child_ended(&span);
         }
-        self.spans.end(&span);
-        span
-    }
-
-    /// Makes the span a hit of a request that another run has memoized since it was looked up.
-    pub(super) const fn turned_out_a_hit(&mut self) {
-        self.kind = SpanKind::Hit;
+        self.spans.observers.iter().for_each(|observer| observer.on_span_end(&span));
+        Some(span)
     }
 }
 
 impl Drop for OpenSpan {
     fn drop(&mut self) {
-        if !self.ended {
+        if self.data.is_some() {
             self.finish(Err(Error::new(Reason::Cancelled)), None);
         }
     }

@@ -111,7 +111,7 @@ async fn a_caller_that_joins_waits_for_the_run_of_the_other() {
     let (fixture, args, journal) = graph(16);
     let run = || fixture.dispatcher.run(Invocation::new(fixture.image("short")).args(args));
     let (first, second) = tokio::join!(run(), run());
-    (first.unwrap(), second.unwrap());
+    assert_eq!(first.unwrap().outcome, second.unwrap().outcome);
     run().await.unwrap();
     journal.check(fixture.dispatcher.stats(), true);
     let spans = journal.spans();
