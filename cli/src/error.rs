@@ -195,7 +195,7 @@ pub(crate) enum CliError {
     Interrupted,
     #[error(transparent)]
     Trace(TraceError),
-    #[error("the trace {} has no root call that has ended", path.display())]
+    #[error("the trace {} has no span that has ended", path.display())]
     NothingInTrace { path: PathBuf },
     #[error("the trace {} has no span of a request {request}", path.display())]
     NotInTrace { request: String, path: PathBuf },

@@ -79,9 +79,10 @@ pub(crate) fn trace(options: &Trace) -> Result<(), CliError> {
     report::print(texts.join("\n").as_bytes())
 }
 
-/// Returns the root call that took longest.
+/// Returns the root call that took longest; if none has ended, the span that took longest.
 fn slowest_call<'a>(trace: &'a Recorded, options: &Trace) -> Result<&'a SpanRecord, CliError> {
     let slowest = trace.calls().max_by_key(|call| call.duration());
+    let slowest = slowest.or_else(|| trace.spans().iter().max_by_key(|span| span.duration()));
     slowest.ok_or_else(|| CliError::NothingInTrace { path: options.file.clone() })
 }
 

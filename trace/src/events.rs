@@ -1,9 +1,8 @@
 //! A trace as Chrome's trace events, which Perfetto and speedscope open.
 //!
 //! The format is described in Chrome's "Trace Event Format". Spans overlap freely, while the events of
-//! one track have to be nested in each other. So spans are divided into lanes: each span lies in the
-//! lane of its parent or of an earlier sibling if it lies within what is there, and in a new one
-//! otherwise.
+//! one track have to be nested in each other. So spans are divided into lanes: a span lies directly
+//! below its parent if nothing else does at that time, and in another lane otherwise.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
@@ -70,8 +69,8 @@ impl Trace {
 
 /// Returns the lane of each span. `spans` are in the order of their beginnings.
 pub(crate) fn lanes(spans: &[SpanRecord]) -> Vec<usize> {
-    // The ends of the spans that are open in each lane, the innermost last.
-    let mut open: Vec<Vec<u64>> = Vec::new();
+    // The ends and numbers of the spans that are open in each lane, the innermost last.
+    let mut open: Vec<Vec<(u64, u64)>> = Vec::new();
     let mut free: BTreeSet<usize> = BTreeSet::new();
     // The lanes that are not free, by the end of their outermost span.
     let mut busy: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
@@ -93,10 +92,10 @@ pub(crate) fn lanes(spans: &[SpanRecord]) -> Vec<usize> {
         let of_parent = span.parent.and_then(|parent| lane_of.get(&parent).copied());
         let lane = of_parent.filter(|lane| {
             let open = &mut open[*lane];
-            while open.last().is_some_and(|end| *end <= began) {
+            while open.last().is_some_and(|(end, _)| *end <= began) {
                 open.pop();
             }
-            open.last().is_some_and(|end| *end >= ended)
+            open.last().is_some_and(|(end, id)| *end >= ended && Some(*id) == span.parent)
         });
         let lane = lane.unwrap_or_else(|| {
             let lane = free.pop_first().unwrap_or_else(|| {
@@ -106,7 +105,7 @@ pub(crate) fn lanes(spans: &[SpanRecord]) -> Vec<usize> {
             busy.push(Reverse((ended, lane)));
             lane
         });
-        open[lane].push(ended);
+        open[lane].push((ended, span.id));
         lane_of.insert(span.id, lane);
         lanes[index] = lane;
     }

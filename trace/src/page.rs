@@ -45,6 +45,7 @@ impl Trace {
             })
             .collect();
         let slowest = self.calls().max_by_key(|call| call.duration());
+        let slowest = slowest.or_else(|| spans.iter().max_by_key(|span| span.duration()));
         let path = slowest.map(|call| self.critical_path(call));
         let (steps, delays) = match &path {
             Some(path) => {

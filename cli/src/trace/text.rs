@@ -13,6 +13,8 @@ use crate::shown::shown_in_line;
 
 /// The width if standard output is not a terminal and `COLUMNS` is not set.
 const WIDTH: usize = 120;
+/// The share of queueing from which a critical path says little.
+const MUCH_QUEUEING: f64 = 0.3;
 /// The phases that a waterfall shows in columns.
 const COLUMNS: [Phase; 4] = [Phase::Queue, Phase::Start, Phase::Compute, Phase::Host];
 
@@ -46,13 +48,15 @@ fn name(trace: &Trace, span: &SpanRecord) -> String {
     shown_in_line(&format!("{image}{detail}{kind}{failed}"))
 }
 
-/// Cuts a text to `width` characters, or fills it up.
+/// Cuts a text to `width` characters, or fills it up. The end of a path says more than its middle.
 fn fit(text: &str, width: usize) -> String {
     let count = text.chars().count();
     if count <= width {
         return format!("{text}{}", " ".repeat(width - count));
     }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+    let end = width / 2;
+    let start = width.saturating_sub(end + 1);
+    text.chars().take(start).chain(['…']).chain(text.chars().skip(count - end)).collect()
 }
 
 fn table(head: &[&str], first_number: usize) -> Table {
@@ -128,6 +132,18 @@ pub(super) fn summary(command: &str, summary: &Summary) -> String {
 }
 
 pub(super) fn path(trace: &Trace, path: &PathReport<'_>, lines: usize) -> String {
+    let queue = path.delays.iter().filter(|delay| delay.phase == Phase::Queue.as_str());
+    let queue: f64 = queue.map(|delay| delay.share).sum();
+    let hint = match queue > MUCH_QUEUEING {
+        true => format!(
+            "The runs on this path waited in queues for {:.0} % of the time. {:.0} % of the permits were \
+             in use, so the sum of\nall work decides how long this takes: see the own times in the \
+             summary.\n\n",
+            queue * 100.0,
+            trace.summary().busy * 100.0,
+        ),
+        false => String::new(),
+    };
     let whole: Duration = path.steps.iter().map(|(_, _, own)| *own).sum();
     let mut delays = table(&["what would have to be faster", "time", "share", "spans"], 1);
     for delay in path.delays.iter().take(15) {
@@ -161,7 +177,7 @@ pub(super) fn path(trace: &Trace, path: &PathReport<'_>, lines: usize) -> String
         hidden => format!("({hidden} shorter steps are not shown; --lines shows more)\n"),
     };
     format!(
-        "critical path: {} in {} spans\n\n{delays}\n\n{} {:>10} {:>10}\n{steps}{hidden}",
+        "critical path: {} in {} spans\n\n{hint}{delays}\n\n{} {:>10} {:>10}\n{steps}{hidden}",
         time(whole),
         path.steps.len(),
         fit("span, the last first", width),

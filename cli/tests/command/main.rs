@@ -11,6 +11,7 @@ mod objects;
 mod original_abi;
 mod page;
 mod run;
+mod trace;
 #[cfg(feature = "v8")]
 mod typescript;
 mod words;
