@@ -78,6 +78,7 @@ pub use span::{
 #[cfg(feature = "durable")]
 #[cfg_attr(docsrs, doc(cfg(feature = "durable")))]
 pub use store::{
-    Collected, Damage, DurableStore, Keep, OpenError, StoreOptions, StoreWait, VerifyReport,
+    Collected, Damage, DurableStore, Keep, OpenError, StoreCommit, StoreOptions, StoreWait,
+    VerifyReport,
 };
 pub use store::{MemoryStore, Pin, Store};

@@ -277,6 +277,8 @@ struct Data {
     usage: Usage,
     result: Result<ObjectRef, Error>,
     memoized: bool,
+    /// Whether the observers were told of the start.
+    told: bool,
 }
 
 /// The maximum number of spans that a span keeps through its links.
@@ -291,6 +293,12 @@ impl Span {
     /// Returns what the span is.
     pub const fn kind(&self) -> SpanKind {
         self.data.kind
+    }
+
+    /// Returns whether observers were told of the span's start. Hits and requests that were refused
+    /// at once have none.
+    pub const fn had_start(&self) -> bool {
+        self.data.told
     }
 
     /// Returns when the span ended, as the time since the dispatcher was built.

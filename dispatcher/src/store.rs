@@ -14,7 +14,8 @@ use crate::through::store_through;
 
 #[cfg(feature = "durable")]
 pub use durable::{
-    Collected, Damage, DurableStore, Keep, OpenError, StoreOptions, StoreWait, VerifyReport,
+    Collected, Damage, DurableStore, Keep, OpenError, StoreCommit, StoreOptions, StoreWait,
+    VerifyReport,
 };
 pub use memory::MemoryStore;
 #[cfg(feature = "durable")]

@@ -199,8 +199,9 @@
 
 #[doc(inline)]
 pub use manifold_dispatcher::{
-    Budget, Completion, Dispatcher, DispatcherBuilder, Event, Held, Input, Invocation, MemoryStore,
-    ObjectSource, Observer, Pin, Policy, Progress, Stats, Store, layers, native,
+    Budget, Completion, CriticalPath, Dispatcher, DispatcherBuilder, Event, Held, Input,
+    Invocation, MemoryStore, ObjectSource, Observed, Observer, PathSpan, PathStep, Phase, Phases,
+    Pin, Policy, Progress, Span, SpanId, SpanInfo, SpanKind, Stats, Store, Usage, layers, native,
 };
 #[cfg(feature = "functions")]
 #[cfg_attr(docsrs, doc(cfg(feature = "functions")))]
@@ -210,7 +211,8 @@ pub use manifold_dispatcher::{CallError, Function};
 #[cfg_attr(docsrs, doc(cfg(feature = "durable")))]
 #[doc(inline)]
 pub use manifold_dispatcher::{
-    Collected, Damage, DurableStore, Keep, OpenError, StoreOptions, StoreWait, VerifyReport,
+    Collected, Damage, DurableStore, Keep, OpenError, StoreCommit, StoreOptions, StoreWait,
+    VerifyReport,
 };
 #[cfg(feature = "git")]
 #[cfg_attr(docsrs, doc(cfg(feature = "git")))]
@@ -224,8 +226,8 @@ pub use manifold_dispatcher::{DirectoryError, DirectoryObjects, ScanOptions, Sca
 pub use manifold_runtime_api::{
     CURRY_MARKER, Call, Capabilities, Code, CurryNode, DockerReference, EncodedNode, EntryMode,
     Error, ErrorKind, Frame, Host, HostImage, HostImageBuilder, HostRef, IdError, ImageProblem,
-    ImageRef, Job, Limit, Limits, MAX_IMAGE_DEPTH, MemoryReservation, Meter, NameProblem,
-    NodeShape, Object, ObjectId, ObjectKind, ObjectRef, RUNTIME_MARKER, Reason, Request,
+    ImageRef, Job, JobPhase, Limit, Limits, MAX_IMAGE_DEPTH, MemoryReservation, Meter, NameProblem,
+    NodeShape, Object, ObjectId, ObjectKind, ObjectRef, RUNTIME_MARKER, Reason, Report, Request,
     RequestScope, Result, Runtime, RuntimeNode, Status, Stopwatch, TestHost, Tree, TreeEntry,
     TreeError, abi,
 };
@@ -249,6 +251,10 @@ pub use manifold_runtime_wasm as wasm;
 #[cfg_attr(docsrs, doc(cfg(feature = "standard-guests")))]
 #[doc(inline)]
 pub use manifold_standard_guests as standard_guests;
+#[cfg(feature = "trace")]
+#[cfg_attr(docsrs, doc(cfg(feature = "trace")))]
+#[doc(inline)]
+pub use manifold_trace as trace;
 
 /// The examples of the project's README.
 #[cfg(doctest)]

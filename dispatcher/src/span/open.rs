@@ -123,6 +123,7 @@ impl OpenSpan {
             // Replaced at the end.
             result: Ok(ObjectRef::tree(ObjectId::empty_tree())),
             memoized: false,
+            told: false,
         });
         let since = wanted.keyed;
         Self { spans, parent, data: Some(data), phase: Phase::LookUp, since, after }
@@ -144,6 +145,7 @@ impl OpenSpan {
     pub(crate) fn begin(&mut self, kind: SpanKind) {
         let Some(data) = &mut self.data else { return };
         self.spans.observers.iter().for_each(|observer| observer.on_span_start(&data.info, kind));
+        data.told = true;
         // A run has not started yet.
         data.kind = if kind == SpanKind::Run { SpanKind::Unstarted } else { kind };
     }

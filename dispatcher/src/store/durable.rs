@@ -40,7 +40,7 @@ use disk::{Disk, Generation};
 use fault::StoreFault;
 use format::{Entry, EntryTable, Stamp};
 pub use locks::StoreWait;
-pub use open::{OpenError, StoreOptions};
+pub use open::{OpenError, StoreCommit, StoreOptions};
 pub use verify::{Damage, VerifyReport};
 
 /// A store that keeps objects, memo and pins in one file, with a memory tier in front.

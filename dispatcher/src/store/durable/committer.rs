@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::batch::{Batch, Change};
 use super::disk::Disk;
 use super::format::EntryTable;
-use super::open::StoreOptions;
+use super::open::{OnCommit, StoreOptions};
 use crate::panic_message::panic_message;
 
 /// Writes that are not on disk yet. Reads find them here until a snapshot of the disk has them.
@@ -24,6 +24,7 @@ pub(super) struct Committer {
     group_time: Duration,
     group_bytes: usize,
     pending_bytes: usize,
+    on_commit: OnCommit,
 }
 
 #[derive(Default)]
@@ -79,6 +80,7 @@ impl Committer {
             group_time: options.group_time,
             group_bytes: options.group_bytes.min(options.pending_bytes),
             pending_bytes: options.pending_bytes,
+            on_commit: options.on_commit.clone(),
         }
     }
 
@@ -160,7 +162,11 @@ impl Committer {
     pub(super) fn run(&self, disk: &Disk, rescue: impl Fn(ObjectId) -> Option<Object>) {
         let work = || {
             while let Some((batch, added)) = self.next_batch(disk) {
+                let start = Instant::now();
                 let result = disk.commit(&batch, &rescue);
+                if result.is_ok() {
+                    self.on_commit.tell(start.elapsed(), disk.file());
+                }
                 if !self.finish_commit(&batch, added, result) {
                     return;
                 }

@@ -99,6 +99,39 @@ pub struct StoreOptions {
     pub(super) check_up_to: u64,
     pub(super) read_only: bool,
     pub(super) listener: Listener,
+    pub(super) on_commit: OnCommit,
+}
+
+/// A commit of a [`DurableStore`].
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct StoreCommit {
+    /// How long it took to write and to make durable.
+    pub time: Duration,
+    /// The size of the file afterwards in bytes.
+    pub file_bytes: u64,
+}
+
+/// What is told of each commit.
+#[derive(Clone, Default)]
+pub(super) struct OnCommit(Option<Arc<CommitCallback>>);
+
+type CommitCallback = dyn Fn(&StoreCommit) + Send + Sync;
+
+impl OnCommit {
+    /// Reports a commit that took `time`, if anything listens.
+    pub(super) fn tell(&self, time: Duration, file: &Path) {
+        if let Some(listener) = &self.0 {
+            let file_bytes = std::fs::metadata(file).map_or(0, |metadata| metadata.len());
+            listener(&StoreCommit { time, file_bytes });
+        }
+    }
+}
+
+impl std::fmt::Debug for OnCommit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("OnCommit").field(&self.0.is_some()).finish()
+    }
 }
 
 impl Default for StoreOptions {
@@ -114,6 +147,7 @@ impl Default for StoreOptions {
             check_up_to: 32 << 20,
             read_only: false,
             listener: Listener::default(),
+            on_commit: OnCommit::default(),
         }
     }
 }
@@ -183,6 +217,13 @@ impl StoreOptions {
     /// callback; the wait is only reported as a `tracing` event.
     pub fn on_wait(mut self, listener: impl Fn(&StoreWait) + Send + Sync + 'static) -> Self {
         self.listener = Listener(Some(Arc::new(listener)));
+        self
+    }
+
+    /// Sets a callback that is called after each commit that succeeds, on the thread that commits.
+    /// Default: no callback.
+    pub fn on_commit(mut self, listener: impl Fn(&StoreCommit) + Send + Sync + 'static) -> Self {
+        self.on_commit = OnCommit(Some(Arc::new(listener)));
         self
     }
 
