@@ -271,3 +271,8 @@ struct ProjectReadme;
 ))]
 #[doc = include_str!("../../docs/embedding.md")]
 struct EmbeddingGuide;
+
+/// The examples of the guide to traces.
+#[cfg(all(doctest, feature = "trace"))]
+#[doc = include_str!("../../docs/traces.md")]
+struct TraceGuide;
