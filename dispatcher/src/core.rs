@@ -42,6 +42,8 @@ pub(crate) struct Core {
     pub(crate) observers: Vec<Arc<dyn Observer>>,
     /// `None` if no observer wants spans.
     pub(crate) spans: Option<Spans>,
+    /// Whether the provenance of each run is recorded.
+    pub(crate) provenance: bool,
     /// The number of the next root call.
     pub(crate) next_root: AtomicU64,
     /// The runtime of memoized functions, once there is one.

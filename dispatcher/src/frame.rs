@@ -32,6 +32,8 @@ pub(crate) struct FrameHost {
     /// How this frame wants its nested runs to be executed.
     nested: Want,
     seen: Mutex<Seen>,
+    /// The requests that the guest has wanted, if provenance is recorded.
+    wanted: Mutex<Vec<ObjectId>>,
     /// When the frame holds a permit.
     suspension: Suspension,
 }
@@ -74,7 +76,15 @@ impl FrameHost {
             keyed.image.runtime.capabilities().computes_only_when_polled,
             span,
         );
-        Self { core, scope, keyed: keyed.clone(), nested, seen: Mutex::default(), suspension }
+        Self {
+            core,
+            scope,
+            keyed: keyed.clone(),
+            nested,
+            seen: Mutex::default(),
+            wanted: Mutex::default(),
+            suspension,
+        }
     }
 
     /// When the frame holds a permit. Polls the guest.
@@ -84,6 +94,11 @@ impl FrameHost {
 
     pub(crate) fn seen(&self) -> Seen {
         *self.seen.lock()
+    }
+
+    /// Takes the requests that the guest has wanted so far.
+    pub(crate) fn take_wanted(&self) -> Vec<ObjectId> {
+        std::mem::take(&mut self.wanted.lock())
     }
 
     /// Returns the current time if spans are observed.
@@ -96,6 +111,9 @@ impl FrameHost {
     fn key(&self, call: &Call) -> Result<(Keyed, Option<Wanted>)> {
         let began = self.now();
         let keyed = self.noting_failure(self.core.key(&self.scope, call))?;
+        if self.core.provenance {
+            self.wanted.lock().push(keyed.request);
+        }
         let wanted = began.zip(self.now()).map(|(began, keyed)| Wanted { began, keyed });
         Ok((keyed, wanted))
     }

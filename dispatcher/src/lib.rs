@@ -33,6 +33,7 @@ mod panic_message;
 mod permits;
 mod prepare;
 mod progress;
+mod provenance;
 mod registry;
 mod resolve;
 mod rewind;
@@ -65,6 +66,7 @@ pub use invocation::{Invocation, Policy};
 pub use manifold_runtime_api as api;
 pub use observe::{Event, Observed, Observer, Stats};
 pub use progress::Progress;
+pub use provenance::Provenance;
 pub use source::ObjectSource;
 #[cfg(feature = "git")]
 #[cfg_attr(docsrs, doc(cfg(feature = "git")))]

@@ -169,6 +169,16 @@ impl Core {
                     let seen = host.seen();
                     let Some(lost) = rewinds.recoverable(&self, &scope, &keyed, &result, seen)
                     else {
+                        if self.provenance && !want.private {
+                            // It is of no importance for the outcome. A store that fails also fails
+                            // to record that.
+                            let _ = self.record_provenance(
+                                &scope,
+                                &keyed,
+                                host.take_wanted(),
+                                result.as_ref().err(),
+                            );
+                        }
                         break self.settle(&scope, &keyed, want, result, seen, run);
                     };
                     self.emit(&Event::Rewound { request: keyed.request, lost });

@@ -120,6 +120,15 @@ pub trait Store: ObjectSource {
     /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the pins cannot be read.
     fn pins(&self) -> Result<Vec<Pin>>;
 
+    /// Returns all entries of the memo, in no particular order. A store that cannot list them returns
+    /// none, which is the default.
+    ///
+    /// # Errors
+    /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the memo cannot be read.
+    fn entries(&self) -> Result<Vec<(ObjectId, ObjectRef)>> {
+        Ok(Vec::new())
+    }
+
     /// Returns whether only the embedder removes objects from this store, and no other process or
     /// collection does. A root call then does not hold copies of its inputs in memory.
     /// Default: `false`.

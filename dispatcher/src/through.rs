@@ -56,6 +56,10 @@ macro_rules! store_through {
             $inner.pins()
         }
 
+        fn entries(&$self) -> Result<Vec<(ObjectId, ObjectRef)>> {
+            $inner.entries()
+        }
+
         fn keeps_everything(&$self) -> bool {
             $inner.keeps_everything()
         }

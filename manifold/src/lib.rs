@@ -201,7 +201,8 @@
 pub use manifold_dispatcher::{
     Budget, Completion, CriticalPath, Dispatcher, DispatcherBuilder, Event, Held, Input,
     Invocation, MemoryStore, ObjectSource, Observed, Observer, PathSpan, PathStep, Phase, Phases,
-    Pin, Policy, Progress, Span, SpanId, SpanInfo, SpanKind, Stats, Store, Usage, layers, native,
+    Pin, Policy, Progress, Provenance, Span, SpanId, SpanInfo, SpanKind, Stats, Store, Usage,
+    layers, native,
 };
 #[cfg(feature = "functions")]
 #[cfg_attr(docsrs, doc(cfg(feature = "functions")))]

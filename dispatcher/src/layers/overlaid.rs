@@ -73,6 +73,11 @@ impl<U: Store, L: Store> Store for Overlaid<U, L> {
         Ok(pins.map(|pin| (pin.request, pin)).collect::<BTreeMap<_, _>>().into_values().collect())
     }
 
+    fn entries(&self) -> Result<Vec<(ObjectId, ObjectRef)>> {
+        let entries = self.lower.entries()?.into_iter().chain(self.upper.entries()?);
+        Ok(entries.collect::<BTreeMap<_, _>>().into_iter().collect())
+    }
+
     fn flush(&self) -> Result<()> {
         self.upper.flush()
     }

@@ -41,6 +41,7 @@ use fault::StoreFault;
 use format::{Entry, EntryTable, Stamp};
 pub use locks::StoreWait;
 pub use open::{OpenError, StoreCommit, StoreOptions};
+use tables::{Index, Value};
 pub use verify::{Damage, VerifyReport};
 
 /// A store that keeps objects, memo and pins in one file, with a memory tier in front.
@@ -324,6 +325,18 @@ impl Store for DurableStore {
 
     fn record(&self, request: ObjectId, outcome: ObjectRef) -> Result<()> {
         self.record_entry(EntryTable::Memo, request, outcome)
+    }
+
+    fn entries(&self) -> Result<Vec<(ObjectId, ObjectRef)>> {
+        if !self.disk.is_read_only() {
+            self.flush()?;
+        }
+        let listing = self.disk.read(|tables| tables.list(Index::Memo))?;
+        let entries = listing.values.into_iter().filter_map(|(_, value)| match value {
+            Value::Memo(request, Some(entry)) => Some((request, entry.outcome)),
+            _ => None,
+        });
+        Ok(entries.collect())
     }
 
     fn pin(&self, request: ObjectId, outcome: ObjectRef) -> Result<()> {

@@ -132,6 +132,15 @@ impl Store for MemoryStore {
         Ok(self.pins.shard(request).read().get(&request).copied())
     }
 
+    fn entries(&self) -> Result<Vec<(ObjectId, ObjectRef)>> {
+        let shards = self.memo.all().map(RwLock::read);
+        let list = |shard: parking_lot::RwLockReadGuard<'_, ById<Memoized>>| {
+            let entries = shard.iter().map(|(request, memoized)| (*request, memoized.outcome));
+            entries.collect::<Vec<_>>()
+        };
+        Ok(shards.flat_map(list).collect())
+    }
+
     fn keeps_everything(&self) -> bool {
         true
     }

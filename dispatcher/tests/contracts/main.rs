@@ -20,6 +20,7 @@ mod objects_before_memo;
 mod observer;
 mod only_successes_are_memoized;
 mod policies;
+mod provenance;
 mod random_call_graphs;
 mod resolution;
 mod run_many;

@@ -17,6 +17,7 @@ use super::tables::{Index, Value};
 use super::write::WriteTables;
 use crate::by_id::ById;
 use crate::progress::Progress;
+use crate::provenance::provenance_key;
 use crate::store::{MAX_REFERENCE_BYTES, Pin, Store, named_node};
 
 /// What a collection keeps besides what pins reach. Ages are measured in whole minutes.
@@ -183,11 +184,24 @@ fn sweep(
     (collected.kept_pins, collected.dropped_pins) = (pinned.len() as u64, unpinned.len() as u64);
 
     let mut entries = Vec::new();
-    let mut stale = HashSet::new();
+    let (mut stale, mut with_pins) = (HashSet::new(), HashSet::new());
     for (_, value) in &memo.values {
         match value {
             Value::Memo(request, Some(entry)) => entries.push((*request, *entry)),
             other => drop(stale.insert(other.id())),
+        }
+    }
+    // The record of a request's provenance is used as recently as the request, and stays with it.
+    let stamps: ById<Stamp> =
+        entries.iter().map(|(request, entry)| (*request, entry.stamp)).collect();
+    for (request, entry) in &mut entries {
+        let request = provenance_key(*request);
+        let with = stamps.get(&request).filter(|stamp| !stamp.is_wrong(now));
+        if let Some(with) = with.filter(|with| !entry.stamp.is_wrong(now) && **with > entry.stamp) {
+            entry.stamp = *with;
+        }
+        if pinned.contains(&request) {
+            with_pins.insert(provenance_key(request));
         }
     }
     // The most recently used first.
@@ -195,7 +209,7 @@ fn sweep(
     let total = entries.len() as u64;
     for (done, (request, entry)) in entries.into_iter().enumerate() {
         progress(Progress::new("memo entries", done as u64, total));
-        let stays = if pinned.contains(&request) {
+        let stays = if pinned.contains(&request) || with_pins.contains(&request) {
             marks.mark(entry.outcome.id, None)?
         } else {
             is_within(entry.stamp, keep.used_within, now)
