@@ -1,5 +1,6 @@
 //! The command line: subcommands, options and their help texts.
 
+mod explain;
 mod trace;
 
 use std::ffi::OsString;
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use manifold_runtime_api::ObjectId;
 
+pub(crate) use explain::{Explain, Where};
 pub(crate) use trace::Trace;
 
 /// Run pure functions over git objects and memoize the outcomes
@@ -34,6 +36,8 @@ pub(crate) enum Command {
     Get(Get),
     Diff(Diff),
     Trace(Trace),
+    Explain(Explain),
+    Where(Where),
     Request(Request),
     Curry(Curry),
     Std(Std),
@@ -60,6 +64,8 @@ impl Command {
             Self::History(history) => history.json,
             Self::Run(run) => run.json,
             Self::Trace(trace) => trace.json,
+            Self::Explain(explain) => explain.json,
+            Self::Where(place) => place.json,
             Self::Request(request) => request.json,
             Self::Std(Std { kind: StdKind::Ls(ls) }) => ls.json,
             Self::Image(Image { kind: ImageKind::Ls(ls) }) => ls.json,
@@ -135,6 +141,9 @@ pub(crate) struct UseArgs {
     /// Print the log of guests to standard error, each line after the start of its request's id
     #[arg(long)]
     pub(crate) log: bool,
+    /// Keep no record of what each request was and which requests it ran, for `manifold explain`
+    #[arg(long)]
+    pub(crate) no_provenance: bool,
     /// Record what runs, and what it spends its time on, in this file, for `manifold trace`
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
@@ -234,6 +243,9 @@ pub(crate) struct Fold {
     /// Print one JSON object instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+    /// Say which frames ran, and because of which changes since the nearest fold before
+    #[arg(long)]
+    pub(crate) explain: bool,
     #[command(flatten)]
     pub(crate) using: UseArgs,
 }

@@ -35,6 +35,26 @@ pub(crate) fn diff(options: &Diff) -> Result<(), CliError> {
     Ok(())
 }
 
+/// Returns the paths at which two objects differ, each with what has happened: `added`, `removed` or
+/// `changed`.
+pub(crate) fn changed_paths(
+    dispatcher: &Dispatcher,
+    one: Named,
+    other: Named,
+) -> Result<Vec<(String, &'static str)>, CliError> {
+    let mut changes = Vec::new();
+    compare(dispatcher, &BString::default(), Some(one), Some(other), &mut changes)?;
+    let line = |change: Change| {
+        let what = match (change.one, change.other) {
+            (None, _) => "added",
+            (_, None) => "removed",
+            _ => "changed",
+        };
+        (quoted(&change.path).to_str_lossy().into_owned(), what)
+    };
+    Ok(changes.into_iter().map(line).collect())
+}
+
 /// A path at which two objects differ.
 struct Change {
     path: BString,

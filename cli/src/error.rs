@@ -164,6 +164,15 @@ pub(crate) enum CliError {
     ArgumentOfFold { name: String },
     #[error("invalid object id {id:?}")]
     InvalidId { id: String, source: manifold_runtime_api::IdError },
+    #[error("several objects and requests begin with {id}; give more digits")]
+    AmbiguousId { id: String },
+    #[error("no request or outcome in the store begins with {id}")]
+    UnknownId { id: String },
+    #[error(
+        "the store has no record of what request {request} was: it was not run with this store, or with \
+         --no-provenance, or was collected"
+    )]
+    NoProvenance { request: String },
     #[error("{id} has nothing at the path {path}")]
     NoSuchEntry { id: String, path: String },
     #[error("cannot use the store")]

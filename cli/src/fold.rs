@@ -1,5 +1,7 @@
 //! `manifold fold`: folds a directory or a revision.
 
+mod explanation;
+
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
@@ -8,7 +10,9 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use manifold_cli::tree_size::{self, TreeSize};
 use manifold_dispatcher::native::argument;
-use manifold_dispatcher::{CallError, Completion, Invocation, ObjectSource, Policy, ScanOptions};
+use manifold_dispatcher::{
+    CallError, Completion, Invocation, ObjectSource, Policy, ScanOptions, Store,
+};
 use manifold_runtime_api::{ObjectRef, TreeEntry};
 
 use crate::args::{Fold, Language};
@@ -32,7 +36,8 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     let arguments = Arguments::read(&options.args, &options.using.reading()?)?;
     let mut sources: Vec<Arc<dyn ObjectSource>> = vec![Arc::clone(&source) as _];
     sources.extend(arguments.sources());
-    let session = Session::new(options.using.open()?, sources, &options.using.session())?;
+    let store = options.using.open()?;
+    let session = Session::new(Arc::clone(&store), sources, &options.using.session())?;
     let with = arguments.for_visitors(&session)?;
     let mut pipelines = Vec::new();
     for language in &options.guest {
@@ -58,7 +63,7 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
         if compiled { Compiling::Done(end.elapsed()) } else { Compiling::Todo(compiling) };
     source.set(Arc::clone(&input.source));
     session.tracing.input(&input, &options.path, options.rev.as_deref());
-    fold_input(&session, &options, &pipelines, &input, scan_time, compiling)
+    fold_input(&session, &store, &options, &pipelines, &input, scan_time, compiling)
         .await
         .map_err(|error| places::explain(error, &session.dispatcher, &input))
 }
@@ -74,6 +79,7 @@ enum Compiling<F> {
 /// Folds the input with every pipeline and prints the reports.
 async fn fold_input(
     session: &Session,
+    store: &Arc<dyn Store>,
     options: &Fold,
     pipelines: &[Pipeline],
     input: &Input,
@@ -81,7 +87,7 @@ async fn fold_input(
     mut compiling: Compiling<impl Future<Output = Result<(), CliError>> + Unpin + Send>,
 ) -> Result<(), CliError> {
     let mut size = Size { known: input.nodes, measured: None };
-    let (mut reports, mut lines) = (Vec::new(), String::new());
+    let (mut reports, mut lines, mut explanations) = (Vec::new(), String::new(), String::new());
     for pipeline in pipelines {
         let invocation = pipeline.invocation(session, input.root, options)?;
         // The guests are compiled before the first fold, so that its time does not include that.
@@ -105,6 +111,7 @@ async fn fold_input(
         let expected =
             if shows_bar { Some(size.expected_frames(session, input).await?) } else { None };
         let fold = repeat(session, invocation, expected, options.repeat).await?;
+        explanations += &explanation::after(session, store, options, input, &fold)?;
         let outcome = fold.completion.outcome;
         let result = if options.json {
             OutcomeReport::with_values(&session.dispatcher, outcome)?
@@ -133,7 +140,7 @@ async fn fold_input(
     let text = if options.json {
         report::fold_json(&reports)?
     } else {
-        report::fold_table(&reports, &lines)
+        report::fold_table(&reports, &lines) + &explanations
     };
     report::print(text.as_bytes())?;
     report::check_agreement(&reports)

@@ -7,6 +7,7 @@ mod cat;
 mod curry;
 mod diff;
 mod error;
+mod explain;
 mod fold;
 mod get;
 mod history;
@@ -87,6 +88,8 @@ fn main() -> ExitCode {
         Command::Get(get) => report(get::get(&get)),
         Command::Diff(diff) => report(diff::diff(&diff)),
         Command::Trace(trace) => report(trace::trace(&trace)),
+        Command::Explain(explain) => report(explain::explain(&explain)),
+        Command::Where(place) => report(explain::find_makers(&place)),
         Command::Cat(cat) => report(cat::cat(&cat)),
         Command::Pins(pins) => report(keep::pins(&pins)),
         Command::Unpin(unpin) => report(keep::unpin(&unpin)),

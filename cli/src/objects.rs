@@ -1,5 +1,6 @@
 //! Objects that the user names: an id, or an id and a path below it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -43,14 +44,55 @@ impl ReadArgs {
 /// Finds the object that `text` names: `ID`, or `ID:PATH` for what is at a path below a tree.
 pub(crate) fn find(dispatcher: &Dispatcher, text: &str) -> Result<Named, CliError> {
     let (id, path) = text.split_once(':').unwrap_or((text, ""));
-    let id = ObjectId::from_hex(id)
-        .map_err(|source| CliError::InvalidId { id: id.to_owned(), source })?;
-    let mode = match dispatcher.read(id)?.kind {
-        ObjectKind::Tree => EntryMode::Tree,
-        ObjectKind::Blob => EntryMode::Blob,
+    let id = self::id(dispatcher, id)?;
+    let object = dispatcher.read(id);
+    let mode = match object.map(|object| object.kind) {
+        Ok(ObjectKind::Tree) => EntryMode::Tree,
+        Ok(ObjectKind::Blob) => EntryMode::Blob,
+        Err(error) => {
+            // The tree of a request that a guest has made is only a record.
+            let Some(record) = dispatcher.provenance(id)? else { return Err(error.into()) };
+            dispatcher.put_node(record.request_node()?)?;
+            EntryMode::Tree
+        }
     };
     below(dispatcher, Named { id, mode }, path)
 }
+
+/// Returns the id that `text` is: all of its digits, or the first ones of an object or request that the
+/// store remembers.
+pub(crate) fn id(dispatcher: &Dispatcher, text: &str) -> Result<ObjectId, CliError> {
+    match ObjectId::from_hex(text) {
+        Ok(id) => Ok(id),
+        Err(source) => {
+            let prefix = text.to_ascii_lowercase();
+            let is_prefix = prefix.len() >= SHORTEST_PREFIX
+                && prefix.bytes().all(|digit| digit.is_ascii_hexdigit());
+            if !is_prefix {
+                return Err(CliError::InvalidId { id: text.to_owned(), source });
+            }
+            let mut found = BTreeSet::new();
+            for (request, outcome) in dispatcher.memo()? {
+                found.extend([request, outcome.id]);
+            }
+            for pin in dispatcher.pins()? {
+                found.extend([pin.request, pin.outcome.id]);
+            }
+            for record in dispatcher.provenances()? {
+                found.insert(record.id);
+            }
+            let mut matches = found.into_iter().filter(|id| id.to_string().starts_with(&prefix));
+            match (matches.next(), matches.next()) {
+                (Some(id), None) => Ok(id),
+                (Some(_), Some(_)) => Err(CliError::AmbiguousId { id: text.to_owned() }),
+                (None, _) => Err(CliError::UnknownId { id: text.to_owned() }),
+            }
+        }
+    }
+}
+
+/// The least number of digits that stand for an id.
+const SHORTEST_PREFIX: usize = 4;
 
 /// Finds what is at `path` below `root`.
 pub(crate) fn below(dispatcher: &Dispatcher, root: Named, path: &str) -> Result<Named, CliError> {

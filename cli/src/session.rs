@@ -63,6 +63,8 @@ pub(crate) struct Options {
     std: Option<ObjectId>,
     /// The file of the trace.
     trace: Option<PathBuf>,
+    /// Whether the store keeps what each request was.
+    provenance: bool,
 }
 
 impl Options {
@@ -83,6 +85,7 @@ impl UseArgs {
             artifacts,
             std: self.std,
             trace: self.trace.clone(),
+            provenance: !self.no_provenance && !self.no_store,
         }
     }
 }
@@ -112,8 +115,11 @@ impl Session {
             .wasm(wasm.host_image().id())
             .container(docker.host_image().id())
             .serving(serving.host_image().id());
-        let mut builder =
-            Dispatcher::builder().store(store).limits(limits).budget(options.limits.budget());
+        let mut builder = Dispatcher::builder()
+            .store(store)
+            .limits(limits)
+            .budget(options.limits.budget())
+            .provenance(options.provenance);
         if options.log {
             builder = builder.on_event(|event: &Event<'_>| {
                 if let Event::Logged { request, message } = event {

@@ -87,6 +87,9 @@ impl CliError {
             | Self::DuplicateArgument { .. }
             | Self::ArgumentOfFold { .. }
             | Self::InvalidId { .. }
+            | Self::AmbiguousId { .. }
+            | Self::UnknownId { .. }
+            | Self::NoProvenance { .. }
             | Self::NoSuchEntry { .. }
             | Self::NoCacheDirectory
             | Self::NotPinned { .. }

@@ -1,6 +1,7 @@
 //! The subcommands of `manifold`, run as a user runs them.
 
 mod errors;
+mod explain;
 mod fold;
 mod git;
 mod history;

@@ -1,0 +1,209 @@
+//! `manifold explain`, `manifold where` and `fold --explain`, for a table of constructed changes.
+
+use std::fs;
+use std::path::Path;
+
+use manifold_dispatcher::native::NativeRuntime;
+use manifold_dispatcher::{Dispatcher, DurableStore, Invocation};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{fails, git, succeeds};
+
+/// Runs the command with the store `store`.
+fn with_store(root: &Path, arguments: &[&str]) -> String {
+    succeeds(root, &[arguments, &["--store", "store"]].concat())
+}
+
+fn explain(root: &Path, request: &str) -> Value {
+    serde_json::from_str(&with_store(root, &["explain", request, "--json"])).unwrap()
+}
+
+/// Folds `input`, and returns the id of the request and the explanation.
+fn fold(root: &Path, options: &[&str]) -> (String, String) {
+    let text = with_store(root, &[&["fold", "input", "--explain"], options].concat());
+    let request = text.lines().find_map(|line| line.strip_prefix("request ")).unwrap();
+    (request.to_owned(), text.lines().last().unwrap().to_owned())
+}
+
+/// A directory with three directories of three files.
+fn input() -> TempDir {
+    let root = TempDir::new().unwrap();
+    for directory in ["d1", "d2", "d3"] {
+        fs::create_dir_all(root.path().join("input").join(directory)).unwrap();
+        for file in ["f1.txt", "f2.txt", "f3.txt"] {
+            let path = root.path().join("input").join(directory).join(file);
+            fs::write(path, format!("{directory} {file}\n")).unwrap();
+        }
+    }
+    root
+}
+
+/// A change of what is folded or of how, and what `explain` says about it.
+struct Change {
+    change: fn(&Path),
+    options: &'static [&'static str],
+    differences: &'static [&'static str],
+    /// The number of frames that run again. There are 9 files, and 4 directories with two frames each.
+    runs: &'static str,
+}
+
+#[test]
+fn explanations_name_exactly_what_changed() {
+    let changes = [
+        Change {
+            change: |root| fs::write(root.join("input/d3/f2.txt"), "changed\n").unwrap(),
+            options: &[],
+            differences: &["in/d3/f2.txt changed"],
+            runs: "5 of 17",
+        },
+        Change {
+            change: |root| {
+                fs::write(root.join("input/d1/new.txt"), "new\n").unwrap();
+                fs::remove_file(root.join("input/d2/f1.txt")).unwrap();
+            },
+            options: &[],
+            differences: &["in/d1/new.txt added", "in/d2/f1.txt removed"],
+            runs: "7 of 17",
+        },
+        Change {
+            change: |_| {},
+            options: &["--salt", "other"],
+            differences: &["salt: \"\" → \"other\""],
+            runs: "17 of 17",
+        },
+        Change {
+            change: |_| {},
+            options: &["--post", "line-count"],
+            differences: &["post: file-count → line-count"],
+            runs: "17 of 17",
+        },
+        Change {
+            change: |root| {
+                with_store(root, &["std", "add", "mine", "line-count"]);
+            },
+            options: &[],
+            differences: &["std mine added"],
+            runs: "17 of 17",
+        },
+    ];
+    for Change { change, options, differences, runs } in changes {
+        let root = input();
+        let (first, explanation) = fold(root.path(), &[]);
+        assert_eq!(explanation, "17 of 17 frames ran, because no similar fold is remembered");
+        change(root.path());
+        let (second, explanation) = fold(root.path(), options);
+        let reasons = differences.join(", ").replace("in/", "");
+        assert_eq!(explanation, format!("{runs} frames ran, because {reasons}"));
+        let explained = explain(root.path(), &second);
+        assert_eq!(explained["against"], first);
+        let found: Vec<&str> = explained["differences"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|d| d.as_str().unwrap())
+            .collect();
+        assert_eq!(found, differences);
+        let text = with_store(root.path(), &["explain", &second[..9]]);
+        assert!(differences.iter().all(|difference| text.contains(difference)), "{text}");
+        let again = fold(root.path(), options).1;
+        assert_eq!(again, "no frame ran: the result was remembered");
+    }
+}
+
+#[test]
+fn revisions_are_compared_in_their_repository() {
+    let root = input();
+    let repository = root.path().join("input");
+    git(&repository, &["init", "--quiet", "--initial-branch=main", "."]);
+    git(&repository, &["add", "--all"]);
+    git(&repository, &["commit", "--quiet", "--message", "first"]);
+    fs::write(repository.join("d2/f3.txt"), "changed\n").unwrap();
+    git(&repository, &["commit", "--quiet", "--all", "--message", "second"]);
+    fold(root.path(), &["--rev", "HEAD~1"]);
+    let (_, explanation) = fold(root.path(), &["--rev", "HEAD"]);
+    assert_eq!(explanation, "5 of 17 frames ran, because d2/f3.txt changed");
+}
+
+#[test]
+fn a_request_says_what_it_is_what_it_wanted_and_who_wanted_it() {
+    let root = input();
+    let (request, _) = fold(root.path(), &[]);
+    let whole = explain(root.path(), &request);
+    assert_eq!(whole["image"]["name"], "fold");
+    assert!(whole["runtime"].as_str().unwrap().starts_with("wasmtime "), "{whole}");
+    assert_eq!(whole["args"]["post"], "file-count");
+    assert_eq!(whole["wanted"].as_array().unwrap().len(), 4, "three directories and the visitor");
+    let below = whole["wanted"][0].as_str().unwrap();
+    let below_it = explain(root.path(), below);
+    assert_eq!(below_it["wanted_by"], serde_json::json!([request]));
+    assert_eq!(below_it["wanted"].as_array().unwrap().len(), 4, "three files and the visitor");
+
+    // The tree of a request that a guest made is shown like any other.
+    let tree = with_store(root.path(), &["cat", below]);
+    assert!(tree.contains("\targs\n") && tree.contains("\timage\n"), "{tree}");
+    assert_eq!(with_store(root.path(), &["cat", &format!("{}:salt", &below[..12])]), "");
+
+    let outcome = below_it["outcome"]["hash"].as_str().unwrap();
+    let made = with_store(root.path(), &["where", outcome, "--json"]);
+    let made: Value = serde_json::from_str(&made).unwrap();
+    let makers = made["made_by"].as_array().unwrap();
+    assert!(makers.iter().any(|maker| maker["request"] == below && maker["image"] == "fold"));
+    let root_outcome = whole["outcome"]["hash"].as_str().unwrap();
+    let text = with_store(root.path(), &["where", root_outcome]);
+    assert!(text.contains(&request) && text.contains("reached by 1 pins"), "{text}");
+}
+
+#[test]
+fn a_failed_request_can_be_looked_at() {
+    let root = TempDir::new().unwrap();
+    fs::write(root.path().join("bad.wasm"), "no wasm").unwrap();
+    fails(root.path(), &["run", "bad.wasm", "--store", "store"]);
+    let request = with_store(root.path(), &["request", "bad.wasm"]);
+    let request = request.lines().next().unwrap();
+    let explained = explain(root.path(), request);
+    assert!(explained["error"].as_str().unwrap().contains("WebAssembly"), "{explained}");
+    assert_eq!(explained["outcome"], Value::Null);
+    assert!(with_store(root.path(), &["cat", request]).contains("\timage\n"));
+}
+
+#[test]
+fn without_records_nothing_is_explained() {
+    let root = input();
+    let (request, explanation) = fold(root.path(), &["--no-provenance"]);
+    assert_eq!(explanation, "nothing to explain: no record of requests is kept");
+    let error = fails(root.path(), &["explain", &request, "--store", "store"]);
+    assert!(error.contains("no record") && error.contains("--no-provenance"), "{error}");
+    for (id, expected) in [
+        ("0123456789abcdef", "begins with 0123456789abcdef"),
+        ("12", "invalid object id"),
+        ("not an id", "invalid object id"),
+    ] {
+        let error = fails(root.path(), &["explain", id, "--store", "store"]);
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn another_version_of_a_runtime_is_named() {
+    let root = TempDir::new().unwrap();
+    let mut requests = Vec::new();
+    for version in ["1", "2"] {
+        let guests = NativeRuntime::builder("engine", version)
+            .guest("echo", |guest| async move { guest.blob(guest.text("in").await?).await });
+        let store = DurableStore::open(root.path().join("store")).unwrap();
+        let dispatcher = Dispatcher::builder().store(store).provenance(true).build().unwrap();
+        let host = dispatcher.add_runtime(guests.build().unwrap()).unwrap();
+        let image = dispatcher.install(host, "echo").unwrap();
+        let run = dispatcher.run(Invocation::new(image).arg("in", "a text")).await.unwrap();
+        requests.push(run.request.to_string());
+        dispatcher.flush().unwrap();
+    }
+    let explained = explain(root.path(), &requests[1]);
+    assert_eq!(explained["against"], requests[0]);
+    assert_eq!(
+        explained["differences"],
+        serde_json::json!(["host image: engine version 1 → 2"]),
+        "{explained}"
+    );
+}
