@@ -1,5 +1,6 @@
 //! The command line: subcommands, options and their help texts.
 
+mod audit;
 mod explain;
 mod trace;
 
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use manifold_runtime_api::ObjectId;
 
+pub(crate) use audit::Audit;
 pub(crate) use explain::{Explain, Where};
 pub(crate) use trace::Trace;
 
@@ -38,6 +40,7 @@ pub(crate) enum Command {
     Trace(Trace),
     Explain(Explain),
     Where(Where),
+    Audit(Audit),
     Request(Request),
     Curry(Curry),
     Std(Std),
@@ -66,6 +69,7 @@ impl Command {
             Self::Trace(trace) => trace.json,
             Self::Explain(explain) => explain.json,
             Self::Where(place) => place.json,
+            Self::Audit(audit) => audit.json,
             Self::Request(request) => request.json,
             Self::Std(Std { kind: StdKind::Ls(ls) }) => ls.json,
             Self::Image(Image { kind: ImageKind::Ls(ls) }) => ls.json,

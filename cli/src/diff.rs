@@ -23,9 +23,7 @@ pub(crate) fn diff(options: &Diff) -> Result<(), CliError> {
     let dispatcher = &session.dispatcher;
     let one = objects::find(dispatcher, &options.one)?;
     let other = objects::find(dispatcher, &options.other)?;
-    let mut changes = Vec::new();
-    compare(dispatcher, &BString::default(), Some(one), Some(other), &mut changes)?;
-    for change in changes {
+    for change in changes(dispatcher, one, other)? {
         let mut text = change.line();
         if !options.names {
             text += &change.lines(dispatcher)?;
@@ -35,6 +33,18 @@ pub(crate) fn diff(options: &Diff) -> Result<(), CliError> {
     Ok(())
 }
 
+/// Returns a line for each path that differs, and for texts the lines that differ.
+pub(crate) fn text(dispatcher: &Dispatcher, one: Named, other: Named) -> Result<String, CliError> {
+    let changes = changes(dispatcher, one, other)?.into_iter();
+    changes.map(|change| Ok(change.line() + &change.lines(dispatcher)?)).collect()
+}
+
+fn changes(dispatcher: &Dispatcher, one: Named, other: Named) -> Result<Vec<Change>, CliError> {
+    let mut changes = Vec::new();
+    compare(dispatcher, &BString::default(), Some(one), Some(other), &mut changes)?;
+    Ok(changes)
+}
+
 /// Returns the paths at which two objects differ, each with what has happened: `added`, `removed` or
 /// `changed`.
 pub(crate) fn changed_paths(
@@ -42,8 +52,6 @@ pub(crate) fn changed_paths(
     one: Named,
     other: Named,
 ) -> Result<Vec<(String, &'static str)>, CliError> {
-    let mut changes = Vec::new();
-    compare(dispatcher, &BString::default(), Some(one), Some(other), &mut changes)?;
     let line = |change: Change| {
         let what = match (change.one, change.other) {
             (None, _) => "added",
@@ -52,7 +60,7 @@ pub(crate) fn changed_paths(
         };
         (quoted(&change.path).to_str_lossy().into_owned(), what)
     };
-    Ok(changes.into_iter().map(line).collect())
+    Ok(changes(dispatcher, one, other)?.into_iter().map(line).collect())
 }
 
 /// A path at which two objects differ.
@@ -78,7 +86,7 @@ impl Change {
 
     /// Returns the lines that differ, each with `-` or `+` before it, and three equal lines around.
     fn lines(&self, dispatcher: &Dispatcher) -> Result<String, CliError> {
-        let (one, other) = (text(dispatcher, self.one)?, text(dispatcher, self.other)?);
+        let (one, other) = (blob_text(dispatcher, self.one)?, blob_text(dispatcher, self.other)?);
         let (Some(one), Some(other)) = (one, other) else { return Ok(String::new()) };
         let mut lines = String::new();
         let diff = TextDiff::from_lines(&one, &other);
@@ -99,7 +107,7 @@ fn kind(mode: EntryMode) -> u8 {
 }
 
 /// Returns the text of a blob, or none if it is none or is too long. A missing one is empty.
-fn text(dispatcher: &Dispatcher, named: Option<Named>) -> Result<Option<String>, CliError> {
+fn blob_text(dispatcher: &Dispatcher, named: Option<Named>) -> Result<Option<String>, CliError> {
     let Some(named) = named else { return Ok(Some(String::new())) };
     let Some(object) = named.object().filter(|object| object.kind == ObjectKind::Blob) else {
         return Ok(None);

@@ -173,6 +173,13 @@ pub(crate) enum CliError {
          --no-provenance, or was collected"
     )]
     NoProvenance { request: String },
+    #[error(
+        "{count} requests have another outcome than before: their images are no pure functions, or were \
+         run by another version of their runtime"
+    )]
+    NotPure { count: usize },
+    #[error("none of the {count} requests could be run again")]
+    NothingAudited { count: usize },
     #[error("{id} has nothing at the path {path}")]
     NoSuchEntry { id: String, path: String },
     #[error("cannot use the store")]

@@ -140,7 +140,7 @@ async fn fold_input(
     let text = if options.json {
         report::fold_json(&reports)?
     } else {
-        report::fold_table(&reports, &lines) + &explanations
+        report::fold_table(&reports, &lines) + explanations.as_str()
     };
     report::print(text.as_bytes())?;
     report::check_agreement(&reports)

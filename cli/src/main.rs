@@ -3,6 +3,7 @@
 
 mod args;
 mod arguments;
+mod audit;
 mod cat;
 mod curry;
 mod diff;
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::<AtomicBool>::default());
     show_events(arguments.verbose);
     let computes = match &arguments.command {
-        Command::Fold(_) | Command::History(_) | Command::Run(_) => true,
+        Command::Fold(_) | Command::History(_) | Command::Run(_) | Command::Audit(_) => true,
         Command::Request(_) | Command::Curry(_) | Command::Std(_) => true,
         Command::Image(image) => matches!(image.kind, ImageKind::Export(_)),
         _ => false,
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
         Command::Diff(diff) => report(diff::diff(&diff)),
         Command::Trace(trace) => report(trace::trace(&trace)),
         Command::Explain(explain) => report(explain::explain(&explain)),
+        Command::Audit(audit) => compute(&interrupts, audit.using.deadline, audit::audit(audit)),
         Command::Where(place) => report(explain::find_makers(&place)),
         Command::Cat(cat) => report(cat::cat(&cat)),
         Command::Pins(pins) => report(keep::pins(&pins)),

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use manifold_dispatcher::{
-    Dispatcher, DispatcherBuilder, Event, Held, Invocation, ObjectSource, Policy, Store,
+    Dispatcher, DispatcherBuilder, Event, Held, Invocation, ObjectSource, Observer, Policy, Store,
 };
 use manifold_runtime_api::bytes::Bytes;
 use manifold_runtime_api::{
@@ -65,12 +65,19 @@ pub(crate) struct Options {
     trace: Option<PathBuf>,
     /// Whether the store keeps what each request was.
     provenance: bool,
+    /// A further observer of the dispatcher.
+    observer: Option<Arc<dyn Observer>>,
 }
 
 impl Options {
     /// Returns the options of a command that runs no guests but may look at containers.
     pub(crate) fn for_containers(containers: ContainerArgs) -> Self {
         Self { containers, ..Self::default() }
+    }
+
+    /// Adds an observer.
+    pub(crate) fn observe(&mut self, observer: Arc<dyn Observer>) {
+        self.observer = Some(observer);
     }
 }
 
@@ -86,6 +93,7 @@ impl UseArgs {
             std: self.std,
             trace: self.trace.clone(),
             provenance: !self.no_provenance && !self.no_store,
+            observer: None,
         }
     }
 }
@@ -126,6 +134,9 @@ impl Session {
                     show_log(*request, message);
                 }
             });
+        }
+        if let Some(observer) = &options.observer {
+            builder = builder.observer(Arc::clone(observer));
         }
         let tracing = Tracing::begin(options.trace.clone())?;
         let builder = tracing.observe(builder);

@@ -74,6 +74,67 @@ async fn an_image_named_by_a_tag_requires_allow_tags() {
     engine.close().unwrap();
 }
 
+#[tokio::test]
+async fn an_audit_finds_a_guest_that_reads_the_clock() {
+    let Some(engine) = engine().await else { return };
+    let fixture = ContainerFixture::new(&engine, DockerRuntime::builder().parked(1));
+    let image = fixture.program("strange", &["probe"]);
+    fixture.run(&image, &[("do", "log")]).await.unwrap();
+    let module =
+        fixture.dispatcher.read_tree(image.parse().unwrap()).unwrap().get("module").unwrap().id;
+    let tag = format!("docker://manifold-image:{module}");
+    let place = tempfile::tempdir().unwrap();
+    let store = place.path().join("store");
+    for what in ["do=clock", "do=log"] {
+        let mut run = manifold();
+        run.args(["run", &tag, "--allow-tags", "--text", what, "--store"]).arg(&store);
+        let (success, _, err) = output(&mut run);
+        assert!(success, "{err}");
+    }
+    let audit = |options: &[&str]| {
+        output(manifold().args(["audit", "--share", "100%", "--store"]).arg(&store).args(options))
+    };
+    let (success, out, err) = audit(&["--json"]);
+    assert!(!success && err.contains("no pure functions"), "{out} {err}");
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&report["same"], &report["differ"]), (&1.into(), &1.into()), "{report}");
+    assert_eq!(report["requests"][0]["log"], serde_json::json!(["it reads the clock"]), "{report}");
+    let (_, out, _) = audit(&[]);
+    assert!(out.contains("-SystemTime") && out.contains("+SystemTime"), "{out}");
+    engine.close().unwrap();
+}
+
+#[tokio::test]
+async fn a_trace_shows_how_each_container_waits_starts_and_computes() {
+    let Some(_engine) = engine().await else { return };
+    let (directory, place) = (small_directory(), tempfile::tempdir().unwrap());
+    let trace = place.path().join("trace");
+    let mut fold = manifold();
+    fold.arg("fold").arg(directory.path()).args(["--no-store", "--json", "--trace"]).arg(&trace);
+    let (success, out, err) = output(fold.args(["--post", "file-count.docker"]));
+    assert!(success, "{err}");
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let seconds = report["repeats"][0]["seconds"].as_f64().unwrap();
+    let view = |option: &str| {
+        let mut command = manifold();
+        command.arg("trace").arg(&trace).args([option, "--json", "--store"]);
+        let (success, out, err) = output(command.arg(place.path().join("none")));
+        assert!(success, "{err}");
+        serde_json::from_str::<serde_json::Value>(&out).unwrap()
+    };
+    let rows = view("--waterfall")["waterfall"].as_array().unwrap().clone();
+    let call = rows[0]["seconds"].as_f64().unwrap();
+    assert!((call - seconds).abs() < seconds * 0.1 + 0.005, "{call} of {seconds}");
+    let visits: Vec<_> = rows.iter().filter(|row| row["image"] == "file-count.docker").collect();
+    assert_eq!(visits.len(), 5, "three files and two directories: {rows:?}");
+    for visit in visits {
+        for phase in ["queue", "start", "compute"] {
+            assert!(visit["phases"][phase].as_f64().unwrap() > 0.0, "{phase}: {visit}");
+        }
+        assert_eq!(visit["runtime"], "docker");
+    }
+}
+
 #[test]
 fn without_an_engine_container_guests_fail_and_other_guests_run() {
     let directory = small_directory();

@@ -111,9 +111,10 @@ impl CliError {
             | Self::Unreadable { .. }
             | Self::Trace(_)
             | Self::NothingInTrace { .. }
+            | Self::NothingAudited { .. }
             | Self::InputLost(_) => Failure::Input,
             Self::LargeGuest { .. } | Self::Deadline { .. } => Failure::Limit,
-            Self::Disagreement { .. } => Failure::Guest,
+            Self::Disagreement { .. } | Self::NotPure { .. } => Failure::Guest,
             Self::UnusedImages(_) | Self::Engine(_) | Self::NoThreads(_) | Self::WorkLost(_) => {
                 Failure::Runtime
             }

@@ -207,3 +207,26 @@ async fn another_version_of_a_runtime_is_named() {
         "{explained}"
     );
 }
+
+#[test]
+fn an_audit_runs_remembered_requests_again() {
+    let root = input();
+    let (request, _) = fold(root.path(), &[]);
+    let audit = |options: &[&str]| {
+        let json = with_store(root.path(), &[&["audit", "--json"], options].concat());
+        serde_json::from_str::<Value>(&json).unwrap()
+    };
+    let all = audit(&["--share", "100%", "--input", "input"]);
+    assert_eq!((&all["same"], &all["differ"], &all["skipped"]), (&17.into(), &0.into(), &0.into()));
+    let some = audit(&["--share", "20%", "--seed", "7", "--input", "input"]);
+    assert_eq!(some["same"], 4, "a fifth of 17, rounded up");
+    // Directories are there, but the files are not in the store.
+    let named = audit(&[&request[..12]]);
+    assert_eq!(named["same"], 1, "{named}");
+    let without = audit(&["--share", "100%"]);
+    assert!(without["skipped"].as_u64().unwrap() > 0, "{without}");
+    let reason = without["requests"][0]["skipped"].as_str().unwrap();
+    assert!(reason.contains("--input"), "{reason}");
+    let error = fails(root.path(), &["audit", "--share", "0%", "--store", "store"]);
+    assert!(error.contains("percentage"), "{error}");
+}

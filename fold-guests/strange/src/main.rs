@@ -116,6 +116,10 @@ fn probe(job: &Job) -> Result<String> {
         "dump" => dump::everything(),
         "leave" => leave::something(&argument("what")?),
         "panic" => panic!("as asked"),
+        "clock" => {
+            log("it reads the clock");
+            format!("{:?}", std::time::SystemTime::now())
+        }
         "spin" => loop {
             std::hint::spin_loop();
         },
