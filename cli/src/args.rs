@@ -250,6 +250,13 @@ pub(crate) struct Fold {
     /// Say which frames ran, and because of which changes since the nearest fold before
     #[arg(long)]
     pub(crate) explain: bool,
+    /// Also show the result of each directory below
+    #[arg(long, conflicts_with = "no_provenance", conflicts_with = "no_store")]
+    pub(crate) tree: bool,
+    /// The number of levels that --tree shows
+    #[arg(long, value_name = "N", default_value_t = u32::MAX, hide_default_value = true)]
+    #[arg(requires = "tree")]
+    pub(crate) depth: u32,
     #[command(flatten)]
     pub(crate) using: UseArgs,
 }

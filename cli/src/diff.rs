@@ -36,7 +36,7 @@ pub(crate) fn diff(options: &Diff) -> Result<(), CliError> {
 /// Returns a line for each path that differs, and for texts the lines that differ.
 pub(crate) fn text(dispatcher: &Dispatcher, one: Named, other: Named) -> Result<String, CliError> {
     let changes = changes(dispatcher, one, other)?.into_iter();
-    changes.map(|change| Ok(change.line() + &change.lines(dispatcher)?)).collect()
+    changes.map(|change| Ok(format!("{}{}", change.line(), change.lines(dispatcher)?))).collect()
 }
 
 fn changes(dispatcher: &Dispatcher, one: Named, other: Named) -> Result<Vec<Change>, CliError> {

@@ -63,6 +63,8 @@ pub(crate) enum CliError {
     PartialClone { path: String, source: Error },
     #[error("cannot read {path} of the input")]
     At { path: String, source: Error },
+    #[error("failed at {path} of the input")]
+    FailedAt { path: String, source: Error },
     #[error("cannot open the repository of {}", path.display())]
     Repository {
         path: PathBuf,
@@ -312,7 +314,9 @@ pub(crate) fn json(error: &CliError) -> Json {
 /// Returns the limit that the command breached.
 fn breached(error: &CliError) -> Option<Limit> {
     match error {
-        CliError::Failed(error) | CliError::At { source: error, .. } => error.breached_limit(),
+        CliError::Failed(error)
+        | CliError::At { source: error, .. }
+        | CliError::FailedAt { source: error, .. } => error.breached_limit(),
         _ => None,
     }
 }

@@ -1,6 +1,7 @@
 //! `manifold fold`: folds a directory or a revision.
 
 mod explanation;
+mod results;
 
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -25,6 +26,8 @@ use crate::progress::{self, Progress};
 use crate::report::{self, FoldReport, OutcomeReport, Repeat};
 use crate::say::warn;
 use crate::session::{LateSource, Session};
+
+pub(crate) use results::DirectoryReport;
 
 /// The time that hashing may take before the guests are compiled beside it. They are not compiled
 /// at once, because a hit needs no guests.
@@ -112,6 +115,18 @@ async fn fold_input(
             if shows_bar { Some(size.expected_frames(session, input).await?) } else { None };
         let fold = repeat(session, invocation, expected, options.repeat).await?;
         explanations += &explanation::after(session, store, options, input, &fold)?;
+        let tree = match (options.tree, options.using.keeps_provenance()) {
+            (true, true) => results::of_directories(
+                &session.dispatcher,
+                fold.completion.request,
+                options.depth,
+            )?,
+            _ => Vec::new(),
+        };
+        if !options.json && explanations.is_empty() && options.tree {
+            explanations =
+                format!("\n{}", tree.iter().map(DirectoryReport::line).collect::<String>());
+        }
         let outcome = fold.completion.outcome;
         let result = if options.json {
             OutcomeReport::with_values(&session.dispatcher, outcome)?
@@ -130,6 +145,7 @@ async fn fold_input(
             scan_seconds: scan_time.as_secs_f64(),
             compile_seconds: compile_time.as_secs_f64(),
             repeats: fold.repeats,
+            tree,
         });
     }
     Phase::Storing.begin();

@@ -13,10 +13,15 @@ use crate::shown::quoted;
 /// Adds the path in `input` of the object that `error` is about, if the input contains that object.
 pub(crate) fn explain(error: CliError, dispatcher: &Dispatcher, input: &Input) -> CliError {
     let CliError::Failed(failure) = error else { return error };
+    let shown = |path: Vec<u8>| String::from_utf8_lossy(&quoted(&path)).into_owned();
     let Some(path) = subject(&failure).and_then(|id| path_to(dispatcher, input, id)) else {
-        return CliError::Failed(failure);
+        let failed = failed_input(&failure, dispatcher);
+        return match failed.and_then(|id| path_to(dispatcher, input, id)) {
+            Some(path) => CliError::FailedAt { path: shown(path), source: failure },
+            None => CliError::Failed(failure),
+        };
     };
-    let path = String::from_utf8_lossy(&quoted(&path)).into_owned();
+    let path = shown(path);
     if failure.missing_object().is_some() && input.is_partial {
         return CliError::PartialClone { path, source: failure };
     }
@@ -30,6 +35,15 @@ fn subject(failure: &Error) -> Option<ObjectId> {
         | Reason::BadTree { id: Some(id), .. }
         | Reason::WrongKind { id, .. } => Some(*id),
         _ => None,
+    })
+}
+
+/// Returns the object that the innermost frame whose request is recorded was run on.
+fn failed_input(failure: &Error, dispatcher: &Dispatcher) -> Option<ObjectId> {
+    let frames: Vec<_> = failure.chain().filter_map(Error::frame).collect();
+    frames.iter().rev().find_map(|frame| {
+        let record = dispatcher.provenance(frame.request).ok()??;
+        Some(dispatcher.read_tree(record.request.args).ok()?.get("in")?.id)
     })
 }
 

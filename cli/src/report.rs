@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
 use crate::error::CliError;
+use crate::fold::DirectoryReport;
 use crate::outcome::{self, Value};
 use crate::shown::{quoted, shown, shown_in_line, shown_json};
 
@@ -82,6 +83,9 @@ pub(crate) struct FoldReport {
     /// How long compiling the guests took after that. 0 for a hit, which needs no guests.
     pub(crate) compile_seconds: f64,
     pub(crate) repeats: Vec<Repeat>,
+    /// The results of the directories below, if the user wants them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tree: Vec<DirectoryReport>,
 }
 
 /// Formats the reports as one table, with the request and the result of each and then `lines` below
@@ -166,7 +170,7 @@ pub(crate) fn check_agreement(reports: &[FoldReport]) -> Result<(), CliError> {
 impl OutcomeReport {
     /// Formats the outcome for a cell of the table: its text if that is short, else its kind and
     /// id.
-    fn brief(&self) -> String {
+    pub(crate) fn brief(&self) -> String {
         match &self.text {
             Some(text) if is_brief(text) => shown_in_line(text.trim_end()),
             _ => format!("{} {}", self.kind, &self.hash[..12]),
@@ -286,6 +290,7 @@ mod tests {
             scan_seconds: 0.0,
             compile_seconds: 0.0,
             repeats: Vec::new(),
+            tree: Vec::new(),
         }
     }
 

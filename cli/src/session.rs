@@ -82,6 +82,11 @@ impl Options {
 }
 
 impl UseArgs {
+    /// Returns whether the store keeps what each request was.
+    pub(crate) fn keeps_provenance(&self) -> bool {
+        !self.no_provenance && !self.no_store
+    }
+
     pub(crate) fn session(&self) -> Options {
         // Beside the store, so that a command without a store leaves no files behind.
         let artifacts = self.store.directory().ok().filter(|_| !self.no_store);
@@ -92,7 +97,7 @@ impl UseArgs {
             artifacts,
             std: self.std,
             trace: self.trace.clone(),
-            provenance: !self.no_provenance && !self.no_store,
+            provenance: self.keeps_provenance(),
             observer: None,
         }
     }

@@ -71,7 +71,9 @@ impl CliError {
     /// Returns what kind of failure this is.
     pub(crate) fn failure(&self) -> Failure {
         match self {
-            Self::Failed(error) | Self::At { source: error, .. } => Failure::of_call(error),
+            Self::Failed(error)
+            | Self::At { source: error, .. }
+            | Self::FailedAt { source: error, .. } => Failure::of_call(error),
             Self::NoSuchImage { .. }
             | Self::NotAGuest { .. }
             | Self::NoEntryFile { .. }

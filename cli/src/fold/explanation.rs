@@ -25,7 +25,7 @@ pub(super) fn after(
     fold: &Folded,
 ) -> Result<String, CliError> {
     let ran = fold.repeats.first().map_or(0, |first| first.runs);
-    let keeps = !options.using.no_provenance && !options.using.no_store;
+    let keeps = options.using.keeps_provenance();
     // The trees of a revision are in its repository.
     if keeps && options.rev.is_none() && ran > 0 {
         keep_trees(session, store, input.root)?;

@@ -100,7 +100,8 @@ fn a_deep_failure_shows_the_first_and_last_frames() {
     fs::write(root.path().join(["d"; 40].join("/")).join("f"), "").unwrap();
     let error =
         fails(root.path(), &["run", "fold", "--arg", "in=.", "--text", "post=no such image"]);
-    assert!(error.starts_with("error: image \"no such image\": expected"), "{error}");
+    assert!(error.starts_with("error: failed at d/d/d/d/d/d/"), "{error}");
+    assert!(error.contains("\n  because: image \"no such image\": expected"), "{error}");
     assert!(error.contains("\n      … 31 more …\n"), "{error}");
     assert_eq!(error.matches("\n      in request ").count(), 10, "{error}");
 }

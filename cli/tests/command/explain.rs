@@ -230,3 +230,32 @@ fn an_audit_runs_remembered_requests_again() {
     let error = fails(root.path(), &["audit", "--share", "0%", "--store", "store"]);
     assert!(error.contains("percentage"), "{error}");
 }
+
+#[test]
+fn a_fold_shows_the_result_of_each_directory() {
+    let root = input();
+    fs::create_dir(root.path().join("input/d2/below")).unwrap();
+    fs::write(root.path().join("input/d2/below/f"), "f").unwrap();
+    let shown = |options: &[&str]| {
+        let text = with_store(root.path(), &[&["fold", "input", "--tree"], options].concat());
+        text.split_once("\n\n").map(|(_, tree)| tree.to_owned()).unwrap()
+    };
+    let all = ".  10\n  d1  3\n  d2  4\n    d2/below  1\n  d3  3\n";
+    assert_eq!(shown(&[]), all);
+    assert_eq!(shown(&[]), all, "also from the memo");
+    assert_eq!(shown(&["--depth", "1"]), all.replace("    d2/below  1\n", ""));
+    assert_eq!(shown(&["--depth", "0"]), ".  10\n");
+    let json = with_store(root.path(), &["fold", "input", "--tree", "--json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["tree"][3]["path"], "d2/below");
+    assert_eq!(json["tree"][3]["result"]["text"], "1\n");
+}
+
+#[test]
+fn a_failing_fold_names_the_path_that_failed() {
+    let root = input();
+    fs::write(root.path().join("input/d2/bad.bin"), [0xff, 0xfe, 0, 1]).unwrap();
+    let fold = ["fold", "input", "--store", "store", "--post", "grep", "--text", "pattern=("];
+    let error = fails(root.path(), &fold);
+    assert!(error.contains("failed at d") && error.contains(" of the input"), "{error}");
+}
