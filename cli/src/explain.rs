@@ -43,6 +43,11 @@ impl Names {
         Self(names)
     }
 
+    /// Returns the names by image reference.
+    pub(crate) fn into_map(self) -> HashMap<String, String> {
+        self.0
+    }
+
     /// Returns the name of an image, or the image reference if it has none.
     pub(crate) fn of<'a>(&'a self, image: &'a str) -> &'a str {
         self.0.get(image).map_or(image, String::as_str)

@@ -12,20 +12,22 @@ use futures_util::future::join_all;
 use manifold_cli::tree_size::{self, TreeSize};
 use manifold_dispatcher::native::argument;
 use manifold_dispatcher::{
-    CallError, Completion, Invocation, ObjectSource, Policy, ScanOptions, Store,
+    CallError, Completion, Invocation, ObjectSource, Observer, Policy, ScanOptions, Store,
 };
 use manifold_runtime_api::{ObjectRef, TreeEntry};
 
 use crate::args::{Fold, Language};
 use crate::arguments::Arguments;
 use crate::error::CliError;
+use crate::explain::Names;
 use crate::input::{self, Input};
+use crate::live::{self, Live, Running, Subject};
 use crate::patience::Phase;
 use crate::places;
-use crate::progress::{self, Progress};
 use crate::report::{self, FoldReport, OutcomeReport, Repeat};
 use crate::say::warn;
 use crate::session::{LateSource, Session};
+use crate::shown::quoted;
 
 pub(crate) use results::DirectoryReport;
 
@@ -40,7 +42,12 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     let mut sources: Vec<Arc<dyn ObjectSource>> = vec![Arc::clone(&source) as _];
     sources.extend(arguments.sources());
     let store = options.using.open()?;
-    let session = Session::new(Arc::clone(&store), sources, &options.using.session())?;
+    let running = Arc::new(Running::default());
+    let mut settings = options.using.session();
+    if live::can_draw() {
+        settings.observe(Arc::clone(&running) as Arc<dyn Observer>);
+    }
+    let session = Session::new(Arc::clone(&store), sources, &settings)?;
     let with = arguments.for_visitors(&session)?;
     let mut pipelines = Vec::new();
     for language in &options.guest {
@@ -66,9 +73,16 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
         if compiled { Compiling::Done(end.elapsed()) } else { Compiling::Todo(compiling) };
     source.set(Arc::clone(&input.source));
     session.tracing.input(&input, &options.path, options.rev.as_deref());
-    fold_input(&session, &store, &options, &pipelines, &input, scan_time, compiling)
+    let place = Place { store, running };
+    fold_input(&session, &place, &options, &pipelines, &input, scan_time, compiling)
         .await
         .map_err(|error| places::explain(error, &session.dispatcher, &input))
+}
+
+/// Where a fold keeps what it computes, and what it does now.
+struct Place {
+    store: Arc<dyn Store>,
+    running: Arc<Running>,
 }
 
 /// The compilation of the guests.
@@ -82,7 +96,7 @@ enum Compiling<F> {
 /// Folds the input with every pipeline and prints the reports.
 async fn fold_input(
     session: &Session,
-    store: &Arc<dyn Store>,
+    Place { store, running }: &Place,
     options: &Fold,
     pipelines: &[Pipeline],
     input: &Input,
@@ -109,11 +123,13 @@ async fn fold_input(
         if !is_hit {
             compiling = Compiling::Done(Duration::ZERO);
         }
-        // The number of frames is only shown in a bar.
-        let shows_bar = !is_hit && !session.shows_log && progress::is_shown();
+        // The number of frames is only shown on a terminal.
+        let draws = !session.shows_log && live::can_draw();
         let expected =
-            if shows_bar { Some(size.expected_frames(session, input).await?) } else { None };
-        let fold = repeat(session, invocation, expected, options.repeat).await?;
+            if draws && !is_hit { Some(size.expected_frames(session, input).await?) } else { None };
+        let live =
+            (!is_hit && !session.shows_log).then(|| subject(session, input, running, expected));
+        let fold = repeat(session, invocation, live, options.repeat).await?;
         explanations += &explanation::after(session, store, options, input, &fold)?;
         let tree = match (options.tree, options.using.keeps_provenance()) {
             (true, true) => results::of_directories(
@@ -262,22 +278,44 @@ struct Folded {
     repeats: Vec<Repeat>,
 }
 
-/// Folds `times` times. Shows a bar with `expected` frames, if that is given.
+/// What is shown while the input is folded.
+fn subject(
+    session: &Session,
+    input: &Input,
+    running: &Arc<Running>,
+    expected: Option<u64>,
+) -> Subject {
+    let (dispatcher, input) = (session.dispatcher.clone(), input.clone());
+    let path_of = move |args| {
+        let id = dispatcher.read_tree(args).ok()?.get("in")?.id;
+        let path = places::path_to(&dispatcher, &input, id)?;
+        Some(String::from_utf8_lossy(&quoted(&path)).into_owned())
+    };
+    Subject {
+        dispatcher: session.dispatcher.clone(),
+        running: Arc::clone(running),
+        expected,
+        path_of: Arc::new(path_of),
+        names: Names::read(&session.dispatcher, &[session.std, session.standard]).into_map(),
+    }
+}
+
+/// Folds `times` times. Shows what happens, if `live` is given.
 async fn repeat(
     session: &Session,
     mut invocation: Invocation,
-    expected: Option<u64>,
+    live: Option<Subject>,
     times: u32,
 ) -> Result<Folded, CliError> {
     let dispatcher = &session.dispatcher;
     let mut repeats = Vec::new();
+    let mut live = live.map(Live::show);
     loop {
-        let progress = expected.map(|expected| Progress::frames(dispatcher, expected));
         let before = dispatcher.stats();
         let start = Instant::now();
         let completion = dispatcher.run(invocation.clone()).await?;
         let time = start.elapsed();
-        drop(progress);
+        drop(live.take());
         repeats.push(Repeat::new(time, dispatcher.stats() - before));
         if repeats.len() >= times as usize {
             return Ok(Folded { completion, repeats });

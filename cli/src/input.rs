@@ -15,6 +15,7 @@ use crate::repository::Repository;
 use crate::say::say;
 
 /// The root object of an input, and the source that has it and everything below it.
+#[derive(Clone)]
 pub(crate) struct Input {
     pub(crate) root: ObjectRef,
     /// The number of nodes, if the scan has counted them.

@@ -17,6 +17,7 @@ mod images;
 mod input;
 mod keep;
 mod limits;
+mod live;
 mod names;
 mod new;
 mod objects;

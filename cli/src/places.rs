@@ -49,7 +49,7 @@ fn failed_input(failure: &Error, dispatcher: &Dispatcher) -> Option<ObjectId> {
 
 /// Returns the first path of `wanted` in the input, in git's order. Trees that cannot be read are
 /// skipped.
-fn path_to(dispatcher: &Dispatcher, input: &Input, wanted: ObjectId) -> Option<Vec<u8>> {
+pub(crate) fn path_to(dispatcher: &Dispatcher, input: &Input, wanted: ObjectId) -> Option<Vec<u8>> {
     if input.root.id == wanted {
         return Some(b"the root".to_vec());
     }

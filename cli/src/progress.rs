@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use manifold_dispatcher::{Dispatcher, Progress as Step, ScanProgress};
+use manifold_dispatcher::{Progress as Step, ScanProgress};
 use manifold_runtime_docker::ImportProgress;
 
 /// The time between two draws.
@@ -14,43 +14,6 @@ const INTERVAL: Duration = Duration::from_millis(80);
 /// Returns whether bars are drawn.
 pub(crate) fn is_shown() -> bool {
     io::stderr().is_terminal()
-}
-
-/// A bar that follows the frames of a dispatcher until it is dropped.
-pub(crate) struct Progress {
-    bar: ProgressBar,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Progress {
-    /// Shows how many of `expected` frames have run.
-    pub(crate) fn frames(dispatcher: &Dispatcher, expected: u64) -> Self {
-        let bar = ProgressBar::new(expected);
-        if let Ok(style) =
-            ProgressStyle::with_template("{bar:32} {pos}/{len} frames  {per_sec}  {elapsed}")
-        {
-            bar.set_style(style);
-        }
-        let (following, dispatcher) = (bar.clone(), dispatcher.clone());
-        let before = dispatcher.stats();
-        let task = tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(INTERVAL);
-            loop {
-                ticks.tick().await;
-                let done = dispatcher.stats() - before;
-                following.set_length(expected.max(done.runs));
-                following.set_position(done.runs);
-            }
-        });
-        Self { bar, task }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.task.abort();
-        self.bar.finish_and_clear();
-    }
 }
 
 /// A bar that counts commits, with an estimate of the rest.

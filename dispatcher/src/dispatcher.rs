@@ -303,6 +303,11 @@ impl Dispatcher {
         self.core.objects.write_node(node)
     }
 
+    /// Returns how many frames compute now, and how many can compute at once.
+    pub fn permits(&self) -> (usize, usize) {
+        self.core.permits.in_use()
+    }
+
     /// Returns the counters of the work done so far.
     pub fn stats(&self) -> Stats {
         self.core.counters.read()

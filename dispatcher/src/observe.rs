@@ -26,6 +26,8 @@ pub enum Event<'a> {
     Started {
         /// The request's id.
         request: ObjectId,
+        /// The id of the tree of arguments.
+        args: ObjectId,
         /// The image reference in the request.
         image: &'a str,
         /// The runtime's name.
@@ -76,7 +78,7 @@ impl Event<'_> {
             | Self::Joined { .. }
             | Self::Diverged { .. }
             | Self::Logged { .. } => {}
-            Self::Started { request, image, runtime } => {
+            Self::Started { request, image, runtime, .. } => {
                 tracing::debug!(%request, image, runtime, "run started")
             }
             Self::Settled { request, result: Ok(outcome), memoized } => {

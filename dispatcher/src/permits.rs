@@ -30,6 +30,7 @@ pub(crate) type RootId = u64;
 /// for ever while others have work.
 pub(crate) struct Permits {
     free: Padded<AtomicUsize>,
+    count: usize,
     /// The stacks of the threads. Some threads may share one.
     slots: Box<[Padded<Slot>]>,
     quantum: Quantum,
@@ -77,7 +78,12 @@ impl Permits {
 
     fn with(count: usize, slots: usize, quantum: Quantum) -> Arc<Self> {
         let slots = (0..slots.max(1)).map(|_| Padded::default()).collect();
-        Arc::new(Self { free: Padded(AtomicUsize::new(count)), slots, quantum })
+        Arc::new(Self { free: Padded(AtomicUsize::new(count)), count, slots, quantum })
+    }
+
+    /// Returns how many permits are in use now, and how many there are.
+    pub(crate) fn in_use(&self) -> (usize, usize) {
+        (self.count.saturating_sub(self.free.0.load(Relaxed)), self.count)
     }
 
     /// Requests a permit on behalf of `root`.

@@ -20,6 +20,7 @@ impl<'a> Running<'a> {
     pub(crate) fn start(core: &'a Core, keyed: &Keyed, lead: &'a Lead) -> Self {
         core.emit(&Event::Started {
             request: keyed.request,
+            args: keyed.args,
             image: &keyed.image.text,
             runtime: keyed.image.runtime.host_image().name(),
         });

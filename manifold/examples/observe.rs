@@ -21,7 +21,7 @@ struct Timings {
 impl Observer for Timings {
     fn on_event(&self, event: &Event<'_>) {
         match event {
-            Event::Started { request, image, runtime } => {
+            Event::Started { request, image, runtime, .. } => {
                 println!("{request} starts: image {image}, runtime {runtime}");
                 self.started.lock().unwrap().insert(*request, Instant::now());
             }
