@@ -167,7 +167,8 @@ impl SpanRecord {
     /// Returns the time that the span spent on anything but waiting: for other spans, in a queue, or
     /// for something outside of the dispatcher.
     pub fn own(&self) -> Duration {
-        let waiting = WAITING.iter().map(|phase| self.phase(*phase)).sum();
+        let waiting = WAITING.map(|phase| self.phase(phase));
+        let waiting = waiting.into_iter().fold(Duration::ZERO, Duration::saturating_add);
         self.duration().saturating_sub(waiting)
     }
 

@@ -1,5 +1,6 @@
 //! [`Trace`]: a trace that was read.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -109,10 +110,22 @@ impl Trace {
 
     /// Orders the spans, and joins records of the same one.
     fn order(&mut self) {
-        // What is kept for a reason comes before what is kept as one of all.
-        self.spans.sort_by_key(|span| (span.began, span.id, span.kept != Kept::Path));
+        // A span comes after its parent. Of two records, the one that is kept for a reason comes first.
+        let order = |span: &SpanRecord| {
+            (span.began, Reverse(span.duration), span.id, span.kept != Kept::Path)
+        };
+        self.spans.sort_by_key(order);
         self.spans.dedup_by_key(|span| span.id);
-        self.by_id = self.spans.iter().enumerate().map(|(index, span)| (span.id, index)).collect();
+        let by_id: HashMap<_, _> =
+            self.spans.iter().enumerate().map(|(index, span)| (span.id, index)).collect();
+        for (index, span) in self.spans.iter_mut().enumerate() {
+            // So that no damage makes parents go in circles.
+            let parent = span.parent.and_then(|parent| by_id.get(&parent));
+            if parent.is_some_and(|parent| *parent >= index) {
+                span.parent = None;
+            }
+        }
+        self.by_id = by_id;
         self.is_complete = self.spans.iter().all(|span| span.kept == Kept::All);
         if self.is_complete {
             // The recording may have been cut before it wrote the statistics.
@@ -226,7 +239,7 @@ impl Trace {
     /// Returns the spans that the trace keeps whose own time is largest, the slowest first.
     pub fn slowest(&self, count: usize) -> Vec<&SpanRecord> {
         let mut spans: Vec<_> = self.spans.iter().collect();
-        spans.sort_by_key(|span| std::cmp::Reverse(span.own()));
+        spans.sort_by_key(|span| Reverse(span.own()));
         spans.truncate(count);
         spans
     }
@@ -270,5 +283,64 @@ impl PathSpan for InTrace<'_> {
 
     fn after(&self) -> Option<Self> {
         self.other(self.span.after)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::waterfall::Waterfall;
+
+    /// A span from 10 to 20 with these links.
+    fn span(id: u64, parent: Option<u64>, last: Option<u64>, after: Option<u64>) -> SpanRecord {
+        SpanRecord {
+            id,
+            parent,
+            root: 0,
+            depth: 0,
+            kind: 1,
+            kept: Kept::All,
+            request: [1; 20],
+            args: [2; 20],
+            image: 7,
+            runtime: u32::MAX,
+            began: 10,
+            duration: 10,
+            phases: vec![(200, u64::MAX), (5, 3)],
+            read_bytes: u64::MAX,
+            written_bytes: 0,
+            children: [0; 3],
+            rewinds: 0,
+            memory_bytes: None,
+            fuel: Some(u64::MAX),
+            result: Err(9),
+            memoized: false,
+            last,
+            after,
+        }
+    }
+
+    #[test]
+    fn links_in_circles_and_numbers_out_of_range_do_no_harm() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("trace");
+        let mut file = format::MAGIC.to_vec();
+        let spans = vec![
+            span(1, Some(2), Some(1), Some(1)),
+            span(2, Some(1), Some(3), Some(2)),
+            span(3, Some(3), Some(2), Some(1)),
+        ];
+        format::write(&mut file, &Block::Spans(spans), &mut Vec::new()).unwrap();
+        std::fs::write(&path, file).unwrap();
+        let trace = Trace::read(&path).unwrap();
+        assert_eq!(trace.spans().len(), 3);
+        assert!(!trace.has_ended());
+        trace.summary();
+        for span in trace.spans() {
+            trace.critical_path(span);
+            assert!(Waterfall::of(&trace, span, 10).rows().len() <= 3);
+        }
+        trace.write_events(Vec::new()).unwrap();
+        trace.write_page("circles", Vec::new()).unwrap();
     }
 }

@@ -109,9 +109,9 @@ impl Gatherer {
             SpanKind::Hit => image.hits.add(span.duration),
             SpanKind::Run => {
                 numbers.failures += u64::from(!span.is_success());
-                numbers.rewinds += span.rewinds;
-                numbers.read_bytes += span.read_bytes;
-                numbers.written_bytes += span.written_bytes;
+                numbers.rewinds = numbers.rewinds.saturating_add(span.rewinds);
+                numbers.read_bytes = numbers.read_bytes.saturating_add(span.read_bytes);
+                numbers.written_bytes = numbers.written_bytes.saturating_add(span.written_bytes);
                 numbers.memory_bytes = numbers.memory_bytes.max(span.memory_bytes.unwrap_or(0));
                 numbers.fuel = numbers.fuel.saturating_add(span.fuel.unwrap_or(0));
                 let phases = span.phases.iter().map(|(phase, time)| (usize::from(*phase), *time));

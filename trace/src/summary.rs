@@ -64,13 +64,13 @@ impl Counts {
     }
 
     fn add(&mut self, other: &Self) {
-        self.calls += other.calls;
-        self.runs += other.runs;
-        self.hits += other.hits;
-        self.joins += other.joins;
-        self.unstarted += other.unstarted;
-        self.failures += other.failures;
-        self.rewinds += other.rewinds;
+        self.calls = self.calls.saturating_add(other.calls);
+        self.runs = self.runs.saturating_add(other.runs);
+        self.hits = self.hits.saturating_add(other.hits);
+        self.joins = self.joins.saturating_add(other.joins);
+        self.unstarted = self.unstarted.saturating_add(other.unstarted);
+        self.failures = self.failures.saturating_add(other.failures);
+        self.rewinds = self.rewinds.saturating_add(other.rewinds);
     }
 }
 
@@ -133,7 +133,7 @@ impl Trace {
         let mut summaries = Vec::new();
         for ((image, runtime), gathered) in images {
             total.add(&gathered.counts);
-            busy += WITH_PERMIT.iter().map(|phase| gathered.sum(*phase as usize)).sum::<u64>();
+            busy = sum(WITH_PERMIT.map(|phase| gathered.sum(phase as usize)), busy);
             let whole = &gathered.times[Phase::ALL.len()];
             let median = seconds(whole.quantile(0.5, gathered.counts.runs));
             saved += median * (gathered.counts.hits + gathered.counts.joins) as f64;
@@ -179,8 +179,8 @@ impl Gathered {
 
     fn add(&mut self, image: &crate::format::ImageStatistics) {
         self.counts.add(&Counts::of(&image.kinds, image.failures, image.rewinds));
-        self.bytes[0] += image.read_bytes;
-        self.bytes[1] += image.written_bytes;
+        self.bytes[0] = self.bytes[0].saturating_add(image.read_bytes);
+        self.bytes[1] = self.bytes[1].saturating_add(image.written_bytes);
         self.memory = self.memory.max(image.memory_bytes);
         self.fuel = self.fuel.saturating_add(image.fuel);
         let nothing = Distribution::default();
@@ -205,7 +205,7 @@ impl Gathered {
             sum_seconds: seconds(times.sum()),
         });
         let whole = self.sum(Phase::ALL.len());
-        let waiting = WAITING.iter().map(|phase| self.sum(*phase as usize)).sum();
+        let waiting = sum(WAITING.map(|phase| self.sum(phase as usize)), 0);
         ImageSummary {
             image,
             runtime,
@@ -218,6 +218,11 @@ impl Gathered {
             phases: phases.collect(),
         }
     }
+}
+
+/// Adds `times` to `start`. A file can contain any numbers.
+fn sum(times: impl IntoIterator<Item = u64>, start: u64) -> u64 {
+    times.into_iter().fold(start, u64::saturating_add)
 }
 
 fn seconds(nanos: u64) -> f64 {

@@ -38,6 +38,9 @@ impl PathSpan for Arc<Span> {
     }
 }
 
+/// The maximum number of links that are followed.
+const MAX_LINKS: u32 = 1_000_000;
+
 /// A span on a critical path, and how much of the time it accounts for itself.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -59,6 +62,7 @@ pub struct PathStep<S> {
 /// paths of all of these.
 ///
 /// Steps are in depth-first order: a span, then the steps of its children from the last to the first.
+/// After a million steps, which only links in a circle can have, the path ends.
 #[derive(Debug)]
 pub struct CriticalPath<S> {
     steps: Vec<PathStep<S>>,
@@ -67,7 +71,7 @@ pub struct CriticalPath<S> {
 impl<S: PathSpan> CriticalPath<S> {
     /// Returns the critical path of `span`.
     pub fn of(span: &S) -> Self {
-        let mut steps = Vec::new();
+        let (mut steps, mut links) = (Vec::new(), 0);
         // Each entry is a span, its level, and the part of the time that is asked about.
         let mut todo = vec![(span.clone(), 0, span.began(), span.ended())];
         while let Some((span, level, from, to)) = todo.pop() {
@@ -75,7 +79,8 @@ impl<S: PathSpan> CriticalPath<S> {
             let mut end = to;
             let mut children = Vec::new();
             let mut child = span.last();
-            while let Some(next) = child.filter(|_| end > from) {
+            while let Some(next) = child.filter(|_| end > from && links < MAX_LINKS) {
+                links += 1;
                 let (begin, until) = (next.began().max(from), next.ended().min(end));
                 child = next.after();
                 if begin < until {
