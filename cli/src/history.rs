@@ -61,6 +61,7 @@ pub(crate) async fn history(options: History) -> Result<(), CliError> {
     Phase::Storing.begin();
     session.dispatcher.flush()?;
     Phase::Writing.begin();
+    session.tracing.end()?;
     output.finish()?;
     match last_error {
         Some(error) if failed == commits.len() => Err(error.into()),

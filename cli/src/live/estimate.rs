@@ -49,8 +49,8 @@ mod tests {
         let mut last = None;
         for tick in 1..=1000_u64 {
             let now = start + Duration::from_millis(100 * tick);
-            // 100 frames a second, in bursts of one second.
-            let done = tick / 10 * 100;
+            // 100 frames a second, in bursts.
+            let done = tick / 3 * 30;
             let Some(left) = estimate.left(now, done, 10_000) else {
                 assert!(tick < 20);
                 continue;

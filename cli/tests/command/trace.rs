@@ -7,7 +7,7 @@ use manifold_testing::browser::{self, Page};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{fails, succeeds};
+use crate::{fails, git, succeeds};
 
 /// A directory with `many` files beside a directory, and a trace of its fold in `trace`, all of which
 /// a store in `store` remembers.
@@ -200,4 +200,19 @@ fn the_page_of_a_trace_renders_zooms_and_finds_requests() {
     assert!(page.problems().is_empty(), "{:?}", page.problems());
     let requests = page.value("performance.getEntriesByType('resource').length");
     assert_eq!(requests, 0, "the page loads nothing");
+}
+
+#[test]
+fn a_history_is_traced_with_a_root_call_for_each_commit() {
+    let root = TempDir::new().unwrap();
+    git(root.path(), &["init", "--quiet", "--initial-branch=main", "."]);
+    for number in 0..3 {
+        fs::write(root.path().join("file"), number.to_string()).unwrap();
+        git(root.path(), &["add", "--all"]);
+        git(root.path(), &["commit", "--quiet", "--message", "change"]);
+    }
+    succeeds(root.path(), &["history", "--no-store", "--json", "--trace", "trace"]);
+    let summary = values(root.path(), &[]);
+    assert_eq!(summary["total"]["calls"], 3, "{summary}");
+    assert!(summary["ended"].as_bool().unwrap());
 }
