@@ -14,7 +14,7 @@ use serde_json::{Value as Json, json};
 use crate::args::{Audit, UseArgs};
 use crate::diff;
 use crate::error::CliError;
-use crate::explain::Names;
+use crate::explain::{Names, record};
 use crate::input;
 use crate::objects::{self, Named};
 use crate::patience::Phase;
@@ -43,7 +43,7 @@ enum Verdict {
 pub(crate) async fn audit(options: Audit) -> Result<(), CliError> {
     Phase::Hashing.begin();
     let sources = match &options.input {
-        Some(path) => vec![source(path, &options.using)?],
+        Some(path) => sources(path, &options.using)?,
         None => Vec::new(),
     };
     let logs = Arc::new(Logs::default());
@@ -92,46 +92,21 @@ pub(crate) async fn audit(options: Audit) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Returns the objects of a directory, or of the repository around it and of the directory.
-fn source(path: &Path, using: &UseArgs) -> Result<Arc<dyn ObjectSource>, CliError> {
-    let directory = input::directory(path, &using.reading()?)?.source;
+/// Returns the objects of a directory, and of the repository around it.
+fn sources(path: &Path, using: &UseArgs) -> Result<Vec<Arc<dyn ObjectSource>>, CliError> {
+    let mut sources = vec![input::directory(path, &using.reading()?)?.source];
     match Repository::for_reading(path) {
-        Ok(repository) => Ok(Arc::new(Both(directory, Arc::new(repository.objects()?)))),
-        Err(CliError::NotARepository { .. }) => Ok(directory),
-        Err(error) => Err(error),
+        Ok(repository) => sources.push(Arc::new(repository.objects()?)),
+        Err(CliError::NotARepository { .. }) => {}
+        Err(error) => return Err(error),
     }
-}
-
-/// Two sources, read as one.
-struct Both(Arc<dyn ObjectSource>, Arc<dyn ObjectSource>);
-
-impl ObjectSource for Both {
-    fn read(
-        &self,
-        id: ObjectId,
-    ) -> manifold_runtime_api::Result<Option<manifold_runtime_api::Object>> {
-        match self.0.read(id)? {
-            Some(found) => Ok(Some(found)),
-            None => self.1.read(id),
-        }
-    }
-
-    fn kind(&self, id: ObjectId) -> manifold_runtime_api::Result<Option<ObjectKind>> {
-        match self.0.kind(id)? {
-            Some(found) => Ok(Some(found)),
-            None => self.1.kind(id),
-        }
-    }
+    Ok(sources)
 }
 
 /// Returns the requests that the user named, or a sample of all that have an outcome.
 fn choose(dispatcher: &Dispatcher, options: &Audit) -> Result<Vec<Provenance>, CliError> {
     if !options.requests.is_empty() {
-        let find = |text: &String| {
-            let id = objects::id(dispatcher, text)?;
-            let record = dispatcher.provenance(id)?;
-            record.ok_or_else(|| CliError::NoProvenance { request: id.to_string() })
-        };
+        let find = |text: &String| record(dispatcher, objects::id(dispatcher, text)?);
         return options.requests.iter().map(find).collect();
     }
     let mut all = dispatcher.provenances()?;
@@ -165,14 +140,13 @@ async fn compare(
     if let Some(time) = using.deadline {
         invocation = invocation.budget(using.limits.budget().deadline(time));
     }
-    for run in 0..RUNS {
+    for _ in 0..RUNS {
         logs.begin(record.id);
         match dispatcher.run(invocation.clone()).await {
             Ok(again) if again.outcome != before => {
                 return Ok(Verdict::Differs { before, again: again.outcome });
             }
-            Ok(_) if run + 1 < RUNS => {}
-            Ok(_) => return Ok(Verdict::Same),
+            Ok(_) => {}
             Err(error) => {
                 let cause = error.root_cause().to_string();
                 let hint = match error.missing_object() {

@@ -11,7 +11,7 @@ use crate::args::Diff;
 use crate::error::CliError;
 use crate::objects::{self, Named};
 use crate::report;
-use crate::shown::quoted;
+use crate::shown::{quoted, quoted_text};
 
 /// The largest blob in bytes whose lines are compared.
 const LARGEST_TEXT: u64 = 16 << 20;
@@ -58,7 +58,7 @@ pub(crate) fn changed_paths(
             (_, None) => "removed",
             _ => "changed",
         };
-        (quoted(&change.path).to_str_lossy().into_owned(), what)
+        (quoted_text(&change.path), what)
     };
     Ok(changes(dispatcher, one, other)?.into_iter().map(line).collect())
 }

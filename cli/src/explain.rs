@@ -13,9 +13,10 @@ use serde_json::{Value as Json, json};
 use crate::args::{Explain, Where};
 use crate::error::CliError;
 use crate::objects;
+use crate::places::path_below;
 use crate::report;
 use crate::session::Session;
-use crate::shown::{quoted, shown_in_line};
+use crate::shown::{quoted_text, shown_in_line};
 
 pub(crate) use difference::differences;
 pub(crate) use nearest::nearest;
@@ -43,19 +44,14 @@ impl Names {
         Self(names)
     }
 
-    /// Returns the names by image reference.
-    pub(crate) fn into_map(self) -> HashMap<String, String> {
-        self.0
-    }
-
     /// Returns the name of an image, or the image reference if it has none.
     pub(crate) fn of<'a>(&'a self, image: &'a str) -> &'a str {
         self.0.get(image).map_or(image, String::as_str)
     }
 }
 
-/// Returns the record of a request.
-fn record(dispatcher: &Dispatcher, request: ObjectId) -> Result<Provenance, CliError> {
+/// Returns the record of a request. Errors if the store has none.
+pub(crate) fn record(dispatcher: &Dispatcher, request: ObjectId) -> Result<Provenance, CliError> {
     let found = dispatcher.provenance(request)?;
     found.ok_or_else(|| CliError::NoProvenance { request: request.to_string() })
 }
@@ -189,10 +185,9 @@ fn args(dispatcher: &Dispatcher, of: &Provenance, names: &Names) -> Vec<(String,
 
 /// Returns how often the run wanted which image.
 fn tally(of: &Provenance, all: &[Provenance], names: &Names) -> String {
-    let records: HashMap<_, _> = all.iter().map(|record| (record.id, record)).collect();
     let mut counts: Vec<(String, usize)> = Vec::new();
     for wanted in &of.wanted {
-        let image = match records.get(wanted) {
+        let image = match find(all, *wanted) {
             Some(record) => shown_in_line(names.of(&record.request.image)),
             None => "(not recorded)".to_owned(),
         };
@@ -209,8 +204,7 @@ fn tally(of: &Provenance, all: &[Provenance], names: &Names) -> String {
 fn listed(what: &str, requests: &[ObjectId], all: &[Provenance], names: &Names) -> String {
     let mut text = format!("{what} {}\n", counted(requests.len()));
     for request in requests.iter().take(LISTED) {
-        let record = all.iter().find(|record| record.id == *request);
-        let image = record.map_or("", |record| names.of(&record.request.image));
+        let image = find(all, *request).map_or("", |record| names.of(&record.request.image));
         text += &format!("  {request} {}\n", shown_in_line(image));
     }
     if requests.len() > LISTED {
@@ -219,13 +213,17 @@ fn listed(what: &str, requests: &[ObjectId], all: &[Provenance], names: &Names) 
     text
 }
 
+/// Returns the record of a request among all, which are in the order of their ids.
+fn find(all: &[Provenance], request: ObjectId) -> Option<&Provenance> {
+    all.binary_search_by_key(&request, |record| record.id).ok().map(|index| &all[index])
+}
+
 /// Returns the requests that `root` reaches through what runs wanted, with itself.
 pub(crate) fn reached(root: ObjectId, all: &[Provenance]) -> HashSet<ObjectId> {
-    let records: HashMap<_, _> = all.iter().map(|record| (record.id, record)).collect();
     let mut reached = HashSet::from([root]);
     let mut open = vec![root];
     while let Some(request) = open.pop() {
-        let Some(record) = records.get(&request) else { continue };
+        let Some(record) = find(all, request) else { continue };
         open.extend(record.wanted.iter().filter(|wanted| reached.insert(**wanted)));
     }
     reached
@@ -242,13 +240,15 @@ pub(crate) fn find_makers(options: &Where) -> Result<(), CliError> {
         .pins()?
         .into_iter()
         .filter(|pin| !pin.is_of_named_images())
-        .filter_map(|pin| Some((pin.request, path_in(dispatcher, pin.outcome, id)?)))
+        .filter_map(|pin| {
+            let path = path_below(dispatcher, pin.outcome, id)?;
+            Some((pin.request, quoted_text(&path)))
+        })
         .collect();
     let all = dispatcher.provenances()?;
     let names = Names::read(dispatcher, &[session.std, session.standard]);
     let image = |request: &ObjectId| {
-        let record = all.iter().find(|record| record.id == *request);
-        record.map(|record| names.of(&record.request.image).to_owned())
+        find(&all, *request).map(|record| names.of(&record.request.image).to_owned())
     };
     if options.json {
         let makers: Vec<_> = makers
@@ -273,28 +273,6 @@ pub(crate) fn find_makers(options: &Where) -> Result<(), CliError> {
         text += &format!("  … and {} more\n", pins.len() - LISTED);
     }
     report::print(text.as_bytes())
-}
-
-/// Returns the first path of `wanted` below `root`, which is empty for `root` itself.
-fn path_in(dispatcher: &Dispatcher, root: ObjectRef, wanted: ObjectId) -> Option<String> {
-    let mut met = HashSet::new();
-    let mut open = vec![(Vec::new(), root)];
-    while let Some((path, object)) = open.pop() {
-        if object.id == wanted {
-            return Some(String::from_utf8_lossy(&quoted(&path)).into_owned());
-        }
-        if object.kind != ObjectKind::Tree || !met.insert(object.id) {
-            continue;
-        }
-        let Ok(tree) = dispatcher.read_tree(object.id) else { continue };
-        for entry in tree.entries().iter().rev() {
-            let Some(kind) = entry.mode.object_kind() else { continue };
-            let separator: &[u8] = if path.is_empty() { b"" } else { b"/" };
-            let path = [&path[..], separator, &entry.name].concat();
-            open.push((path, ObjectRef { kind, id: entry.id }));
-        }
-    }
-    None
 }
 
 /// Stores the trees of an input below `root`, without its files, so that later inputs can be compared

@@ -27,7 +27,6 @@ use crate::places;
 use crate::report::{self, FoldReport, OutcomeReport, Repeat};
 use crate::say::warn;
 use crate::session::{LateSource, Session};
-use crate::shown::quoted;
 
 pub(crate) use results::DirectoryReport;
 
@@ -286,17 +285,13 @@ fn subject(
     expected: Option<u64>,
 ) -> Subject {
     let (dispatcher, input) = (session.dispatcher.clone(), input.clone());
-    let path_of = move |args| {
-        let id = dispatcher.read_tree(args).ok()?.get("in")?.id;
-        let path = places::path_to(&dispatcher, &input, id)?;
-        Some(String::from_utf8_lossy(&quoted(&path)).into_owned())
-    };
+    let path_of = move |args| places::path_of_args(&dispatcher, &input, args);
     Subject {
         dispatcher: session.dispatcher.clone(),
         running: Arc::clone(running),
         expected,
         path_of: Arc::new(path_of),
-        names: Names::read(&session.dispatcher, &[session.std, session.standard]).into_map(),
+        names: Names::read(&session.dispatcher, &[session.std, session.standard]),
     }
 }
 

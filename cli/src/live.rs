@@ -13,8 +13,9 @@ use manifold_dispatcher::{Dispatcher, Event, Observer, Stats};
 use manifold_runtime_api::ObjectId;
 use parking_lot::Mutex;
 
+use crate::explain::Names;
 use crate::say::say;
-use crate::shown::shown_in_line;
+use crate::shown::{columns, shown_in_line};
 use estimate::Estimate;
 
 /// The time between two draws.
@@ -30,8 +31,8 @@ const SHARDS: usize = 16;
 /// Returns the path of the input that a tree of arguments names, if it is known.
 pub(crate) type PathOf = Arc<dyn Fn(ObjectId) -> Option<String> + Send + Sync>;
 
-/// Returns whether lines can be drawn again: standard error is a terminal and nobody has asked for
-/// plain output.
+/// Returns whether lines can be drawn again: standard error is a terminal, and neither `CI` nor
+/// `NO_COLOR` is set.
 pub(crate) fn can_draw() -> bool {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     io::stderr().is_terminal() && !is_set("CI") && !is_set("NO_COLOR")
@@ -77,17 +78,18 @@ impl Running {
     }
 
     /// Returns frames that have been in progress for long, the longest first.
-    fn longest(&self) -> Vec<(ObjectId, Frame)> {
-        let mut frames: Vec<(ObjectId, Frame)> = Vec::new();
+    fn longest(&self) -> Vec<Frame> {
+        let mut frames: Vec<Frame> = Vec::new();
         for shard in &self.0 {
             let shard = shard.lock();
-            let old = shard.frames.iter().filter(|(_, frame)| frame.since.elapsed() >= AGE);
-            frames.extend(old.map(|(request, frame)| (*request, frame.clone())));
+            frames.extend(
+                shard.frames.values().filter(|frame| frame.since.elapsed() >= AGE).cloned(),
+            );
         }
         // A frame that waits for others began before them, so the last ones to begin say more.
-        frames.sort_by_key(|(_, frame)| std::cmp::Reverse(frame.since));
+        frames.sort_by_key(|frame| std::cmp::Reverse(frame.since));
         frames.truncate(FRAMES);
-        frames.sort_by_key(|(_, frame)| frame.since);
+        frames.sort_by_key(|frame| frame.since);
         frames
     }
 }
@@ -120,7 +122,7 @@ pub(crate) struct Subject {
     pub(crate) expected: Option<u64>,
     pub(crate) path_of: PathOf,
     /// The names of images.
-    pub(crate) names: HashMap<String, String>,
+    pub(crate) names: Names,
 }
 
 /// Shows what a fold does until it is dropped.
@@ -159,13 +161,13 @@ async fn draw(subject: Subject, bar: ProgressBar) {
     loop {
         ticks.tick().await;
         let done = subject.dispatcher.stats() - before;
-        let width = width();
+        let width = columns(io::stderr()).unwrap_or(80);
         let mut lines = vec![summary(&subject, done, &mut estimate, width)];
         if width >= 60 {
             lines.push(counts(&subject, done));
-            for (_, frame) in subject.running.longest() {
+            for frame in subject.running.longest() {
                 let path = paths.entry(frame.args).or_insert_with(|| (subject.path_of)(frame.args));
-                let image = subject.names.get(&*frame.image).map_or(&*frame.image, String::as_str);
+                let image = subject.names.of(&frame.image);
                 lines.push(format!(
                     "  {:>7.1} s  {} {}",
                     frame.since.elapsed().as_secs_f64(),
@@ -232,9 +234,4 @@ fn rough(time: Duration) -> String {
         60..3600 => format!("{} min", seconds.div_ceil(60)),
         _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
     }
-}
-
-fn width() -> usize {
-    let size = rustix::termios::tcgetwinsize(io::stderr()).ok();
-    size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(80)
 }

@@ -1,6 +1,7 @@
-//! Escaping of untrusted text for terminals: control characters are shown instead of obeyed.
+//! Text for terminals: control characters of untrusted text are shown instead of obeyed.
 
 use std::fmt::Write;
+use std::os::fd::AsFd;
 
 /// Escapes control characters and bidirectional formatting characters in Rust's notation. Line
 /// feeds and tabs are kept.
@@ -21,6 +22,12 @@ pub(crate) fn shown_in_line(text: &str) -> String {
     shown(text).replace('\n', "\\n")
 }
 
+/// Returns how many columns a terminal has. `None` if `stream` is no terminal.
+pub(crate) fn columns(stream: impl AsFd) -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(stream).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
 /// Returns whether a terminal interprets the character instead of showing it.
 fn is_interpreted(character: char) -> bool {
     character.is_control()
@@ -39,6 +46,11 @@ pub(crate) fn shown_json(text: &str) -> String {
         }
     }
     clean
+}
+
+/// Like [`quoted`], as text.
+pub(crate) fn quoted_text(name: &[u8]) -> String {
+    String::from_utf8_lossy(&quoted(name)).into_owned()
 }
 
 /// Quotes the name of a tree entry as git does: a name that contains anything but printable ASCII,

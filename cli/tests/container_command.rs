@@ -32,6 +32,16 @@ fn fold(path: &Path, options: &[&str]) -> (bool, String, String) {
     output(manifold().arg("fold").arg(path).args(["--no-store", "--json"]).args(options))
 }
 
+/// Loads the program `strange` into the engine. Returns the tag of its image.
+async fn tagged_probe(engine: &ContainerEngine) -> String {
+    let fixture = ContainerFixture::new(engine, DockerRuntime::builder().parked(1));
+    let image = fixture.program("strange", &["probe"]);
+    fixture.run(&image, &[("do", "log")]).await.unwrap();
+    let module =
+        fixture.dispatcher.read_tree(image.parse().unwrap()).unwrap().get("module").unwrap().id;
+    format!("docker://manifold-image:{module}")
+}
+
 #[tokio::test]
 async fn all_kinds_of_guests_and_mixes_of_them_return_the_same_result() {
     let Some(_engine) = engine().await else { return };
@@ -58,12 +68,7 @@ async fn all_kinds_of_guests_and_mixes_of_them_return_the_same_result() {
 #[tokio::test]
 async fn an_image_named_by_a_tag_requires_allow_tags() {
     let Some(engine) = engine().await else { return };
-    let fixture = ContainerFixture::new(&engine, DockerRuntime::builder().parked(1));
-    let image = fixture.program("strange", &["probe"]);
-    fixture.run(&image, &[("do", "log")]).await.unwrap();
-    let module =
-        fixture.dispatcher.read_tree(image.parse().unwrap()).unwrap().get("module").unwrap().id;
-    let tag = format!("docker://manifold-image:{module}");
+    let tag = tagged_probe(&engine).await;
     let run = |options: &[&str]| {
         output(manifold().args(["run", &tag, "--text", "do=log", "--no-store"]).args(options))
     };
@@ -77,12 +82,7 @@ async fn an_image_named_by_a_tag_requires_allow_tags() {
 #[tokio::test]
 async fn an_audit_finds_a_guest_that_reads_the_clock() {
     let Some(engine) = engine().await else { return };
-    let fixture = ContainerFixture::new(&engine, DockerRuntime::builder().parked(1));
-    let image = fixture.program("strange", &["probe"]);
-    fixture.run(&image, &[("do", "log")]).await.unwrap();
-    let module =
-        fixture.dispatcher.read_tree(image.parse().unwrap()).unwrap().get("module").unwrap().id;
-    let tag = format!("docker://manifold-image:{module}");
+    let tag = tagged_probe(&engine).await;
     let place = tempfile::tempdir().unwrap();
     let store = place.path().join("store");
     for what in ["do=clock", "do=log"] {

@@ -155,7 +155,7 @@ pub trait Observer: Send + Sync + 'static {
 
     /// Handles the start of a span: a root call, a request that is to be run, or a join. A request
     /// that is to be run can end as another kind, because another run has memoized it or because
-    /// nobody waits for it any more. The default implementation does nothing.
+    /// its last caller stopped waiting. The default implementation does nothing.
     fn on_span_start(&self, span: &SpanInfo, kind: SpanKind) {
         let _ = (span, kind);
     }

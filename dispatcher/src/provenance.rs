@@ -146,12 +146,14 @@ impl Core {
         store.record(provenance_key(keyed.request), ObjectRef::blob(blob))
     }
 
-    fn provenance_at(&self, record: ObjectRef) -> Result<Option<Provenance>> {
+    /// Returns the record that the memo entry of `key` with the outcome `record` is, if it is one.
+    fn provenance_at(&self, key: ObjectId, record: ObjectRef) -> Result<Option<Provenance>> {
         if record.kind != ObjectKind::Blob {
             return Ok(None);
         }
         let object = self.objects.find(record.id)?;
-        Ok(object.and_then(|object| Provenance::decode(&object.content)))
+        let found = object.and_then(|object| Provenance::decode(&object.content));
+        Ok(found.filter(|found| found.id == provenance_key(key)))
     }
 }
 
@@ -164,11 +166,11 @@ impl Dispatcher {
     /// # Errors
     /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the store fails.
     pub fn provenance(&self, request: ObjectId) -> Result<Option<Provenance>> {
-        let Some(record) = self.core.objects.store.look_up(provenance_key(request))? else {
-            return Ok(None);
-        };
-        let found = self.core.provenance_at(record)?;
-        Ok(found.filter(|found| found.id == request))
+        let key = provenance_key(request);
+        match self.core.objects.store.look_up(key)? {
+            Some(record) => self.core.provenance_at(key, record),
+            None => Ok(None),
+        }
     }
 
     /// Returns all records of requests that the store has, in the order of the ids of the requests.
@@ -179,9 +181,7 @@ impl Dispatcher {
     pub fn provenances(&self) -> Result<Vec<Provenance>> {
         let mut found = Vec::new();
         for (key, record) in self.core.objects.store.entries()? {
-            found.extend(
-                self.core.provenance_at(record)?.filter(|found| found.id == provenance_key(key)),
-            );
+            found.extend(self.core.provenance_at(key, record)?);
         }
         found.sort_unstable_by_key(|found| found.id);
         Ok(found)
@@ -193,17 +193,14 @@ impl Dispatcher {
     /// # Errors
     /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the store fails.
     pub fn memo(&self) -> Result<Vec<(ObjectId, ObjectRef)>> {
-        let mut entries = self.core.objects.store.entries()?;
-        // The records of requests are no outcomes. Only the key of one is that of another entry,
-        // inverted, or its outcome is a record.
-        let mut kept = Vec::with_capacity(entries.len());
-        for (key, outcome) in entries.drain(..) {
-            let record = self.core.provenance_at(outcome)?;
-            if record.is_none_or(|record| record.id != provenance_key(key)) {
-                kept.push((key, outcome));
+        let mut outcomes = Vec::new();
+        for (key, outcome) in self.core.objects.store.entries()? {
+            // The records of requests are no outcomes.
+            if self.core.provenance_at(key, outcome)?.is_none() {
+                outcomes.push((key, outcome));
             }
         }
-        kept.sort_unstable_by_key(|(request, _)| *request);
-        Ok(kept)
+        outcomes.sort_unstable_by_key(|(request, _)| *request);
+        Ok(outcomes)
     }
 }

@@ -36,48 +36,20 @@ impl Core {
         want: Want,
         waiter: Option<&Arc<Flight>>,
         settlements: u64,
-        mut span: Option<OpenSpan>,
+        span: Option<OpenSpan>,
     ) -> Result<Wait> {
-        let wait = self.try_join_or_start(scope, keyed, want, waiter, settlements, &mut span);
-        if let (Err(error), Some(span)) = (&wait, span) {
-            span.end(Err(error.clone()), None);
-        }
-        wait
-    }
-
-    /// Like [`Core::join_or_start`]. Takes `span` on success.
-    fn try_join_or_start(
-        self: &Arc<Self>,
-        scope: &Arc<Scope>,
-        keyed: Keyed,
-        want: Want,
-        waiter: Option<&Arc<Flight>>,
-        settlements: u64,
-        span: &mut Option<OpenSpan>,
-    ) -> Result<Wait> {
-        let executor = match &self.executor {
-            Some(executor) => executor.clone(),
-            None => Handle::try_current().map_err(|_| {
-                Error::runtime(
-                    "no tokio runtime is running; run the dispatcher in one or set an executor",
-                )
-            })?,
+        let (executor, claim) = match self.claim(scope, &keyed, want, waiter) {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                if let Some(span) = span {
+                    span.end(Err(error.clone()), None);
+                }
+                return Err(error);
+            }
         };
-        let levels = scope.allowance.budget.depth;
-        if waiter.is_some_and(|waiter| waiter.depth >= levels) {
-            return Err(Limit::Depth { levels }.into());
-        }
-        let measures = keyed.image.runtime.capabilities().fuel;
-        if !measures && scope.allowance.fuel_bound().is_some() {
-            let name = keyed.image.runtime.host_image().name();
-            let problem =
-                format!("runtime {name} measures no fuel, but the call has a bound on fuel");
-            return Err(Error::runtime(problem).in_frame(self.frame(&keyed)));
-        }
-        let claimant = Claimant { waiter, clock: &scope.clock, private: want.private };
-        match self.claims.claim(keyed.request, &claimant)? {
+        match claim {
             Claim::Join(mut wait) => {
-                if let Some(mut span) = span.take() {
+                if let Some(mut span) = span {
                     span.begin(SpanKind::Join);
                     span.enter(Phase::Wait);
                     wait.ends(span);
@@ -87,7 +59,7 @@ impl Core {
                 Ok(wait)
             }
             Claim::Run(mut lead, registration, wait) => {
-                lead.span = span.take().map(|mut span| {
+                lead.span = span.map(|mut span| {
                     span.begin(SpanKind::Run);
                     FrameSpan::queueing(span)
                 });
@@ -109,6 +81,37 @@ impl Core {
                 Ok(wait)
             }
         }
+    }
+
+    /// Claims `keyed`, unless the call may not run it. Returns also what executes the run.
+    fn claim(
+        &self,
+        scope: &Scope,
+        keyed: &Keyed,
+        want: Want,
+        waiter: Option<&Arc<Flight>>,
+    ) -> Result<(Handle, Claim)> {
+        let executor = match &self.executor {
+            Some(executor) => executor.clone(),
+            None => Handle::try_current().map_err(|_| {
+                Error::runtime(
+                    "no tokio runtime is running; run the dispatcher in one or set an executor",
+                )
+            })?,
+        };
+        let levels = scope.allowance.budget.depth;
+        if waiter.is_some_and(|waiter| waiter.depth >= levels) {
+            return Err(Limit::Depth { levels }.into());
+        }
+        let measures = keyed.image.runtime.capabilities().fuel;
+        if !measures && scope.allowance.fuel_bound().is_some() {
+            let name = keyed.image.runtime.host_image().name();
+            let problem =
+                format!("runtime {name} measures no fuel, but the call has a bound on fuel");
+            return Err(Error::runtime(problem).in_frame(self.frame(keyed)));
+        }
+        let claimant = Claimant { waiter, clock: &scope.clock, private: want.private };
+        Ok((executor, self.claims.claim(keyed.request, &claimant)?))
     }
 
     async fn lead(

@@ -258,7 +258,7 @@ pub struct Usage {
 /// # Behavior
 /// - The phases add up to the time from [`SpanInfo::began`] to [`Span::ended`].
 /// - A child lies within the time that its parent spends in [`Phase::Nested`], unless its caller
-///   stopped waiting for it. A run that nobody waits for any more is cancelled. It goes on if another
+///   stopped waiting for it. A run without a waiter is cancelled. It goes on if another
 ///   caller has joined it, and can then outlive its parent.
 pub struct Span {
     data: Box<Data>,

@@ -39,8 +39,8 @@ impl SpanJournal {
         self.ended.lock().unwrap().clone()
     }
 
-    /// Waits until every span that has started has ended: runs that nobody waits for any more are
-    /// stopped in the background.
+    /// Waits until every span that has started has ended. Runs without a waiter are stopped in the
+    /// background.
     pub fn wait(&self) {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {

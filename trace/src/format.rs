@@ -30,7 +30,7 @@ pub(crate) enum Block {
     Spans(Vec<SpanRecord>),
     /// The statistics of all spans so far, also of those that the file does not keep.
     Statistics(Statistics),
-    /// What helps to read the trace.
+    /// A description of something in the trace.
     Label(Label),
     /// The recording has ended at this time, and nothing is missing.
     End(u64),
@@ -45,8 +45,8 @@ pub(crate) struct Header {
     pub(crate) permits: u64,
 }
 
-/// What helps to read a trace. Whoever records it may add labels; see
-/// [`TraceFile::label`](crate::TraceFile::label).
+/// A description of something in a trace, for its readers. The program that records the trace adds
+/// labels with [`TraceFile::label`](crate::TraceFile::label).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Label {
     /// A name of an image.

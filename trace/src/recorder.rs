@@ -90,7 +90,7 @@ impl TraceFile {
         Ok(Self { buffers: Default::default(), messages, writer: Mutex::new(Some(writer)) })
     }
 
-    /// Adds what helps to read the trace.
+    /// Adds a description of something in the trace.
     pub fn label(&self, label: Label) {
         let _ = self.messages.send(Message::Label(label));
     }
@@ -119,7 +119,7 @@ impl TraceFile {
 
 impl Drop for TraceFile {
     fn drop(&mut self) {
-        // Who wants to know whether the trace is complete has called this before.
+        // A caller that needs the error calls `finish` itself.
         let _ = self.finish();
     }
 }

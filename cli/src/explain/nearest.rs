@@ -1,6 +1,7 @@
 //! The remembered request that is most like another one.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 
 use manifold_dispatcher::{Dispatcher, Provenance};
 use manifold_runtime_api::{ObjectId, Tree};
@@ -17,8 +18,9 @@ pub(crate) fn nearest<'a>(
 ) -> Option<&'a Provenance> {
     let own = reached(this.id, all);
     let args = dispatcher.read_tree(this.request.args).ok()?;
+    let mut names_of = HashMap::new();
     let scored = all.iter().filter(|other| !own.contains(&other.id)).filter_map(|other| {
-        let score = likeness(dispatcher, this, &args, other, names)?;
+        let score = likeness(dispatcher, this, &args, other, names, &mut names_of)?;
         Some((score, other))
     });
     let best = scored.max_by(|(a, _), (b, _)| a.partial_cmp(b).unwrap_or(Ordering::Equal));
@@ -26,20 +28,21 @@ pub(crate) fn nearest<'a>(
 }
 
 /// Returns how alike two requests are. `None` if they have other arguments by name, or nothing in
-/// common.
+/// common. `names_of` has the names in the trees of named images that were read.
 fn likeness(
     dispatcher: &Dispatcher,
     this: &Provenance,
     args: &Tree,
     other: &Provenance,
     names: &Names,
+    names_of: &mut HashMap<ObjectId, Names>,
 ) -> Option<f64> {
     // The images of two versions of a program have the same name, but other references.
     let (image, other_image) = (&*this.request.image, &*other.request.image);
-    let same_name = || {
-        let other_names = other.request.std.map(|std| Names::read(dispatcher, &[std]));
-        let other_name = other_names.as_ref().map(|names| names.of(other_image).to_owned());
-        other_name.is_some_and(|name| name == names.of(image))
+    let mut same_name = || {
+        let Some(std) = other.request.std else { return false };
+        let others = names_of.entry(std).or_insert_with(|| Names::read(dispatcher, &[std]));
+        others.of(other_image) == names.of(image)
     };
     let is_same_image = image == other_image;
     if !is_same_image && this.request.args != other.request.args && !same_name() {

@@ -30,7 +30,8 @@ pub(super) fn after(
     if keeps && options.rev.is_none() && ran > 0 {
         keep_trees(session, store, input.root)?;
     }
-    if !options.explain {
+    // JSON has no explanation.
+    if !options.explain || options.json {
         return Ok(String::new());
     }
     if !keeps {

@@ -1,16 +1,17 @@
 //! Adds to the spans of a trace the paths of what they worked on.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use manifold_dispatcher::ObjectSource;
-use manifold_runtime_api::bstr::{BString, ByteSlice};
 use manifold_runtime_api::{ObjectId, ObjectKind, Tree};
 use manifold_trace::{Label, Trace};
 
 use crate::args::StoreArgs;
 use crate::input;
-use crate::shown::quoted;
+use crate::places::walk;
+use crate::shown::quoted_text;
 
 /// Sets the path of the argument `in` of each span, as far as it is an object of the traced command's
 /// inputs. The inputs are read again, and the arguments from the store. What cannot be read, or has
@@ -31,8 +32,7 @@ pub(super) fn add(trace: &mut Trace, store: &StoreArgs) {
         let detail = known.entry(span.args).or_insert_with(|| {
             let args = ObjectId::from_bytes(&span.args).ok()?;
             let input = tree(&*objects, args)?.get("in")?.id;
-            let path: &BString = paths.get(&input)?;
-            Some(String::from_utf8_lossy(&quoted(path)).into_owned())
+            paths.get(&input).map(|path| quoted_text(path))
         });
         detail.clone()
     });
@@ -40,7 +40,7 @@ pub(super) fn add(trace: &mut Trace, store: &StoreArgs) {
 
 /// Adds the first path of each object of an input.
 fn add_paths(
-    paths: &mut HashMap<ObjectId, BString>,
+    paths: &mut HashMap<ObjectId, Vec<u8>>,
     path: PathBuf,
     revision: Option<&str>,
     store: &StoreArgs,
@@ -50,23 +50,15 @@ fn add_paths(
         None => store.reading().and_then(|reading| input::directory(&path, &reading)),
     };
     let Ok(input) = input else { return };
-    paths.entry(input.root.id).or_insert_with(|| ".".into());
-    let mut open = vec![(BString::default(), input.root)];
-    while let Some((path, object)) = open.pop() {
-        if object.kind != ObjectKind::Tree {
-            continue;
-        }
-        let Some(tree) = tree(&*input.source, object.id) else { continue };
-        for entry in tree.entries().iter().rev() {
-            let Some(kind) = entry.mode.object_kind() else { continue };
-            let separator: &[u8] = if path.is_empty() { b"" } else { b"/" };
-            let path = BString::from([path.as_bytes(), separator, &entry.name].concat());
-            if let std::collections::hash_map::Entry::Vacant(vacant) = paths.entry(entry.id) {
-                vacant.insert(path.clone());
-                open.push((path, manifold_runtime_api::ObjectRef { kind, id: entry.id }));
-            }
-        }
-    }
+    walk(
+        |id| tree(&*input.source, id),
+        input.root,
+        |path, id| {
+            let path = if path.is_empty() { b"." } else { path };
+            paths.entry(id).or_insert_with(|| path.to_vec());
+            ControlFlow::Continue(())
+        },
+    );
 }
 
 fn tree(objects: &(impl ObjectSource + ?Sized), id: ObjectId) -> Option<Tree> {

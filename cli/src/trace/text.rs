@@ -9,7 +9,7 @@ use manifold_trace::{PathReport, SpanRecord, Summary, Trace, Waterfall};
 
 use super::time;
 use crate::report;
-use crate::shown::shown_in_line;
+use crate::shown::{columns, shown_in_line};
 
 /// The width if standard output is not a terminal and `COLUMNS` is not set.
 const WIDTH: usize = 120;
@@ -20,11 +20,7 @@ const COLUMNS: [Phase; 4] = [Phase::Queue, Phase::Start, Phase::Compute, Phase::
 
 fn width() -> usize {
     let set = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    let terminal = || {
-        let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
-        Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
-    };
-    set.or_else(terminal).unwrap_or(WIDTH).clamp(60, 1000)
+    set.or_else(|| columns(io::stdout())).unwrap_or(WIDTH).clamp(60, 1000)
 }
 
 /// Returns what a span is called: its image and the path of what it works on.
