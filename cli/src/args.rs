@@ -106,6 +106,20 @@ pub(crate) struct ContainerArgs {
     pub(crate) allow_tags: bool,
 }
 
+/// What is left out of the directories that are read.
+#[derive(Debug, Default, Args)]
+pub(crate) struct LeaveOutArgs {
+    /// Leave out what matches this line of a .gitignore file (`*.log`, `/target/`); may be repeated
+    ///
+    /// The pattern is relative to the directory that is read, and the last one that matches counts:
+    /// `!PATTERN` keeps what an earlier one leaves out.
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) exclude: Vec<String>,
+    /// Leave out the files that git ignores, as `git add --all` does
+    #[arg(long)]
+    pub(crate) gitignore: bool,
+}
+
 /// Arguments of an image, or of the visitors of a fold.
 #[derive(Debug, Default, Args)]
 pub(crate) struct ArgumentArgs {
@@ -220,8 +234,10 @@ pub(crate) struct Fold {
     /// Fold this revision of the repository at PATH instead (a commit, a tag, `HEAD:folder`)
     ///
     /// The objects are read from the repository, not from its working directory.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["exclude", "gitignore"])]
     pub(crate) rev: Option<String>,
+    #[command(flatten)]
+    pub(crate) leaving_out: LeaveOutArgs,
     /// Language of fold and of the standard visitors; with several (`wasm,ts`), compare the results
     #[arg(long, value_enum, value_delimiter = ',', default_value = "wasm")]
     pub(crate) guest: Vec<Language>,
@@ -359,6 +375,8 @@ pub(crate) struct Run {
     pub(crate) image: String,
     #[command(flatten)]
     pub(crate) args: ArgumentArgs,
+    #[command(flatten)]
+    pub(crate) leaving_out: LeaveOutArgs,
     /// Text that becomes part of every request, and so changes its id
     #[arg(long, default_value = "")]
     pub(crate) salt: String,
@@ -381,6 +399,8 @@ pub(crate) struct Request {
     pub(crate) image: String,
     #[command(flatten)]
     pub(crate) args: ArgumentArgs,
+    #[command(flatten)]
+    pub(crate) leaving_out: LeaveOutArgs,
     /// Text that becomes part of every request, and so changes its id
     #[arg(long, default_value = "")]
     pub(crate) salt: String,

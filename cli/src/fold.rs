@@ -54,8 +54,8 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     }
 
     let start = Instant::now();
-    let mut reading =
-        pin!(read_input(options.path.clone(), options.rev.clone(), options.using.reading()?));
+    let reading = options.leaving_out.apply(options.using.reading()?);
+    let mut reading = pin!(read_input(options.path.clone(), options.rev.clone(), reading));
     let mut compiling = pin!(compile(&session, &pipelines));
     let (scanned, compiled) = match tokio::time::timeout(COMPILE_DELAY, &mut reading).await {
         Ok(scanned) => (scanned?, false),

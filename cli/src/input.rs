@@ -8,7 +8,7 @@ use std::sync::Arc;
 use manifold_dispatcher::{DirectoryObjects, ObjectSource, ScanOptions};
 use manifold_runtime_api::ObjectRef;
 
-use crate::args::{StoreArgs, UseArgs};
+use crate::args::{LeaveOutArgs, StoreArgs, UseArgs};
 use crate::error::CliError;
 use crate::progress::{Hashing, is_shown};
 use crate::repository::Repository;
@@ -37,6 +37,14 @@ impl UseArgs {
             .largest_file(self.limits.largest_file())
             .largest_read(self.limits.limits().response_bytes)
             .rehash(self.rehash))
+    }
+}
+
+impl LeaveOutArgs {
+    /// Adds what is left out to the options for reading directories.
+    pub(crate) fn apply(&self, reading: ScanOptions) -> ScanOptions {
+        let reading = reading.gitignore(self.gitignore);
+        self.exclude.iter().fold(reading, |reading, pattern| reading.exclude(pattern))
     }
 }
 

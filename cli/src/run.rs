@@ -3,7 +3,7 @@
 use manifold_dispatcher::Invocation;
 use serde_json::json;
 
-use crate::args::{ArgumentArgs, Language, Request, Run, UseArgs};
+use crate::args::{ArgumentArgs, Language, LeaveOutArgs, Request, Run, UseArgs};
 use crate::arguments::Arguments;
 use crate::error::CliError;
 use crate::patience::Phase;
@@ -12,8 +12,14 @@ use crate::report::{self, OutcomeReport, RunReport};
 use crate::session::Session;
 
 pub(crate) async fn run(options: Run) -> Result<(), CliError> {
-    let (arguments, session, invocation) =
-        invocation(&options.image, &options.args, &options.salt, &options.using).await?;
+    let (arguments, session, invocation) = invocation(
+        &options.image,
+        &options.args,
+        &options.leaving_out,
+        &options.salt,
+        &options.using,
+    )
+    .await?;
     let dispatcher = &session.dispatcher;
     Phase::Computing.begin();
     let completion = dispatcher.run(invocation).await.map_err(|error| {
@@ -44,11 +50,12 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
 async fn invocation<'a>(
     image: &str,
     args: &'a ArgumentArgs,
+    leaving_out: &LeaveOutArgs,
     salt: &str,
     using: &UseArgs,
 ) -> Result<(Arguments<'a>, Session, Invocation), CliError> {
     Phase::Hashing.begin();
-    let arguments = Arguments::read(args, &using.reading()?)?;
+    let arguments = Arguments::read(args, &leaving_out.apply(using.reading()?))?;
     let session = Session::new(using.open()?, arguments.sources(), &using.session())?;
     let args = session.arguments(arguments.entries(&session)?)?;
     let image = session.image(image, Language::Wasm).await?;
@@ -57,8 +64,14 @@ async fn invocation<'a>(
 }
 
 pub(crate) async fn request(options: Request) -> Result<(), CliError> {
-    let (_, session, invocation) =
-        invocation(&options.image, &options.args, &options.salt, &options.using).await?;
+    let (_, session, invocation) = invocation(
+        &options.image,
+        &options.args,
+        &options.leaving_out,
+        &options.salt,
+        &options.using,
+    )
+    .await?;
     let dispatcher = &session.dispatcher;
     let request = dispatcher.request(&invocation)?;
     let outcome = dispatcher.look_up(request)?;

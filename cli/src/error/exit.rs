@@ -1,5 +1,6 @@
 //! What kind of failure ended a command, and its exit status.
 
+use manifold_dispatcher::DirectoryError;
 use manifold_runtime_api::{Error, ErrorKind};
 
 use super::CliError;
@@ -74,7 +75,8 @@ impl CliError {
             Self::Failed(error)
             | Self::At { source: error, .. }
             | Self::FailedAt { source: error, .. } => Failure::of_call(error),
-            Self::NoSuchImage { .. }
+            Self::Directory(DirectoryError::NotAPattern { .. })
+            | Self::NoSuchImage { .. }
             | Self::NotAGuest { .. }
             | Self::NoEntryFile { .. }
             | Self::BuiltWithoutV8

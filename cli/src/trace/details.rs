@@ -5,28 +5,34 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use manifold_dispatcher::ObjectSource;
-use manifold_runtime_api::{ObjectId, ObjectKind, Tree};
+use manifold_runtime_api::{ObjectId, ObjectKind, ObjectRef, Tree};
 use manifold_trace::{Label, Trace};
 
 use crate::args::StoreArgs;
-use crate::input;
+use crate::input::{self, Input};
 use crate::places::walk;
 use crate::shown::quoted_text;
 
 /// Sets the path of the argument `in` of each span, as far as it is an object of the traced command's
-/// inputs. The inputs are read again, and the arguments from the store. What cannot be read, or has
-/// changed, has no path.
+/// inputs. Trees are read from the store and from the inputs, which are read again. What cannot be
+/// read has no path.
 pub(super) fn add(trace: &mut Trace, store: &StoreArgs) {
+    let Ok(objects) = store.open_to_look() else { return };
     let mut paths = HashMap::new();
     for label in trace.labels() {
-        if let Label::Input { path, revision, .. } = label {
-            add_paths(&mut paths, path.into(), revision.as_deref(), store);
+        if let Label::Input { id, path, revision } = label
+            && let Ok(root) = ObjectId::from_hex(id)
+        {
+            let input = read_again(path.into(), revision.as_deref(), store);
+            let sources = input.iter().map(|input| &*input.source);
+            let sources: Vec<_> = sources.chain([&*objects as &dyn ObjectSource]).collect();
+            let read = |id| sources.iter().find_map(|source| tree(*source, id));
+            add_paths(&mut paths, read, root);
         }
     }
     if paths.is_empty() {
         return;
     }
-    let Ok(objects) = store.open_to_look() else { return };
     let mut known: HashMap<[u8; 20], Option<String>> = HashMap::new();
     trace.set_details(|span| {
         let detail = known.entry(span.args).or_insert_with(|| {
@@ -38,27 +44,24 @@ pub(super) fn add(trace: &mut Trace, store: &StoreArgs) {
     });
 }
 
-/// Adds the first path of each object of an input.
+fn read_again(path: PathBuf, revision: Option<&str>, store: &StoreArgs) -> Option<Input> {
+    match revision {
+        Some(revision) => input::revision(&path, revision).ok(),
+        None => input::directory(&path, &store.reading().ok()?).ok(),
+    }
+}
+
+/// Adds the first path of each object of the input whose root is `root`.
 fn add_paths(
     paths: &mut HashMap<ObjectId, Vec<u8>>,
-    path: PathBuf,
-    revision: Option<&str>,
-    store: &StoreArgs,
+    read: impl Fn(ObjectId) -> Option<Tree>,
+    root: ObjectId,
 ) {
-    let input = match revision {
-        Some(revision) => input::revision(&path, revision),
-        None => store.reading().and_then(|reading| input::directory(&path, &reading)),
-    };
-    let Ok(input) = input else { return };
-    walk(
-        |id| tree(&*input.source, id),
-        input.root,
-        |path, id| {
-            let path = if path.is_empty() { b"." } else { path };
-            paths.entry(id).or_insert_with(|| path.to_vec());
-            ControlFlow::Continue(())
-        },
-    );
+    walk(read, ObjectRef::tree(root), |path, id| {
+        let path = if path.is_empty() { b"." } else { path };
+        paths.entry(id).or_insert_with(|| path.to_vec());
+        ControlFlow::Continue(())
+    });
 }
 
 fn tree(objects: &(impl ObjectSource + ?Sized), id: ObjectId) -> Option<Tree> {

@@ -238,3 +238,41 @@ fn the_error_of_a_refused_tree_names_its_id_and_path() {
     );
     assert!(error.contains(".git"), "{error}");
 }
+
+/// What is left out is no part of the tree, so a fold of the directory is the request of a commit
+/// without it.
+#[test]
+fn ignored_and_excluded_files_are_no_part_of_the_input() {
+    let place = place(&[]);
+    let root = place.path().join("r");
+    fs::write(root.join(".gitignore"), "/build/\n").unwrap();
+    git(&root, &["add", "--all"]);
+    git(&root, &["commit", "--quiet", "--message", "two"]);
+    fs::create_dir(root.join("build")).unwrap();
+    fs::write(root.join("build/o"), "o\n").unwrap();
+    let request = |arguments: &[&str]| {
+        let output = manifold(place.path(), &[&["fold", "r", "--json"], arguments].concat(), &[]);
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+        json["request"].as_str().unwrap().to_owned()
+    };
+    let committed = request(&["--rev", "HEAD"]);
+    assert_ne!(request(&[]), committed);
+    assert_eq!(request(&["--gitignore"]), committed);
+    assert_eq!(request(&["--exclude", "/build"]), committed);
+    assert_eq!(request(&["--gitignore", "--exclude", "/d/*"]), {
+        git(&root, &["rm", "--quiet", "-r", "d"]);
+        request(&["--gitignore"])
+    });
+
+    // As an argument of an image.
+    let run = ["request", "file-count", "--arg", "in=r"];
+    let all = manifold(place.path(), &run, &[]);
+    let some = manifold(place.path(), &[&run[..], &["--exclude", "build"]].concat(), &[]);
+    assert!(all.status.success() && some.status.success());
+    assert_ne!(all.stdout, some.stdout);
+
+    for arguments in [&["--exclude", "# no pattern"][..], &["--gitignore", "--rev", "HEAD"]] {
+        let output = manifold(place.path(), &[&["fold", "r"], arguments].concat(), &[]);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    }
+}

@@ -12,12 +12,15 @@ mod git_index;
 #[cfg(not(all(feature = "git", unix)))]
 #[path = "directory/no_git_index.rs"]
 mod git_index;
+mod ignored;
 mod index;
+mod list;
 mod names;
 mod nested;
 mod places;
 mod progress;
 mod record;
+mod rules;
 mod scan;
 mod stat;
 mod visit;
@@ -45,7 +48,8 @@ pub use scan::ScanOptions;
 /// The tree is that of a commit of all files: symbolic links are stored as links, the owner's
 /// executable bit is kept, and `.git`, empty directories, sockets, pipes and devices are left out.
 /// A nested repository, whether it is a submodule or not, is stored as the commit that is checked
-/// out there. Ignore rules and filters are not applied.
+/// out there. Filters are not applied, and ignore rules only if they are asked for
+/// ([`ScanOptions::gitignore`]).
 ///
 /// # Behavior
 /// - Reading a file that changed since it was hashed is an error. Its new content is never returned

@@ -15,6 +15,7 @@ mod git_objects;
 mod golden_vectors;
 mod history;
 mod layers;
+mod left_out;
 mod lost_objects;
 mod objects_before_memo;
 mod observer;

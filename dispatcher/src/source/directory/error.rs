@@ -49,6 +49,13 @@ pub enum DirectoryError {
         /// Why the commit cannot be determined.
         problem: String,
     },
+    /// A text that should be a pattern of what is left out
+    /// ([`ScanOptions::exclude()`](super::ScanOptions::exclude())) is none.
+    #[error("{text:?} is not one pattern of what is left out, as in a .gitignore file")]
+    NotAPattern {
+        /// The text.
+        text: String,
+    },
     /// The path is neither a directory nor a file.
     #[error("{} is neither a directory nor a file", path.display())]
     Special {

@@ -94,6 +94,14 @@ pub(super) fn read(path: &Path, length: u64) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
+/// Reads at most `length` bytes of the file at `path`. Returns `None` if there is no regular file.
+pub(super) fn read_if_any(path: &Path, length: u64) -> io::Result<Option<Vec<u8>>> {
+    let Some((file, _)) = open(path)? else { return Ok(None) };
+    let mut content = Vec::new();
+    file.take(length).read_to_end(&mut content)?;
+    Ok(Some(content))
+}
+
 /// Opens the file at `path`. Returns `None` if it was removed or is not a regular file any more.
 /// Does not block: opening a pipe without a writer otherwise would.
 fn open(path: &Path) -> io::Result<Option<(File, Metadata)>> {

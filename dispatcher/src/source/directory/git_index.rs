@@ -1,5 +1,5 @@
-//! [`GitIndex`]: ids of files from the index of the git repository around a scanned directory, for its
-//! first scan.
+//! The index of the git repository around a scanned directory: which files are tracked
+//! ([`Tracked`]), and the ids of files, for a first scan ([`GitIndex`]).
 //!
 //! The index has the ids of what git would commit. These are the ids of the files themselves unless
 //! git converts them (`gitattributes`, `core.autocrlf`), so it is not used where that may happen. A
@@ -9,13 +9,14 @@
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use gix_index::entry::{Flags, Mode, Stage};
 use manifold_runtime_api::ObjectId;
-use manifold_runtime_api::bstr::ByteSlice;
+use manifold_runtime_api::bstr::{BStr, BString, ByteSlice};
 
 use super::nested;
+use super::stat::Stat;
 use crate::source::{GitObjects, ObjectSource};
 
 /// The index of a repository.
@@ -87,13 +88,13 @@ fn converts(root: &Path, common: &Path, index: &gix_index::File) -> bool {
     if attributes.any(|file| may_convert(&file)) {
         return true;
     }
-    let autocrlf = git(root, &["config", "--get", "core.autocrlf"]);
+    let autocrlf = nested::git(root, &["config", "--get", "core.autocrlf"]);
     if autocrlf.is_none_or(|value| !matches!(value.trim(), "" | "false")) {
         return true;
     }
     ["GIT_ATTR_SYSTEM", "GIT_ATTR_GLOBAL"].into_iter().any(|variable| {
         // Old versions of git do not know the variables, and may have attributes.
-        let Some(files) = git(root, &["var", variable]) else { return true };
+        let Some(files) = nested::git(root, &["var", variable]) else { return true };
         files.lines().any(|file| may_convert(Path::new(file)))
     })
 }
@@ -107,12 +108,50 @@ fn may_convert(file: &Path) -> bool {
     }
 }
 
-/// Runs git. Returns what it prints, `None` if it cannot be run or fails with a message.
-fn git(directory: &Path, arguments: &[&str]) -> Option<String> {
-    let mut command = Command::new("git");
-    command.arg("-C").arg(directory).args(arguments).stdin(Stdio::null());
-    let output = nested::without_git_variables(&mut command).output().ok()?;
-    let is_silent = output.stderr.is_empty();
-    (output.status.success() || is_silent)
-        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+/// The files that are tracked. The index is read when somebody asks.
+pub(super) struct Tracked {
+    path: PathBuf,
+    /// Changes when the index does.
+    pub(super) stat: Vec<u8>,
+    index: OnceLock<Option<gix_index::File>>,
+}
+
+impl Tracked {
+    /// Those of the repository in `git`.
+    pub(super) fn of(git: &Path) -> Self {
+        let path = git.join("index");
+        let mut bytes = Vec::new();
+        if let Some(stat) = fs::metadata(&path).ok().as_ref().and_then(Stat::of) {
+            stat.encode(&mut bytes);
+        }
+        Self { path, stat: bytes, index: OnceLock::new() }
+    }
+
+    fn index(&self) -> Option<&gix_index::File> {
+        let index = self.index.get_or_init(|| {
+            if self.stat.is_empty() {
+                return None;
+            }
+            let opened =
+                gix_index::File::at(&self.path, gix_hash::Kind::Sha1, true, Default::default());
+            opened
+                .inspect_err(|error| {
+                    tracing::warn!("cannot read the git index {}: {error}", self.path.display());
+                })
+                .ok()
+        });
+        index.as_ref()
+    }
+
+    /// Returns whether the index has something at `path` of the working tree.
+    pub(super) fn has(&self, path: &BStr) -> bool {
+        self.index().is_some_and(|index| index.entry_by_path(path).is_some())
+    }
+
+    /// Returns whether the index has something below the directory at `path` of the working tree.
+    pub(super) fn has_below(&self, path: &BStr) -> bool {
+        let mut below = BString::from(path);
+        below.push(b'/');
+        self.index().is_some_and(|index| index.prefixed_entries(below.as_bstr()).is_some())
+    }
 }

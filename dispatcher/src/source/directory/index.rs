@@ -21,12 +21,14 @@ pub(super) struct IndexFile {
 }
 
 impl IndexFile {
-    /// The index file in `place` of the directory whose canonical path is `canonical`.
-    pub(super) fn new(place: &Path, canonical: &Path) -> Self {
+    /// The index file in `place` of the directory whose canonical path is `canonical`, if `left_out`
+    /// describes what its scans leave out.
+    pub(super) fn new(place: &Path, canonical: &Path, left_out: &[u8]) -> Self {
         const MAX_BYTES: u64 = 1 << 30;
-        let path = canonical.as_os_str().as_encoded_bytes();
-        let name = Object::blob(path.to_vec()).id().to_string();
-        Self { files: CachedFiles::new(place, "directory-1", MAX_BYTES), name }
+        let mut key = canonical.as_os_str().as_encoded_bytes().to_vec();
+        key.extend_from_slice(left_out);
+        let name = Object::blob(key).id().to_string();
+        Self { files: CachedFiles::new(place, "directory-2", MAX_BYTES), name }
     }
 
     /// Reads the index, if there is one that can be used.

@@ -101,6 +101,16 @@ pub(super) fn without_git_variables(git: &mut Command) -> &mut Command {
     git
 }
 
+/// Runs git. Returns what it prints, `None` if it cannot be run or fails with a message.
+pub(super) fn git(directory: &Path, arguments: &[&str]) -> Option<String> {
+    let mut command = Command::new("git");
+    command.arg("-C").arg(directory).args(arguments).stdin(Stdio::null());
+    let output = without_git_variables(&mut command).output().ok()?;
+    let is_silent = output.stderr.is_empty();
+    (output.status.success() || is_silent)
+        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// Finds the repository that contains `directory`: the root of its working tree, and its git
 /// directory.
 pub(super) fn repository_around(directory: &Path) -> Option<(PathBuf, PathBuf)> {

@@ -5,6 +5,7 @@ use std::fs::Metadata;
 use std::path::Path;
 
 use manifold_runtime_api::ObjectId;
+use manifold_runtime_api::bstr::BStr;
 
 /// The index of a repository, which is never opened.
 pub(super) struct GitIndex(Infallible);
@@ -16,5 +17,24 @@ impl GitIndex {
 
     pub(super) fn id_of(&self, _: &Path, _: &Metadata) -> Option<ObjectId> {
         match self.0 {}
+    }
+}
+
+/// The files that are tracked: none that is known.
+pub(super) struct Tracked {
+    pub(super) stat: [u8; 0],
+}
+
+impl Tracked {
+    pub(super) fn of(_: &Path) -> Self {
+        Self { stat: [] }
+    }
+
+    pub(super) fn has(&self, _: &BStr) -> bool {
+        false
+    }
+
+    pub(super) fn has_below(&self, _: &BStr) -> bool {
+        false
     }
 }

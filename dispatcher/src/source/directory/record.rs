@@ -48,6 +48,8 @@ pub(super) struct Listing {
     pub(super) is_trusted: bool,
     /// Whether one of its names is `.git`.
     pub(super) has_git: bool,
+    /// The rules by which other names were left out ([`super::rules`]).
+    pub(super) rules: u64,
 }
 
 /// An entry of a directory.
@@ -156,10 +158,12 @@ impl<'a> Record<'a> {
         let flags = reader.byte()?;
         let id = reader.id()?;
         let stat = reader.stat()?;
+        let rules = reader.u64()?;
         let path = reader.text()?;
         let tree = (flags & HAS_TREE != 0).then_some(id);
         let (is_trusted, has_git) = (flags & LISTING_TRUSTED != 0, flags & HAS_GIT != 0);
-        let head = Head { path, tree, nodes, listing: Listing { stat, is_trusted, has_git } };
+        let head =
+            Head { path, tree, nodes, listing: Listing { stat, is_trusted, has_git, rules } };
         let entries = reader.at;
         (entries <= end && end <= body.len() && subtree <= start).then_some(Self {
             start,
@@ -216,6 +220,7 @@ impl<'a> Record<'a> {
         );
         body.extend_from_slice(head.tree.as_ref().map_or(&[0; ID_BYTES], |id| id.as_bytes()));
         listing.stat.encode(body);
+        body.extend_from_slice(&listing.rules.to_le_bytes());
         put_text(head.path, body);
         for entry in entries {
             entry.encode(start, body);

@@ -15,6 +15,7 @@ use super::index::{IndexFile, Records};
 use super::nested::OuterRepository;
 use super::progress::{Listener, Reporter, ScanProgress};
 use super::record::Record;
+use super::rules::ScanRules;
 use super::stat::Young;
 use super::visit::{Directory, Job, Outcome, Scan};
 use super::{Content, DirectoryObjects, files, workers};
@@ -26,6 +27,8 @@ pub struct ScanOptions {
     stores: Vec<PathBuf>,
     largest_file: u64,
     largest_read: u64,
+    excluded: Vec<String>,
+    ignores: bool,
     index: Option<PathBuf>,
     rehash: bool,
     tick: Duration,
@@ -38,6 +41,8 @@ impl Default for ScanOptions {
             stores: Vec::new(),
             largest_file: 16 << 30,
             largest_read: u64::MAX,
+            excluded: Vec::new(),
+            ignores: false,
             index: None,
             rehash: false,
             tick: Young::TICK,
@@ -52,6 +57,30 @@ impl ScanOptions {
     /// an outcome is memoized.
     pub fn without_store(mut self, directory: impl Into<PathBuf>) -> Self {
         self.stores.push(directory.into());
+        self
+    }
+
+    /// Leaves out what matches `pattern`, a line of a `.gitignore` file in the scanned directory
+    /// (`*.log`, `/target/`, `docs/**/*.pdf`). Of several patterns that match, the last one counts,
+    /// and `!` before a pattern keeps what matches. What is left out is no part of the tree, and so
+    /// of its id.
+    ///
+    /// A text that is no pattern, such as a comment, is an error of [`Self::scan`].
+    pub fn exclude(mut self, pattern: impl Into<String>) -> Self {
+        self.excluded.push(pattern.into());
+        self
+    }
+
+    /// Sets whether files are left out that git ignores: those that match a pattern of a `.gitignore`
+    /// file, of `info/exclude` in the repository, or of the user's file of patterns
+    /// (`core.excludesFile`), unless they are tracked. The tree is that of a commit after
+    /// `git add --all`. Default: no file is ignored.
+    ///
+    /// Without a repository around the scanned directory, the `.gitignore` files in it count, and the
+    /// user's. [`Self::exclude`] counts before all of them. Without the feature `git`, tracked files
+    /// are not known.
+    pub fn gitignore(mut self, ignores: bool) -> Self {
+        self.ignores = ignores;
         self
     }
 
@@ -126,13 +155,15 @@ impl ScanOptions {
         if !metadata.is_dir() {
             return Err(DirectoryError::Special { path: path.to_owned() });
         }
-        let file = self.index.as_ref().map(|place| IndexFile::new(place, &canonical));
+        let rules = ScanRules::new(&canonical, &self.excluded, self.ignores)?;
+        let left_out = self.left_out();
+        let file = self.index.as_ref().map(|place| IndexFile::new(place, &canonical, &left_out));
         let old = match &file {
             Some(file) if !self.rehash => file.load(),
             _ => None,
         };
         let Scanned { outcome, nested, hashed } =
-            self.scan_directory(path, &canonical, old.as_ref())?;
+            self.scan_directory(path, &canonical, rules, old.as_ref())?;
         let records = match (outcome, old) {
             (Some(Outcome::Unchanged(_)), Some(old)) => old,
             (Some(Outcome::Changed(records)), _) => {
@@ -149,10 +180,25 @@ impl ScanOptions {
         Ok(DirectoryObjects { root, content, nested, hashed, largest_read: self.largest_read })
     }
 
+    /// Returns what distinguishes the scans of a directory that leave out different things. Empty
+    /// for a scan that leaves out nothing.
+    fn left_out(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if self.ignores {
+            bytes.push(0);
+        }
+        for pattern in &self.excluded {
+            bytes.push(b'\n');
+            bytes.extend_from_slice(pattern.as_bytes());
+        }
+        bytes
+    }
+
     fn scan_directory(
         &self,
         path: &Path,
         canonical: &Path,
+        rules: Option<ScanRules>,
         old: Option<&Records>,
     ) -> Result<Scanned, DirectoryError> {
         let canonical_of = |path: &PathBuf| path.canonicalize().ok();
@@ -161,6 +207,7 @@ impl ScanOptions {
             canonical,
             stores: self.stores.iter().filter_map(canonical_of).collect(),
             indexes: self.index.as_ref().and_then(canonical_of),
+            rules,
             largest_file: self.largest_file,
             old,
             git_index: if old.is_none() && self.index.is_some() && !self.rehash {
@@ -176,7 +223,7 @@ impl ScanOptions {
             has_failed: AtomicBool::new(false),
             outcome: Mutex::default(),
         };
-        let root = Directory::root(path, old.map(|old| old.root));
+        let root = Directory::root(path, old.map(|old| old.root), scan.rules.as_ref());
         workers::run(Job::List(root), |job, jobs| scan.work(job, jobs));
         if let Some(error) = scan.error.into_inner() {
             return Err(error);

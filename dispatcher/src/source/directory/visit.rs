@@ -1,7 +1,6 @@
 //! The jobs of a scan: listing a directory, hashing some of its files, and putting together its
 //! record when everything below it is known.
 
-use std::collections::HashMap;
 use std::fs::{self, Metadata};
 use std::io;
 use std::mem::take;
@@ -10,19 +9,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use manifold_runtime_api::{ObjectId, ObjectKind, Tree};
+use manifold_runtime_api::{ObjectId, Tree};
 use parking_lot::Mutex;
 
 use super::error::{DirectoryError, io_error};
 use super::git_index::GitIndex;
 use super::index::Records;
+use super::list::{LeftOut, Scanned};
 use super::nested::{OuterRepository, commit_of};
 use super::progress::Reporter;
 use super::record::{Entry, File, Head, Listing, Node, Record};
+use super::rules::{Rules, ScanRules};
 use super::stat::{Stat, Young};
 use super::workers::Jobs;
 use super::{files, names};
-use crate::store::STORE_FILE;
 
 /// A scan in progress.
 pub(super) struct Scan<'a> {
@@ -32,6 +32,8 @@ pub(super) struct Scan<'a> {
     pub(super) stores: Vec<PathBuf>,
     /// The canonical directory whose index files are left out.
     pub(super) indexes: Option<PathBuf>,
+    /// Which entries are left out.
+    pub(super) rules: Option<ScanRules>,
     pub(super) largest_file: u64,
     /// The records of the last scan.
     pub(super) old: Option<&'a Records>,
@@ -59,9 +61,13 @@ pub(super) enum Job {
 pub(super) struct Directory {
     /// The directory that contains it, and the place among its subdirectories.
     parent: Option<(Arc<Directory>, usize)>,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     /// Where its old record begins.
     old: Option<usize>,
+    /// The rules of the directory that contains it, if there are any.
+    above: Option<Arc<Rules>>,
+    /// Whether git ignores it, so that only what is tracked below it is kept.
+    is_ignored: bool,
     /// The number of jobs and subdirectories that are not finished.
     pending: AtomicUsize,
     work: Mutex<Work>,
@@ -79,7 +85,7 @@ struct Work {
 }
 
 /// A file, link or nested repository of a directory.
-enum Item {
+pub(super) enum Item {
     /// The old record has the same entry, at this place.
     Old(Range<usize>),
     File {
@@ -97,15 +103,15 @@ enum Item {
 }
 
 /// A subdirectory.
-struct Child {
-    name: Box<[u8]>,
+pub(super) struct Child {
+    pub(super) name: Box<[u8]>,
     /// What it is in the old record.
-    old: Option<OldChild>,
-    outcome: Option<Outcome>,
+    pub(super) old: Option<OldChild>,
+    pub(super) outcome: Option<Outcome>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum OldChild {
+pub(super) enum OldChild {
     Directory(usize),
     Nested(ObjectId),
 }
@@ -123,25 +129,32 @@ pub(super) enum Outcome {
 
 /// A file to hash.
 pub(super) struct ToHash {
-    item: usize,
-    name: Box<[u8]>,
+    pub(super) item: usize,
+    pub(super) name: Box<[u8]>,
     /// Its length in bytes, if somebody wants to know how much is to be hashed, else 0.
-    length: u64,
+    pub(super) length: u64,
     /// Its entry in the old record.
-    old: Option<Range<usize>>,
+    pub(super) old: Option<Range<usize>>,
 }
 
 /// A job that has hashed as many bytes leaves its other files to others.
 const BATCH_BYTES: u64 = 4 << 20;
 
 impl Directory {
-    pub(super) fn root(path: &Path, old: Option<usize>) -> Arc<Self> {
-        Self::new(None, path.to_owned(), old)
+    pub(super) fn root(path: &Path, old: Option<usize>, rules: Option<&ScanRules>) -> Arc<Self> {
+        let above = rules.map(|rules| Arc::clone(rules.above()));
+        Self::new(None, path.to_owned(), old, above, false)
     }
 
-    fn new(parent: Option<(Arc<Self>, usize)>, path: PathBuf, old: Option<usize>) -> Arc<Self> {
+    pub(super) fn new(
+        parent: Option<(Arc<Self>, usize)>,
+        path: PathBuf,
+        old: Option<usize>,
+        above: Option<Arc<Rules>>,
+        is_ignored: bool,
+    ) -> Arc<Self> {
         let (pending, work) = (AtomicUsize::new(1), Mutex::default());
-        Arc::new(Self { parent, path, old, pending, work })
+        Arc::new(Self { parent, path, old, above, is_ignored, pending, work })
     }
 }
 
@@ -187,13 +200,23 @@ impl Scan<'_> {
         let cached = is_store || self.indexes.as_ref() == Some(&canonical);
         let left_out = LeftOut { stores: is_store, cached };
         let stat = Stat::of(&metadata);
+        let rules = match (&self.rules, &directory.above) {
+            (Some(rules), Some(above)) => {
+                Some(rules.of(path, below, directory.is_ignored, above)?)
+            }
+            _ => None,
+        };
+        let by_rules = rules.as_ref().map_or(0, |rules| rules.fingerprint);
         let old = directory.old.and_then(|start| Record::at(&self.old?.body, start));
         // Its names are known if it has not changed since it was listed.
         let listed = old.filter(|old| {
             let listing = &old.head.listing;
-            listing.is_trusted && stat == Some(listing.stat) && !left_out.any()
+            listing.is_trusted
+                && stat == Some(listing.stat)
+                && listing.rules == by_rules
+                && !left_out.any()
         });
-        let mut scanned = Scanned::new(self, directory);
+        let mut scanned = Scanned::new(self, directory, rules);
         let listing = match listed {
             Some(record) => {
                 for (place, entry) in record.entries() {
@@ -205,7 +228,8 @@ impl Scan<'_> {
                 let has_git = scanned.read_names(old.as_ref(), &left_out)?;
                 let is_trusted =
                     !left_out.any() && stat.is_some_and(|stat| stat.is_older_than(&self.young));
-                Listing { stat: stat.unwrap_or_default(), is_trusted, has_git }
+                let stat = stat.unwrap_or_default();
+                Listing { stat, is_trusted, has_git, rules: by_rules }
             }
         };
         if listing.has_git && !is_root {
@@ -438,248 +462,20 @@ impl Scan<'_> {
     }
 }
 
-/// What is left out of a directory.
-struct LeftOut {
-    /// Files of a store.
-    stores: bool,
-    /// Index files, and what else is cached beside a store.
-    cached: bool,
-}
-
-impl LeftOut {
-    fn any(&self) -> bool {
-        self.stores || self.cached
-    }
-
-    fn contains(&self, name: &[u8]) -> bool {
-        name == b".git"
-            || self.stores && name.starts_with(STORE_FILE.as_bytes())
-            || self.cached && name.starts_with(manifold_cached_files::PREFIX.as_bytes())
-    }
-}
-
-/// What is known of a directory while it is listed.
-struct Scanned<'a> {
-    scan: &'a Scan<'a>,
-    directory: &'a Arc<Directory>,
-    /// The path of the directory, and for a while that of an entry.
-    path: PathBuf,
-    items: Vec<Item>,
-    children: Vec<Child>,
-    subdirectories: Vec<Arc<Directory>>,
-    to_hash: Vec<ToHash>,
-}
-
-impl<'a> Scanned<'a> {
-    fn new(scan: &'a Scan<'a>, directory: &'a Arc<Directory>) -> Self {
-        Self {
-            scan,
-            directory,
-            path: directory.path.clone(),
-            items: Vec::new(),
-            children: Vec::new(),
-            subdirectories: Vec::new(),
-            to_hash: Vec::new(),
-        }
-    }
-
-    /// Reads the names in the directory, and adds all entries. Returns whether one is `.git`.
-    fn read_names(
-        &mut self,
-        old: Option<&Record<'a>>,
-        left_out: &LeftOut,
-    ) -> Result<bool, DirectoryError> {
-        let path = &self.directory.path;
-        let entries = match fs::read_dir(path) {
-            Ok(entries) => entries,
-            // It was removed meanwhile.
-            Err(error) if is_gone(&error) => return Ok(false),
-            Err(error) => return Err(io_error(path)(error)),
-        };
-        let old: HashMap<_, _> = old
-            .into_iter()
-            .flat_map(Record::entries)
-            .map(|(place, entry)| (entry.name, (place, entry)))
-            .collect();
-        let mut has_git = false;
-        for entry in entries {
-            let entry = entry.map_err(io_error(path))?;
-            let (file_name, file_type) = (entry.file_name(), entry.file_type());
-            let name = names::bytes(&file_name);
-            has_git |= name == b".git";
-            if left_out.contains(name) {
-                continue;
-            }
-            let file_type = match file_type {
-                Ok(file_type) => file_type,
-                Err(error) if is_gone(&error) => continue,
-                Err(error) => return Err(io_error(&entry.path())(error)),
-            };
-            let old = old.get(name).cloned();
-            if file_type.is_dir() {
-                let old = old.and_then(|(_, entry)| match entry.node {
-                    Node::Directory(start) => Some(OldChild::Directory(start)),
-                    Node::Nested(commit) => Some(OldChild::Nested(commit)),
-                    _ => None,
-                });
-                self.child(name, old);
-            } else if file_type.is_file() || file_type.is_symlink() {
-                let old = old.map(|(place, entry)| (entry, place));
-                let needs_metadata =
-                    old.is_some() || self.scan.git_index.is_some() || self.scan.reporter.is_heard();
-                if file_type.is_file() && !needs_metadata {
-                    // Its metadata is wanted when it is hashed.
-                    self.hash_later(name, 0, None);
-                } else {
-                    self.leaf(name, old)?;
-                }
-            }
-        }
-        Ok(has_git)
-    }
-
-    /// Adds an entry of the old record, whose listing still holds.
-    fn known(&mut self, entry: Entry<'a>, place: Range<usize>) -> Result<(), DirectoryError> {
-        match entry.node {
-            Node::Directory(start) => {
-                self.child(entry.name, Some(OldChild::Directory(start)));
-                Ok(())
-            }
-            Node::Nested(commit) => {
-                self.child(entry.name, Some(OldChild::Nested(commit)));
-                Ok(())
-            }
-            Node::File { .. } | Node::Link { .. } => self.leaf(entry.name, Some((entry, place))),
-        }
-    }
-
-    fn child(&mut self, name: &[u8], old: Option<OldChild>) {
-        let start = match old {
-            Some(OldChild::Directory(start)) => Some(start),
-            _ => None,
-        };
-        let parent = Some((Arc::clone(self.directory), self.children.len()));
-        let path = self.path.join(names::from_bytes(name));
-        self.subdirectories.push(Directory::new(parent, path, start));
-        self.children.push(Child { name: name.into(), old, outcome: None });
-    }
-
-    /// Adds a file or link, `old` being its entry in the old record.
-    fn leaf(
-        &mut self,
-        name: &[u8],
-        old: Option<(Entry<'a>, Range<usize>)>,
-    ) -> Result<(), DirectoryError> {
-        self.path.push(names::from_bytes(name));
-        let added = self.leaf_at_path(name, old);
-        self.path.pop();
-        added
-    }
-
-    fn leaf_at_path(
-        &mut self,
-        name: &[u8],
-        old: Option<(Entry<'a>, Range<usize>)>,
-    ) -> Result<(), DirectoryError> {
-        let metadata = match fs::symlink_metadata(&self.path) {
-            Ok(metadata) => metadata,
-            Err(error) if is_gone(&error) => return Ok(()),
-            Err(error) => return Err(io_error(&self.path)(error)),
-        };
-        let stat = Stat::of(&metadata);
-        let is_executable = is_executable(&metadata);
-        if let Some((entry, place)) = &old {
-            let file = match entry.node {
-                Node::File { is_executable: was, file }
-                    // Some files of the kernel have no length, but content.
-                    if metadata.is_file() && was == is_executable && file.length > 0 =>
-                {
-                    Some(file)
-                }
-                Node::Link { file, .. } if metadata.is_symlink() => Some(file),
-                _ => None,
-            };
-            let is_same = |file: File| {
-                file.is_trusted && Some(file.stat) == stat && file.length == metadata.len()
-            };
-            if file.is_some_and(is_same) {
-                files::check_length(&self.path, metadata.len(), self.scan.largest_file)?;
-                self.items.push(Item::Old(place.clone()));
-                return Ok(());
-            }
-        }
-        if metadata.is_symlink() {
-            return self.link(name, stat, old);
-        }
-        if metadata.is_file() {
-            if let Some(git_index) = &self.scan.git_index
-                && let Some(stat) = stat.filter(|stat| stat.is_older_than(&self.scan.young))
-                && let Ok(below) = self.path.strip_prefix(self.scan.root)
-                && let Some(id) = git_index.id_of(below, &metadata)
-            {
-                files::check_length(&self.path, metadata.len(), self.scan.largest_file)?;
-                let file = File { id, length: metadata.len(), stat, is_trusted: true };
-                self.items.push(Item::File { name: name.into(), is_executable, file });
-                return Ok(());
-            }
-            self.hash_later(name, metadata.len(), old.map(|(_, place)| place));
-        }
-        Ok(())
-    }
-
-    fn hash_later(&mut self, name: &[u8], length: u64, old: Option<Range<usize>>) {
-        let (item, name) = (self.items.len(), name.into());
-        self.to_hash.push(ToHash { item, name, length, old });
-        self.items.push(Item::Absent);
-    }
-
-    fn link(
-        &mut self,
-        name: &[u8],
-        stat: Option<Stat>,
-        old: Option<(Entry<'a>, Range<usize>)>,
-    ) -> Result<(), DirectoryError> {
-        let target = match fs::read_link(&self.path) {
-            Ok(target) => target,
-            // It was removed, or is not a link any more.
-            Err(error) if is_gone(&error) || error.kind() == io::ErrorKind::InvalidInput => {
-                return Ok(());
-            }
-            Err(error) => return Err(io_error(&self.path)(error)),
-        };
-        let target = names::bytes(target.as_os_str());
-        let file = File {
-            id: ObjectId::of(ObjectKind::Blob, target),
-            length: target.len() as u64,
-            stat: stat.unwrap_or_default(),
-            is_trusted: stat.is_some_and(|stat| stat.is_older_than(&self.scan.young)),
-        };
-        let same = old.filter(|(entry, _)| match entry.node {
-            Node::Link { file: old, .. } => old == file,
-            _ => false,
-        });
-        self.items.push(match same {
-            Some((_, place)) => Item::Old(place),
-            None => Item::Link { name: name.into(), target: target.into(), file },
-        });
-        Ok(())
-    }
-}
-
 /// Returns whether something cannot be read because it, or a directory above it, was removed or
 /// replaced.
-fn is_gone(error: &io::Error) -> bool {
+pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 #[cfg(unix)]
-fn is_executable(metadata: &Metadata) -> bool {
+pub(super) fn is_executable(metadata: &Metadata) -> bool {
     use std::os::unix::fs::PermissionsExt;
     const OWNER_EXECUTES: u32 = 0o100;
     metadata.permissions().mode() & OWNER_EXECUTES != 0
 }
 
 #[cfg(not(unix))]
-fn is_executable(_: &Metadata) -> bool {
+pub(super) fn is_executable(_: &Metadata) -> bool {
     false
 }
