@@ -468,8 +468,9 @@ pub(crate) struct Diff {
 
 /// List the pins: the requests whose outcomes `gc` keeps, and images
 ///
-/// `fold` and `run` pin their outcome unless --no-pin is given. `curry` and `image import` pin the
-/// image under its own id.
+/// A line has the request, its outcome, when the pin was last set or used, the image with its arguments,
+/// and where its input was. `fold` and `run` pin their outcome unless --no-pin is given. `curry` and
+/// `image import` pin the image under its own id.
 #[derive(Debug, Args)]
 pub(crate) struct Pins {
     /// Print one JSON object per line

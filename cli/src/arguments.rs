@@ -22,6 +22,8 @@ pub(crate) struct Arguments<'a> {
     values: Vec<(&'a str, Value<'a>)>,
     /// The files and directories among them.
     pub(crate) inputs: Vec<Input>,
+    /// Where those are, and the names of their arguments.
+    places: Vec<(&'a str, &'a Path)>,
 }
 
 /// The value of an argument.
@@ -35,7 +37,7 @@ enum Value<'a> {
 impl<'a> Arguments<'a> {
     /// Reads the files and directories among the arguments. Errors if a name occurs twice.
     pub(crate) fn read(options: &'a ArgumentArgs, reading: &ScanOptions) -> Result<Self, CliError> {
-        let mut arguments = Self { values: Vec::new(), inputs: Vec::new() };
+        let mut arguments = Self { values: Vec::new(), inputs: Vec::new(), places: Vec::new() };
         for argument in &options.args {
             let (name, value) = split(argument)?;
             let value = match given(name, value)? {
@@ -50,6 +52,7 @@ impl<'a> Arguments<'a> {
                     let input = input::directory(path, reading)?;
                     let root = input.root;
                     arguments.inputs.push(input);
+                    arguments.places.push((name, path));
                     Value::Object(root)
                 }
                 Given::Text => Value::Text(
@@ -74,6 +77,11 @@ impl<'a> Arguments<'a> {
     /// Returns the sources of the files and directories.
     pub(crate) fn sources(&self) -> Vec<Arc<dyn ObjectSource>> {
         self.inputs.iter().map(|input| Arc::clone(&input.source)).collect()
+    }
+
+    /// Returns the names of the arguments that are files and directories, and their paths.
+    pub(crate) fn named_inputs(&self) -> impl Iterator<Item = (&'a str, &'a Path)> {
+        self.places.iter().copied()
     }
 
     /// Stores the texts, and returns the entries of a tree of the arguments.

@@ -44,9 +44,14 @@ impl Names {
         Self(names)
     }
 
+    /// Returns the name of an image.
+    pub(crate) fn known(&self, image: &str) -> Option<&str> {
+        self.0.get(image).map(String::as_str)
+    }
+
     /// Returns the name of an image, or the image reference if it has none.
     pub(crate) fn of<'a>(&'a self, image: &'a str) -> &'a str {
-        self.0.get(image).map_or(image, String::as_str)
+        self.known(image).unwrap_or(image)
     }
 }
 
@@ -171,7 +176,11 @@ fn host_name(dispatcher: &Dispatcher, host: ObjectId) -> String {
 }
 
 /// Returns the arguments of a request: short texts as they are, names of images, and ids.
-fn args(dispatcher: &Dispatcher, of: &Provenance, names: &Names) -> Vec<(String, String)> {
+pub(crate) fn args(
+    dispatcher: &Dispatcher,
+    of: &Provenance,
+    names: &Names,
+) -> Vec<(String, String)> {
     let Ok(tree) = dispatcher.read_tree(of.request.args) else { return Vec::new() };
     let value = |entry: &manifold_runtime_api::TreeEntry| {
         let text = difference::short_text(dispatcher, entry.id);

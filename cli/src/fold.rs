@@ -23,6 +23,7 @@ use crate::explain::Names;
 use crate::input::{self, Input};
 use crate::live::{self, Live, Running, Subject};
 use crate::patience::Phase;
+use crate::pins;
 use crate::places;
 use crate::report::{self, FoldReport, OutcomeReport, Repeat};
 use crate::say::warn;
@@ -129,6 +130,10 @@ async fn fold_input(
         let live =
             (!is_hit && !session.shows_log).then(|| subject(session, input, running, expected));
         let fold = repeat(session, invocation, live, options.repeat).await?;
+        if options.using.keeps_provenance() && !options.using.no_pin {
+            let name = pins::input_name(&options.path, options.rev.as_deref());
+            session.dispatcher.set_note(fold.completion.request, &name)?;
+        }
         explanations += &explanation::after(session, store, options, input, &fold)?;
         let tree = match (options.tree, options.using.keeps_provenance()) {
             (true, true) => results::of_directories(

@@ -1,4 +1,4 @@
-//! The commands that maintain the store: `pins`, `unpin`, `gc`, `verify` and `export`.
+//! The commands that maintain the store: `unpin`, `gc`, `verify` and `export`.
 
 use std::error::Error as _;
 use std::path::Path;
@@ -11,27 +11,12 @@ use manifold_runtime_api::ObjectId;
 use manifold_runtime_docker::{ContainerEngine, EngineOptions};
 use serde_json::json;
 
-use crate::args::{Export, Gc, Pins, Unpin, Verify};
+use crate::args::{Export, Gc, Unpin, Verify};
 use crate::error::CliError;
 use crate::progress::Steps;
 use crate::report;
 use crate::repository::Repository;
 use crate::say::warn;
-
-pub(crate) fn pins(options: &Pins) -> Result<(), CliError> {
-    let mut text = String::new();
-    let pins = options.store.open_to_read()?.pins()?;
-    for pin in pins.into_iter().filter(|pin| !pin.is_of_named_images()) {
-        let (request, kind, hash) =
-            (pin.request.to_string(), pin.outcome.kind.as_str(), pin.outcome.id.to_string());
-        if options.json {
-            text += &report::json(&json!({ "request": request, "kind": kind, "hash": hash }))?;
-        } else {
-            text += &format!("{request} {kind} {hash}\n");
-        }
-    }
-    report::print(text.as_bytes())
-}
 
 pub(crate) fn unpin(options: &Unpin) -> Result<(), CliError> {
     let requests = ids(&options.requests)?;

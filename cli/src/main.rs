@@ -23,6 +23,7 @@ mod new;
 mod objects;
 mod outcome;
 mod patience;
+mod pins;
 mod places;
 mod progress;
 mod report;
@@ -94,7 +95,7 @@ fn main() -> ExitCode {
         Command::Audit(audit) => compute(&interrupts, audit.using.deadline, audit::audit(audit)),
         Command::Where(place) => report(explain::find_makers(&place)),
         Command::Cat(cat) => report(cat::cat(&cat)),
-        Command::Pins(pins) => report(keep::pins(&pins)),
+        Command::Pins(pins) => report(pins::pins(&pins)),
         Command::Unpin(unpin) => report(keep::unpin(&unpin)),
         Command::Gc(gc) => report(keep::gc(&gc)),
         Command::Verify(verify) => report(keep::verify(&verify)),

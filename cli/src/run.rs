@@ -7,6 +7,7 @@ use crate::args::{ArgumentArgs, Language, LeaveOutArgs, Request, Run, UseArgs};
 use crate::arguments::Arguments;
 use crate::error::CliError;
 use crate::patience::Phase;
+use crate::pins;
 use crate::places;
 use crate::report::{self, OutcomeReport, RunReport};
 use crate::session::Session;
@@ -27,6 +28,15 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
         inputs
             .fold(CliError::Failed(error), |error, input| places::explain(error, dispatcher, input))
     })?;
+    if options.using.keeps_provenance() && !options.using.no_pin {
+        let inputs = arguments.named_inputs();
+        let names = inputs
+            .map(|(name, path)| format!("{name}={}", pins::input_name(path, None)))
+            .collect::<Vec<_>>();
+        if !names.is_empty() {
+            dispatcher.set_note(completion.request, &names.join(" "))?;
+        }
+    }
     Phase::Storing.begin();
     dispatcher.flush()?;
     Phase::Writing.begin();

@@ -111,18 +111,24 @@ fn pinned_outcomes_survive_collections_until_they_are_unpinned() {
     let request = counted["request"].as_str().unwrap();
     let pin = place.json(&["pins", "--json"]);
     assert_eq!((&pin["request"], &pin["hash"]), (&counted["request"], &counted["result"]["hash"]));
+    let hash = counted["result"]["hash"].as_str().unwrap();
+    let tree = place.path("tree");
     assert_eq!(
-        place.succeeds(&["pins"]),
-        format!("{request} blob {}\n", counted["result"]["hash"].as_str().unwrap())
+        (&pin["image"], &pin["args"]["post"], &pin["input"]),
+        (&"fold".into(), &"file-count".into(), &tree.to_str().into())
     );
+    let line = place.succeeds(&["pins"]);
+    assert!(line.starts_with(&format!("{request} blob {hash}  20")), "{line}");
+    assert!(line.contains("Z  fold in=tree ") && line.contains(" post=file-count  /"), "{line}");
+    assert!(line.ends_with("/tree\n"), "{line}");
 
     let kept = place.json(&["gc", "--json"]);
     assert_eq!(kept["dropped"]["objects"], 0, "everything was used recently: {kept}");
     let collected = place.json(&all_but_pins);
     assert_eq!(
         (&collected["kept"]["pins"], &collected["kept"]["entries"]),
-        (&1.into(), &2.into()),
-        "the outcome and the record of its request: {collected}"
+        (&1.into(), &3.into()),
+        "the outcome, the record of its request and the note on its input: {collected}"
     );
     assert!(collected["dropped"]["objects"].as_u64().unwrap() > 5, "{collected}");
     assert_eq!(place.json(&["verify", "--json"])["damages"], Value::Array(Vec::new()));

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use manifold_runtime_api::{
@@ -108,6 +109,14 @@ impl Dispatcher {
     /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the store fails.
     pub fn pins(&self) -> Result<Vec<Pin>> {
         self.core.objects.store.pins()
+    }
+
+    /// Returns when the pin of `request` was last set or used, as far as the store knows.
+    ///
+    /// # Errors
+    /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the store fails.
+    pub fn pinned_at(&self, request: ObjectId) -> Result<Option<SystemTime>> {
+        self.core.objects.store.pinned_at(request)
     }
 
     /// Removes the pin of `request`. Returns whether the request was pinned.

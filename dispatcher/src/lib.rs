@@ -6,6 +6,7 @@
 )]
 
 mod announcement;
+mod beside;
 mod budget;
 mod builder;
 mod by_id;
@@ -26,6 +27,7 @@ mod invocation;
 pub mod layers;
 mod lookup;
 pub mod native;
+mod note;
 mod objects;
 mod observe;
 mod padded;

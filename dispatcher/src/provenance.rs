@@ -1,8 +1,6 @@
 //! [`Provenance`]: what a request was, and which requests its run wanted.
 //!
-//! A record is a blob. It is found like the outcome of a request: the memo has an entry for it, under
-//! a key that is the id of the request with every bit inverted. So collection, verification and
-//! damage need nothing of their own for it.
+//! A record is a blob that the memo keeps beside the outcome ([`crate::beside`]).
 //!
 //! The blob begins with [`MAGIC`]. Then come the ids of the request, of its arguments and of the host
 //! image, and that of the tree of named images after a byte that says whether there is one. Then come
@@ -17,6 +15,7 @@ use manifold_runtime_api::{
     EncodedNode, Error, Object, ObjectId, ObjectKind, ObjectRef, Request, Result,
 };
 
+use crate::beside::Beside;
 use crate::core::{Core, Keyed};
 use crate::dispatcher::Dispatcher;
 use crate::scope::Scope;
@@ -105,12 +104,6 @@ impl Provenance {
     }
 }
 
-/// Returns the key under which the record of `request` is found. It is its own inverse.
-pub(crate) fn provenance_key(request: ObjectId) -> ObjectId {
-    let inverted: Vec<u8> = request.as_bytes().iter().map(|byte| !byte).collect();
-    ObjectId::from_bytes(&inverted).unwrap_or(request)
-}
-
 impl Core {
     /// Records the provenance of a run that has ended with `result`.
     pub(crate) fn record_provenance(
@@ -143,7 +136,7 @@ impl Core {
         };
         let store = &self.objects.store;
         let blob = store.write(Object::blob(Bytes::from(record.encode())))?;
-        store.record(provenance_key(keyed.request), ObjectRef::blob(blob))
+        store.record(Beside::Provenance.key(keyed.request), ObjectRef::blob(blob))
     }
 
     /// Returns the record that the memo entry of `key` with the outcome `record` is, if it is one.
@@ -153,7 +146,7 @@ impl Core {
         }
         let object = self.objects.find(record.id)?;
         let found = object.and_then(|object| Provenance::decode(&object.content));
-        Ok(found.filter(|found| found.id == provenance_key(key)))
+        Ok(found.filter(|found| found.id == Beside::Provenance.key(key)))
     }
 }
 
@@ -166,7 +159,7 @@ impl Dispatcher {
     /// # Errors
     /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the store fails.
     pub fn provenance(&self, request: ObjectId) -> Result<Option<Provenance>> {
-        let key = provenance_key(request);
+        let key = Beside::Provenance.key(request);
         match self.core.objects.store.look_up(key)? {
             Some(record) => self.core.provenance_at(key, record),
             None => Ok(None),
@@ -195,8 +188,10 @@ impl Dispatcher {
     pub fn memo(&self) -> Result<Vec<(ObjectId, ObjectRef)>> {
         let mut outcomes = Vec::new();
         for (key, outcome) in self.core.objects.store.entries()? {
-            // The records of requests are no outcomes.
-            if self.core.provenance_at(key, outcome)?.is_none() {
+            // What is beside outcomes is none.
+            if self.core.provenance_at(key, outcome)?.is_none()
+                && self.core.note_at(key, outcome)?.is_none()
+            {
                 outcomes.push((key, outcome));
             }
         }

@@ -6,6 +6,7 @@ mod memory;
 mod reach;
 
 use std::sync::{Arc, LazyLock};
+use std::time::SystemTime;
 
 use manifold_runtime_api::{Error, Object, ObjectId, ObjectKind, ObjectRef, Result};
 
@@ -113,6 +114,16 @@ pub trait Store: ObjectSource {
     /// # Errors
     /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the pins cannot be read.
     fn pinned(&self, request: ObjectId) -> Result<Option<ObjectRef>>;
+
+    /// Returns when the pin of `request` was last set or used, as far as the store knows. Default:
+    /// it does not.
+    ///
+    /// # Errors
+    /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the pins cannot be read.
+    fn pinned_at(&self, request: ObjectId) -> Result<Option<SystemTime>> {
+        let _ = request;
+        Ok(None)
+    }
 
     /// Returns all pins, in no particular order.
     ///

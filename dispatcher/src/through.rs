@@ -52,6 +52,10 @@ macro_rules! store_through {
             $inner.pinned(request)
         }
 
+        fn pinned_at(&$self, request: ObjectId) -> Result<Option<std::time::SystemTime>> {
+            $inner.pinned_at(request)
+        }
+
         fn pins(&$self) -> Result<Vec<Pin>> {
             $inner.pins()
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use manifold_runtime_api::{Object, ObjectId, ObjectKind, ObjectRef, Result};
@@ -66,6 +67,10 @@ impl<U: Store, L: Store> Store for Overlaid<U, L> {
 
     fn pinned(&self, request: ObjectId) -> Result<Option<ObjectRef>> {
         either(self.upper.pinned(request), || self.lower.pinned(request))
+    }
+
+    fn pinned_at(&self, request: ObjectId) -> Result<Option<SystemTime>> {
+        either(self.upper.pinned_at(request), || self.lower.pinned_at(request))
     }
 
     fn pins(&self) -> Result<Vec<Pin>> {

@@ -25,6 +25,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use manifold_runtime_api::{Error, Object, ObjectId, ObjectKind, ObjectRef, Result};
 use parking_lot::{Mutex, RwLock};
@@ -358,6 +359,12 @@ impl Store for DurableStore {
             self.hot.pins.remove(&request);
         }
         self.outcome(EntryTable::Pins, request)
+    }
+
+    /// To the hour, because an older time is renewed on use.
+    fn pinned_at(&self, request: ObjectId) -> Result<Option<SystemTime>> {
+        let entry = self.entry(EntryTable::Pins, request)?;
+        Ok(entry.map(|entry| UNIX_EPOCH + Duration::from_secs(u64::from(entry.stamp.0) * 60)))
     }
 
     fn pins(&self) -> Result<Vec<Pin>> {

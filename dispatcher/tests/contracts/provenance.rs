@@ -100,6 +100,11 @@ async fn a_record_is_collected_with_its_request() {
     let kept = dispatcher.run(Invocation::new(image).arg("in", "ab").salt("salty")).await.unwrap();
     let lost = Invocation::new(image).arg("in", "cde").unpinned();
     let lost = dispatcher.run(lost).await.unwrap();
+    for completion in [&kept, &lost] {
+        dispatcher.set_note(completion.request, "an old note").unwrap();
+        dispatcher.set_note(completion.request, "a note\nof two lines").unwrap();
+    }
+    let note = |request| dispatcher.note(request).unwrap();
     let records = || -> Vec<Provenance> { dispatcher.provenances().unwrap() };
     assert_eq!(records().len(), 3 + 4);
 
@@ -107,15 +112,22 @@ async fn a_record_is_collected_with_its_request() {
     store.collect(&Keep::default().written_within(Duration::ZERO), |_| {}).unwrap();
     assert_eq!(records().len(), 3 + 4);
     check_chain(&dispatcher, image, kept.request, 3);
+    assert_eq!(note(lost.request).as_deref(), Some("a note\nof two lines"));
     assert!(store.verify(|_| {}).unwrap().damages.is_empty());
 
-    // Only the pinned request stays, and its record with it.
+    // Only the pinned request stays, and its record and note with it.
     let nothing = Keep::default().used_within(Duration::ZERO).written_within(Duration::ZERO);
     store.collect(&nothing, |_| {}).unwrap();
     let left = records();
     assert_eq!(left.iter().map(|record| record.id).collect::<Vec<_>>(), [kept.request]);
     assert_eq!(dispatcher.provenance(lost.request).unwrap(), None);
+    assert_eq!(note(kept.request).as_deref(), Some("a note\nof two lines"));
+    assert_eq!(note(lost.request), None);
     assert_eq!(dispatcher.memo().unwrap(), [(kept.request, kept.outcome)]);
+    // Collections and pins count the same hour.
+    let age = dispatcher.pinned_at(kept.request).unwrap().unwrap().elapsed().unwrap_or_default();
+    assert!(age < Duration::from_secs(2 * 60 * 60), "{age:?}");
+    assert_eq!(dispatcher.pinned_at(lost.request).unwrap(), None);
 }
 
 #[tokio::test]

@@ -15,9 +15,9 @@ use super::fault::StoreFault;
 use super::format::{Entry, Head, Stamp};
 use super::tables::{Index, Value};
 use super::write::WriteTables;
+use crate::beside::Beside;
 use crate::by_id::ById;
 use crate::progress::Progress;
-use crate::provenance::provenance_key;
 use crate::store::{MAX_REFERENCE_BYTES, Pin, Store, named_node};
 
 /// What a collection keeps besides what pins reach. Ages are measured in whole minutes.
@@ -191,17 +191,21 @@ fn sweep(
             other => drop(stale.insert(other.id())),
         }
     }
-    // The record of a request's provenance is used as recently as the request, and stays with it.
+    // What is kept beside an outcome is used as recently as the outcome, and stays with it.
     let stamps: ById<Stamp> =
         entries.iter().map(|(request, entry)| (*request, entry.stamp)).collect();
     for (request, entry) in &mut entries {
-        let request = provenance_key(*request);
-        let with = stamps.get(&request).filter(|stamp| !stamp.is_wrong(now));
-        if let Some(with) = with.filter(|with| !entry.stamp.is_wrong(now) && **with > entry.stamp) {
-            entry.stamp = *with;
-        }
-        if pinned.contains(&request) {
-            with_pins.insert(provenance_key(request));
+        for beside in Beside::ALL {
+            let of = beside.key(*request);
+            let with = stamps.get(&of).filter(|stamp| !stamp.is_wrong(now));
+            if let Some(with) =
+                with.filter(|with| !entry.stamp.is_wrong(now) && **with > entry.stamp)
+            {
+                entry.stamp = *with;
+            }
+            if pinned.contains(&of) {
+                with_pins.insert(*request);
+            }
         }
     }
     // The most recently used first.
