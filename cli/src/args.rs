@@ -270,6 +270,11 @@ pub(crate) struct Fold {
     /// Say which frames ran, and because of which changes since the nearest fold before
     #[arg(long)]
     pub(crate) explain: bool,
+    /// If frames fail, list all of them instead of one
+    ///
+    /// What does not depend on them is folded, and remembered, in any case.
+    #[arg(long, conflicts_with = "no_provenance")]
+    pub(crate) keep_going: bool,
     /// Also show the result of each directory below
     #[arg(long, conflicts_with = "no_provenance", conflicts_with = "no_store")]
     pub(crate) tree: bool,

@@ -18,6 +18,7 @@ use serde_json::{Value as Json, json};
 
 pub(crate) use exit::Failure;
 
+use crate::fold::FailedFrame;
 use crate::limits;
 use crate::new::NewError;
 use crate::patience::Phase;
@@ -63,6 +64,14 @@ pub(crate) enum CliError {
     PartialClone { path: String, source: Error },
     #[error("cannot read {path} of the input")]
     At { path: String, source: Error },
+    #[error(
+        "{} failed; all that does not depend on what failed was folded",
+        if frames.len() == 1 { "1 frame".to_owned() } else { format!("{} frames", frames.len()) }
+    )]
+    SomeFailed { frames: Vec<FailedFrame>, source: Error },
+    /// The error of one frame of a fold, while others failed as well.
+    #[error("{error}")]
+    OneOfSeveral { others: usize, error: Box<CliError> },
     #[error("failed at {path} of the input")]
     FailedAt { path: String, source: Error },
     #[error("cannot open the repository of {}", path.display())]
@@ -242,11 +251,18 @@ struct Cause<'a> {
 /// Renders the error and its causes. A message that several frames passed on unchanged is shown
 /// once, followed by these frames.
 pub(crate) fn render(error: &CliError) -> String {
+    if let CliError::OneOfSeveral { others, error } = error {
+        let frames = if *others == 1 { "frame" } else { "frames" };
+        return render(error)
+            + &format!("  {others} other {frames} failed as well; --keep-going lists all\n");
+    }
     let mut causes: Vec<Cause<'_>> = Vec::new();
     let mut next: Option<&(dyn StdError + 'static)> = Some(match error {
         CliError::Failed(error) => error,
         other => other,
     });
+    // The frames that failed are listed instead of the causes of one of them.
+    let has_list = matches!(error, CliError::SomeFailed { .. });
     while let Some(error) = next {
         let message = error.to_string();
         let frame = error.downcast_ref::<Error>().and_then(Error::frame);
@@ -254,7 +270,7 @@ pub(crate) fn render(error: &CliError) -> String {
             Some(last) if last.message == message => last.frames.extend(frame),
             _ => causes.push(Cause { message, frames: frame.into_iter().collect() }),
         }
-        next = error.source();
+        next = error.source().filter(|_| !has_list);
     }
     let mut text = String::new();
     write_both_ends(&mut text, &causes, "  … ", |text, index, cause| {
@@ -265,6 +281,14 @@ pub(crate) fn render(error: &CliError) -> String {
             let _ = writeln!(text, "      {frame}");
         });
     });
+    if let CliError::SomeFailed { frames, .. } = error {
+        for frame in frames.iter().take(LISTED) {
+            let _ = writeln!(text, "  {}", frame.line());
+        }
+        if frames.len() > LISTED {
+            let _ = writeln!(text, "  … {} more …", frames.len() - LISTED);
+        }
+    }
     let option = match error {
         CliError::Directory(DirectoryError::TooLarge { .. }) => Some("--max-file"),
         error => breached(error).and_then(limits::option_for),
@@ -277,6 +301,10 @@ pub(crate) fn render(error: &CliError) -> String {
 
 /// Returns the error and its causes as JSON, for programs.
 pub(crate) fn json(error: &CliError) -> Json {
+    let error = match error {
+        CliError::OneOfSeveral { error, .. } => error,
+        error => error,
+    };
     let failure = error.failure();
     let (mut messages, mut frames) = (Vec::new(), Vec::new());
     let mut transient = false;
@@ -301,12 +329,17 @@ pub(crate) fn json(error: &CliError) -> Json {
         }
         next = error.source();
     }
+    let failed = match error {
+        CliError::SomeFailed { frames, .. } => Some(frames),
+        _ => None,
+    };
     let because = messages.split_off(messages.len().min(1));
     json!({ "error": {
         "kind": failure.as_str(),
         "message": messages.pop().unwrap_or_default(),
         "because": because,
         "frames": frames,
+        "failed": failed,
         "transient": transient,
     } })
 }
@@ -316,10 +349,14 @@ fn breached(error: &CliError) -> Option<Limit> {
     match error {
         CliError::Failed(error)
         | CliError::At { source: error, .. }
+        | CliError::SomeFailed { source: error, .. }
         | CliError::FailedAt { source: error, .. } => error.breached_limit(),
         _ => None,
     }
 }
+
+/// The number of frames that failed and are listed.
+const LISTED: usize = 100;
 
 /// The number of items shown at each end of a long list.
 const SHOWN: usize = 5;

@@ -1,6 +1,7 @@
 //! `manifold fold`: folds a directory or a revision.
 
 mod explanation;
+mod failures;
 mod results;
 
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ use crate::report::{self, FoldReport, OutcomeReport, Repeat};
 use crate::say::warn;
 use crate::session::{LateSource, Session};
 
+pub(crate) use failures::FailedFrame;
 pub(crate) use results::DirectoryReport;
 
 /// The time that hashing may take before the guests are compiled beside it. They are not compiled
@@ -46,6 +48,9 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     let mut settings = options.using.session();
     if live::can_draw() {
         settings.observe(Arc::clone(&running) as Arc<dyn Observer>);
+    }
+    if options.keep_going {
+        settings.record();
     }
     let session = Session::new(Arc::clone(&store), sources, &settings)?;
     let with = arguments.for_visitors(&session)?;
@@ -129,7 +134,10 @@ async fn fold_input(
             if draws && !is_hit { Some(size.expected_frames(session, input).await?) } else { None };
         let live =
             (!is_hit && !session.shows_log).then(|| subject(session, input, running, expected));
-        let fold = repeat(session, invocation, live, options.repeat).await?;
+        let request = session.dispatcher.request(&invocation)?;
+        let fold = repeat(session, invocation, live, options.repeat).await.map_err(|error| {
+            failures::explain(error, session, input, request, options.keep_going)
+        })?;
         if options.using.keeps_provenance() && !options.using.no_pin {
             let name = pins::input_name(&options.path, options.rev.as_deref());
             session.dispatcher.set_note(fold.completion.request, &name)?;

@@ -57,7 +57,7 @@ pub(crate) fn path_of_args(
     path_to(dispatcher, input, id).map(|path| quoted_text(&path))
 }
 
-fn argument_in(dispatcher: &Dispatcher, args: ObjectId) -> Option<ObjectId> {
+pub(crate) fn argument_in(dispatcher: &Dispatcher, args: ObjectId) -> Option<ObjectId> {
     Some(dispatcher.read_tree(args).ok()?.get("in")?.id)
 }
 

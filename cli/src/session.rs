@@ -75,6 +75,11 @@ impl Options {
         Self { containers, ..Self::default() }
     }
 
+    /// Keeps what each request was, until the command ends if there is no store.
+    pub(crate) fn record(&mut self) {
+        self.provenance = true;
+    }
+
     /// Adds an observer.
     pub(crate) fn observe(&mut self, observer: Arc<dyn Observer>) {
         self.observer = Some(observer);

@@ -74,7 +74,9 @@ impl CliError {
         match self {
             Self::Failed(error)
             | Self::At { source: error, .. }
+            | Self::SomeFailed { source: error, .. }
             | Self::FailedAt { source: error, .. } => Failure::of_call(error),
+            Self::OneOfSeveral { error, .. } => error.failure(),
             Self::Directory(DirectoryError::NotAPattern { .. })
             | Self::NoSuchImage { .. }
             | Self::NotAGuest { .. }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{bench, fails, git, manifold, repository};
@@ -93,6 +94,46 @@ fn a_failing_guest_is_shown_once_with_its_frames() {
     assert!(error.contains("runtime wasmtime"), "{error}");
 }
 
+/// Three files are too large for their visitor. Everything else is folded, and remembered.
+#[test]
+fn all_frames_that_fail_are_listed_on_request() {
+    let root = bench();
+    let tree = root.path().join("tree");
+    for (path, length) in [("large", 5000), ("d1/large", 6000), ("d2/d3/large", 7000)] {
+        fs::create_dir_all(tree.join(path).parent().unwrap()).unwrap();
+        fs::write(tree.join(path), vec![b'\n'; length]).unwrap();
+    }
+    let fold = ["fold", "tree", "--post", "line-count", "--store", "s"];
+    let small = [&fold[..], &["--max-response", "4KiB"]].concat();
+    let plain = fails(root.path(), &small);
+    assert!(plain.contains("  2 other frames failed as well; --keep-going lists all"), "{plain}");
+    assert!(plain.starts_with("error: failed at "), "{plain}");
+
+    for store in [&[][..], &["--no-store"]] {
+        let all = fails(root.path(), &[&small[..], &["--keep-going"], store].concat());
+        let lines: Vec<_> = all.lines().map(str::trim_start).collect();
+        assert!(lines[0].starts_with("error: 3 frames failed"), "{all}");
+        for (line, path) in lines[1..].iter().zip(["d1/large: ", "d2/d3/large: ", "large: "]) {
+            assert!(line.starts_with(path) && line.contains("(line-count, request "), "{all}");
+        }
+        assert_eq!(lines[4], "--max-response raises this limit");
+    }
+    let output = manifold(root.path(), &[&small[..], &["--keep-going", "--json"]].concat());
+    assert_eq!(output.status.code(), Some(7));
+    let json: Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(json["error"]["failed"].as_array().unwrap().len(), 3, "{json}");
+    assert_eq!(json["error"]["failed"][2]["path"], "large");
+
+    // Only what failed, and what depends on it, is left to run.
+    let rest = manifold(root.path(), &[&fold[..], &["--json", "--explain"]].concat());
+    let rest: Value = serde_json::from_slice(&rest.stdout).unwrap();
+    let whole = manifold(root.path(), &[&fold[..], &["--json", "--recompute"]].concat());
+    let whole: Value = serde_json::from_slice(&whole.stdout).unwrap();
+    let runs = |fold: &Value| fold["repeats"][0]["runs"].as_u64().unwrap();
+    assert_eq!(runs(&rest), 3 + 2 * 4, "three files, and fold and visitor of four directories");
+    assert!(runs(&whole) > 2 * runs(&rest), "{whole}");
+}
+
 #[test]
 fn a_deep_failure_shows_the_first_and_last_frames() {
     let root = TempDir::new().unwrap();
@@ -127,7 +168,7 @@ fn the_exit_status_and_json_tell_the_kind_of_a_failure() {
         let failed = manifold(root.path(), &[arguments, &["--json"]].concat());
         assert_eq!((failed.status.code(), failed.stdout.len()), (Some(status), 0), "{arguments:?}");
         let text = String::from_utf8(failed.stderr).unwrap();
-        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let json: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(json["error"]["kind"], kind, "{arguments:?}: {text}");
         assert!(!json["error"]["message"].as_str().unwrap().is_empty());
         let frames = json["error"]["frames"].as_array().unwrap().len();
