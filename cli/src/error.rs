@@ -253,8 +253,10 @@ struct Cause<'a> {
 pub(crate) fn render(error: &CliError) -> String {
     if let CliError::OneOfSeveral { others, error } = error {
         let frames = if *others == 1 { "frame" } else { "frames" };
-        return render(error)
-            + &format!("  {others} other {frames} failed as well; --keep-going lists all\n");
+        return format!(
+            "{}  {others} other {frames} failed as well; --keep-going lists all\n",
+            render(error)
+        );
     }
     let mut causes: Vec<Cause<'_>> = Vec::new();
     let mut next: Option<&(dyn StdError + 'static)> = Some(match error {

@@ -30,6 +30,7 @@ use crate::report::{self, FoldReport, OutcomeReport, Repeat};
 use crate::say::warn;
 use crate::session::{LateSource, Session};
 
+pub(crate) use explanation::Explanation;
 pub(crate) use failures::FailedFrame;
 pub(crate) use results::DirectoryReport;
 
@@ -109,7 +110,7 @@ async fn fold_input(
     mut compiling: Compiling<impl Future<Output = Result<(), CliError>> + Unpin + Send>,
 ) -> Result<(), CliError> {
     let mut size = Size { known: input.nodes, measured: None };
-    let (mut reports, mut lines, mut explanations) = (Vec::new(), String::new(), String::new());
+    let (mut reports, mut lines) = (Vec::new(), String::new());
     for pipeline in pipelines {
         let invocation = pipeline.invocation(session, input.root, options)?;
         // The guests are compiled before the first fold, so that its time does not include that.
@@ -142,7 +143,7 @@ async fn fold_input(
             let name = pins::input_name(&options.path, options.rev.as_deref());
             session.dispatcher.set_note(fold.completion.request, &name)?;
         }
-        explanations += &explanation::after(session, store, options, input, &fold)?;
+        let explanation = explanation::after(session, store, options, input, &fold)?;
         let tree = match (options.tree, options.using.keeps_provenance()) {
             (true, true) => results::of_directories(
                 &session.dispatcher,
@@ -151,10 +152,6 @@ async fn fold_input(
             )?,
             _ => Vec::new(),
         };
-        if !options.json && explanations.is_empty() && options.tree {
-            explanations =
-                format!("\n{}", tree.iter().map(DirectoryReport::line).collect::<String>());
-        }
         let outcome = fold.completion.outcome;
         let result = if options.json {
             OutcomeReport::with_values(&session.dispatcher, outcome)?
@@ -174,6 +171,7 @@ async fn fold_input(
             compile_seconds: compile_time.as_secs_f64(),
             repeats: fold.repeats,
             tree,
+            explanation,
         });
     }
     Phase::Storing.begin();
@@ -184,7 +182,7 @@ async fn fold_input(
     let text = if options.json {
         report::fold_json(&reports)?
     } else {
-        report::fold_table(&reports, &lines) + explanations.as_str()
+        report::fold_table(&reports, &lines)
     };
     report::print(text.as_bytes())?;
     report::check_agreement(&reports)

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
 use crate::error::CliError;
-use crate::fold::DirectoryReport;
+use crate::fold::{DirectoryReport, Explanation};
 use crate::outcome::{self, Value};
 use crate::shown::{quoted, shown, shown_in_line, shown_json};
 
@@ -86,10 +86,13 @@ pub(crate) struct FoldReport {
     /// The results of the directories below, if the user wants them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) tree: Vec<DirectoryReport>,
+    /// Why frames ran, if the user wants to know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) explanation: Option<Explanation>,
 }
 
-/// Formats the reports as one table, with the request and the result of each and then `lines` below
-/// it.
+/// Formats the reports as one table, with the request and the result of each, `lines`, the results of
+/// directories and the explanations below it.
 pub(crate) fn fold_table(reports: &[FoldReport], lines: &str) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
@@ -141,7 +144,14 @@ pub(crate) fn fold_table(reports: &[FoldReport], lines: &str) -> String {
     for column in table.column_iter_mut().skip(3) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    format!("{table}\n{ids}{lines}")
+    // Guests that agree have the same results.
+    let tree: String =
+        reports.first().iter().flat_map(|report| &report.tree).map(DirectoryReport::line).collect();
+    let explanations = reports.iter().filter_map(|report| report.explanation.as_ref());
+    let explanations: String =
+        explanations.map(|explanation| format!("\n{}\n", explanation.text())).collect();
+    let tree = if tree.is_empty() { tree } else { format!("\n{tree}") };
+    format!("{table}\n{ids}{lines}{tree}{explanations}")
 }
 
 /// Formats one report as its own JSON object, and several as one object with a list.
@@ -291,6 +301,7 @@ mod tests {
             compile_seconds: 0.0,
             repeats: Vec::new(),
             tree: Vec::new(),
+            explanation: None,
         }
     }
 

@@ -1,5 +1,8 @@
 //! The command with guests in containers.
 
+#[path = "command/changes.rs"]
+mod changes;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -102,6 +105,23 @@ async fn an_audit_finds_a_guest_that_reads_the_clock() {
     let (_, out, _) = audit(&[]);
     assert!(out.contains("-SystemTime") && out.contains("+SystemTime"), "{out}");
     engine.close().unwrap();
+}
+
+#[tokio::test]
+async fn explanations_name_exactly_what_changed() {
+    let Some(_engine) = engine().await else { return };
+    changes::check_all("docker");
+    // The same program in containers of another kind.
+    changes::Change {
+        old_options: &["--post", "file-count.docker"],
+        new_options: &["--post", "file-count.serving"],
+        differences: &[
+            "post host image: docker-serving name docker → docker-serving",
+            "post host image: docker-serving process started by an init → forked for each job",
+        ],
+        ..changes::Change::NONE
+    }
+    .check();
 }
 
 #[tokio::test]

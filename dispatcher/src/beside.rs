@@ -13,6 +13,7 @@ pub(crate) enum Beside {
 }
 
 impl Beside {
+    #[cfg(feature = "durable")]
     pub(crate) const ALL: [Self; 2] = [Self::Provenance, Self::Note];
 
     /// Returns the key for `request`, and the request for a key.

@@ -28,7 +28,7 @@ pub(crate) fn differences(
     if one.image != other.image {
         images(dispatcher, "image", &one.image, &other.image, names, MAX_LEVELS, &mut lines);
     } else if old.host != new.host {
-        hosts(dispatcher, old.host, new.host, &mut lines);
+        hosts(dispatcher, "image", old.host, new.host, &mut lines);
     }
     if one.args != other.args {
         arguments(dispatcher, "", one.args, other.args, names, &mut lines)?;
@@ -81,7 +81,7 @@ fn images(
             };
             if marker != new_marker {
                 match (host(marker), host(new_marker)) {
-                    (Some(old), Some(new)) => hosts(dispatcher, old, new, lines),
+                    (Some(old), Some(new)) => hosts(dispatcher, what, old, new, lines),
                     _ => lines.push(format!("{what}: another runtime")),
                 }
             }
@@ -95,7 +95,8 @@ fn images(
                     }
                     false => format!("{what}: another module"),
                 });
-                if module.kind == ObjectKind::Tree && new_module.kind == ObjectKind::Tree {
+                let are_trees = [module, new_module].iter().all(|m| m.kind == ObjectKind::Tree);
+                if are_trees && !are_named {
                     let _ = paths(
                         dispatcher,
                         &format!("{what} "),
@@ -128,12 +129,19 @@ fn images(
     }
 }
 
-/// Adds how two host images differ.
-fn hosts(dispatcher: &Dispatcher, old: ObjectId, new: ObjectId, lines: &mut Vec<String>) {
+/// Adds how the host images of two images differ.
+fn hosts(
+    dispatcher: &Dispatcher,
+    what: &str,
+    old: ObjectId,
+    new: ObjectId,
+    lines: &mut Vec<String>,
+) {
+    let what = if what == "image" { "host image".to_owned() } else { format!("{what} host image") };
     let settings =
         |host| -> Option<Vec<TreeEntry>> { Some(dispatcher.read_tree(host).ok()?.into_entries()) };
     let (Some(one), Some(other)) = (settings(old), settings(new)) else {
-        lines.push(format!("host image: {old} → {new}"));
+        lines.push(format!("{what}: {old} → {new}"));
         return;
     };
     let value = |entries: &[TreeEntry], name: &[u8]| {
@@ -150,7 +158,7 @@ fn hosts(dispatcher: &Dispatcher, old: ObjectId, new: ObjectId, lines: &mut Vec<
             let shown =
                 |value: Option<String>| value.map_or("none".to_owned(), |v| shown_in_line(&v));
             lines.push(format!(
-                "host image: {} {key} {} → {}",
+                "{what}: {} {key} {} → {}",
                 shown_in_line(&name),
                 shown(old),
                 shown(new)

@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::Path;
 
+use crate::changes::{Change, check_all, input};
+use crate::machine::EMPTY_TREE_GUEST;
+use crate::{fails, git, succeeds};
 use manifold_dispatcher::native::NativeRuntime;
 use manifold_dispatcher::{Dispatcher, DurableStore, Invocation};
 use serde_json::Value;
 use tempfile::TempDir;
-
-use crate::{fails, git, succeeds};
 
 /// Runs the command with the store `store`.
 fn with_store(root: &Path, arguments: &[&str]) -> String {
@@ -26,89 +27,27 @@ fn fold(root: &Path, options: &[&str]) -> (String, String) {
     (request.to_owned(), text.lines().last().unwrap().to_owned())
 }
 
-/// A directory with three directories of three files.
-fn input() -> TempDir {
-    let root = TempDir::new().unwrap();
-    for directory in ["d1", "d2", "d3"] {
-        fs::create_dir_all(root.path().join("input").join(directory)).unwrap();
-        for file in ["f1.txt", "f2.txt", "f3.txt"] {
-            let path = root.path().join("input").join(directory).join(file);
-            fs::write(path, format!("{directory} {file}\n")).unwrap();
-        }
-    }
-    root
-}
-
-/// A change of what is folded or of how, and what `explain` says about it.
-struct Change {
-    change: fn(&Path),
-    options: &'static [&'static str],
-    differences: &'static [&'static str],
-    /// The number of frames that run again. There are 9 files, and 4 directories with two frames each.
-    runs: &'static str,
+#[test]
+fn explanations_name_exactly_what_changed() {
+    check_all("wasm");
 }
 
 #[test]
-fn explanations_name_exactly_what_changed() {
-    let changes = [
-        Change {
-            change: |root| fs::write(root.join("input/d3/f2.txt"), "changed\n").unwrap(),
-            options: &[],
-            differences: &["in/d3/f2.txt changed"],
-            runs: "5 of 17",
-        },
-        Change {
-            change: |root| {
-                fs::write(root.join("input/d1/new.txt"), "new\n").unwrap();
-                fs::remove_file(root.join("input/d2/f1.txt")).unwrap();
-            },
-            options: &[],
-            differences: &["in/d1/new.txt added", "in/d2/f1.txt removed"],
-            runs: "7 of 17",
-        },
-        Change {
-            change: |_| {},
-            options: &["--salt", "other"],
-            differences: &["salt: \"\" → \"other\""],
-            runs: "17 of 17",
-        },
-        Change {
-            change: |_| {},
-            options: &["--post", "line-count"],
-            differences: &["post: file-count → line-count"],
-            runs: "17 of 17",
-        },
-        Change {
-            change: |root| {
-                with_store(root, &["std", "add", "mine", "line-count"]);
-            },
-            options: &[],
-            differences: &["std mine added"],
-            runs: "17 of 17",
-        },
-    ];
-    for Change { change, options, differences, runs } in changes {
-        let root = input();
-        let (first, explanation) = fold(root.path(), &[]);
-        assert_eq!(explanation, "17 of 17 frames ran, because no similar fold is remembered");
-        change(root.path());
-        let (second, explanation) = fold(root.path(), options);
-        let reasons = differences.join(", ").replace("in/", "");
-        assert_eq!(explanation, format!("{runs} frames ran, because {reasons}"));
-        let explained = explain(root.path(), &second);
-        assert_eq!(explained["against"], first);
-        let found: Vec<&str> = explained["differences"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|d| d.as_str().unwrap())
-            .collect();
-        assert_eq!(found, differences);
-        let text = with_store(root.path(), &["explain", &second[..9]]);
-        assert!(differences.iter().all(|difference| text.contains(difference)), "{text}");
-        let again = fold(root.path(), options).1;
-        assert_eq!(again, "no frame ran: the result was remembered");
+fn explanations_name_a_module_that_changed() {
+    let module = |root: &Path, number: u8| {
+        let mut module = wat::parse_str(EMPTY_TREE_GUEST).unwrap();
+        // A section that has no meaning.
+        module.extend([0, 3, 1, b'n', number]);
+        fs::write(root.join("v.wasm"), module).unwrap();
+    };
+    Change {
+        prepare: &|root| module(root, 1),
+        change: &|root| module(root, 2),
+        options: &["--post", "v.wasm"],
+        differences: &["post: another module"],
+        ..Change::NONE
     }
+    .check();
 }
 
 #[test]

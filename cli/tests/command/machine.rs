@@ -323,7 +323,7 @@ fn a_module_of_40_mib_is_accepted() {
 }
 
 /// A guest whose outcome is the empty tree.
-const EMPTY_TREE_GUEST: &str = r#"(module
+pub(crate) const EMPTY_TREE_GUEST: &str = r#"(module
     (import "caos_abi_v1" "call" (func $call (param i32 i32) (result i32)))
     (memory (export "memory") 1)
     (data (i32.const 0) "{\22op\22:\22out\22,\22kind\22:\22tree\22,\22hash\22:\224b825dc642cb6eb9a060e54bf8d69288fbee4904\22}")

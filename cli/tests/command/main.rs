@@ -1,5 +1,6 @@
 //! The subcommands of `manifold`, run as a user runs them.
 
+mod changes;
 mod errors;
 mod explain;
 mod fold;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
+use crate::changes::{Change, check_all};
 use crate::{bench, fails, json, succeeds};
 
 #[test]
@@ -75,4 +76,24 @@ fn a_file_or_directory_can_be_run_as_a_guest() {
 fn types_prints_the_declarations() {
     let types = succeeds(Path::new("."), &["types"]);
     assert!(types.contains("declare module \"manifold:guest\""), "{types}");
+}
+
+#[test]
+fn explanations_name_exactly_what_changed() {
+    check_all("ts");
+    let library = |root: &Path, name: &str| {
+        fs::create_dir_all(root.join("v")).unwrap();
+        let main = "import { putBlob } from 'manifold:guest';\n\
+            import { name } from './name.ts';\nexport default () => putBlob(name);\n";
+        fs::write(root.join("v/main.ts"), main).unwrap();
+        fs::write(root.join("v/name.ts"), format!("export const name = '{name}';\n")).unwrap();
+    };
+    Change {
+        prepare: &|root| library(root, "one"),
+        change: &|root| library(root, "two"),
+        options: &["--guest", "ts", "--post", "v"],
+        differences: &["post: another module", "post name.ts changed"],
+        ..Change::NONE
+    }
+    .check();
 }
