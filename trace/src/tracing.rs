@@ -127,6 +127,9 @@ impl Observer for TracingSpans {
             None if span.had_start() => return,
             None => self.create(span.info(), span.kind()),
         };
+        // Some subscribers take the time at which a span was last left for its end. Its children were
+        // created in it.
+        let _entered = open.enter();
         match span.result() {
             Ok(outcome) => open.record("outcome", ::tracing::field::display(outcome.id)),
             Err(error) => open.record("error", ::tracing::field::display(error.root_cause())),
