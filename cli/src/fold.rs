@@ -22,10 +22,11 @@ use crate::arguments::Arguments;
 use crate::error::CliError;
 use crate::explain::Names;
 use crate::input::{self, Input};
-use crate::live::{self, Live, Running, Subject};
+use crate::live::{Live, Running, Subject};
 use crate::patience::Phase;
 use crate::pins;
 use crate::places;
+use crate::progress::can_draw;
 use crate::report::{self, FoldReport, OutcomeReport, Repeat};
 use crate::say::warn;
 use crate::session::{LateSource, Session};
@@ -47,7 +48,7 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     let store = options.using.open()?;
     let running = Arc::new(Running::default());
     let mut settings = options.using.session();
-    if live::can_draw() {
+    if can_draw() {
         settings.observe(Arc::clone(&running) as Arc<dyn Observer>);
     }
     if options.keep_going {
@@ -130,7 +131,7 @@ async fn fold_input(
             compiling = Compiling::Done(Duration::ZERO);
         }
         // The number of frames is only shown on a terminal.
-        let draws = !session.shows_log && live::can_draw();
+        let draws = !session.shows_log && can_draw();
         let expected =
             if draws && !is_hit { Some(size.expected_frames(session, input).await?) } else { None };
         let live =

@@ -10,7 +10,7 @@ use manifold_runtime_api::ObjectRef;
 
 use crate::args::{LeaveOutArgs, StoreArgs, UseArgs};
 use crate::error::CliError;
-use crate::progress::{Hashing, is_shown};
+use crate::progress::{Hashing, can_draw};
 use crate::repository::Repository;
 use crate::say::say;
 
@@ -62,7 +62,7 @@ pub(crate) fn directory(path: &Path, reading: &ScanOptions) -> Result<Input, Cli
     check_path(path)?;
     let bar = Hashing::new();
     let reading = reading.clone();
-    let reading = if is_shown() { reading.on_progress(bar.listener()) } else { reading };
+    let reading = if can_draw() { reading.on_progress(bar.listener()) } else { reading };
     let objects = reading.scan(path)?;
     drop(bar);
     if let [first, others @ ..] = objects.nested_repositories() {

@@ -4,7 +4,7 @@
 mod estimate;
 
 use std::collections::HashMap;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use manifold_runtime_api::ObjectId;
 use parking_lot::Mutex;
 
 use crate::explain::Names;
+use crate::progress::can_draw;
 use crate::say::say;
 use crate::shown::{columns, shown_in_line};
 use estimate::Estimate;
@@ -30,13 +31,6 @@ const SHARDS: usize = 16;
 
 /// Returns the path of the input that a tree of arguments names, if it is known.
 pub(crate) type PathOf = Arc<dyn Fn(ObjectId) -> Option<String> + Send + Sync>;
-
-/// Returns whether lines can be drawn again: standard error is a terminal, and neither `CI` nor
-/// `NO_COLOR` is set.
-pub(crate) fn can_draw() -> bool {
-    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    io::stderr().is_terminal() && !is_set("CI") && !is_set("NO_COLOR")
-}
 
 /// The frames that are in progress, and how many have run, by runtime.
 #[derive(Default)]

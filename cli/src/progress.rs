@@ -4,21 +4,30 @@ use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use manifold_dispatcher::{Progress as Step, ScanProgress};
 use manifold_runtime_docker::ImportProgress;
 
 /// The time between two draws.
 const INTERVAL: Duration = Duration::from_millis(80);
 
-/// Returns whether bars are drawn.
-pub(crate) fn is_shown() -> bool {
-    io::stderr().is_terminal()
+/// Returns whether lines can be drawn again: standard error is a terminal, and neither `CI` nor
+/// `NO_COLOR` is set.
+pub(crate) fn can_draw() -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    io::stderr().is_terminal() && !is_set("CI") && !is_set("NO_COLOR")
+}
+
+/// Creates a bar of this length. It is hidden if lines cannot be drawn again.
+fn bar(length: Option<u64>) -> ProgressBar {
+    let target =
+        if can_draw() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    ProgressBar::with_draw_target(length, target)
 }
 
 /// A bar that counts commits, with an estimate of the rest.
 pub(crate) fn commits(total: u64) -> ProgressBar {
-    let bar = ProgressBar::new(total);
+    let bar = bar(Some(total));
     if let Ok(style) =
         ProgressStyle::with_template("{bar:32} {pos}/{len} commits  {per_sec}  {eta} left")
     {
@@ -35,7 +44,7 @@ pub(crate) struct Steps {
 
 impl Steps {
     pub(crate) fn new() -> Self {
-        let bar = ProgressBar::new(0);
+        let bar = bar(Some(0));
         if let Ok(style) = ProgressStyle::with_template("{bar:32} {pos}/{len} {msg}") {
             bar.set_style(style);
         }
@@ -64,7 +73,7 @@ pub(crate) struct Importing(ProgressBar);
 
 impl Importing {
     pub(crate) fn new() -> Self {
-        let bar = ProgressBar::new(0);
+        let bar = bar(Some(0));
         if let Ok(style) = ProgressStyle::with_template(
             "{bar:24} {msg} layers  {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left",
         ) {
@@ -92,7 +101,8 @@ pub(crate) struct Hashing(ProgressBar);
 
 impl Hashing {
     pub(crate) fn new() -> Self {
-        let bar = ProgressBar::new_spinner().with_message("reading directories");
+        let bar = bar(None).with_style(ProgressStyle::default_spinner());
+        bar.set_message("reading directories");
         bar.enable_steady_tick(INTERVAL);
         Self(bar)
     }

@@ -1,5 +1,7 @@
 //! How two requests differ, as lines for people.
 
+use std::collections::HashSet;
+
 use manifold_dispatcher::{Dispatcher, Provenance};
 use manifold_runtime_api::{
     EntryMode, HostRef, ImageRef, NodeShape, ObjectId, ObjectKind, TreeEntry,
@@ -16,6 +18,15 @@ const SHORT_BYTES: u64 = 200;
 /// How many images are followed that others name.
 const MAX_LEVELS: usize = 16;
 
+/// The differences that were found.
+#[derive(Default)]
+struct Found {
+    lines: Vec<String>,
+    /// Pairs of host images whose differences are among the lines. Another version of a runtime makes
+    /// all of its images others, and is one difference.
+    hosts: HashSet<(ObjectId, ObjectId)>,
+}
+
 /// Returns a line for each difference between two requests.
 pub(crate) fn differences(
     dispatcher: &Dispatcher,
@@ -23,27 +34,27 @@ pub(crate) fn differences(
     new: &Provenance,
     names: &Names,
 ) -> Result<Vec<String>, CliError> {
-    let mut lines = Vec::new();
+    let mut found = Found::default();
     let (one, other) = (&old.request, &new.request);
     if one.image != other.image {
-        images(dispatcher, "image", &one.image, &other.image, names, MAX_LEVELS, &mut lines);
+        images(dispatcher, "image", &one.image, &other.image, names, MAX_LEVELS, &mut found);
     } else if old.host != new.host {
-        hosts(dispatcher, "image", old.host, new.host, &mut lines);
+        hosts(dispatcher, "image", old.host, new.host, &mut found);
     }
     if one.args != other.args {
-        arguments(dispatcher, "", one.args, other.args, names, &mut lines)?;
+        arguments(dispatcher, "", one.args, other.args, names, &mut found)?;
     }
     if one.salt != other.salt {
-        lines.push(format!(
+        found.lines.push(format!(
             "salt: {:?} → {:?}",
             shown_in_line(&one.salt),
             shown_in_line(&other.salt)
         ));
     }
     if one.std != other.std {
-        named_images(dispatcher, one.std, other.std, &mut lines);
+        named_images(dispatcher, one.std, other.std, &mut found);
     }
-    Ok(lines)
+    Ok(found.lines)
 }
 
 /// Returns the text of a short blob.
@@ -63,33 +74,33 @@ fn images(
     new: &str,
     names: &Names,
     levels: usize,
-    lines: &mut Vec<String>,
+    found: &mut Found,
 ) {
     let node = |image: &str| match ImageRef::parse(image) {
         Ok(ImageRef::Node(node)) => NodeShape::of(&dispatcher.read_tree(node).ok()?).ok(),
         _ => None,
     };
-    let before = lines.len();
+    let before = found.lines.len();
+    let mut is_explained = false;
     match (node(old), node(new)) {
         (
             Some(NodeShape::Runtime { marker, module }),
             Some(NodeShape::Runtime { marker: new_marker, module: new_module }),
         ) => {
-            let host = |marker| match HostRef::parse(&short_text(dispatcher, marker)?) {
-                Ok(HostRef::HostImage(host)) => Some(host),
-                _ => None,
-            };
             if marker != new_marker {
-                match (host(marker), host(new_marker)) {
-                    (Some(old), Some(new)) => hosts(dispatcher, what, old, new, lines),
-                    _ => lines.push(format!("{what}: another runtime")),
+                match (host_of(dispatcher, marker), host_of(dispatcher, new_marker)) {
+                    (Some(old), Some(new)) => {
+                        hosts(dispatcher, what, old, new, found);
+                        is_explained = true;
+                    }
+                    _ => found.lines.push(format!("{what}: another runtime")),
                 }
             }
             if module.id != new_module.id {
                 // Images that have names of their own are told apart by them.
                 let (old_name, new_name) = (names.of(old), names.of(new));
                 let are_named = old_name != old && new_name != new && old_name != new_name;
-                lines.push(match are_named {
+                found.lines.push(match are_named {
                     true => {
                         format!("{what}: {} → {}", shown_in_line(old_name), shown_in_line(new_name))
                     }
@@ -102,7 +113,7 @@ fn images(
                         &format!("{what} "),
                         tree_named(module.id),
                         tree_named(new_module.id),
-                        lines,
+                        &mut found.lines,
                     );
                 }
             }
@@ -114,34 +125,39 @@ fn images(
             if let (true, Some(base), Some(new_base)) =
                 (base != new_base, short_text(dispatcher, base), short_text(dispatcher, new_base))
             {
-                images(dispatcher, what, &base, &new_base, names, levels - 1, lines);
+                images(dispatcher, what, &base, &new_base, names, levels - 1, found);
             }
             if args != new_args {
                 let bound = format!("{what}: bound ");
-                let _ = arguments(dispatcher, &bound, args, new_args, names, lines);
+                let _ = arguments(dispatcher, &bound, args, new_args, names, found);
             }
         }
         _ => {}
     }
-    if lines.len() == before {
+    if found.lines.len() == before && !is_explained {
         let (old, new) = (shown_in_line(names.of(old)), shown_in_line(names.of(new)));
-        lines.push(format!("{what}: {old} → {new}"));
+        found.lines.push(format!("{what}: {old} → {new}"));
     }
 }
 
-/// Adds how the host images of two images differ.
-fn hosts(
-    dispatcher: &Dispatcher,
-    what: &str,
-    old: ObjectId,
-    new: ObjectId,
-    lines: &mut Vec<String>,
-) {
+/// Returns the host image that a runtime marker names.
+fn host_of(dispatcher: &Dispatcher, marker: ObjectId) -> Option<ObjectId> {
+    match HostRef::parse(&short_text(dispatcher, marker)?) {
+        Ok(HostRef::HostImage(host)) => Some(host),
+        _ => None,
+    }
+}
+
+/// Adds how the host images of two images differ, unless that is known.
+fn hosts(dispatcher: &Dispatcher, what: &str, old: ObjectId, new: ObjectId, found: &mut Found) {
+    if !found.hosts.insert((old, new)) {
+        return;
+    }
     let what = if what == "image" { "host image".to_owned() } else { format!("{what} host image") };
     let settings =
         |host| -> Option<Vec<TreeEntry>> { Some(dispatcher.read_tree(host).ok()?.into_entries()) };
     let (Some(one), Some(other)) = (settings(old), settings(new)) else {
-        lines.push(format!("{what}: {old} → {new}"));
+        found.lines.push(format!("{what}: {old} → {new}"));
         return;
     };
     let value = |entries: &[TreeEntry], name: &[u8]| {
@@ -157,7 +173,7 @@ fn hosts(
         if old != new {
             let shown =
                 |value: Option<String>| value.map_or("none".to_owned(), |v| shown_in_line(&v));
-            lines.push(format!(
+            found.lines.push(format!(
                 "{what}: {} {key} {} → {}",
                 shown_in_line(&name),
                 shown(old),
@@ -192,16 +208,16 @@ fn arguments(
     old: ObjectId,
     new: ObjectId,
     names: &Names,
-    lines: &mut Vec<String>,
+    found: &mut Found,
 ) -> Result<(), CliError> {
     let (old, new) = (dispatcher.read_tree(old)?, dispatcher.read_tree(new)?);
     for entry in old.entries().iter().filter(|entry| new.get(&entry.name).is_none()) {
-        lines.push(format!("{prefix}{} removed", shown_in_line(&entry.name.to_string())));
+        found.lines.push(format!("{prefix}{} removed", shown_in_line(&entry.name.to_string())));
     }
     for entry in new.entries() {
         let name = shown_in_line(&entry.name.to_string());
         let Some(before) = old.get(&entry.name) else {
-            lines.push(format!("{prefix}{name} added"));
+            found.lines.push(format!("{prefix}{name} added"));
             continue;
         };
         if before.id == entry.id && before.mode == entry.mode {
@@ -215,10 +231,10 @@ fn arguments(
         match texts {
             (Some(old), Some(new)) if is_image(&old) && is_image(&new) => {
                 let what = format!("{prefix}{name}");
-                images(dispatcher, &what, &old, &new, names, MAX_LEVELS, lines);
+                images(dispatcher, &what, &old, &new, names, MAX_LEVELS, found);
             }
             (Some(old), Some(new)) if before.mode != EntryMode::Tree && prefix.is_empty() => {
-                lines.push(format!(
+                found.lines.push(format!(
                     "{name}: {:?} → {:?}",
                     shown_in_line(&old),
                     shown_in_line(&new)
@@ -232,9 +248,10 @@ fn arguments(
                 let both_trees = [old, new].iter().all(|named| named.mode == EntryMode::Tree);
                 let prefix = format!("{prefix}{name}");
                 let separator = if both_trees { "/" } else { "" };
+                let lines = &mut found.lines;
                 let count = lines.len();
-                let found = paths(dispatcher, &format!("{prefix}{separator}"), old, new, lines);
-                if found.is_err() || lines.len() == count {
+                let added = paths(dispatcher, &format!("{prefix}{separator}"), old, new, lines);
+                if added.is_err() || lines.len() == count {
                     lines.truncate(count);
                     lines.push(format!("{prefix} changed; what it was is no longer there"));
                 }
@@ -244,19 +261,33 @@ fn arguments(
     Ok(())
 }
 
+/// Returns the host images of two images that have the same module on different ones.
+fn other_host(
+    dispatcher: &Dispatcher,
+    old: ObjectId,
+    new: ObjectId,
+) -> Option<(ObjectId, ObjectId)> {
+    let shape = |image| match NodeShape::of(&dispatcher.read_tree(image).ok()?) {
+        Ok(NodeShape::Runtime { marker, module }) => Some((host_of(dispatcher, marker)?, module)),
+        _ => None,
+    };
+    let ((old_host, old), (new_host, new)) = (shape(old)?, shape(new)?);
+    (old == new).then_some((old_host, new_host))
+}
+
 /// Adds how two trees of named images differ.
 fn named_images(
     dispatcher: &Dispatcher,
     old: Option<ObjectId>,
     new: Option<ObjectId>,
-    lines: &mut Vec<String>,
+    found: &mut Found,
 ) {
     let read = |std: Option<ObjectId>| match std {
         Some(std) => dispatcher.read_tree(std).ok().map(|tree| tree.into_entries()),
         None => Some(Vec::new()),
     };
     let (Some(one), Some(other)) = (read(old), read(new)) else {
-        lines.push("std changed; what it was is no longer there".to_owned());
+        found.lines.push("std changed; what it was is no longer there".to_owned());
         return;
     };
     let find = |entries: &[TreeEntry], name: &[u8]| {
@@ -265,12 +296,15 @@ fn named_images(
     for entry in &one {
         let name = shown_in_line(&entry.name.to_string());
         match find(&other, &entry.name) {
-            None => lines.push(format!("std {name} removed")),
-            Some(id) if id != entry.id => lines.push(format!("std {name} is another image")),
-            Some(_) => {}
+            None => found.lines.push(format!("std {name} removed")),
+            Some(id) if id == entry.id => {}
+            Some(id) => match other_host(dispatcher, entry.id, id) {
+                Some((old, new)) => hosts(dispatcher, &format!("std {name}"), old, new, found),
+                None => found.lines.push(format!("std {name} is another image")),
+            },
         }
     }
     for entry in other.iter().filter(|entry| find(&one, &entry.name).is_none()) {
-        lines.push(format!("std {} added", shown_in_line(&entry.name.to_string())));
+        found.lines.push(format!("std {} added", shown_in_line(&entry.name.to_string())));
     }
 }

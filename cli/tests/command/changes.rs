@@ -3,7 +3,14 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
+use async_trait::async_trait;
+use manifold_dispatcher::{DirectoryObjects, Dispatcher, DurableStore, Invocation};
+use manifold_runtime_api::{
+    Capabilities, Host, HostImage, HostRef, Job, NodeShape, ObjectId, ObjectRef, Result, Runtime,
+};
+use manifold_standard_guests::Hosts;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -82,6 +89,103 @@ impl Change<'_> {
         assert!(differences.iter().all(|difference| text.contains(difference)), "{text}");
         assert_eq!(fold(new_options).1, "no frame ran: the result was remembered");
     }
+}
+
+/// A runtime that takes the place of an older version of another one.
+struct Older(HostImage);
+
+#[async_trait]
+impl Runtime for Older {
+    fn host_image(&self) -> &HostImage {
+        &self.0
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::blob_modules().and_tree_modules()
+    }
+
+    async fn run(&self, _: Job, host: Arc<dyn Host>) -> Result<ObjectRef> {
+        Ok(ObjectRef::blob(host.put_blob("older".into()).await?))
+    }
+}
+
+/// Returns the text of a blob.
+fn text(dispatcher: &Dispatcher, id: ObjectId) -> String {
+    String::from_utf8(dispatcher.read(id).unwrap().content.to_vec()).unwrap()
+}
+
+/// Folds with an older version of the runtime for `guest`, and then with the command.
+pub(crate) async fn check_engine(guest: &str) {
+    let root = input();
+    let root = root.path();
+    let fold = |store: &str| {
+        let fold = ["fold", "input", "--guest", guest, "--explain", "--store", store];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_manifold"));
+        let output = command.args(fold).current_dir(root).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let new = fold("new");
+    let request = new.lines().find_map(|line| line.strip_prefix("request ")).unwrap();
+    let opened = DurableStore::open(root.join("new")).unwrap();
+    let new = Dispatcher::builder().store(opened).build().unwrap();
+    let record = new.provenance(request.parse().unwrap()).unwrap().unwrap();
+
+    // The settings of the runtime, with another version of its engine.
+    let (mut older, mut version) = (None, String::new());
+    let host = new.read_tree(record.host).unwrap();
+    let name = text(&new, host.get("name").unwrap().id);
+    for entry in host.entries().iter().filter(|entry| entry.name != "name") {
+        let mut value = text(&new, entry.id);
+        if entry.name == "engine" {
+            version = std::mem::replace(&mut value, "0.1.2".to_owned());
+        }
+        let builder = older.take().unwrap_or_else(|| HostImage::new(name.clone()));
+        older = Some(builder.with(entry.name.to_string(), value));
+    }
+    let older = older.unwrap().seal().unwrap();
+
+    // The standard images for that version. Those of other runtimes are as they were.
+    let std = new.read_tree(record.request.std.unwrap()).unwrap();
+    let host_of = |name: &str| {
+        let image = std.get(name)?.id;
+        let NodeShape::Runtime { marker, .. } =
+            NodeShape::of(&new.read_tree(image).unwrap()).unwrap()
+        else {
+            panic!("{name} is no runtime node");
+        };
+        match HostRef::parse(&text(&new, marker)).unwrap() {
+            HostRef::HostImage(host) if host == record.host => Some(older.id()),
+            HostRef::HostImage(host) => Some(host),
+            _ => panic!("{name} has no host image"),
+        }
+    };
+    let mut hosts = Hosts::default();
+    hosts.wasm = host_of("fold");
+    hosts.typescript = host_of("fold.ts");
+    hosts.container = host_of("fold.docker");
+    hosts.serving = host_of("fold.serving");
+    drop(new);
+    let store = Arc::new(DurableStore::open(root.join("store")).unwrap());
+    let objects = DirectoryObjects::scan(&root.join("input")).unwrap();
+    let folded = objects.root();
+    let dispatcher = Dispatcher::builder().store(store).source(objects).provenance(true);
+    let dispatcher = dispatcher.runtime(Older(older)).build().unwrap();
+    let std = manifold_standard_guests::install_for(&dispatcher, hosts).unwrap();
+    let suffix = if guest == "wasm" { String::new() } else { format!(".{guest}") };
+    let image = |name: &str| {
+        let std = dispatcher.read_tree(std).unwrap();
+        std.get(format!("{name}{suffix}").as_str()).unwrap().id.to_string()
+    };
+    let call = Invocation::new(image("fold")).arg("in", folded).arg("post", image("file-count"));
+    dispatcher.run(call.std(std)).await.unwrap();
+    dispatcher.flush().unwrap();
+    drop(dispatcher);
+
+    let explanation = fold("store");
+    let reason = format!("host image: {name} engine 0.1.2 → {version}");
+    let expected = format!("17 of 17 frames ran, because {reason}");
+    assert_eq!(explanation.lines().last().unwrap(), expected);
 }
 
 /// Checks the changes that are possible with guests in the language `guest`.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::changes::{Change, check_all, input};
+use crate::changes::{Change, check_all, check_engine, input};
 use crate::machine::EMPTY_TREE_GUEST;
 use crate::{fails, git, succeeds};
 use manifold_dispatcher::native::NativeRuntime;
@@ -30,6 +30,11 @@ fn fold(root: &Path, options: &[&str]) -> (String, String) {
 #[test]
 fn explanations_name_exactly_what_changed() {
     check_all("wasm");
+}
+
+#[tokio::test]
+async fn explanations_name_another_version_of_wasmtime() {
+    check_engine("wasm").await;
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::changes::{Change, check_all};
+use crate::changes::{Change, check_all, check_engine};
 use crate::{bench, fails, json, succeeds};
 
 #[test]
@@ -76,6 +76,11 @@ fn a_file_or_directory_can_be_run_as_a_guest() {
 fn types_prints_the_declarations() {
     let types = succeeds(Path::new("."), &["types"]);
     assert!(types.contains("declare module \"manifold:guest\""), "{types}");
+}
+
+#[tokio::test]
+async fn explanations_name_another_version_of_v8() {
+    check_engine("ts").await;
 }
 
 #[test]
