@@ -1,6 +1,7 @@
 //! The command line: subcommands, options and their help texts.
 
 mod audit;
+mod cache;
 mod explain;
 mod images;
 mod trace;
@@ -16,6 +17,7 @@ use clap_complete::Shell;
 use manifold_runtime_api::ObjectId;
 
 pub(crate) use audit::Audit;
+pub(crate) use cache::{Cache, CacheArgs, CacheKind, CacheStatus};
 pub(crate) use explain::{Explain, Where};
 pub(crate) use images::{
     Curry, Image, ImageExport, ImageImport, ImageKind, ImageLs, Std, StdAdd, StdKind, StdLs, StdRm,
@@ -49,6 +51,7 @@ pub(crate) enum Command {
     Curry(Curry),
     Std(Std),
     Image(Image),
+    Cache(Cache),
     Pins(Pins),
     Unpin(Unpin),
     Gc(Gc),
@@ -77,6 +80,7 @@ impl Command {
             Self::Request(request) => request.json,
             Self::Std(Std { kind: StdKind::Ls(ls) }) => ls.json,
             Self::Image(Image { kind: ImageKind::Ls(ls) }) => ls.json,
+            Self::Cache(Cache { kind: CacheKind::Status(status) }) => status.json,
             Self::Pins(pins) => pins.json,
             Self::Gc(gc) => gc.json,
             Self::Verify(verify) => verify.json,
@@ -284,6 +288,8 @@ pub(crate) struct Fold {
     pub(crate) depth: u32,
     #[command(flatten)]
     pub(crate) using: UseArgs,
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
 }
 
 /// Fold every commit of a repository's history, and show a value for each
@@ -393,6 +399,8 @@ pub(crate) struct Run {
     pub(crate) raw: bool,
     #[command(flatten)]
     pub(crate) using: UseArgs,
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
 }
 
 /// Print the id of the request that `run` would run, and whether its outcome is memoized

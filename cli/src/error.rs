@@ -9,6 +9,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use manifold_cache_reapi::CacheError;
 use manifold_cli::export::ExportError;
 use manifold_dispatcher::{DirectoryError, OpenError};
 use manifold_runtime_api::{Error, Frame, Limit, Status};
@@ -197,6 +198,10 @@ pub(crate) enum CliError {
     Store(#[source] OpenError),
     #[error("this user has no cache directory; name a directory with --store, or use --no-store")]
     NoCacheDirectory,
+    #[error("name the cache with --cache, or in MANIFOLD_CACHE")]
+    NoCache,
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     #[error("request {request} is not pinned; `manifold pins` lists the pinned requests")]
     NotPinned { request: String },
     #[error(

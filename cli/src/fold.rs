@@ -19,6 +19,7 @@ use manifold_runtime_api::{ObjectRef, TreeEntry};
 
 use crate::args::{Fold, Language};
 use crate::arguments::Arguments;
+use crate::cache::Shared;
 use crate::error::CliError;
 use crate::explain::Names;
 use crate::input::{self, Input};
@@ -45,7 +46,7 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     let arguments = Arguments::read(&options.args, &options.using.reading()?)?;
     let mut sources: Vec<Arc<dyn ObjectSource>> = vec![Arc::clone(&source) as _];
     sources.extend(arguments.sources());
-    let store = options.using.open()?;
+    let (store, connecting) = options.cache.begin(options.using.open()?)?;
     let running = Arc::new(Running::default());
     let mut settings = options.using.session();
     if can_draw() {
@@ -80,8 +81,12 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
         if compiled { Compiling::Done(end.elapsed()) } else { Compiling::Todo(compiling) };
     source.set(Arc::clone(&input.source));
     session.tracing.input(&input, &options.path, options.rev.as_deref());
-    let place = Place { store, running };
-    fold_input(&session, &place, &options, &pipelines, &input, scan_time, compiling)
+    let shared = match connecting {
+        Some(connecting) => connecting.ready().await,
+        None => None,
+    };
+    let place = Place { store, running, shared };
+    fold_input(&session, place, &options, &pipelines, &input, scan_time, compiling)
         .await
         .map_err(|error| places::explain(error, &session.dispatcher, &input))
 }
@@ -90,6 +95,8 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
 struct Place {
     store: Arc<dyn Store>,
     running: Arc<Running>,
+    /// The cache that other machines share, if there is one.
+    shared: Option<Shared>,
 }
 
 /// The compilation of the guests.
@@ -103,7 +110,7 @@ enum Compiling<F> {
 /// Folds the input with every pipeline and prints the reports.
 async fn fold_input(
     session: &Session,
-    Place { store, running }: &Place,
+    Place { store, running, mut shared }: Place,
     options: &Fold,
     pipelines: &[Pipeline],
     input: &Input,
@@ -114,6 +121,13 @@ async fn fold_input(
     let (mut reports, mut lines) = (Vec::new(), String::new());
     for pipeline in pipelines {
         let invocation = pipeline.invocation(session, input.root, options)?;
+        let request = session.dispatcher.request(&invocation)?;
+        if let Some(shared) = &mut shared
+            && !options.using.recompute
+            && !session.dispatcher.is_memoized(&invocation)?
+        {
+            shared.fetch(request).await;
+        }
         // The guests are compiled before the first fold, so that its time does not include that.
         let is_hit = !options.using.recompute && session.dispatcher.is_memoized(&invocation)?;
         Phase::Computing.begin();
@@ -135,8 +149,7 @@ async fn fold_input(
         let expected =
             if draws && !is_hit { Some(size.expected_frames(session, input).await?) } else { None };
         let live =
-            (!is_hit && !session.shows_log).then(|| subject(session, input, running, expected));
-        let request = session.dispatcher.request(&invocation)?;
+            (!is_hit && !session.shows_log).then(|| subject(session, input, &running, expected));
         let fold = repeat(session, invocation, live, options.repeat).await.map_err(|error| {
             failures::explain(error, session, input, request, options.keep_going)
         })?;
@@ -144,7 +157,7 @@ async fn fold_input(
             let name = pins::input_name(&options.path, options.rev.as_deref());
             session.dispatcher.set_note(fold.completion.request, &name)?;
         }
-        let explanation = explanation::after(session, store, options, input, &fold)?;
+        let explanation = explanation::after(session, &store, options, input, &fold)?;
         let tree = match (options.tree, options.using.keeps_provenance()) {
             (true, true) => results::of_directories(
                 &session.dispatcher,
@@ -154,6 +167,9 @@ async fn fold_input(
             _ => Vec::new(),
         };
         let outcome = fold.completion.outcome;
+        if let Some(shared) = &mut shared {
+            shared.add(request, outcome);
+        }
         let result = if options.json {
             OutcomeReport::with_values(&session.dispatcher, outcome)?
         } else {
@@ -173,10 +189,15 @@ async fn fold_input(
             repeats: fold.repeats,
             tree,
             explanation,
+            cache: None,
         });
     }
     Phase::Storing.begin();
     session.dispatcher.flush()?;
+    if let (Some(shared), Some(report)) = (shared, reports.first_mut()) {
+        let keeps_provenance = options.using.keeps_provenance();
+        report.cache = Some(shared.finish(&session.dispatcher, keeps_provenance).await);
+    }
     Phase::Writing.begin();
     session.tracing.end()?;
 

@@ -4,6 +4,7 @@
 mod args;
 mod arguments;
 mod audit;
+mod cache;
 mod cat;
 mod curry;
 mod diff;
@@ -46,7 +47,7 @@ use clap::Parser;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::args::{Arguments, Command, ImageKind};
+use crate::args::{Arguments, CacheKind, Command, ImageKind};
 use crate::error::{CliError, Failure};
 use crate::patience::{Interrupts, SHUTDOWN_TIME, is_thread_failure};
 use crate::say::{StderrWriter, say};
@@ -95,6 +96,9 @@ fn main() -> ExitCode {
         Command::Audit(audit) => compute(&interrupts, audit.using.deadline, audit::audit(audit)),
         Command::Where(place) => report(explain::find_makers(&place)),
         Command::Cat(cat) => report(cat::cat(&cat)),
+        Command::Cache(cache) => match cache.kind {
+            CacheKind::Status(status) => compute(&interrupts, None, cache::status(status)),
+        },
         Command::Pins(pins) => report(pins::pins(&pins)),
         Command::Unpin(unpin) => report(keep::unpin(&unpin)),
         Command::Gc(gc) => report(keep::gc(&gc)),

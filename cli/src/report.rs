@@ -11,6 +11,7 @@ use manifold_runtime_api::{Error, Object, ObjectKind, ObjectRef, Tree};
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
+use crate::cache::CacheReport;
 use crate::error::CliError;
 use crate::fold::{DirectoryReport, Explanation};
 use crate::outcome::{self, Value};
@@ -89,6 +90,9 @@ pub(crate) struct FoldReport {
     /// Why frames ran, if the user wants to know.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) explanation: Option<Explanation>,
+    /// What was exchanged with a shared cache, in the first report.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cache: Option<CacheReport>,
 }
 
 /// Formats the reports as one table, with the request and the result of each, `lines`, the results of
@@ -151,6 +155,8 @@ pub(crate) fn fold_table(reports: &[FoldReport], lines: &str) -> String {
     let explanations: String =
         explanations.map(|explanation| format!("\n{}\n", explanation.text())).collect();
     let tree = if tree.is_empty() { tree } else { format!("\n{tree}") };
+    let cache = reports.iter().filter_map(|report| report.cache.as_ref());
+    ids.extend(cache.map(CacheReport::line));
     format!("{table}\n{ids}{lines}{tree}{explanations}")
 }
 
@@ -236,6 +242,9 @@ pub(crate) fn time(seconds: f64) -> String {
 pub(crate) struct RunReport {
     pub(crate) request: String,
     pub(crate) result: OutcomeReport,
+    /// What was exchanged with a shared cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cache: Option<CacheReport>,
 }
 
 impl RunReport {
@@ -302,6 +311,7 @@ mod tests {
             repeats: Vec::new(),
             tree: Vec::new(),
             explanation: None,
+            cache: None,
         }
     }
 

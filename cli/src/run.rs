@@ -3,8 +3,9 @@
 use manifold_dispatcher::Invocation;
 use serde_json::json;
 
-use crate::args::{ArgumentArgs, Language, LeaveOutArgs, Request, Run, UseArgs};
+use crate::args::{ArgumentArgs, CacheArgs, Language, LeaveOutArgs, Request, Run, UseArgs};
 use crate::arguments::Arguments;
+use crate::cache::Connecting;
 use crate::error::CliError;
 use crate::patience::Phase;
 use crate::pins;
@@ -13,15 +14,26 @@ use crate::report::{self, OutcomeReport, RunReport};
 use crate::session::Session;
 
 pub(crate) async fn run(options: Run) -> Result<(), CliError> {
-    let (arguments, session, invocation) = invocation(
+    let Call { arguments, session, invocation, cache } = call(
         &options.image,
         &options.args,
         &options.leaving_out,
         &options.salt,
         &options.using,
+        &options.cache,
     )
     .await?;
     let dispatcher = &session.dispatcher;
+    let mut shared = match cache {
+        Some(connecting) => connecting.ready().await,
+        None => None,
+    };
+    if let Some(shared) = &mut shared
+        && !options.using.recompute
+        && !dispatcher.is_memoized(&invocation)?
+    {
+        shared.fetch(dispatcher.request(&invocation)?).await;
+    }
     Phase::Computing.begin();
     let completion = dispatcher.run(invocation).await.map_err(|error| {
         let inputs = arguments.inputs.iter();
@@ -39,6 +51,13 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
     }
     Phase::Storing.begin();
     dispatcher.flush()?;
+    let cache = match shared {
+        Some(mut shared) => {
+            shared.add(completion.request, completion.outcome);
+            Some(shared.finish(dispatcher, options.using.keeps_provenance()).await)
+        }
+        None => None,
+    };
     Phase::Writing.begin();
     session.tracing.end()?;
 
@@ -51,35 +70,46 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
     } else {
         OutcomeReport::new(dispatcher, outcome)?
     };
-    let report = RunReport { request: completion.request.to_string(), result };
+    let report = RunReport { request: completion.request.to_string(), result, cache };
     let text = if options.json { report::json(&report)? } else { report.text() };
     report::print(text.as_bytes())
 }
 
+/// A root call of an image, and what it needs.
+struct Call<'a> {
+    arguments: Arguments<'a>,
+    session: Session,
+    invocation: Invocation,
+    cache: Option<Connecting>,
+}
+
 /// Reads the arguments, opens a session, and creates the root call of an image.
-async fn invocation<'a>(
+async fn call<'a>(
     image: &str,
     args: &'a ArgumentArgs,
     leaving_out: &LeaveOutArgs,
     salt: &str,
     using: &UseArgs,
-) -> Result<(Arguments<'a>, Session, Invocation), CliError> {
+    cache: &CacheArgs,
+) -> Result<Call<'a>, CliError> {
     Phase::Hashing.begin();
     let arguments = Arguments::read(args, &leaving_out.apply(using.reading()?))?;
-    let session = Session::new(using.open()?, arguments.sources(), &using.session())?;
+    let (store, cache) = cache.begin(using.open()?)?;
+    let session = Session::new(store, arguments.sources(), &using.session())?;
     let args = session.arguments(arguments.entries(&session)?)?;
     let image = session.image(image, Language::Wasm).await?;
     let invocation = session.invocation(&image, args, salt, using);
-    Ok((arguments, session, invocation))
+    Ok(Call { arguments, session, invocation, cache })
 }
 
 pub(crate) async fn request(options: Request) -> Result<(), CliError> {
-    let (_, session, invocation) = invocation(
+    let Call { session, invocation, .. } = call(
         &options.image,
         &options.args,
         &options.leaving_out,
         &options.salt,
         &options.using,
+        &CacheArgs::default(),
     )
     .await?;
     let dispatcher = &session.dispatcher;

@@ -7,7 +7,7 @@ use crate::core::Core;
 use crate::dispatcher::Dispatcher;
 
 /// A note begins with this, and the id of its request in hexadecimal.
-const MAGIC: &str = "manifold note 1\n";
+pub(crate) const MAGIC: &str = "manifold note 1\n";
 
 fn head(request: ObjectId) -> String {
     format!("{MAGIC}{request}\n")

@@ -52,6 +52,15 @@ impl Provenance {
         Ok(self.request.encode()?)
     }
 
+    /// Returns whether an object is the record of a request or a note on one, which are kept beside
+    /// outcomes but are none. What copies a memo elsewhere leaves them out, because they name paths.
+    pub fn is_record(object: &Object) -> bool {
+        object.kind == ObjectKind::Blob
+            && [MAGIC, crate::note::MAGIC.as_bytes()]
+                .iter()
+                .any(|magic| object.content.starts_with(magic))
+    }
+
     fn encode(&self) -> Vec<u8> {
         let error = self.error.as_deref().unwrap_or_default();
         let mut bytes = Vec::with_capacity(160 + error.len() + ID_BYTES * self.wanted.len());

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 pub mod browser;
+pub mod buildgrid;
 #[cfg(feature = "containers")]
 pub mod containers;
 mod fixture;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::browser;
+use crate::buildgrid;
 use crate::docker;
 use crate::guests::{self, Wanted};
 use crate::install::{Installing, provide};
@@ -106,6 +107,7 @@ pub(crate) fn test(installing: Installing) -> Result {
     needs.extend(docker::need());
     needs.extend(python::need());
     needs.extend(browser::need());
+    needs.extend(buildgrid::need());
     if v8::is_available()? {
         needs.extend(published::need()?);
     }
@@ -115,6 +117,7 @@ pub(crate) fn test(installing: Installing) -> Result {
     guests::build(Wanted::All)?;
     typescript::check()?;
     browser::check()?;
+    buildgrid::check()?;
     let engine = docker::engine()?;
     let mut tests = cargo();
     tests.args(["test", "--release", "--workspace"]);

@@ -4,6 +4,7 @@
 
 mod bench;
 mod browser;
+mod buildgrid;
 mod commands;
 mod deny;
 mod docker;
@@ -36,8 +37,8 @@ const USAGE: &str = "\
 Usage: cargo xtask [--no-install] COMMAND
 
 Every command first installs what it needs and prints what that is. With --no-install it installs
-nothing and skips what needs a missing program. MANIFOLD_REQUIRE=v8,docker,npm,chromium makes it an
-error to skip these.
+nothing and skips what needs a missing program. MANIFOLD_REQUIRE=v8,docker,npm,chromium,buildgrid
+makes it an error to skip these.
 
   setup              Build the guests that other crates embed; quick if nothing has changed
   fold PATH [...]    Fold PATH twice: computed, then from the memo; further arguments are passed to

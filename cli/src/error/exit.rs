@@ -1,5 +1,6 @@
 //! What kind of failure ended a command, and its exit status.
 
+use manifold_cache_reapi::CacheError;
 use manifold_dispatcher::DirectoryError;
 use manifold_runtime_api::{Error, ErrorKind};
 
@@ -97,6 +98,12 @@ impl CliError {
             | Self::UnknownId { .. }
             | Self::NoProvenance { .. }
             | Self::NoSuchEntry { .. }
+            | Self::NoCache
+            | Self::Cache(
+                CacheError::Address { .. }
+                | CacheError::RefName { .. }
+                | CacheError::Credentials { .. },
+            )
             | Self::NoCacheDirectory
             | Self::NotPinned { .. }
             | Self::NotInTrace { .. }
@@ -121,9 +128,11 @@ impl CliError {
             | Self::InputLost(_) => Failure::Input,
             Self::LargeGuest { .. } | Self::Deadline { .. } => Failure::Limit,
             Self::Disagreement { .. } | Self::NotPure { .. } => Failure::Guest,
-            Self::UnusedImages(_) | Self::Engine(_) | Self::NoThreads(_) | Self::WorkLost(_) => {
-                Failure::Runtime
-            }
+            Self::Cache(_)
+            | Self::UnusedImages(_)
+            | Self::Engine(_)
+            | Self::NoThreads(_)
+            | Self::WorkLost(_) => Failure::Runtime,
             Self::Store(_) | Self::Damaged { .. } | Self::DamagedFile { .. } => Failure::Store,
             Self::TraceLost { .. }
             | Self::Unwritable { .. }

@@ -1,0 +1,402 @@
+//! [`Client`]: the operations of the Remote Execution API that a cache needs.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use bazel_remote_apis::build::bazel::remote::execution::v2 as reapi;
+use bazel_remote_apis::google::bytestream::byte_stream_client::ByteStreamClient;
+use bazel_remote_apis::google::bytestream::{ReadRequest, WriteRequest};
+use futures_util::stream;
+use reapi::action_cache_client::ActionCacheClient;
+use reapi::capabilities_client::CapabilitiesClient;
+use reapi::content_addressable_storage_client::ContentAddressableStorageClient;
+use tonic::metadata::MetadataMap;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+use crate::CacheError;
+use crate::digest::Digest;
+use crate::options::CacheOptions;
+
+const SHA256: i32 = reapi::digest_function::Value::Sha256 as i32;
+/// The largest message that is sent or received, in bytes, if the server names no bound.
+const BATCH_BYTES: u64 = 4 << 20;
+/// What a message may have beside the content of blobs, in bytes.
+const OVERHEAD_BYTES: u64 = 64 << 10;
+/// The length of the pieces in which large blobs are sent, in bytes.
+const PIECE_BYTES: usize = 1 << 20;
+/// How often an operation is tried.
+const TRIES: u32 = 4;
+
+/// A connection to a server, which has what a cache needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    channel: InterceptedService<Channel, Headers>,
+    address: String,
+    instance: String,
+    /// The largest number of bytes of blobs in a message.
+    batch_bytes: u64,
+    /// Whether the server accepts results from this client, as far as it says so.
+    accepts_results: bool,
+}
+
+/// Adds the user's headers to requests.
+#[derive(Debug, Clone)]
+struct Headers(MetadataMap);
+
+impl Interceptor for Headers {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        for entry in self.0.iter() {
+            if let tonic::metadata::KeyAndValueRef::Ascii(key, value) = entry {
+                request.metadata_mut().insert(key, value.clone());
+            }
+        }
+        Ok(request)
+    }
+}
+
+impl Client {
+    /// Connects, and asks the server what it can do.
+    pub(crate) async fn connect(options: &CacheOptions) -> Result<Self, CacheError> {
+        let address = options.address.to_string();
+        let unreachable = |error: tonic::transport::Error| CacheError::Unreachable {
+            address: address.clone(),
+            problem: chain(&error),
+        };
+        let mut endpoint = Endpoint::from_shared(options.address.uri())
+            .map_err(unreachable)?
+            .connect_timeout(options.connect_within)
+            .timeout(options.answer_within);
+        if options.address.is_secure {
+            endpoint = endpoint.tls_config(options.tls()?).map_err(unreachable)?;
+        }
+        // The bound on establishing a connection does not count the TLS handshake.
+        let connecting = tokio::time::timeout(options.connect_within * 2, endpoint.connect());
+        let channel = match connecting.await {
+            Ok(connected) => connected.map_err(unreachable)?,
+            Err(_) => {
+                let problem = format!("no connection within {:?}", options.connect_within * 2);
+                return Err(CacheError::Unreachable { address, problem });
+            }
+        };
+        let channel = InterceptedService::new(channel, Headers(options.headers.clone()));
+        let mut client = Self {
+            channel,
+            address,
+            instance: options.address.instance.clone(),
+            batch_bytes: BATCH_BYTES - OVERHEAD_BYTES,
+            accepts_results: false,
+        };
+        client.ask_capabilities().await?;
+        Ok(client)
+    }
+
+    pub(crate) fn accepts_results(&self) -> bool {
+        self.accepts_results
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    async fn ask_capabilities(&mut self) -> Result<(), CacheError> {
+        let request = reapi::GetCapabilitiesRequest { instance_name: self.instance.clone() };
+        let answer = self.retried("say what it can do", || {
+            let (mut service, request) =
+                (CapabilitiesClient::new(self.channel.clone()), request.clone());
+            async move { service.get_capabilities(request).await }
+        });
+        let unsupported = |problem: &str| CacheError::Unsupported {
+            address: self.address.clone(),
+            problem: problem.to_owned(),
+        };
+        let capabilities = answer.await?.into_inner().cache_capabilities;
+        let capabilities = capabilities.ok_or_else(|| unsupported("is no cache"))?;
+        if !capabilities.digest_functions.contains(&SHA256) {
+            return Err(unsupported("does not name blobs by SHA-256"));
+        }
+        if let Ok(bytes @ 1..) = u64::try_from(capabilities.max_batch_total_size_bytes) {
+            self.batch_bytes = bytes.min(BATCH_BYTES).saturating_sub(OVERHEAD_BYTES).max(1);
+        }
+        self.accepts_results = capabilities
+            .action_cache_update_capabilities
+            .is_some_and(|updates| updates.update_enabled);
+        Ok(())
+    }
+
+    /// Returns what the server has for an action.
+    pub(crate) async fn result(
+        &self,
+        action: &Digest,
+    ) -> Result<Option<reapi::ActionResult>, CacheError> {
+        let request = reapi::GetActionResultRequest {
+            instance_name: self.instance.clone(),
+            action_digest: Some(action.to_reapi()),
+            digest_function: SHA256,
+            ..reapi::GetActionResultRequest::default()
+        };
+        let answer = self.retried("look up a result", || {
+            let (mut service, request) =
+                (ActionCacheClient::new(self.channel.clone()), request.clone());
+            async move { service.get_action_result(request).await }
+        });
+        match answer.await {
+            Ok(answer) => Ok(Some(answer.into_inner())),
+            Err(CacheError::Refused { code: Code::NotFound, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sets what the server has for an action.
+    pub(crate) async fn set_result(
+        &self,
+        action: &Digest,
+        result: reapi::ActionResult,
+    ) -> Result<(), CacheError> {
+        let request = reapi::UpdateActionResultRequest {
+            instance_name: self.instance.clone(),
+            action_digest: Some(action.to_reapi()),
+            action_result: Some(result),
+            digest_function: SHA256,
+            ..reapi::UpdateActionResultRequest::default()
+        };
+        let answer = self.retried("accept a result", || {
+            let (mut service, request) =
+                (ActionCacheClient::new(self.channel.clone()), request.clone());
+            async move { service.update_action_result(request).await }
+        });
+        answer.await.map(drop)
+    }
+
+    /// Returns the content of a blob of at most `bound` bytes. `None` if the server does not have it.
+    pub(crate) async fn blob(
+        &self,
+        digest: &Digest,
+        bound: u64,
+    ) -> Result<Option<Vec<u8>>, CacheError> {
+        if digest.length() > bound {
+            return Err(CacheError::TooLarge { digest: digest.clone(), bound });
+        }
+        let content = if digest.length() <= self.batch_bytes {
+            self.small_blob(digest).await?
+        } else {
+            self.large_blob(digest).await?
+        };
+        let Some(content) = content else { return Ok(None) };
+        let found = Digest::of(&content);
+        if found != *digest {
+            return Err(CacheError::WrongContent { digest: digest.clone(), found });
+        }
+        Ok(Some(content))
+    }
+
+    async fn small_blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, CacheError> {
+        const OPERATION: &str = "send a blob";
+        let request = reapi::BatchReadBlobsRequest {
+            instance_name: self.instance.clone(),
+            digests: vec![digest.to_reapi()],
+            digest_function: SHA256,
+            ..reapi::BatchReadBlobsRequest::default()
+        };
+        let answer = self.retried(OPERATION, || {
+            let (mut service, request) = (self.storage(), request.clone());
+            async move { service.batch_read_blobs(request).await }
+        });
+        let Some(response) = answer.await?.into_inner().responses.pop() else { return Ok(None) };
+        let status = response.status.unwrap_or_default();
+        match Code::from(status.code) {
+            Code::Ok => Ok(Some(response.data)),
+            Code::NotFound => Ok(None),
+            code => Err(self.refused(OPERATION, code, &status.message)),
+        }
+    }
+
+    async fn large_blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, CacheError> {
+        const OPERATION: &str = "send a large blob";
+        let request = ReadRequest {
+            resource_name: format!("{}blobs/{digest}", self.prefix()),
+            ..ReadRequest::default()
+        };
+        let length = digest.length();
+        let read = self.retried(OPERATION, || {
+            let mut service = ByteStreamClient::new(self.channel.clone());
+            let request = request.clone();
+            async move {
+                let mut pieces = service.read(request).await?.into_inner();
+                let mut content = Vec::new();
+                while let Some(piece) = pieces.message().await? {
+                    content.extend_from_slice(&piece.data);
+                    // The content is another blob then, which is found out later.
+                    if content.len() as u64 > length {
+                        break;
+                    }
+                }
+                Ok(content)
+            }
+        });
+        match read.await {
+            Ok(content) => Ok(Some(content)),
+            Err(CacheError::Refused { code: Code::NotFound, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Uploads those of the blobs that the server does not have.
+    pub(crate) async fn add_blobs(&self, blobs: Vec<Vec<u8>>) -> Result<(), CacheError> {
+        let blobs: Vec<_> = blobs.into_iter().map(|blob| (Digest::of(&blob), blob)).collect();
+        let missing = self.missing(blobs.iter().map(|(digest, _)| digest.to_reapi())).await?;
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for (digest, blob) in blobs {
+            if !missing.contains(&digest) {
+                continue;
+            }
+            if digest.length() > self.batch_bytes {
+                self.add_large_blob(&digest, blob).await?;
+                continue;
+            }
+            if bytes + digest.length() > self.batch_bytes {
+                self.add_small_blobs(std::mem::take(&mut batch)).await?;
+                bytes = 0;
+            }
+            bytes += digest.length();
+            batch.push(reapi::batch_update_blobs_request::Request {
+                digest: Some(digest.to_reapi()),
+                data: blob,
+                ..reapi::batch_update_blobs_request::Request::default()
+            });
+        }
+        if batch.is_empty() { Ok(()) } else { self.add_small_blobs(batch).await }
+    }
+
+    async fn missing(
+        &self,
+        digests: impl Iterator<Item = reapi::Digest>,
+    ) -> Result<HashSet<Digest>, CacheError> {
+        let request = reapi::FindMissingBlobsRequest {
+            instance_name: self.instance.clone(),
+            blob_digests: digests.collect(),
+            digest_function: SHA256,
+        };
+        let answer = self.retried("say which blobs it lacks", || {
+            let (mut service, request) = (self.storage(), request.clone());
+            async move { service.find_missing_blobs(request).await }
+        });
+        let missing = answer.await?.into_inner().missing_blob_digests;
+        Ok(missing.iter().filter_map(Digest::from_reapi).collect())
+    }
+
+    async fn add_small_blobs(
+        &self,
+        requests: Vec<reapi::batch_update_blobs_request::Request>,
+    ) -> Result<(), CacheError> {
+        const OPERATION: &str = "accept blobs";
+        let request = reapi::BatchUpdateBlobsRequest {
+            instance_name: self.instance.clone(),
+            requests,
+            digest_function: SHA256,
+        };
+        let answer = self.retried(OPERATION, || {
+            let (mut service, request) = (self.storage(), request.clone());
+            async move { service.batch_update_blobs(request).await }
+        });
+        let statuses = answer.await?.into_inner().responses.into_iter();
+        let mut statuses = statuses.filter_map(|response| response.status);
+        match statuses.find(|status| Code::from(status.code) != Code::Ok) {
+            Some(status) => Err(self.refused(OPERATION, Code::from(status.code), &status.message)),
+            None => Ok(()),
+        }
+    }
+
+    async fn add_large_blob(&self, digest: &Digest, blob: Vec<u8>) -> Result<(), CacheError> {
+        let answer = self.retried("accept a large blob", || {
+            let mut service = ByteStreamClient::new(self.channel.clone());
+            // Uploads are told apart by a random number.
+            let (high, low) = (fastrand::u64(..), fastrand::u64(..));
+            let name = format!("{}uploads/{}/blobs/{digest}", self.prefix(), uuid(high, low));
+            let count = blob.len().div_ceil(PIECE_BYTES);
+            let pieces = blob.chunks(PIECE_BYTES).enumerate().map(move |(number, piece)| {
+                let is_first = number == 0;
+                WriteRequest {
+                    resource_name: if is_first { name.clone() } else { String::new() },
+                    write_offset: (number * PIECE_BYTES) as i64,
+                    finish_write: number + 1 == count,
+                    data: piece.to_vec(),
+                }
+            });
+            let pieces: Vec<_> = pieces.collect();
+            async move { service.write(stream::iter(pieces)).await }
+        });
+        answer.await.map(drop)
+    }
+
+    fn storage(&self) -> ContentAddressableStorageClient<InterceptedService<Channel, Headers>> {
+        let largest = usize::try_from(BATCH_BYTES + OVERHEAD_BYTES).unwrap_or(usize::MAX);
+        ContentAddressableStorageClient::new(self.channel.clone())
+            .max_decoding_message_size(largest)
+    }
+
+    /// Returns how the names of resources begin.
+    fn prefix(&self) -> String {
+        if self.instance.is_empty() { String::new() } else { format!("{}/", self.instance) }
+    }
+
+    fn refused(&self, operation: &'static str, code: Code, message: &str) -> CacheError {
+        let (address, message) = (self.address.clone(), message.to_owned());
+        CacheError::Refused { address, operation, code, message }
+    }
+
+    /// Tries an operation again, after a pause, if the server says that it may succeed later.
+    async fn retried<T, F: Future<Output = Result<T, Status>>>(
+        &self,
+        operation: &'static str,
+        attempt: impl Fn() -> F,
+    ) -> Result<T, CacheError> {
+        let mut pause = Duration::from_millis(50);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let status = match attempt().await {
+                Ok(done) => return Ok(done),
+                Err(status) => status,
+            };
+            let may_succeed = matches!(
+                status.code(),
+                Code::Unavailable | Code::ResourceExhausted | Code::Aborted
+            );
+            if !may_succeed || tries == TRIES {
+                let message = if status.message().is_empty() {
+                    chain(&status)
+                } else {
+                    status.message().to_owned()
+                };
+                return Err(self.refused(operation, status.code(), &message));
+            }
+            // Clients that failed together do not try again together.
+            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+            pause *= 4;
+        }
+    }
+}
+
+/// Formats a random number as a version 4 UUID.
+fn uuid(high: u64, low: u64) -> String {
+    let high = high & !0xf000 | 0x4000;
+    let low = low >> 2 | 1 << 63;
+    format!(
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        high >> 32,
+        high >> 16 & 0xffff,
+        high & 0xffff,
+        low >> 48,
+        low & 0xffff_ffff_ffff
+    )
+}
+
+/// Returns an error with its causes in a line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let texts: Vec<_> = causes.map(ToString::to_string).collect();
+    texts.join(": ")
+}

@@ -1,0 +1,99 @@
+//! [`Sender`]: sends what a store records, beside the work.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{self, MissedTickBehavior};
+
+use crate::CacheError;
+use crate::digest::Digest;
+use crate::recorded::Recorded;
+use crate::shared::{FULL_ENTRIES, SharedCache};
+
+/// How often the sender looks whether there is enough for a pack.
+const PERIOD: Duration = Duration::from_millis(200);
+
+/// Sends the memo entries that a store records, in packs, while others compute.
+///
+/// After a failure it sends nothing more. Dropping it ends it without sending the rest.
+#[derive(Debug)]
+pub struct Sender {
+    end: oneshot::Sender<()>,
+    task: JoinHandle<Result<Sent, CacheError>>,
+}
+
+/// What was sent.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Sent {
+    /// The digests of the packs, in the order in which they were sent.
+    pub packs: Vec<Digest>,
+    /// Their number of bytes.
+    pub bytes: u64,
+}
+
+impl Sender {
+    /// Starts to send what `recorded` records.
+    ///
+    /// # Panics
+    /// Panics outside of a tokio runtime.
+    pub fn start(cache: SharedCache, recorded: Arc<Recorded>) -> Self {
+        let (end, mut ended) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            let mut ticks = time::interval(PERIOD);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut sent = Sent::default();
+            let mut is_last = false;
+            loop {
+                tokio::select! {
+                    _ = ticks.tick() => {}
+                    end = &mut ended => match end {
+                        Ok(()) => is_last = true,
+                        Err(_) => return Ok(sent),
+                    },
+                }
+                while recorded.waiting() >= if is_last { 1 } else { FULL_ENTRIES } {
+                    let entries = recorded.take(FULL_ENTRIES);
+                    let packs = cache.publish_entries(entries, recorded.store()).await?;
+                    sent.bytes += packs.iter().map(Digest::length).sum::<u64>();
+                    sent.packs.extend(packs);
+                }
+                if is_last {
+                    return Ok(sent);
+                }
+            }
+        });
+        Self { end, task }
+    }
+
+    /// Sends the rest, and returns what was sent since the start.
+    ///
+    /// # Errors
+    /// The error that ended the sender, also if it was long ago.
+    pub async fn finish(self) -> Result<Sent, CacheError> {
+        let Self { end, mut task } = self;
+        // It may have ended with an error.
+        let _ = end.send(());
+        let abort = AbortOnDrop(task.abort_handle());
+        let ended = (&mut task).await;
+        drop(abort);
+        match ended {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Ok(Sent::default()),
+            },
+        }
+    }
+}
+
+/// Ends a task when its waiter is dropped.
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
