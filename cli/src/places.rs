@@ -37,13 +37,10 @@ fn subject(failure: &Error) -> Option<ObjectId> {
     })
 }
 
-/// Returns the object that the innermost frame whose request is recorded was run on.
+/// Returns the object that the innermost frame was run on which has an argument `in`.
 fn failed_input(failure: &Error, dispatcher: &Dispatcher) -> Option<ObjectId> {
     let frames: Vec<_> = failure.chain().filter_map(Error::frame).collect();
-    frames.iter().rev().find_map(|frame| {
-        let record = dispatcher.provenance(frame.request).ok()??;
-        argument_in(dispatcher, record.request.args)
-    })
+    frames.iter().rev().find_map(|frame| argument_in(dispatcher, frame.args?))
 }
 
 /// Returns the path of the object that the argument `in` in the tree `args` names, if the input

@@ -111,7 +111,7 @@ async fn an_audit_finds_a_guest_that_reads_the_clock() {
 async fn explanations_name_exactly_what_changed() {
     let Some(_engine) = engine().await else { return };
     changes::check_all("docker");
-    changes::check_engine("docker").await;
+    changes::check_engine("docker", "abi-revision").await;
     // The same program in containers of another kind.
     changes::Change {
         old_options: &["--post", "file-count.docker"],

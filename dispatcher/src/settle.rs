@@ -77,7 +77,8 @@ impl Core {
 
     /// Returns the frame of `keyed` for errors.
     pub(crate) fn frame(&self, keyed: &Keyed) -> Frame {
-        Frame::new(keyed.request, &*keyed.image.text, keyed.image.runtime.host_image().name())
+        let runtime = keyed.image.runtime.host_image().name();
+        Frame::new(keyed.request, &*keyed.image.text, runtime).with_args(keyed.args)
     }
 }
 

@@ -23,12 +23,21 @@ pub struct Frame {
     pub image: String,
     /// The name of the runtime that ran the request.
     pub runtime: String,
+    /// The id of the tree of arguments, if it is known.
+    pub args: Option<ObjectId>,
 }
 
 impl Frame {
     /// Creates the frame of `request`, which `runtime` ran for `image`.
     pub fn new(request: ObjectId, image: impl Into<String>, runtime: impl Into<String>) -> Self {
-        Self { request, image: image.into(), runtime: runtime.into() }
+        Self { request, image: image.into(), runtime: runtime.into(), args: None }
+    }
+
+    /// Sets the id of the tree of arguments.
+    #[must_use]
+    pub fn with_args(mut self, args: ObjectId) -> Self {
+        self.args = Some(args);
+        self
     }
 }
 

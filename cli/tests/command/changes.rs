@@ -115,7 +115,9 @@ fn text(dispatcher: &Dispatcher, id: ObjectId) -> String {
 }
 
 /// Folds with an older version of the runtime for `guest`, and then with the command.
-pub(crate) async fn check_engine(guest: &str) {
+///
+/// `setting` is the one that tells the versions apart.
+pub(crate) async fn check_engine(guest: &str, setting: &str) {
     let root = input();
     let root = root.path();
     let fold = |store: &str| {
@@ -131,13 +133,13 @@ pub(crate) async fn check_engine(guest: &str) {
     let new = Dispatcher::builder().store(opened).build().unwrap();
     let record = new.provenance(request.parse().unwrap()).unwrap().unwrap();
 
-    // The settings of the runtime, with another version of its engine.
+    // The settings of the runtime, with another version.
     let (mut older, mut version) = (None, String::new());
     let host = new.read_tree(record.host).unwrap();
     let name = text(&new, host.get("name").unwrap().id);
     for entry in host.entries().iter().filter(|entry| entry.name != "name") {
         let mut value = text(&new, entry.id);
-        if entry.name == "engine" {
+        if entry.name == setting {
             version = std::mem::replace(&mut value, "0.1.2".to_owned());
         }
         let builder = older.take().unwrap_or_else(|| HostImage::new(name.clone()));
@@ -183,7 +185,7 @@ pub(crate) async fn check_engine(guest: &str) {
     drop(dispatcher);
 
     let explanation = fold("store");
-    let reason = format!("host image: {name} engine 0.1.2 → {version}");
+    let reason = format!("host image: {name} {setting} 0.1.2 → {version}");
     let expected = format!("17 of 17 frames ran, because {reason}");
     assert_eq!(explanation.lines().last().unwrap(), expected);
 }

@@ -80,7 +80,7 @@ fn types_prints_the_declarations() {
 
 #[tokio::test]
 async fn explanations_name_another_version_of_v8() {
-    check_engine("ts").await;
+    check_engine("ts", "engine").await;
 }
 
 #[test]
