@@ -116,7 +116,8 @@ pub(crate) struct LeaveOutArgs {
     /// Leave out what matches this line of a .gitignore file (`*.log`, `/target/`); may be repeated
     ///
     /// The pattern is relative to the directory that is read, and the last one that matches counts:
-    /// `!PATTERN` keeps what an earlier one leaves out.
+    /// `!PATTERN` keeps what an earlier one leaves out. `fold` applies it to PATH, and `run` and `request`
+    /// to the arguments.
     #[arg(long, value_name = "PATTERN")]
     pub(crate) exclude: Vec<String>,
     /// Leave out the files that git ignores, as `git add --all` does

@@ -152,10 +152,11 @@ fn a_scan_without_ignored_files_has_the_tree_that_git_adds() {
 fn patterns_count_as_the_lines_of_a_gitignore_file() {
     let files = ["a/b.log", "a/c.txt", "d.log", "docs/a/x.pdf", "docs/y.pdf", "target/z"];
     let directory = with_files(&files);
-    let table: [(&[&str], &[&str]); 6] = [
+    let table: [(&[&str], &[&str]); 7] = [
         (&["*.log"], &["a/c.txt", "docs/a/x.pdf", "docs/y.pdf", "target/z"]),
         (&["/target/", "a"], &["d.log", "docs/y.pdf"]),
         (&["./target", "docs/**/*.pdf"], &["a/b.log", "a/c.txt", "d.log"]),
+        (&["*.log", "!./d.log", "docs", "./target"], &["a/c.txt", "d.log"]),
         (&["*.log", "!/d.log", "docs"], &["a/c.txt", "d.log", "target/z"]),
         (&["!/d.log", "*.log", "docs", "target"], &["a/c.txt"]),
         (&["*"], &[]),
@@ -202,4 +203,19 @@ fn a_text_that_is_no_pattern_is_an_error_that_names_it() {
         let error = error.map(|objects| objects.root()).unwrap_err();
         assert!(matches!(&error, DirectoryError::NotAPattern { text: found } if found == text));
     }
+}
+
+/// Without the index, it is unknown which of the ignored files are tracked.
+#[test]
+fn an_index_of_git_that_is_damaged_is_an_error() {
+    let directory = with_files(&["a.log", "b.txt"]);
+    let path = directory.path();
+    write(path.join(".gitignore"), "*.log\n");
+    git(path, &["init", "--quiet"]).unwrap();
+    git(path, &["add", "--force", "--all"]).unwrap();
+    let options = DirectoryObjects::options().gitignore(true);
+    assert_eq!(options.scan(path).unwrap().nodes(), 4, "all are tracked");
+    fs::write(path.join(".git/index"), "DIRC and nothing").unwrap();
+    let error = options.scan(path).map(|objects| objects.root()).unwrap_err();
+    assert!(matches!(&error, DirectoryError::Io { path, .. } if path.ends_with(".git/index")));
 }

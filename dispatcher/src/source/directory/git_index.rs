@@ -15,6 +15,7 @@ use gix_index::entry::{Flags, Mode, Stage};
 use manifold_runtime_api::ObjectId;
 use manifold_runtime_api::bstr::{BStr, BString, ByteSlice};
 
+use super::error::{DirectoryError, io_error};
 use super::nested;
 use super::stat::Stat;
 use crate::source::{GitObjects, ObjectSource};
@@ -113,7 +114,7 @@ pub(super) struct Tracked {
     path: PathBuf,
     /// Changes when the index does.
     pub(super) stat: Vec<u8>,
-    index: OnceLock<Option<gix_index::File>>,
+    index: OnceLock<gix_index::File>,
 }
 
 impl Tracked {
@@ -127,31 +128,31 @@ impl Tracked {
         Self { path, stat: bytes, index: OnceLock::new() }
     }
 
-    fn index(&self) -> Option<&gix_index::File> {
-        let index = self.index.get_or_init(|| {
-            if self.stat.is_empty() {
-                return None;
-            }
-            let opened =
-                gix_index::File::at(&self.path, gix_hash::Kind::Sha1, true, Default::default());
-            opened
-                .inspect_err(|error| {
-                    tracing::warn!("cannot read the git index {}: {error}", self.path.display());
-                })
-                .ok()
-        });
-        index.as_ref()
+    /// Returns the index, `None` if the repository has none.
+    fn index(&self) -> Result<Option<&gix_index::File>, DirectoryError> {
+        if self.stat.is_empty() {
+            return Ok(None);
+        }
+        if let Some(index) = self.index.get() {
+            return Ok(Some(index));
+        }
+        let opened =
+            gix_index::File::at(&self.path, gix_hash::Kind::Sha1, true, Default::default());
+        let opened = opened.map_err(|error| io_error(&self.path)(std::io::Error::other(error)))?;
+        Ok(Some(self.index.get_or_init(|| opened)))
     }
 
-    /// Returns whether the index has something at `path` of the working tree.
-    pub(super) fn has(&self, path: &BStr) -> bool {
-        self.index().is_some_and(|index| index.entry_by_path(path).is_some())
+    /// Returns whether the index has something at `path` of the working tree. Errors if it cannot be
+    /// read.
+    pub(super) fn has(&self, path: &BStr) -> Result<bool, DirectoryError> {
+        Ok(self.index()?.is_some_and(|index| index.entry_by_path(path).is_some()))
     }
 
     /// Returns whether the index has something below the directory at `path` of the working tree.
-    pub(super) fn has_below(&self, path: &BStr) -> bool {
+    /// Errors if it cannot be read.
+    pub(super) fn has_below(&self, path: &BStr) -> Result<bool, DirectoryError> {
         let mut below = BString::from(path);
         below.push(b'/');
-        self.index().is_some_and(|index| index.prefixed_entries(below.as_bstr()).is_some())
+        Ok(self.index()?.is_some_and(|index| index.prefixed_entries(below.as_bstr()).is_some()))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use gix_ignore::glob::pattern::Case;
@@ -71,7 +72,14 @@ impl Repository {
                     found.patterns.extend_from_slice(&content);
                     found.patterns.push(0);
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                // Git passes over these, too.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::NotFound
+                            | ErrorKind::NotADirectory
+                            | ErrorKind::PermissionDenied
+                    ) => {}
                 Err(error) => return Err(io_error(&file)(error)),
             }
         }
@@ -96,13 +104,13 @@ impl Repository {
     }
 
     /// Returns whether a file is tracked, or a directory is a submodule.
-    pub(super) fn tracks(&self, path: &BStr) -> bool {
-        self.tracked.as_ref().is_some_and(|tracked| tracked.has(path))
+    pub(super) fn tracks(&self, path: &BStr) -> Result<bool, DirectoryError> {
+        self.tracked.as_ref().map_or(Ok(false), |tracked| tracked.has(path))
     }
 
     /// Returns whether something below a directory is tracked.
-    pub(super) fn tracks_below(&self, path: &BStr) -> bool {
-        self.tracked.as_ref().is_some_and(|tracked| tracked.has_below(path))
+    pub(super) fn tracks_below(&self, path: &BStr) -> Result<bool, DirectoryError> {
+        self.tracked.as_ref().map_or(Ok(false), |tracked| tracked.has_below(path))
     }
 
     /// Returns bytes that change whenever something does that this reads.
@@ -117,9 +125,9 @@ impl Repository {
 /// Returns the user's file of patterns for all repositories.
 fn excludes_file(root: &Path) -> Option<PathBuf> {
     let named = nested::git(root, &["config", "--type=path", "--get", "core.excludesFile"]);
-    let named = named.map(|name| name.trim_end_matches('\n').to_owned());
-    if let Some(named) = named.filter(|name| !name.is_empty()) {
-        return Some(root.join(named));
+    // Git prints a line for a value, also for an empty one, which names no file.
+    if let Some(named) = named.as_deref().and_then(|line| line.strip_suffix('\n')) {
+        return (!named.is_empty()).then(|| root.join(named));
     }
     let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
     let config = variable("XDG_CONFIG_HOME").map(PathBuf::from);

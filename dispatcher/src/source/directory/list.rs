@@ -108,9 +108,9 @@ impl<'a> Scanned<'a> {
                     Node::Nested(commit) => Some(OldChild::Nested(commit)),
                     _ => None,
                 });
-                self.child(name, old);
+                self.child(name, old)?;
             } else if (file_type.is_file() || file_type.is_symlink())
-                && self.verdict(name, false) != Verdict::LeftOut
+                && self.verdict(name, false)? != Verdict::LeftOut
             {
                 let old = old.map(|(place, entry)| (entry, place));
                 let needs_metadata =
@@ -133,33 +133,27 @@ impl<'a> Scanned<'a> {
         place: Range<usize>,
     ) -> Result<(), DirectoryError> {
         match entry.node {
-            Node::Directory(start) => {
-                self.child(entry.name, Some(OldChild::Directory(start)));
-                Ok(())
-            }
-            Node::Nested(commit) => {
-                self.child(entry.name, Some(OldChild::Nested(commit)));
-                Ok(())
-            }
+            Node::Directory(start) => self.child(entry.name, Some(OldChild::Directory(start))),
+            Node::Nested(commit) => self.child(entry.name, Some(OldChild::Nested(commit))),
             Node::File { .. } | Node::Link { .. } => self.leaf(entry.name, Some((entry, place))),
         }
     }
 
     /// Returns what the rules say about an entry.
-    fn verdict(&self, name: &[u8], is_directory: bool) -> Verdict {
+    fn verdict(&self, name: &[u8], is_directory: bool) -> Result<Verdict, DirectoryError> {
         let (Some(scan), Some(rules)) = (&self.scan.rules, &self.rules) else {
-            return Verdict::Kept;
+            return Ok(Verdict::Kept);
         };
         let directory = self.directory.path.strip_prefix(self.scan.root);
         let below = directory.unwrap_or(Path::new("")).join(names::from_bytes(name));
         scan.verdict(rules, names::bytes(below.as_os_str()).as_bstr(), is_directory)
     }
 
-    fn child(&mut self, name: &[u8], old: Option<OldChild>) {
-        let is_ignored = match self.verdict(name, true) {
+    fn child(&mut self, name: &[u8], old: Option<OldChild>) -> Result<(), DirectoryError> {
+        let is_ignored = match self.verdict(name, true)? {
             Verdict::Kept => false,
             Verdict::OnlyTracked => true,
-            Verdict::LeftOut => return,
+            Verdict::LeftOut => return Ok(()),
         };
         let start = match old {
             Some(OldChild::Directory(start)) => Some(start),
@@ -170,6 +164,7 @@ impl<'a> Scanned<'a> {
         let above = self.rules.clone();
         self.subdirectories.push(Directory::new(parent, path, start, above, is_ignored));
         self.children.push(Child { name: name.into(), old, outcome: None });
+        Ok(())
     }
 
     /// Adds a file or link, `old` being its entry in the old record.

@@ -7,6 +7,8 @@ use std::path::Path;
 use manifold_runtime_api::ObjectId;
 use manifold_runtime_api::bstr::BStr;
 
+use super::error::DirectoryError;
+
 /// The index of a repository, which is never opened.
 pub(super) struct GitIndex(Infallible);
 
@@ -30,11 +32,11 @@ impl Tracked {
         Self { stat: [] }
     }
 
-    pub(super) fn has(&self, _: &BStr) -> bool {
-        false
+    pub(super) fn has(&self, _: &BStr) -> Result<bool, DirectoryError> {
+        Ok(false)
     }
 
-    pub(super) fn has_below(&self, _: &BStr) -> bool {
-        false
+    pub(super) fn has_below(&self, _: &BStr) -> Result<bool, DirectoryError> {
+        Ok(false)
     }
 }

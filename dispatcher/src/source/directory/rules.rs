@@ -107,20 +107,31 @@ impl ScanRules {
 
     /// Returns what happens to the entry at `below` of the scanned directory, in a directory with
     /// these rules.
-    pub(super) fn verdict(&self, rules: &Rules, below: &BStr, is_directory: bool) -> Verdict {
+    ///
+    /// # Errors
+    /// Errors if the index of the repository cannot be read.
+    pub(super) fn verdict(
+        &self,
+        rules: &Rules,
+        below: &BStr,
+        is_directory: bool,
+    ) -> Result<Verdict, DirectoryError> {
         if let Some(is_excluded) = decide(&self.excluded, below, is_directory, Case::Sensitive) {
-            return if is_excluded { Verdict::LeftOut } else { Verdict::Kept };
+            return Ok(if is_excluded { Verdict::LeftOut } else { Verdict::Kept });
         }
-        let Some(repository) = &self.repository else { return Verdict::Kept };
+        let Some(repository) = &self.repository else { return Ok(Verdict::Kept) };
         let path = repository.path_below(below);
         let path = path.as_bstr();
         let is_ignored = rules.is_ignored || rules.ignores(path, is_directory, repository);
-        match (is_ignored, is_directory) {
-            (false, _) => Verdict::Kept,
-            (true, true) if repository.tracks_below(path) => Verdict::OnlyTracked,
-            (true, _) if repository.tracks(path) => Verdict::Kept,
-            (true, _) => Verdict::LeftOut,
-        }
+        Ok(if !is_ignored {
+            Verdict::Kept
+        } else if is_directory && repository.tracks_below(path)? {
+            Verdict::OnlyTracked
+        } else if repository.tracks(path)? {
+            Verdict::Kept
+        } else {
+            Verdict::LeftOut
+        })
     }
 }
 
@@ -175,7 +186,11 @@ pub(super) fn list(content: &[u8], path: &BStr) -> List<Ignore> {
 /// Parses a pattern of the caller.
 fn pattern(text: &str, number: usize) -> Result<Mapping<gix_ignore::Kind>, DirectoryError> {
     // Shells complete paths to this form, which no pattern has.
-    let below = text.strip_prefix("./").map(|below| format!("/{below}"));
+    let below = match (text.strip_prefix("./"), text.strip_prefix("!./")) {
+        (Some(below), _) => Some(format!("/{below}")),
+        (_, Some(below)) => Some(format!("!/{below}")),
+        _ => None,
+    };
     let mut parsed = gix_ignore::parse(below.as_deref().unwrap_or(text).as_bytes(), false);
     match (parsed.next(), parsed.next()) {
         (Some((pattern, _, value)), None) => {

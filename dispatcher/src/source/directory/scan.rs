@@ -76,8 +76,9 @@ impl ScanOptions {
     /// (`core.excludesFile`), unless they are tracked. The tree is that of a commit after
     /// `git add --all`. Default: no file is ignored.
     ///
-    /// Without a repository around the scanned directory, the `.gitignore` files in it count, and the
-    /// user's. [`Self::exclude`] counts before all of them. Without the feature `git`, tracked files
+    /// The scanned directory itself counts as not ignored. Without a repository around it, the
+    /// `.gitignore` files in it count, and the user's. [`Self::exclude`] counts before all of them, but
+    /// as in git, what is in a directory that is left out cannot be kept. Without the feature `git`, tracked files
     /// are not known.
     pub fn gitignore(mut self, ignores: bool) -> Self {
         self.ignores = ignores;
