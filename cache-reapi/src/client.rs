@@ -7,6 +7,7 @@ use bazel_remote_apis::build::bazel::remote::execution::v2 as reapi;
 use bazel_remote_apis::google::bytestream::byte_stream_client::ByteStreamClient;
 use bazel_remote_apis::google::bytestream::{ReadRequest, WriteRequest};
 use futures_util::stream;
+use manifold_runtime_api::bytes::Bytes;
 use reapi::action_cache_client::ActionCacheClient;
 use reapi::capabilities_client::CapabilitiesClient;
 use reapi::content_addressable_storage_client::ContentAddressableStorageClient;
@@ -38,6 +39,8 @@ pub(crate) struct Client {
     instance: String,
     /// The largest number of bytes of blobs in a message.
     batch_bytes: u64,
+    /// How long the server may take for an answer.
+    answer_within: Duration,
     /// Whether the server accepts results from this client, as far as it says so.
     accepts_results: bool,
 }
@@ -67,8 +70,7 @@ impl Client {
         };
         let mut endpoint = Endpoint::from_shared(options.address.uri())
             .map_err(unreachable)?
-            .connect_timeout(options.connect_within)
-            .timeout(options.answer_within);
+            .connect_timeout(options.connect_within);
         if options.address.is_secure {
             endpoint = endpoint.tls_config(options.tls()?).map_err(unreachable)?;
         }
@@ -87,6 +89,7 @@ impl Client {
             address,
             instance: options.address.instance.clone(),
             batch_bytes: BATCH_BYTES - OVERHEAD_BYTES,
+            answer_within: options.answer_within,
             accepts_results: false,
         };
         client.ask_capabilities().await?;
@@ -220,7 +223,7 @@ impl Client {
             ..ReadRequest::default()
         };
         let length = digest.length();
-        let read = self.retried(OPERATION, || {
+        let read = self.retried_within(self.time_for(length), OPERATION, || {
             let mut service = ByteStreamClient::new(self.channel.clone());
             let request = request.clone();
             async move {
@@ -310,13 +313,17 @@ impl Client {
     }
 
     async fn add_large_blob(&self, digest: &Digest, blob: Vec<u8>) -> Result<(), CacheError> {
-        let answer = self.retried("accept a large blob", || {
+        let blob = Bytes::from(blob);
+        let time = self.time_for(digest.length());
+        let answer = self.retried_within(time, "accept a large blob", || {
             let mut service = ByteStreamClient::new(self.channel.clone());
             // Uploads are told apart by a random number.
             let (high, low) = (fastrand::u64(..), fastrand::u64(..));
             let name = format!("{}uploads/{}/blobs/{digest}", self.prefix(), uuid(high, low));
-            let count = blob.len().div_ceil(PIECE_BYTES);
-            let pieces = blob.chunks(PIECE_BYTES).enumerate().map(move |(number, piece)| {
+            let (blob, count) = (blob.clone(), blob.len().div_ceil(PIECE_BYTES));
+            let pieces = (0..count).map(move |number| {
+                let start = number * PIECE_BYTES;
+                let piece = blob.slice(start..blob.len().min(start + PIECE_BYTES));
                 let is_first = number == 0;
                 WriteRequest {
                     resource_name: if is_first { name.clone() } else { String::new() },
@@ -325,10 +332,15 @@ impl Client {
                     data: piece.to_vec(),
                 }
             });
-            let pieces: Vec<_> = pieces.collect();
             async move { service.write(stream::iter(pieces)).await }
         });
         answer.await.map(drop)
+    }
+
+    /// Returns how long it may take to move a blob of this length.
+    fn time_for(&self, length: u64) -> Duration {
+        const SLOWEST_BYTES_PER_SECOND: u64 = 256 << 10;
+        self.answer_within + Duration::from_secs(length / SLOWEST_BYTES_PER_SECOND)
     }
 
     fn storage(&self) -> ContentAddressableStorageClient<InterceptedService<Channel, Headers>> {
@@ -353,13 +365,24 @@ impl Client {
         operation: &'static str,
         attempt: impl Fn() -> F,
     ) -> Result<T, CacheError> {
+        self.retried_within(self.answer_within, operation, attempt).await
+    }
+
+    /// Like [`Self::retried`], with another bound on the time of an attempt.
+    async fn retried_within<T, F: Future<Output = Result<T, Status>>>(
+        &self,
+        time: Duration,
+        operation: &'static str,
+        attempt: impl Fn() -> F,
+    ) -> Result<T, CacheError> {
         let mut pause = Duration::from_millis(50);
         let mut tries = 0;
         loop {
             tries += 1;
-            let status = match attempt().await {
-                Ok(done) => return Ok(done),
-                Err(status) => status,
+            let status = match tokio::time::timeout(time, attempt()).await {
+                Ok(Ok(done)) => return Ok(done),
+                Ok(Err(status)) => status,
+                Err(_) => Status::deadline_exceeded(format!("no answer within {time:?}")),
             };
             let may_succeed = matches!(
                 status.code(),

@@ -18,4 +18,4 @@ pub use options::CacheOptions;
 pub use pack::{Pack, PackError};
 pub use recorded::Recorded;
 pub use sender::{Sender, Sent};
-pub use shared::{SharedCache, Taken};
+pub use shared::{FULL_ENTRIES, Seed, SharedCache, check_name};

@@ -15,7 +15,8 @@ const MAX_WAITING: usize = 4_000_000;
 /// A store that notes which memo entries are recorded, so that they can be sent to a shared cache.
 pub struct Recorded {
     store: Arc<dyn Store>,
-    waiting: Mutex<Vec<(ObjectId, ObjectRef)>>,
+    /// `None` when nothing is noted any more.
+    waiting: Mutex<Option<Vec<(ObjectId, ObjectRef)>>>,
 }
 
 impl std::fmt::Debug for Recorded {
@@ -27,7 +28,7 @@ impl std::fmt::Debug for Recorded {
 impl Recorded {
     /// Creates a store that keeps everything in `store`.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, waiting: Mutex::default() }
+        Self { store, waiting: Mutex::new(Some(Vec::new())) }
     }
 
     /// Returns the store that keeps everything.
@@ -37,12 +38,18 @@ impl Recorded {
 
     /// Returns the number of entries that wait to be sent.
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.lock().len()
+        self.waiting.lock().as_ref().map_or(0, Vec::len)
+    }
+
+    /// Notes nothing more, and forgets what waits to be sent.
+    pub fn stop(&self) {
+        *self.waiting.lock() = None;
     }
 
     /// Takes at most `count` of the entries that wait to be sent.
     pub(crate) fn take(&self, count: usize) -> Vec<(ObjectId, ObjectRef)> {
         let mut waiting = self.waiting.lock();
+        let Some(waiting) = waiting.as_mut() else { return Vec::new() };
         let rest = waiting.len().saturating_sub(count);
         waiting.split_off(rest)
     }
@@ -81,9 +88,8 @@ impl Store for Recorded {
 
     fn record(&self, request: ObjectId, outcome: ObjectRef) -> Result<()> {
         self.store.record(request, outcome)?;
-        let mut waiting = self.waiting.lock();
         // What is not sent is computed elsewhere.
-        if waiting.len() < MAX_WAITING {
+        if let Some(waiting) = self.waiting.lock().as_mut().filter(|all| all.len() < MAX_WAITING) {
             waiting.push((request, outcome));
         }
         Ok(())

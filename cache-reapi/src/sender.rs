@@ -1,8 +1,10 @@
 //! [`Sender`]: sends what a store records, beside the work.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use manifold_runtime_api::ObjectId;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{self, MissedTickBehavior};
@@ -32,6 +34,8 @@ pub struct Sent {
     pub packs: Vec<Digest>,
     /// Their number of bytes.
     pub bytes: u64,
+    /// The requests whose entries were sent.
+    pub requests: HashSet<ObjectId>,
 }
 
 impl Sender {
@@ -42,28 +46,11 @@ impl Sender {
     pub fn start(cache: SharedCache, recorded: Arc<Recorded>) -> Self {
         let (end, mut ended) = oneshot::channel();
         let task = tokio::spawn(async move {
-            let mut ticks = time::interval(PERIOD);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut sent = Sent::default();
-            let mut is_last = false;
-            loop {
-                tokio::select! {
-                    _ = ticks.tick() => {}
-                    end = &mut ended => match end {
-                        Ok(()) => is_last = true,
-                        Err(_) => return Ok(sent),
-                    },
-                }
-                while recorded.waiting() >= if is_last { 1 } else { FULL_ENTRIES } {
-                    let entries = recorded.take(FULL_ENTRIES);
-                    let packs = cache.publish_entries(entries, recorded.store()).await?;
-                    sent.bytes += packs.iter().map(Digest::length).sum::<u64>();
-                    sent.packs.extend(packs);
-                }
-                if is_last {
-                    return Ok(sent);
-                }
+            let sent = send(&cache, &recorded, &mut ended).await;
+            if sent.is_err() {
+                recorded.stop();
             }
+            sent
         });
         Self { end, task }
     }
@@ -85,6 +72,37 @@ impl Sender {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_) => Ok(Sent::default()),
             },
+        }
+    }
+}
+
+/// Sends what is recorded until `ended` says to send the rest.
+async fn send(
+    cache: &SharedCache,
+    recorded: &Recorded,
+    ended: &mut oneshot::Receiver<()>,
+) -> Result<Sent, CacheError> {
+    let mut ticks = time::interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut sent = Sent::default();
+    let mut is_last = false;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            end = &mut *ended => match end {
+                Ok(()) => is_last = true,
+                Err(_) => return Ok(sent),
+            },
+        }
+        while recorded.waiting() >= if is_last { 1 } else { FULL_ENTRIES } {
+            let entries = recorded.take(FULL_ENTRIES);
+            sent.requests.extend(entries.iter().map(|(request, _)| *request));
+            let packs = cache.publish_entries(entries, recorded.store()).await?;
+            sent.bytes += packs.iter().map(Digest::length).sum::<u64>();
+            sent.packs.extend(packs);
+        }
+        if is_last {
+            return Ok(sent);
         }
     }
 }

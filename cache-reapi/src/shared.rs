@@ -18,12 +18,14 @@ use crate::pack::Pack;
 const MAX_PACK_BYTES: u64 = 256 << 20;
 /// A pack that has as many bytes of objects is full.
 const FULL_BYTES: u64 = 4 << 20;
-/// A pack that has as many entries is full.
-pub(crate) const FULL_ENTRIES: usize = 50_000;
+/// The largest number of entries in a pack.
+pub const FULL_ENTRIES: usize = 50_000;
+/// An outcome that reaches more bytes of objects is not shared.
+const MAX_OUTCOME_BYTES: u64 = 64 << 20;
 /// The path of the pack in the result of a request.
 const OUTCOME: &str = "outcome";
-/// How many packs a ref has at most. The oldest are left out.
-const MAX_PACKS: usize = 64;
+/// How many packs a result or a ref has at most.
+const MAX_PACKS: usize = 1024;
 
 /// Outcomes on a server of the Remote Execution API, which many machines share.
 ///
@@ -42,16 +44,20 @@ pub struct SharedCache {
     is_read_only: bool,
 }
 
-/// What was taken from a cache.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What a ref has.
+#[derive(Debug, Clone, Default)]
 #[non_exhaustive]
-pub struct Taken {
-    /// The number of packs.
-    pub packs: usize,
+pub struct Seed {
+    /// The digests of its packs, the oldest first, without those that could not be read.
+    pub packs: Vec<Digest>,
     /// Their number of bytes.
     pub bytes: u64,
-    /// The number of memo entries that the store did not have.
-    pub entries: usize,
+    /// All memo entries in them.
+    pub entries: Vec<(ObjectId, ObjectRef)>,
+    /// How many of the entries the store did not have.
+    pub new_entries: usize,
+    /// Whether all packs could be read. The server may have removed some, or they may be damaged.
+    pub is_whole: bool,
 }
 
 impl SharedCache {
@@ -92,14 +98,16 @@ impl SharedCache {
             problem: problem.to_owned(),
         };
         let digests = packs(&result).ok_or_else(|| malformed("a digest is malformed"))?;
-        let [digest] = &digests[..] else {
-            return Err(malformed("it does not have one pack"));
+        let mut whole = Pack::default();
+        for digest in &digests {
+            let Some(pack) = self.pack(digest).await? else { return Ok(None) };
+            whole.entries.extend(pack.entries.into_iter().filter(|(found, _)| *found == request));
+            whole.objects.extend(pack.objects);
+        }
+        let [(_, outcome)] = whole.entries[..] else {
+            return Err(malformed("its packs do not have one outcome of the request"));
         };
-        let Some(mut pack) = self.pack(digest).await? else { return Ok(None) };
-        let outcome = pack.entries.iter().find(|(found, _)| *found == request);
-        let (_, outcome) = *outcome.ok_or_else(|| malformed("its pack has another request"))?;
-        pack.entries.retain(|(found, _)| *found == request);
-        put(pack, store).await?;
+        put(whole, store).await?;
         // Its outcome may not be in the pack.
         Ok(store.look_up(request)?.filter(|found| *found == outcome))
     }
@@ -138,35 +146,53 @@ impl SharedCache {
         Ok(digests)
     }
 
-    /// Puts the memo entries of all packs of a ref in `store`. Returns the digests of the packs. A pack
-    /// that the server has removed is left out. `None` if there is no such ref.
+    /// Puts the memo entries of all packs of a ref in `store`. A pack that the server has removed, or
+    /// that is damaged or too large, is left out. `None` if there is no such ref.
     ///
     /// # Errors
-    /// [`CacheError`] if the server or the store fails, or if a pack is malformed. The packs before it
-    /// are stored then.
+    /// [`CacheError`] if the server or the store fails. The packs before are stored then.
     pub async fn fetch_ref(
         &self,
         name: &str,
         store: &Arc<dyn Store>,
-    ) -> Result<Option<(Vec<Digest>, Taken)>, CacheError> {
+    ) -> Result<Option<Seed>, CacheError> {
         let action = Action::of_ref(check_name(name)?);
         let Some(result) = self.client.result(&action.digest).await? else { return Ok(None) };
         let digests = packs(&result).ok_or_else(|| CacheError::BadResult {
             what: format!("ref {name}"),
-            problem: "a digest is malformed".to_owned(),
+            problem: "a digest is malformed, or there are too many packs".to_owned(),
         })?;
-        let (mut found, mut taken) = (Vec::new(), Taken::default());
+        let (mut seed, mut met) = (Seed { is_whole: true, ..Seed::default() }, HashSet::new());
         for digest in digests {
-            let Some(pack) = self.pack(&digest).await? else { continue };
-            taken.packs += 1;
-            taken.bytes += digest.length();
-            taken.entries += put(pack, store).await?;
-            found.push(digest);
+            if !met.insert(digest.clone()) {
+                continue;
+            }
+            let pack = match self.pack(&digest).await {
+                Ok(Some(pack)) => pack,
+                Ok(None) => {
+                    seed.is_whole = false;
+                    continue;
+                }
+                Err(
+                    problem @ (CacheError::TooLarge { .. }
+                    | CacheError::BadPack { .. }
+                    | CacheError::WrongContent { .. }),
+                ) => {
+                    tracing::warn!("a pack of the ref {name} is left out: {problem}");
+                    seed.is_whole = false;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            seed.bytes += digest.length();
+            seed.entries.extend(&pack.entries);
+            seed.new_entries += put(pack, store).await?;
+            seed.packs.push(digest);
         }
-        Ok(Some((found, taken)))
+        Ok(Some(seed))
     }
 
-    /// Makes `name` refer to these packs, the oldest first.
+    /// Makes `name` refer to these packs, the oldest first. Of more than 1024, the oldest are left out.
     ///
     /// # Errors
     /// [`CacheError`] if the server fails.
@@ -218,7 +244,11 @@ impl SharedCache {
     }
 }
 
-fn check_name(name: &str) -> Result<&str, CacheError> {
+/// Returns `name` if a ref can have it: 1 to 200 bytes without control characters.
+///
+/// # Errors
+/// [`CacheError::RefName`] otherwise.
+pub fn check_name(name: &str) -> Result<&str, CacheError> {
     let is_name = (1..=200).contains(&name.len()) && !name.contains(char::is_control);
     if is_name { Ok(name) } else { Err(CacheError::RefName { name: name.to_owned() }) }
 }
@@ -227,8 +257,12 @@ fn text_of(outcome: ObjectRef) -> String {
     format!("{} {}", outcome.kind, outcome.id)
 }
 
+/// Returns the digests of the packs of a result. `None` if one is malformed, or if there are too many.
 fn packs(result: &reapi::ActionResult) -> Option<Vec<Digest>> {
     let files = result.output_files.iter();
+    if files.len() > MAX_PACKS {
+        return None;
+    }
     files.map(|file| Digest::from_reapi(file.digest.as_ref()?)).collect()
 }
 
@@ -250,10 +284,14 @@ async fn put(pack: Pack, store: &Arc<dyn Store>) -> Result<usize, CacheError> {
     let store = Arc::clone(store);
     let stored = blocking(move || -> ApiResult<usize> {
         let mut count = 0;
-        for object in pack.objects.values() {
+        // Records and notes are those of this machine.
+        let is_record = |id| pack.objects.get(id).is_some_and(Provenance::is_record);
+        for object in pack.objects.values().filter(|object| !Provenance::is_record(object)) {
             store.write(object.clone())?;
         }
-        for (request, outcome) in pack.entries {
+        for &(request, outcome) in
+            pack.entries.iter().filter(|(_, outcome)| !is_record(&outcome.id))
+        {
             match store.look_up(request)? {
                 Some(known) if known != outcome => tracing::warn!(
                     %request, known = %known.id, cached = %outcome.id,
@@ -282,11 +320,11 @@ async fn collect(
         let (mut packs, mut pack, mut bytes) = (Vec::new(), Pack::default(), 0);
         let mut met = HashSet::new();
         for (request, outcome) in entries {
-            let objects = reached(outcome, &*store, &mut met)?;
             // What only this machine knows is not for others.
-            if objects.iter().any(Provenance::is_record) {
+            if store.read(outcome.id)?.is_none_or(|object| Provenance::is_record(&object)) {
                 continue;
             }
+            let Some(objects) = reached(outcome, &*store, &mut met)? else { continue };
             for object in objects {
                 bytes += object.content.len() as u64;
                 pack.objects.insert(object.id(), object);
@@ -306,15 +344,23 @@ async fn collect(
 }
 
 /// Returns the objects that `outcome` reaches, as far as `store` has them and they are not in `met`.
+/// `None` if they are too large.
 fn reached(
     outcome: ObjectRef,
     store: &dyn Store,
     met: &mut HashSet<ObjectId>,
-) -> ApiResult<Vec<Object>> {
-    let (mut objects, mut open) = (Vec::new(), vec![outcome.id]);
+) -> ApiResult<Option<Vec<Object>>> {
+    let (mut objects, mut open, mut bytes) = (Vec::new(), vec![outcome.id], 0);
     while let Some(id) = open.pop() {
         if !met.insert(id) {
             continue;
+        }
+        bytes += store.size(id)?.unwrap_or(0);
+        if bytes > MAX_OUTCOME_BYTES {
+            for object in &objects {
+                met.remove(&Object::id(object));
+            }
+            return Ok(None);
         }
         let Some(object) = store.read(id)? else { continue };
         if object.kind == ObjectKind::Tree
@@ -324,5 +370,5 @@ fn reached(
         }
         objects.push(object);
     }
-    Ok(objects)
+    Ok(Some(objects))
 }

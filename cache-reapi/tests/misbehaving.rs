@@ -33,6 +33,8 @@ enum Fault {
     Huge,
     /// The result names a blob that is gone.
     Evicted,
+    /// The result names a blob that is gone, and twice one that is there.
+    PartlyEvicted,
     /// It is overloaded the first two times.
     Busy,
     /// It does not answer.
@@ -122,7 +124,13 @@ impl ActionCache for Server {
             _ => {}
         }
         let file = reapi::OutputFile { digest: Some(digest), ..reapi::OutputFile::default() };
-        let result = reapi::ActionResult { output_files: vec![file], ..Default::default() };
+        let mut output_files = vec![file.clone()];
+        if self.fault == Fault::PartlyEvicted {
+            let digest = reapi::Digest { hash: "0".repeat(64), size_bytes: 7 };
+            let lost = reapi::OutputFile { digest: Some(digest), ..file.clone() };
+            output_files.extend([lost, file]);
+        }
+        let result = reapi::ActionResult { output_files, ..Default::default() };
         Ok(Response::new(result))
     }
 
@@ -155,15 +163,16 @@ impl ContentAddressableStorage for Server {
 
     async fn batch_read_blobs(
         &self,
-        _: Request<reapi::BatchReadBlobsRequest>,
+        request: Request<reapi::BatchReadBlobsRequest>,
     ) -> Answer<reapi::BatchReadBlobsResponse> {
+        let is_lost = request.into_inner().digests[0].hash.starts_with("000");
         let mut response = reapi::batch_read_blobs_response::Response {
             data: self.content(),
             ..Default::default()
         };
         match self.fault {
             Fault::AnotherBlob => response.data = b"another".to_vec(),
-            Fault::Evicted => {
+            _ if is_lost || self.fault == Fault::Evicted => {
                 let code = Code::NotFound as i32;
                 response.status = Some(rpc::Status { code, ..rpc::Status::default() });
             }
@@ -252,6 +261,13 @@ async fn what_is_not_what_was_asked_for_is_refused_with_its_name() {
 #[tokio::test]
 async fn what_the_server_has_removed_is_a_miss() {
     assert_eq!(fetch(Fault::Evicted).await.unwrap(), None);
+    // A name keeps the packs that are there.
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    for (fault, packs) in [(Fault::PartlyEvicted, 1), (Fault::NoPack, 0), (Fault::AnotherBlob, 0)] {
+        let seed = connect(fault).await.unwrap().fetch_ref("main", &store).await.unwrap().unwrap();
+        assert_eq!((seed.packs.len(), seed.entries.len(), seed.is_whole), (packs, packs, false));
+    }
+    assert_eq!(store.look_up(request()).unwrap(), Some(ObjectRef::blob(outcome().id())));
 }
 
 #[tokio::test]

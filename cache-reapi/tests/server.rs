@@ -118,9 +118,9 @@ async fn a_ref_seeds_a_machine_that_runs_only_what_changed() {
     run_and_send(&Machine::new(), &cache, "main").await;
 
     let other = Machine::new();
-    let (packs, taken) = cache.fetch_ref("main", &other.store).await.unwrap().unwrap();
-    assert_eq!((packs.len(), taken.packs, taken.entries), (1, 1, 31));
-    assert_eq!(taken.bytes, packs[0].length());
+    let seed = cache.fetch_ref("main", &other.store).await.unwrap().unwrap();
+    assert_eq!((seed.packs.len(), seed.entries.len(), seed.new_entries), (1, 31, 31));
+    assert_eq!((seed.bytes, seed.is_whole), (seed.packs[0].length(), true));
     let (changed, _, runs) = other.run("changed\n").await;
     assert_eq!(runs, 3, "the file, its directory and the root");
     // Records and notes of the first machine stay there.
@@ -152,6 +152,26 @@ async fn large_outcomes_go_in_streams() {
     let other: Arc<dyn Store> = Arc::new(MemoryStore::new());
     assert_eq!(cache.fetch(request, &other).await.unwrap(), Some(outcome));
     assert_eq!(other.size(outcome.id).unwrap(), Some(9 << 20));
+}
+
+/// What is too large for everybody is not sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn very_large_outcomes_stay_where_they_are() {
+    let Some(server) = BuildGrid::start() else { return };
+    let cache = connect(&server, "").await;
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let large = manifold_runtime_api::Object::blob(vec![7; 65 << 20]);
+    let large = ObjectRef::blob(store.write(large).unwrap());
+    let small = ObjectRef::blob(store.write(manifold_runtime_api::Object::blob("small")).unwrap());
+    let requests = [ObjectId::empty_tree(), small.id];
+    let entries = vec![(requests[0], large), (requests[1], small)];
+    let packs = cache.publish_entries(entries, &store).await.unwrap();
+    cache.publish_ref("sizes", &packs).await.unwrap();
+    let other: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let seed = cache.fetch_ref("sizes", &other).await.unwrap().unwrap();
+    assert_eq!(seed.entries, [(requests[1], small)]);
+    cache.publish(requests[0], large, &store).await.unwrap();
+    assert_eq!(cache.fetch(requests[0], &other).await.unwrap(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

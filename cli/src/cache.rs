@@ -1,7 +1,7 @@
 //! A cache that several machines share. Whatever fails there is a warning, and the work goes on
 //! without it.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fs;
 use std::future::Future;
@@ -9,23 +9,31 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use manifold_cache_reapi::{
-    CacheAddress, CacheError, CacheOptions, Digest, Recorded, Sender, Sent, SharedCache, Taken,
+    CacheAddress, CacheError, CacheOptions, Digest, FULL_ENTRIES, Recorded, Seed, Sender, Sent,
+    SharedCache, check_name,
 };
 use manifold_dispatcher::{Dispatcher, Store};
 use manifold_runtime_api::{ObjectId, ObjectRef};
 use serde::Serialize;
 use serde_json::json;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::args::{CacheArgs, CacheStatus};
+use crate::args::{CacheArgs, CacheStatus, UseArgs};
 use crate::error::CliError;
 use crate::explain::reached;
+use crate::patience::remaining;
 use crate::report;
 use crate::say::warn;
 
-/// How long a call waits for the cache before it is run, and at its end.
+/// How long a call waits for each answer before it is run, how long for the outcomes of a name, and how
+/// long at its end.
 const BEFORE: Duration = Duration::from_secs(10);
+const SEEDING: Duration = Duration::from_secs(60);
 const AFTER: Duration = Duration::from_secs(60);
+
+/// A name that has more packs than this, beside full ones, gets its outcomes in new packs.
+const SMALL_PACKS: usize = 32;
 
 /// The environment variable with a token for the server.
 const TOKEN: &str = "MANIFOLD_CACHE_TOKEN";
@@ -33,10 +41,20 @@ const TOKEN: &str = "MANIFOLD_CACHE_TOKEN";
 impl CacheArgs {
     /// Returns the options of the cache that the user named.
     fn options(&self) -> Result<Option<CacheOptions>, CliError> {
-        // An empty variable counts as unset, because CI systems define empty variables.
+        // An empty text counts as unset, because CI systems define empty variables.
         let Some(address) = self.address.as_deref().filter(|address| !address.is_empty()) else {
             return Ok(None);
         };
+        if let Some(name) = self.name() {
+            check_name(name)?;
+        }
+        let has_certificates = self.authority.is_some() || self.certificate.is_some();
+        if has_certificates && !address.starts_with("grpcs://") {
+            return Err(CliError::Cache(CacheError::Credentials {
+                what: "certificate".to_owned(),
+                problem: "the address does not begin with grpcs://".to_owned(),
+            }));
+        }
         let address: CacheAddress = address.parse()?;
         let mut options = CacheOptions::new(address).read_only(self.read_only);
         if let Some(token) = env::var(TOKEN).ok().filter(|token| !token.is_empty()) {
@@ -45,8 +63,11 @@ impl CacheArgs {
         if let Some(file) = &self.headers {
             let lines = fs::read_to_string(file)
                 .map_err(|source| CliError::Unreadable { path: file.clone(), source })?;
-            for line in lines.lines().filter(|line| !line.trim().is_empty()) {
-                let (name, value) = line.split_once(':').unwrap_or((line, ""));
+            for (number, line) in lines.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
+                // The line may be a secret.
+                let (name, value) = line
+                    .split_once(':')
+                    .ok_or_else(|| CliError::BadHeader { path: file.clone(), line: number + 1 })?;
                 options = options.header(name.trim(), value.trim())?;
             }
         }
@@ -59,36 +80,58 @@ impl CacheArgs {
         Ok(Some(options))
     }
 
+    fn name(&self) -> Option<&str> {
+        self.name.as_deref().filter(|name| !name.is_empty())
+    }
+
     /// Begins to connect, if the user named a cache. Returns also the store to compute with.
     pub(crate) fn begin(
         &self,
         store: Arc<dyn Store>,
     ) -> Result<(Arc<dyn Store>, Option<Connecting>), CliError> {
         let Some(options) = self.options()? else { return Ok((store, None)) };
-        let recorded = Arc::new(Recorded::new(Arc::clone(&store)));
-        let name = self.name.clone();
-        let connected = {
-            let name = name.clone();
+        let recorded = Arc::new(Recorded::new(store));
+        if self.read_only {
+            recorded.stop();
+        }
+        let name = self.name().map(str::to_owned);
+        let (connection, connected) = oneshot::channel();
+        let task = {
+            let (name, store) = (name.clone(), Arc::clone(recorded.store()));
             tokio::spawn(async move {
-                let cache = SharedCache::connect(&options).await?;
-                let seed = match &name {
-                    Some(name) => cache.fetch_ref(name, &store).await?,
-                    None => None,
+                let cache = match SharedCache::connect(&options).await {
+                    Ok(cache) => cache,
+                    Err(error) => {
+                        // Nobody may wait for it any more.
+                        let _ = connection.send(Err(error));
+                        return Ok(None);
+                    }
                 };
-                Ok((cache, seed))
+                let _ = connection.send(Ok(cache.clone()));
+                match &name {
+                    Some(name) => cache.fetch_ref(name, &store).await,
+                    None => Ok(None),
+                }
             })
         };
-        Ok((Arc::clone(&recorded) as _, Some(Connecting { recorded, name, connected })))
+        let connecting = Connecting { recorded: Arc::clone(&recorded), name, connected, task };
+        Ok((recorded, Some(connecting)))
     }
 }
-
-type Seed = Option<(Vec<Digest>, Taken)>;
 
 /// A cache to which a connection is established.
 pub(crate) struct Connecting {
     recorded: Arc<Recorded>,
     name: Option<String>,
-    connected: JoinHandle<Result<(SharedCache, Seed), CacheError>>,
+    connected: oneshot::Receiver<Result<SharedCache, CacheError>>,
+    /// Fetches what the name has.
+    task: JoinHandle<Result<Option<Seed>, CacheError>>,
+}
+
+impl Drop for Connecting {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// A cache in use.
@@ -97,13 +140,16 @@ pub(crate) struct Shared {
     recorded: Arc<Recorded>,
     /// Sends what is recorded, if the cache takes results.
     sender: Option<Sender>,
+    /// The name to set, if what it has is known.
     name: Option<String>,
-    /// The packs that the name had.
-    seed: Option<Vec<Digest>>,
-    /// The calls whose outcomes the cache had.
-    fetched: HashSet<ObjectId>,
-    /// The calls, with their outcomes.
-    calls: Vec<(ObjectId, ObjectRef)>,
+    /// What the name had.
+    seed: Option<Seed>,
+    /// The calls that ran frames, with their outcomes.
+    ran: Vec<(ObjectId, ObjectRef)>,
+    /// All calls.
+    calls: Vec<ObjectId>,
+    /// Whether the cache has failed, so that it is not asked any more.
+    has_failed: bool,
     report: CacheReport,
 }
 
@@ -154,7 +200,7 @@ async fn within<T>(time: Duration, work: impl Future<Output = Result<T, CacheErr
         }
         Err(_) => {
             warn(&format!(
-                "the cache does not answer within {} s; the work goes on without it",
+                "the cache takes longer than {} s; the work goes on without it",
                 time.as_secs()
             ));
             None
@@ -168,62 +214,86 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 impl Connecting {
+    /// Returns whether a call whose outcome is known has to do something with the cache.
+    pub(crate) fn has_name(&self) -> bool {
+        self.name.is_some()
+    }
+
     /// Waits until the connection is established and the outcomes of the name are here.
-    pub(crate) async fn ready(self) -> Option<Shared> {
-        let Self { recorded, name, connected } = self;
+    pub(crate) async fn ready(mut self) -> Option<Shared> {
+        let recorded = Arc::clone(&self.recorded);
         let connected = async {
-            match connected.await {
+            match (&mut self.connected).await {
                 Ok(connected) => connected.map(Some),
                 // A panic was shown when it happened.
                 Err(_) => Ok(None),
             }
         };
-        let (cache, seed) = within(BEFORE, connected).await??;
-        let mut report =
-            CacheReport { address: cache.address().to_owned(), ..CacheReport::default() };
-        report.seeded = seed.as_ref().map_or(0, |(_, taken)| taken.entries);
-        let sender = cache.can_write().then(|| Sender::start(cache.clone(), Arc::clone(&recorded)));
-        let seed = seed.map(|(packs, _)| packs);
-        let (fetched, calls) = (HashSet::new(), Vec::new());
-        Some(Shared { cache, recorded, sender, name, seed, fetched, calls, report })
+        let Some(Some(cache)) = within(BEFORE, connected).await else {
+            recorded.stop();
+            return None;
+        };
+        let task = &mut self.task;
+        let seeded = async { task.await.unwrap_or(Ok(None)) };
+        let seeded = within(SEEDING, seeded).await;
+        let has_failed = seeded.is_none();
+        // A name about which nothing is known stays as it is.
+        let name = self.name.take().filter(|_| !has_failed);
+        let seed = seeded.flatten();
+        let sends = cache.can_write() && !has_failed;
+        let sender = sends.then(|| Sender::start(cache.clone(), Arc::clone(&recorded)));
+        if !sends {
+            recorded.stop();
+        }
+        let report = CacheReport {
+            address: cache.address().to_owned(),
+            seeded: seed.as_ref().map_or(0, |seed| seed.new_entries),
+            ..CacheReport::default()
+        };
+        let (ran, calls) = (Vec::new(), Vec::new());
+        Some(Shared { cache, recorded, sender, name, seed, ran, calls, has_failed, report })
     }
 }
 
 impl Shared {
     /// Looks up the outcome of a request in the cache, and puts it in the store.
     pub(crate) async fn fetch(&mut self, request: ObjectId) {
-        let fetched = within(BEFORE, self.cache.fetch(request, self.recorded.store())).await;
-        if let Some(Some(_)) = fetched {
-            self.report.hit = true;
-            self.fetched.insert(request);
+        if self.has_failed {
+            return;
+        }
+        match within(BEFORE, self.cache.fetch(request, self.recorded.store())).await {
+            Some(fetched) => self.report.hit |= fetched.is_some(),
+            None => self.has_failed = true,
         }
     }
 
-    /// Adds a call that has an outcome.
-    pub(crate) fn add(&mut self, request: ObjectId, outcome: ObjectRef) {
-        self.calls.push((request, outcome));
+    /// Adds a call that has an outcome, for which frames ran.
+    pub(crate) fn add(&mut self, request: ObjectId, outcome: ObjectRef, runs: u64) {
+        self.calls.push(request);
+        if runs > 0 {
+            self.ran.push((request, outcome));
+        }
     }
 
     /// Sends the rest, the outcomes of the calls, and what the name has now.
-    pub(crate) async fn finish(
-        mut self,
-        dispatcher: &Dispatcher,
-        keeps_provenance: bool,
-    ) -> CacheReport {
-        let Some(sender) = self.sender.take() else { return self.report };
+    pub(crate) async fn finish(mut self, dispatcher: &Dispatcher, using: &UseArgs) -> CacheReport {
+        let keeps_provenance = using.keeps_provenance();
+        let Some(sender) = self.sender.take().filter(|_| !self.has_failed) else {
+            return self.report;
+        };
+        // A deadline ends the command, and its result with it.
+        let time = using.deadline.map(remaining).map_or(AFTER, |left| left.min(AFTER));
         let sending = async {
             let mut sent = sender.finish().await?;
             if let Some(name) = &self.name {
                 self.set_name(name, &mut sent, dispatcher, keeps_provenance).await?;
             }
-            for (request, outcome) in &self.calls {
-                if !self.fetched.contains(request) {
-                    self.cache.publish(*request, *outcome, self.recorded.store()).await?;
-                }
+            for (request, outcome) in &self.ran {
+                self.cache.publish(*request, *outcome, self.recorded.store()).await?;
             }
             Ok(sent)
         };
-        if let Some(sent) = within(AFTER, sending).await {
+        if let Some(sent) = within(time, sending).await {
             self.report.sent_packs = sent.packs.len();
             self.report.sent_bytes = sent.bytes;
         }
@@ -238,26 +308,50 @@ impl Shared {
         dispatcher: &Dispatcher,
         keeps_provenance: bool,
     ) -> Result<(), CacheError> {
-        let mut packs = self.seed.clone().unwrap_or_default();
-        // A new name gets all outcomes that the call reaches, also those that were known before.
-        if self.seed.is_none() && keeps_provenance {
-            let records = dispatcher.provenances()?;
-            let calls = self.calls.iter().flat_map(|(request, _)| reached(*request, &records));
-            let mut entries = Vec::new();
-            for request in calls.collect::<BTreeSet<_>>() {
-                entries.extend(dispatcher.look_up(request)?.map(|outcome| (request, outcome)));
+        let store = self.recorded.store();
+        let Some(seed) = &self.seed else {
+            // A new name gets all outcomes that the calls reach, also those that were known before.
+            if keeps_provenance {
+                let mut entries = known(dispatcher, &self.calls)?;
+                entries.retain(|(request, _)| !sent.requests.contains(request));
+                let more = self.cache.publish_entries(entries, store).await?;
+                sent.bytes += more.iter().map(Digest::length).sum::<u64>();
+                sent.packs.extend(more);
             }
-            let all = self.cache.publish_entries(entries, self.recorded.store()).await?;
-            sent.bytes += all.iter().map(Digest::length).sum::<u64>();
-            sent.packs = all;
-        }
+            return match &sent.packs[..] {
+                [] => Ok(()),
+                packs => self.cache.publish_ref(name, packs).await,
+            };
+        };
+        let mut packs = seed.packs.clone();
         packs.extend(sent.packs.iter().cloned());
-        if self.seed.as_ref() == Some(&packs) {
-            Ok(())
-        } else {
-            self.cache.publish_ref(name, &packs).await
+        if packs.len() > SMALL_PACKS + seed.entries.len() / FULL_ENTRIES * 2 {
+            let entries: BTreeMap<_, _> = seed.entries.iter().copied().collect();
+            packs = self.cache.publish_entries(entries.into_iter().collect(), store).await?;
+            packs.extend(sent.packs.iter().cloned());
         }
+        if seed.is_whole && seed.packs == packs {
+            return Ok(());
+        }
+        self.cache.publish_ref(name, &packs).await
     }
+}
+
+/// Returns the memo entries that calls reach, as far as the store has records of them.
+fn known(
+    dispatcher: &Dispatcher,
+    calls: &[ObjectId],
+) -> Result<Vec<(ObjectId, ObjectRef)>, CacheError> {
+    // This reads the whole memo.
+    tokio::task::block_in_place(|| {
+        let records = dispatcher.provenances()?;
+        let reached = calls.iter().flat_map(|request| reached(*request, &records));
+        let mut entries = Vec::new();
+        for request in reached.collect::<BTreeSet<_>>() {
+            entries.extend(dispatcher.look_up(request)?.map(|outcome| (request, outcome)));
+        }
+        Ok(entries)
+    })
 }
 
 /// `manifold cache status`.

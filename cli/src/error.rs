@@ -200,6 +200,8 @@ pub(crate) enum CliError {
     NoCacheDirectory,
     #[error("name the cache with --cache, or in MANIFOLD_CACHE")]
     NoCache,
+    #[error("line {line} of {} is no header: expected `name: value`", path.display())]
+    BadHeader { path: PathBuf, line: usize },
     #[error(transparent)]
     Cache(#[from] CacheError),
     #[error("request {request} is not pinned; `manifold pins` lists the pinned requests")]

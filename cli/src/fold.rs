@@ -19,7 +19,7 @@ use manifold_runtime_api::{ObjectRef, TreeEntry};
 
 use crate::args::{Fold, Language};
 use crate::arguments::Arguments;
-use crate::cache::Shared;
+use crate::cache::{CacheReport, Connecting, Shared};
 use crate::error::CliError;
 use crate::explain::Names;
 use crate::input::{self, Input};
@@ -81,11 +81,7 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
         if compiled { Compiling::Done(end.elapsed()) } else { Compiling::Todo(compiling) };
     source.set(Arc::clone(&input.source));
     session.tracing.input(&input, &options.path, options.rev.as_deref());
-    let shared = match connecting {
-        Some(connecting) => connecting.ready().await,
-        None => None,
-    };
-    let place = Place { store, running, shared };
+    let place = Place { store, running, connecting };
     fold_input(&session, place, &options, &pipelines, &input, scan_time, compiling)
         .await
         .map_err(|error| places::explain(error, &session.dispatcher, &input))
@@ -96,7 +92,7 @@ struct Place {
     store: Arc<dyn Store>,
     running: Arc<Running>,
     /// The cache that other machines share, if there is one.
-    shared: Option<Shared>,
+    connecting: Option<Connecting>,
 }
 
 /// The compilation of the guests.
@@ -110,7 +106,7 @@ enum Compiling<F> {
 /// Folds the input with every pipeline and prints the reports.
 async fn fold_input(
     session: &Session,
-    Place { store, running, mut shared }: Place,
+    Place { store, running, mut connecting }: Place,
     options: &Fold,
     pipelines: &[Pipeline],
     input: &Input,
@@ -119,17 +115,26 @@ async fn fold_input(
 ) -> Result<(), CliError> {
     let mut size = Size { known: input.nodes, measured: None };
     let (mut reports, mut lines) = (Vec::new(), String::new());
+    let mut shared: Option<Shared> = None;
     for pipeline in pipelines {
         let invocation = pipeline.invocation(session, input.root, options)?;
         let request = session.dispatcher.request(&invocation)?;
+        let is_known = || -> Result<bool, CliError> {
+            Ok(!options.using.recompute && session.dispatcher.is_memoized(&invocation)?)
+        };
+        // An outcome that is known needs no cache.
+        let needs_cache = !is_known()?;
+        if let Some(waiting) = connecting.take_if(|waiting| needs_cache || waiting.has_name()) {
+            shared = waiting.ready().await;
+        }
         if let Some(shared) = &mut shared
             && !options.using.recompute
-            && !session.dispatcher.is_memoized(&invocation)?
+            && !is_known()?
         {
             shared.fetch(request).await;
         }
         // The guests are compiled before the first fold, so that its time does not include that.
-        let is_hit = !options.using.recompute && session.dispatcher.is_memoized(&invocation)?;
+        let is_hit = is_known()?;
         Phase::Computing.begin();
         let compile_time = match &mut compiling {
             Compiling::Todo(_) if is_hit => Duration::ZERO,
@@ -150,9 +155,15 @@ async fn fold_input(
             if draws && !is_hit { Some(size.expected_frames(session, input).await?) } else { None };
         let live =
             (!is_hit && !session.shows_log).then(|| subject(session, input, &running, expected));
-        let fold = repeat(session, invocation, live, options.repeat).await.map_err(|error| {
-            failures::explain(error, session, input, request, options.keep_going)
-        })?;
+        let fold = match repeat(session, invocation, live, options.repeat).await {
+            Ok(fold) => fold,
+            Err(error) => {
+                // What was computed nevertheless is shared.
+                finish(shared, session, options).await;
+                let lists = options.keep_going;
+                return Err(failures::explain(error, session, input, request, lists));
+            }
+        };
         if options.using.keeps_provenance() && !options.using.no_pin {
             let name = pins::input_name(&options.path, options.rev.as_deref());
             session.dispatcher.set_note(fold.completion.request, &name)?;
@@ -168,7 +179,8 @@ async fn fold_input(
         };
         let outcome = fold.completion.outcome;
         if let Some(shared) = &mut shared {
-            shared.add(request, outcome);
+            let runs = fold.repeats.first().map_or(0, |first| first.runs);
+            shared.add(request, outcome, runs);
         }
         let result = if options.json {
             OutcomeReport::with_values(&session.dispatcher, outcome)?
@@ -194,20 +206,29 @@ async fn fold_input(
     }
     Phase::Storing.begin();
     session.dispatcher.flush()?;
-    if let (Some(shared), Some(report)) = (shared, reports.first_mut()) {
-        let keeps_provenance = options.using.keeps_provenance();
-        report.cache = Some(shared.finish(&session.dispatcher, keeps_provenance).await);
+    if options.json {
+        let cache = finish(shared.take(), session, options).await;
+        if let Some(report) = reports.first_mut() {
+            report.cache = cache;
+        }
     }
     Phase::Writing.begin();
     session.tracing.end()?;
-
-    let text = if options.json {
-        report::fold_json(&reports)?
+    if options.json {
+        report::print(report::fold_json(&reports)?.as_bytes())?;
     } else {
-        report::fold_table(&reports, &lines)
-    };
-    report::print(text.as_bytes())?;
+        report::print(report::fold_table(&reports, &lines).as_bytes())?;
+        // The user need not wait for what is sent.
+        if let Some(cache) = finish(shared, session, options).await {
+            report::print(cache.line().as_bytes())?;
+        }
+    }
     report::check_agreement(&reports)
+}
+
+/// Sends to the shared cache what is left to send.
+async fn finish(shared: Option<Shared>, session: &Session, options: &Fold) -> Option<CacheReport> {
+    Some(shared?.finish(&session.dispatcher, &options.using).await)
 }
 
 /// The images for a fold in one language.

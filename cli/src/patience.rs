@@ -75,7 +75,7 @@ impl fmt::Display for Phase {
 }
 
 /// Returns the time left of `deadline`, which counts from the start of the command.
-fn remaining(deadline: Duration) -> Duration {
+pub(crate) fn remaining(deadline: Duration) -> Duration {
     deadline.saturating_sub(STARTED.get_or_init(Instant::now).elapsed())
 }
 

@@ -155,8 +155,6 @@ pub(crate) fn fold_table(reports: &[FoldReport], lines: &str) -> String {
     let explanations: String =
         explanations.map(|explanation| format!("\n{}\n", explanation.text())).collect();
     let tree = if tree.is_empty() { tree } else { format!("\n{tree}") };
-    let cache = reports.iter().filter_map(|report| report.cache.as_ref());
-    ids.extend(cache.map(CacheReport::line));
     format!("{table}\n{ids}{lines}{tree}{explanations}")
 }
 

@@ -24,16 +24,20 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
     )
     .await?;
     let dispatcher = &session.dispatcher;
+    let is_known = || -> Result<bool, CliError> {
+        Ok(!options.using.recompute && dispatcher.is_memoized(&invocation)?)
+    };
     let mut shared = match cache {
-        Some(connecting) => connecting.ready().await,
-        None => None,
+        Some(connecting) if connecting.has_name() || !is_known()? => connecting.ready().await,
+        _ => None,
     };
     if let Some(shared) = &mut shared
         && !options.using.recompute
-        && !dispatcher.is_memoized(&invocation)?
+        && !is_known()?
     {
         shared.fetch(dispatcher.request(&invocation)?).await;
     }
+    let before = dispatcher.stats();
     Phase::Computing.begin();
     let completion = dispatcher.run(invocation).await.map_err(|error| {
         let inputs = arguments.inputs.iter();
@@ -53,8 +57,9 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
     dispatcher.flush()?;
     let cache = match shared {
         Some(mut shared) => {
-            shared.add(completion.request, completion.outcome);
-            Some(shared.finish(dispatcher, options.using.keeps_provenance()).await)
+            let runs = (dispatcher.stats() - before).runs;
+            shared.add(completion.request, completion.outcome, runs);
+            Some(shared.finish(dispatcher, &options.using).await)
         }
         None => None,
     };

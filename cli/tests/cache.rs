@@ -123,13 +123,17 @@ fn without_a_cache_the_work_goes_on_with_one_warning() {
 #[test]
 fn wrong_options_are_usage_errors_that_show_no_secrets() {
     let place = place();
-    fs::write(place.path().join("headers"), "authorization: Bearer top secret\nx y: secret\n")
-        .unwrap();
+    let file = |name: &str, text: &str| fs::write(place.path().join(name), text).unwrap();
+    file("headers", "authorization: Bearer top secret\nx y: secret\n");
+    file("no-headers", "Bearer-secret\n");
     for options in [
         &["--cache", "http://127.0.0.1:1"][..],
         &["--cache-ref", "main"],
         &["--cache", "grpc://secret@127.0.0.1:1"],
         &["--cache", "grpc://127.0.0.1:1", "--cache-headers", "headers"],
+        &["--cache", "grpc://127.0.0.1:1", "--cache-headers", "no-headers"],
+        &["--cache", "grpc://127.0.0.1:1", "--cache-ca", "headers"],
+        &["--cache", "grpc://127.0.0.1:1", "--cache-ref", "line\nline"],
     ] {
         let output = manifold(place.path(), &[&["fold", "input", "--no-store"], options].concat());
         let errors = String::from_utf8(output.stderr).unwrap();

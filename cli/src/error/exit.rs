@@ -99,6 +99,7 @@ impl CliError {
             | Self::NoProvenance { .. }
             | Self::NoSuchEntry { .. }
             | Self::NoCache
+            | Self::BadHeader { .. }
             | Self::Cache(
                 CacheError::Address { .. }
                 | CacheError::RefName { .. }
