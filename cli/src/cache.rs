@@ -267,7 +267,7 @@ impl Shared {
         }
     }
 
-    /// Adds a call that has an outcome, for which frames ran.
+    /// Adds a call that has an outcome. `runs` is the number of frames that ran for it.
     pub(crate) fn add(&mut self, request: ObjectId, outcome: ObjectRef, runs: u64) {
         self.calls.push(request);
         if runs > 0 {
