@@ -1,6 +1,6 @@
 //! Adds to an error the path of the input object that it is about.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use manifold_dispatcher::Dispatcher;
@@ -83,10 +83,27 @@ pub(crate) fn path_below(
     found
 }
 
+/// Adds to `paths` the first path of each object below `root` that is wanted and not there yet. That of
+/// `root` itself is a dot.
+pub(crate) fn add_first_paths(
+    paths: &mut HashMap<ObjectId, Vec<u8>>,
+    read: impl Fn(ObjectId) -> Option<Tree>,
+    root: ObjectRef,
+    is_wanted: impl Fn(ObjectId) -> bool,
+) {
+    walk(read, root, |path, id| {
+        if is_wanted(id) {
+            let path = if path.is_empty() { b"." } else { path };
+            paths.entry(id).or_insert_with(|| path.to_vec());
+        }
+        ControlFlow::Continue(())
+    });
+}
+
 /// Visits `root` and the entries below it, until `visit` breaks: those of a tree in their order, then
 /// those of the trees among them. A tree that occurs several times is entered once. Trees that `read`
 /// does not return are skipped.
-pub(crate) fn walk(
+fn walk(
     read: impl Fn(ObjectId) -> Option<Tree>,
     root: ObjectRef,
     mut visit: impl FnMut(&[u8], ObjectId) -> ControlFlow<()>,

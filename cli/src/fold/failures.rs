@@ -1,7 +1,6 @@
 //! Which frames of a failed fold failed by themselves.
 
 use std::collections::{HashMap, HashSet};
-use std::ops::ControlFlow;
 
 use manifold_dispatcher::{Dispatcher, Provenance};
 use manifold_runtime_api::ObjectId;
@@ -10,7 +9,7 @@ use serde::Serialize;
 use crate::error::CliError;
 use crate::explain::Names;
 use crate::input::Input;
-use crate::places::{self, argument_in, walk};
+use crate::places::{self, add_first_paths, argument_in};
 use crate::session::Session;
 use crate::shown::{quoted_text, shown_in_line};
 
@@ -96,21 +95,12 @@ fn described(session: &Session, input: &Input, failed: &[Provenance]) -> Vec<Fai
     let names = Names::read(dispatcher, &[session.std, session.standard]);
     let inputs: Vec<_> =
         failed.iter().map(|record| argument_in(dispatcher, record.request.args)).collect();
-    let mut paths: HashMap<ObjectId, Option<String>> =
-        inputs.iter().flatten().map(|id| (*id, None)).collect();
-    walk(
-        |id| dispatcher.read_tree(id).ok(),
-        input.root,
-        |path, id| {
-            if let Some(found @ None) = paths.get_mut(&id) {
-                let path = if path.is_empty() { b"." } else { path };
-                *found = Some(quoted_text(path));
-            }
-            ControlFlow::Continue(())
-        },
-    );
+    let wanted: HashSet<_> = inputs.iter().flatten().copied().collect();
+    let mut paths = HashMap::new();
+    let read = |id| dispatcher.read_tree(id).ok();
+    add_first_paths(&mut paths, read, input.root, |id| wanted.contains(&id));
     let frames = failed.iter().zip(inputs).map(|(record, input)| FailedFrame {
-        path: input.and_then(|id| paths.get(&id).cloned().flatten()),
+        path: input.and_then(|id| paths.get(&id)).map(|path| quoted_text(path)),
         request: record.id.to_string(),
         image: names.of(&record.request.image).to_owned(),
         message: record.error.clone().unwrap_or_default(),

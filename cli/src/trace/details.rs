@@ -1,7 +1,6 @@
 //! Adds to the spans of a trace the paths of what they worked on.
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use manifold_dispatcher::ObjectSource;
@@ -10,7 +9,7 @@ use manifold_trace::{Label, Trace};
 
 use crate::args::StoreArgs;
 use crate::input::{self, Input};
-use crate::places::walk;
+use crate::places::add_first_paths;
 use crate::shown::quoted_text;
 
 /// Sets the path of the argument `in` of each span, as far as it is an object of the traced command's
@@ -27,7 +26,7 @@ pub(super) fn add(trace: &mut Trace, store: &StoreArgs) {
             let sources = input.iter().map(|input| &*input.source);
             let sources: Vec<_> = sources.chain([&*objects as &dyn ObjectSource]).collect();
             let read = |id| sources.iter().find_map(|source| tree(*source, id));
-            add_paths(&mut paths, read, root);
+            add_first_paths(&mut paths, read, ObjectRef::tree(root), |_| true);
         }
     }
     if paths.is_empty() {
@@ -49,19 +48,6 @@ fn read_again(path: PathBuf, revision: Option<&str>, store: &StoreArgs) -> Optio
         Some(revision) => input::revision(&path, revision).ok(),
         None => input::directory(&path, &store.reading().ok()?).ok(),
     }
-}
-
-/// Adds the first path of each object of the input whose root is `root`.
-fn add_paths(
-    paths: &mut HashMap<ObjectId, Vec<u8>>,
-    read: impl Fn(ObjectId) -> Option<Tree>,
-    root: ObjectId,
-) {
-    walk(read, ObjectRef::tree(root), |path, id| {
-        let path = if path.is_empty() { b"." } else { path };
-        paths.entry(id).or_insert_with(|| path.to_vec());
-        ControlFlow::Continue(())
-    });
 }
 
 fn tree(objects: &(impl ObjectSource + ?Sized), id: ObjectId) -> Option<Tree> {
