@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use manifold_runtime_api::ObjectId;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 use tokio::time::{self, MissedTickBehavior};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::CacheError;
 use crate::digest::Digest;
 use crate::recorded::Recorded;
-use crate::shared::{FULL_ENTRIES, SharedCache};
+use crate::shared::{FULL_ENTRIES, SharedCache, joined};
 
 /// How often the sender looks whether there is enough for a pack.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -23,7 +23,7 @@ const PERIOD: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Sender {
     end: oneshot::Sender<()>,
-    task: JoinHandle<Result<Sent, CacheError>>,
+    task: AbortOnDropHandle<Result<Sent, CacheError>>,
 }
 
 /// What was sent.
@@ -52,7 +52,7 @@ impl Sender {
             }
             sent
         });
-        Self { end, task }
+        Self { end, task: AbortOnDropHandle::new(task) }
     }
 
     /// Sends the rest, and returns what was sent since the start.
@@ -60,19 +60,10 @@ impl Sender {
     /// # Errors
     /// The error that ended the sender, also if it was long ago.
     pub async fn finish(self) -> Result<Sent, CacheError> {
-        let Self { end, mut task } = self;
+        let Self { end, task } = self;
         // It may have ended with an error.
         let _ = end.send(());
-        let abort = AbortOnDrop(task.abort_handle());
-        let ended = (&mut task).await;
-        drop(abort);
-        match ended {
-            Ok(result) => result,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Ok(Sent::default()),
-            },
-        }
+        joined(task.await).unwrap_or_else(|| Ok(Sent::default()))
     }
 }
 
@@ -104,14 +95,5 @@ async fn send(
         if is_last {
             return Ok(sent);
         }
-    }
-}
-
-/// Ends a task when its waiter is dropped.
-struct AbortOnDrop(tokio::task::AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

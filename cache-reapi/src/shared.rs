@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bazel_remote_apis::build::bazel::remote::execution::v2 as reapi;
 use manifold_dispatcher::{Provenance, Store};
 use manifold_runtime_api::{Object, ObjectId, ObjectKind, ObjectRef, Result as ApiResult, Tree};
+use tokio::task::JoinError;
 
 use crate::CacheError;
 use crate::action::Action;
@@ -35,9 +36,9 @@ const MAX_PACKS: usize = 1024;
 ///
 /// # Trust
 /// What comes back is checked: a blob against its digest, and an object is stored under the id that its
-/// content has. That a request has an outcome cannot be checked without running it, so whoever may
-/// write to the cache can make a request have a wrong outcome. Let only machines write that you trust
-/// as much as your own.
+/// content has. Only a run of a request shows whether an outcome is that of the request, so whoever may
+/// write to the cache can give a request a wrong outcome. Let only machines write that you trust as
+/// much as your own.
 #[derive(Debug, Clone)]
 pub struct SharedCache {
     client: Client,
@@ -125,8 +126,9 @@ impl SharedCache {
         let mut packs = collect(vec![(request, outcome)], store).await?;
         let Some(pack) = packs.pop() else { return Ok(()) };
         let digest = self.send(pack).await?;
-        let text = format!("{outcome}\n", outcome = text_of(outcome)).into_bytes();
-        self.set(Action::of_request(request), [(OUTCOME.to_owned(), digest)], text).await
+        let text = format!("{} {}\n", outcome.kind, outcome.id);
+        let files = [(OUTCOME.to_owned(), digest)];
+        self.set(Action::of_request(request), files, text.into_bytes()).await
     }
 
     /// Sends memo entries in packs, with the objects of their outcomes that `store` has. Returns the
@@ -253,10 +255,6 @@ pub fn check_name(name: &str) -> Result<&str, CacheError> {
     if is_name { Ok(name) } else { Err(CacheError::RefName { name: name.to_owned() }) }
 }
 
-fn text_of(outcome: ObjectRef) -> String {
-    format!("{} {}", outcome.kind, outcome.id)
-}
-
 /// Returns the digests of the packs of a result. `None` if one is malformed, or if there are too many.
 fn packs(result: &reapi::ActionResult) -> Option<Vec<Digest>> {
     let files = result.output_files.iter();
@@ -268,13 +266,19 @@ fn packs(result: &reapi::ActionResult) -> Option<Vec<Digest>> {
 
 /// Runs work that takes long or reads files. Panics where the work does.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime shuts down, and nobody waits for this any more.
-            Err(_) => std::future::pending().await,
-        },
+    match joined(tokio::task::spawn_blocking(work).await) {
+        Some(done) => done,
+        // The runtime is shutting down, so the result is not needed.
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns the result of a task, `None` if the task was cancelled. Panics if the task did.
+pub(crate) fn joined<T>(ended: Result<T, JoinError>) -> Option<T> {
+    match ended.map_err(JoinError::try_into_panic) {
+        Ok(done) => Some(done),
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(_)) => None,
     }
 }
 
@@ -320,15 +324,9 @@ async fn collect(
         let (mut packs, mut pack, mut bytes) = (Vec::new(), Pack::default(), 0);
         let mut met = HashSet::new();
         for (request, outcome) in entries {
-            // What only this machine knows is not for others.
-            if store.read(outcome.id)?.is_none_or(|object| Provenance::is_record(&object)) {
-                continue;
-            }
             let Some(objects) = reached(outcome, &*store, &mut met)? else { continue };
-            for object in objects {
-                bytes += object.content.len() as u64;
-                pack.objects.insert(object.id(), object);
-            }
+            bytes += objects.iter().map(|(_, object)| object.content.len() as u64).sum::<u64>();
+            pack.objects.extend(objects);
             pack.entries.push((request, outcome));
             if bytes >= FULL_BYTES || pack.entries.len() >= FULL_ENTRIES {
                 packs.push(std::mem::take(&mut pack));
@@ -344,31 +342,36 @@ async fn collect(
 }
 
 /// Returns the objects that `outcome` reaches, as far as `store` has them and they are not in `met`.
-/// `None` if they are too large.
+/// `None` if they are not to be shared: the outcome is missing, the objects are too large, or it is a
+/// record that only concerns this machine.
 fn reached(
     outcome: ObjectRef,
     store: &dyn Store,
     met: &mut HashSet<ObjectId>,
-) -> ApiResult<Option<Vec<Object>>> {
+) -> ApiResult<Option<Vec<(ObjectId, Object)>>> {
     let (mut objects, mut open, mut bytes) = (Vec::new(), vec![outcome.id], 0);
+    let mut new = Vec::new();
     while let Some(id) = open.pop() {
         if !met.insert(id) {
             continue;
         }
+        new.push(id);
         bytes += store.size(id)?.unwrap_or(0);
-        if bytes > MAX_OUTCOME_BYTES {
-            for object in &objects {
-                met.remove(&Object::id(object));
+        let object = if bytes > MAX_OUTCOME_BYTES { None } else { store.read(id)? };
+        let is_shared = object.as_ref().is_some_and(|object| !Provenance::is_record(object));
+        if bytes > MAX_OUTCOME_BYTES || id == outcome.id && !is_shared {
+            for id in &new {
+                met.remove(id);
             }
             return Ok(None);
         }
-        let Some(object) = store.read(id)? else { continue };
+        let Some(object) = object else { continue };
         if object.kind == ObjectKind::Tree
             && let Ok(tree) = Tree::decode_as_git_reads(&object.content)
         {
             open.extend(tree.objects().map(|below| below.id));
         }
-        objects.push(object);
+        objects.push((id, object));
     }
     Ok(Some(objects))
 }

@@ -21,9 +21,15 @@ use crate::session::Session;
 pub(crate) struct Arguments<'a> {
     values: Vec<(&'a str, Value<'a>)>,
     /// The files and directories among them.
-    pub(crate) inputs: Vec<Input>,
-    /// Where those are, and the names of their arguments.
-    places: Vec<(&'a str, &'a Path)>,
+    pub(crate) inputs: Vec<NamedInput<'a>>,
+}
+
+/// A file or directory that is an argument.
+pub(crate) struct NamedInput<'a> {
+    /// The name of the argument.
+    pub(crate) name: &'a str,
+    pub(crate) path: &'a Path,
+    pub(crate) input: Input,
 }
 
 /// The value of an argument.
@@ -37,7 +43,7 @@ enum Value<'a> {
 impl<'a> Arguments<'a> {
     /// Reads the files and directories among the arguments. Errors if a name occurs twice.
     pub(crate) fn read(options: &'a ArgumentArgs, reading: &ScanOptions) -> Result<Self, CliError> {
-        let mut arguments = Self { values: Vec::new(), inputs: Vec::new(), places: Vec::new() };
+        let mut arguments = Self { values: Vec::new(), inputs: Vec::new() };
         for argument in &options.args {
             let (name, value) = split(argument)?;
             let value = match given(name, value)? {
@@ -51,8 +57,7 @@ impl<'a> Arguments<'a> {
                 Given::Path(path) => {
                     let input = input::directory(path, reading)?;
                     let root = input.root;
-                    arguments.inputs.push(input);
-                    arguments.places.push((name, path));
+                    arguments.inputs.push(NamedInput { name, path, input });
                     Value::Object(root)
                 }
                 Given::Text => Value::Text(
@@ -76,12 +81,7 @@ impl<'a> Arguments<'a> {
 
     /// Returns the sources of the files and directories.
     pub(crate) fn sources(&self) -> Vec<Arc<dyn ObjectSource>> {
-        self.inputs.iter().map(|input| Arc::clone(&input.source)).collect()
-    }
-
-    /// Returns the names of the arguments that are files and directories, and their paths.
-    pub(crate) fn named_inputs(&self) -> impl Iterator<Item = (&'a str, &'a Path)> {
-        self.places.iter().copied()
+        self.inputs.iter().map(|named| Arc::clone(&named.input.source)).collect()
     }
 
     /// Stores the texts, and returns the entries of a tree of the arguments.

@@ -12,12 +12,12 @@ use manifold_cache_reapi::{
     CacheAddress, CacheError, CacheOptions, Digest, FULL_ENTRIES, Recorded, Seed, Sender, Sent,
     SharedCache, check_name,
 };
-use manifold_dispatcher::{Dispatcher, Store};
+use manifold_dispatcher::{Dispatcher, Invocation, Store};
 use manifold_runtime_api::{ObjectId, ObjectRef};
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::args::{CacheArgs, CacheStatus, UseArgs};
 use crate::error::CliError;
@@ -85,11 +85,8 @@ impl CacheArgs {
     }
 
     /// Begins to connect, if the user named a cache. Returns also the store to compute with.
-    pub(crate) fn begin(
-        &self,
-        store: Arc<dyn Store>,
-    ) -> Result<(Arc<dyn Store>, Option<Connecting>), CliError> {
-        let Some(options) = self.options()? else { return Ok((store, None)) };
+    pub(crate) fn begin(&self, store: Arc<dyn Store>) -> Result<(Arc<dyn Store>, Link), CliError> {
+        let Some(options) = self.options()? else { return Ok((store, Link::default())) };
         let recorded = Arc::new(Recorded::new(store));
         if self.read_only {
             recorded.stop();
@@ -102,7 +99,7 @@ impl CacheArgs {
                 let cache = match SharedCache::connect(&options).await {
                     Ok(cache) => cache,
                     Err(error) => {
-                        // Nobody may wait for it any more.
+                        // The receiver may be gone.
                         let _ = connection.send(Err(error));
                         return Ok(None);
                     }
@@ -114,28 +111,75 @@ impl CacheArgs {
                 }
             })
         };
+        let task = AbortOnDropHandle::new(task);
         let connecting = Connecting { recorded: Arc::clone(&recorded), name, connected, task };
-        Ok((recorded, Some(connecting)))
+        Ok((recorded, Link { connecting: Some(connecting), shared: None }))
+    }
+}
+
+/// The cache that a command uses, if the user named one.
+#[derive(Default)]
+pub(crate) struct Link {
+    connecting: Option<Connecting>,
+    shared: Option<Shared>,
+}
+
+impl Link {
+    /// Looks up a call in the cache, unless its outcome is known here. Returns whether the outcome is
+    /// known then.
+    pub(crate) async fn look_up(
+        &mut self,
+        dispatcher: &Dispatcher,
+        invocation: &Invocation,
+        recompute: bool,
+    ) -> Result<bool, CliError> {
+        let is_known =
+            || -> Result<bool, CliError> { Ok(!recompute && dispatcher.is_memoized(invocation)?) };
+        let was_known = is_known()?;
+        // An outcome that is known needs no cache, unless a name is to have it.
+        if let Some(connecting) =
+            self.connecting.take_if(|connecting| !was_known || connecting.name.is_some())
+        {
+            self.shared = connecting.ready().await;
+        }
+        let Some(shared) = &mut self.shared else { return Ok(was_known) };
+        if recompute || is_known()? {
+            return Ok(!recompute);
+        }
+        shared.fetch(dispatcher.request(invocation)?).await;
+        is_known()
+    }
+
+    /// Adds a call that has an outcome. `runs` is the number of frames that ran for it.
+    pub(crate) fn add(&mut self, request: ObjectId, outcome: ObjectRef, runs: u64) {
+        let Some(shared) = &mut self.shared else { return };
+        shared.calls.push(request);
+        if runs > 0 {
+            shared.ran.push((request, outcome));
+        }
+    }
+
+    /// Sends the rest, the outcomes of the calls, and what the name has now.
+    pub(crate) async fn finish(
+        &mut self,
+        dispatcher: &Dispatcher,
+        using: &UseArgs,
+    ) -> Option<CacheReport> {
+        Some(self.shared.take()?.finish(dispatcher, using).await)
     }
 }
 
 /// A cache to which a connection is established.
-pub(crate) struct Connecting {
+struct Connecting {
     recorded: Arc<Recorded>,
     name: Option<String>,
     connected: oneshot::Receiver<Result<SharedCache, CacheError>>,
     /// Fetches what the name has.
-    task: JoinHandle<Result<Option<Seed>, CacheError>>,
-}
-
-impl Drop for Connecting {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    task: AbortOnDropHandle<Result<Option<Seed>, CacheError>>,
 }
 
 /// A cache in use.
-pub(crate) struct Shared {
+struct Shared {
     cache: SharedCache,
     recorded: Arc<Recorded>,
     /// Sends what is recorded, if the cache takes results.
@@ -214,16 +258,11 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 impl Connecting {
-    /// Returns whether a call whose outcome is known has to do something with the cache.
-    pub(crate) fn has_name(&self) -> bool {
-        self.name.is_some()
-    }
-
     /// Waits until the connection is established and the outcomes of the name are here.
-    pub(crate) async fn ready(mut self) -> Option<Shared> {
-        let recorded = Arc::clone(&self.recorded);
+    async fn ready(self) -> Option<Shared> {
+        let Self { recorded, name, connected, task } = self;
         let connected = async {
-            match (&mut self.connected).await {
+            match connected.await {
                 Ok(connected) => connected.map(Some),
                 // A panic was shown when it happened.
                 Err(_) => Ok(None),
@@ -233,12 +272,11 @@ impl Connecting {
             recorded.stop();
             return None;
         };
-        let task = &mut self.task;
         let seeded = async { task.await.unwrap_or(Ok(None)) };
         let seeded = within(SEEDING, seeded).await;
         let has_failed = seeded.is_none();
         // A name about which nothing is known stays as it is.
-        let name = self.name.take().filter(|_| !has_failed);
+        let name = name.filter(|_| !has_failed);
         let seed = seeded.flatten();
         let sends = cache.can_write() && !has_failed;
         let sender = sends.then(|| Sender::start(cache.clone(), Arc::clone(&recorded)));
@@ -257,7 +295,7 @@ impl Connecting {
 
 impl Shared {
     /// Looks up the outcome of a request in the cache, and puts it in the store.
-    pub(crate) async fn fetch(&mut self, request: ObjectId) {
+    async fn fetch(&mut self, request: ObjectId) {
         if self.has_failed {
             return;
         }
@@ -267,16 +305,8 @@ impl Shared {
         }
     }
 
-    /// Adds a call that has an outcome. `runs` is the number of frames that ran for it.
-    pub(crate) fn add(&mut self, request: ObjectId, outcome: ObjectRef, runs: u64) {
-        self.calls.push(request);
-        if runs > 0 {
-            self.ran.push((request, outcome));
-        }
-    }
-
-    /// Sends the rest, the outcomes of the calls, and what the name has now.
-    pub(crate) async fn finish(mut self, dispatcher: &Dispatcher, using: &UseArgs) -> CacheReport {
+    /// See [`Link::finish`].
+    async fn finish(mut self, dispatcher: &Dispatcher, using: &UseArgs) -> CacheReport {
         let keeps_provenance = using.keeps_provenance();
         let Some(sender) = self.sender.take().filter(|_| !self.has_failed) else {
             return self.report;

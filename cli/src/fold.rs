@@ -19,7 +19,7 @@ use manifold_runtime_api::{ObjectRef, TreeEntry};
 
 use crate::args::{Fold, Language};
 use crate::arguments::Arguments;
-use crate::cache::{CacheReport, Connecting, Shared};
+use crate::cache::Link;
 use crate::error::CliError;
 use crate::explain::Names;
 use crate::input::{self, Input};
@@ -46,7 +46,7 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     let arguments = Arguments::read(&options.args, &options.using.reading()?)?;
     let mut sources: Vec<Arc<dyn ObjectSource>> = vec![Arc::clone(&source) as _];
     sources.extend(arguments.sources());
-    let (store, connecting) = options.cache.begin(options.using.open()?)?;
+    let (store, cache) = options.cache.begin(options.using.open()?)?;
     let running = Arc::new(Running::default());
     let mut settings = options.using.session();
     if can_draw() {
@@ -81,7 +81,7 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
         if compiled { Compiling::Done(end.elapsed()) } else { Compiling::Todo(compiling) };
     source.set(Arc::clone(&input.source));
     session.tracing.input(&input, &options.path, options.rev.as_deref());
-    let place = Place { store, running, connecting };
+    let place = Place { store, running, cache };
     fold_input(&session, place, &options, &pipelines, &input, scan_time, compiling)
         .await
         .map_err(|error| places::explain(error, &session.dispatcher, &input))
@@ -91,8 +91,8 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
 struct Place {
     store: Arc<dyn Store>,
     running: Arc<Running>,
-    /// The cache that other machines share, if there is one.
-    connecting: Option<Connecting>,
+    /// The cache that other machines share.
+    cache: Link,
 }
 
 /// The compilation of the guests.
@@ -106,7 +106,7 @@ enum Compiling<F> {
 /// Folds the input with every pipeline and prints the reports.
 async fn fold_input(
     session: &Session,
-    Place { store, running, mut connecting }: Place,
+    Place { store, running, mut cache }: Place,
     options: &Fold,
     pipelines: &[Pipeline],
     input: &Input,
@@ -115,26 +115,12 @@ async fn fold_input(
 ) -> Result<(), CliError> {
     let mut size = Size { known: input.nodes, measured: None };
     let (mut reports, mut lines) = (Vec::new(), String::new());
-    let mut shared: Option<Shared> = None;
     for pipeline in pipelines {
         let invocation = pipeline.invocation(session, input.root, options)?;
         let request = session.dispatcher.request(&invocation)?;
-        let is_known = || -> Result<bool, CliError> {
-            Ok(!options.using.recompute && session.dispatcher.is_memoized(&invocation)?)
-        };
-        // An outcome that is known needs no cache.
-        let needs_cache = !is_known()?;
-        if let Some(waiting) = connecting.take_if(|waiting| needs_cache || waiting.has_name()) {
-            shared = waiting.ready().await;
-        }
-        if let Some(shared) = &mut shared
-            && !options.using.recompute
-            && !is_known()?
-        {
-            shared.fetch(request).await;
-        }
         // The guests are compiled before the first fold, so that its time does not include that.
-        let is_hit = is_known()?;
+        let recompute = options.using.recompute;
+        let is_hit = cache.look_up(&session.dispatcher, &invocation, recompute).await?;
         Phase::Computing.begin();
         let compile_time = match &mut compiling {
             Compiling::Todo(_) if is_hit => Duration::ZERO,
@@ -159,7 +145,7 @@ async fn fold_input(
             Ok(fold) => fold,
             Err(error) => {
                 // What was computed nevertheless is shared.
-                finish(shared, session, options).await;
+                cache.finish(&session.dispatcher, &options.using).await;
                 let lists = options.keep_going;
                 return Err(failures::explain(error, session, input, request, lists));
             }
@@ -178,10 +164,7 @@ async fn fold_input(
             _ => Vec::new(),
         };
         let outcome = fold.completion.outcome;
-        if let Some(shared) = &mut shared {
-            let runs = fold.repeats.first().map_or(0, |first| first.runs);
-            shared.add(request, outcome, runs);
-        }
+        cache.add(request, outcome, fold.repeats.first().map_or(0, |first| first.runs));
         let result = if options.json {
             OutcomeReport::with_values(&session.dispatcher, outcome)?
         } else {
@@ -207,9 +190,9 @@ async fn fold_input(
     Phase::Storing.begin();
     session.dispatcher.flush()?;
     if options.json {
-        let cache = finish(shared.take(), session, options).await;
+        let exchanged = cache.finish(&session.dispatcher, &options.using).await;
         if let Some(report) = reports.first_mut() {
-            report.cache = cache;
+            report.cache = exchanged;
         }
     }
     Phase::Writing.begin();
@@ -219,16 +202,11 @@ async fn fold_input(
     } else {
         report::print(report::fold_table(&reports, &lines).as_bytes())?;
         // The user need not wait for what is sent.
-        if let Some(cache) = finish(shared, session, options).await {
-            report::print(cache.line().as_bytes())?;
+        if let Some(exchanged) = cache.finish(&session.dispatcher, &options.using).await {
+            report::print(exchanged.line().as_bytes())?;
         }
     }
     report::check_agreement(&reports)
-}
-
-/// Sends to the shared cache what is left to send.
-async fn finish(shared: Option<Shared>, session: &Session, options: &Fold) -> Option<CacheReport> {
-    Some(shared?.finish(&session.dispatcher, &options.using).await)
 }
 
 /// The images for a fold in one language.

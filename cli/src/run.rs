@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::args::{ArgumentArgs, CacheArgs, Language, LeaveOutArgs, Request, Run, UseArgs};
 use crate::arguments::Arguments;
-use crate::cache::Connecting;
+use crate::cache::Link;
 use crate::error::CliError;
 use crate::patience::Phase;
 use crate::pins;
@@ -14,7 +14,7 @@ use crate::report::{self, OutcomeReport, RunReport};
 use crate::session::Session;
 
 pub(crate) async fn run(options: Run) -> Result<(), CliError> {
-    let Call { arguments, session, invocation, cache } = call(
+    let Call { arguments, session, invocation, mut cache } = call(
         &options.image,
         &options.args,
         &options.leaving_out,
@@ -24,30 +24,19 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
     )
     .await?;
     let dispatcher = &session.dispatcher;
-    let is_known = || -> Result<bool, CliError> {
-        Ok(!options.using.recompute && dispatcher.is_memoized(&invocation)?)
-    };
-    let mut shared = match cache {
-        Some(connecting) if connecting.has_name() || !is_known()? => connecting.ready().await,
-        _ => None,
-    };
-    if let Some(shared) = &mut shared
-        && !options.using.recompute
-        && !is_known()?
-    {
-        shared.fetch(dispatcher.request(&invocation)?).await;
-    }
+    cache.look_up(dispatcher, &invocation, options.using.recompute).await?;
     let before = dispatcher.stats();
     Phase::Computing.begin();
     let completion = dispatcher.run(invocation).await.map_err(|error| {
         let inputs = arguments.inputs.iter();
-        inputs
-            .fold(CliError::Failed(error), |error, input| places::explain(error, dispatcher, input))
+        inputs.fold(CliError::Failed(error), |error, named| {
+            places::explain(error, dispatcher, &named.input)
+        })
     })?;
     if options.using.keeps_provenance() && !options.using.no_pin {
-        let inputs = arguments.named_inputs();
+        let inputs = arguments.inputs.iter();
         let names = inputs
-            .map(|(name, path)| format!("{name}={}", pins::input_name(path, None)))
+            .map(|named| format!("{}={}", named.name, pins::input_name(named.path, None)))
             .collect::<Vec<_>>();
         if !names.is_empty() {
             dispatcher.set_note(completion.request, &names.join(" "))?;
@@ -55,14 +44,8 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
     }
     Phase::Storing.begin();
     dispatcher.flush()?;
-    let cache = match shared {
-        Some(mut shared) => {
-            let runs = (dispatcher.stats() - before).runs;
-            shared.add(completion.request, completion.outcome, runs);
-            Some(shared.finish(dispatcher, &options.using).await)
-        }
-        None => None,
-    };
+    cache.add(completion.request, completion.outcome, (dispatcher.stats() - before).runs);
+    let cache = cache.finish(dispatcher, &options.using).await;
     Phase::Writing.begin();
     session.tracing.end()?;
 
@@ -85,7 +68,7 @@ struct Call<'a> {
     arguments: Arguments<'a>,
     session: Session,
     invocation: Invocation,
-    cache: Option<Connecting>,
+    cache: Link,
 }
 
 /// Reads the arguments, opens a session, and creates the root call of an image.
