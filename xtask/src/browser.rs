@@ -1,31 +1,18 @@
 //! Chromium, with which the tests look at the pages that the command writes.
 
 use crate::install::Need;
-use crate::process::{Result, is_runnable};
-use crate::skip::skip;
+use crate::process::is_runnable;
+use crate::skip::Program;
 
 /// The names of the program.
 const PROGRAMS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
-/// Returns Chromium's package if it is not installed.
-pub(crate) fn need() -> Option<Need> {
-    (!is_available()).then(package)
-}
-
-/// Errors if Chromium is not installed and `MANIFOLD_REQUIRE` contains `chromium`. Otherwise prints
-/// what is skipped.
-pub(crate) fn check() -> Result {
-    if is_available() {
-        return Ok(());
+pub(crate) fn program() -> Program {
+    Program {
+        name: "chromium",
+        is_installed: PROGRAMS.into_iter().any(is_runnable),
+        part: "pages are not looked at in a browser",
+        problem: "Chromium is not installed",
+        package: Need::apt_get(&["chromium"], "the browser that the tests open pages in"),
     }
-    let how_to = package().how_to();
-    skip("chromium", "pages are not looked at in a browser", "Chromium is not installed", &how_to)
-}
-
-fn is_available() -> bool {
-    PROGRAMS.into_iter().any(is_runnable)
-}
-
-fn package() -> Need {
-    Need::apt_get(&["chromium"], "the browser that the tests open pages in")
 }

@@ -15,6 +15,7 @@ use crate::package;
 use crate::process::{Result, cargo, output, root, run, target};
 use crate::published;
 use crate::python;
+use crate::skip::Program;
 use crate::toolchain;
 use crate::typescript;
 use crate::v8::{self, exclusion};
@@ -106,8 +107,7 @@ pub(crate) fn test(installing: Installing) -> Result {
     needs.extend(typescript::needs()?);
     needs.extend(docker::need());
     needs.extend(python::need());
-    needs.extend(browser::need());
-    needs.extend(buildgrid::need());
+    needs.extend([browser::program(), buildgrid::program()].into_iter().filter_map(Program::need));
     if v8::is_available()? {
         needs.extend(published::need()?);
     }
@@ -116,8 +116,8 @@ pub(crate) fn test(installing: Installing) -> Result {
 
     guests::build(Wanted::All)?;
     typescript::check()?;
-    browser::check()?;
-    buildgrid::check()?;
+    browser::program().check()?;
+    buildgrid::program().check()?;
     let engine = docker::engine()?;
     let mut tests = cargo();
     tests.args(["test", "--release", "--workspace"]);

@@ -1,5 +1,6 @@
 //! Parts of a command that are skipped because something that they need is missing.
 
+use crate::install::Need;
 use crate::process::Result;
 
 /// Prints that a part of a command is skipped.
@@ -19,6 +20,33 @@ pub(crate) fn skip(name: &str, part: &str, problem: &str, how_to: &str) -> Resul
     }
     eprintln!("\nSKIPPED: {part}: {problem}\n{how_to}\n");
     Ok(())
+}
+
+/// A program that a part of the tests needs, and what is printed without it.
+pub(crate) struct Program {
+    /// What stands for it in `MANIFOLD_REQUIRE`.
+    pub(crate) name: &'static str,
+    pub(crate) is_installed: bool,
+    /// What is not done without it, and why.
+    pub(crate) part: &'static str,
+    pub(crate) problem: &'static str,
+    pub(crate) package: Need,
+}
+
+impl Program {
+    /// Returns the package of the program if it is not installed.
+    pub(crate) fn need(self) -> Option<Need> {
+        (!self.is_installed).then_some(self.package)
+    }
+
+    /// Prints what is skipped if the program is not installed.
+    ///
+    /// # Errors
+    /// Returns an error instead if `MANIFOLD_REQUIRE` contains its name.
+    pub(crate) fn check(self) -> Result {
+        let Self { name, is_installed, part, problem, package } = self;
+        if is_installed { Ok(()) } else { skip(name, part, problem, &package.how_to()) }
+    }
 }
 
 /// Returns whether the comma-separated `list` contains `name`.
