@@ -16,6 +16,7 @@ use crate::budget::Budget;
 use crate::claim::Claims;
 use crate::core::Core;
 use crate::dispatcher::Dispatcher;
+use crate::elsewhere::Sharing;
 use crate::held::HeldObjects;
 use crate::objects::Objects;
 use crate::observe::{Counters, Event, Observed, Observer};
@@ -53,6 +54,7 @@ pub struct DispatcherBuilder {
     executor: Option<Handle>,
     permits: Option<usize>,
     provenance: bool,
+    shares_runs: bool,
     width: Option<usize>,
 }
 
@@ -130,6 +132,14 @@ impl DispatcherBuilder {
         self
     }
 
+    /// Sets whether runs may be given away ([`Dispatcher::take_queued`], [`Dispatcher::long_runs`]).
+    /// Default: no.
+    #[must_use]
+    pub fn shares_runs(mut self, shares: bool) -> Self {
+        self.shares_runs = shares;
+        self
+    }
+
     /// Sets whether the store keeps a record of each run: the request itself, and which requests it
     /// wanted, also if it failed. Default: it does not, because it takes some microseconds for each
     /// run, a quarter of the time of the smallest ones. See [`Dispatcher::provenance`].
@@ -197,6 +207,7 @@ impl DispatcherBuilder {
             executor: self.executor,
             raw_keys: Cache::new(RAW_KEY_CAPACITY),
             width: self.width.unwrap_or(DEFAULT_WIDTH),
+            sharing: self.shares_runs.then(Sharing::default),
             counters: Counters::default(),
             spans: (!of_spans.is_empty()).then(|| Spans::new(of_spans, begun)),
             observers: self.observers,

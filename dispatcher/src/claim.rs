@@ -127,6 +127,12 @@ impl Claims {
         Ok(Claim::Run(lead, registration, wait))
     }
 
+    /// Returns the flight of `request` that is in progress and has waiters.
+    pub(crate) fn in_progress(&self, request: ObjectId) -> Option<Arc<Flight>> {
+        let flights = self.shard(request).flights.lock();
+        flights.get(&request)?.last().filter(|last| !last.is_abandoned()).cloned()
+    }
+
     /// Makes `waiter` wait for the flight of `wait`. Errors if it would wait for itself.
     fn join(&self, mut wait: Wait, waiter: Option<&Arc<Flight>>) -> Result<Claim> {
         if let Some(waiter) = waiter {

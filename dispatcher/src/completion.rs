@@ -8,6 +8,7 @@ use manifold_runtime_api::bstr::ByteSlice;
 use manifold_runtime_api::{Error, ObjectId, ObjectRef, Result, TreeEntry};
 
 use crate::core::Core;
+use crate::spending::Spent;
 
 /// The result of a root call: an outcome, and access to the object that it names.
 #[derive(Clone)]
@@ -20,6 +21,9 @@ pub struct Completion {
     pub outcome: ObjectRef,
     /// Whether the outcome came from the memo, so that nothing was run.
     pub from_memo: bool,
+    /// What the runs of the call have spent. Nothing if the outcome came from the memo, or from a run
+    /// of another call.
+    pub spent: Spent,
     core: Arc<Core>,
 }
 
@@ -30,7 +34,11 @@ impl Completion {
         outcome: ObjectRef,
         from_memo: bool,
     ) -> Self {
-        Self { request, outcome, from_memo, core: Arc::clone(core) }
+        Self { request, outcome, from_memo, spent: Spent::default(), core: Arc::clone(core) }
+    }
+
+    pub(crate) fn with_spent(self, spent: Spent) -> Self {
+        Self { spent, ..self }
     }
 
     /// Reads the outcome, which must be a blob.

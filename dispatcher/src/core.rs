@@ -11,6 +11,7 @@ use quick_cache::sync::Cache;
 use tokio::runtime::Handle;
 
 use crate::claim::Claims;
+use crate::elsewhere::Sharing;
 #[cfg(feature = "functions")]
 use crate::function::FunctionRuntime;
 use crate::invocation::OwnedRawKey;
@@ -35,6 +36,8 @@ pub(crate) struct Core {
     pub(crate) raw_keys: Cache<OwnedRawKey, ObjectId>,
     /// The maximum number of nested runs of one `run_many` that are in progress at once.
     pub(crate) width: usize,
+    /// `None` if no runs are given away.
+    pub(crate) sharing: Option<Sharing>,
     /// The tokio runtime that executes runs. `None` means the runtime of the caller that requests a
     /// run first.
     pub(crate) executor: Option<Handle>,

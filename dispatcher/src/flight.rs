@@ -1,8 +1,10 @@
 //! [`Flight`]: one execution of a request, with its permit or its places in the queues for one.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::task::Waker;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Poll, Waker};
 
 use futures_util::future::{AbortHandle, AbortRegistration};
 use manifold_runtime_api::ObjectId;
@@ -10,6 +12,7 @@ use smallvec::SmallVec;
 
 use crate::announcement::Announcement;
 use crate::clock::{Clock, Queueing};
+use crate::elsewhere::Taker;
 use crate::permits::{Permit, Permits, Queued, RootId, Ticket};
 use crate::settled::Settled;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard};
@@ -35,7 +38,13 @@ pub(crate) struct Flight {
     waiters: AtomicUsize,
     /// Whether the flight has stopped.
     ended: AtomicBool,
+    /// Whether the run was stopped because somebody takes it over, and has not begun again.
+    is_stopped: AtomicBool,
     edges: Mutex<Edges>,
+    /// Who takes the run over, once somebody does.
+    taker: Mutex<Option<Taker>>,
+    /// The number of the time when the run was taken over. 0 if it is not elsewhere.
+    away: AtomicU64,
 }
 
 /// Which flights wait for which, as far as it concerns one flight. The same flight can occur several
@@ -79,7 +88,10 @@ impl Flight {
             abort,
             waiters: AtomicUsize::new(1),
             ended: AtomicBool::new(false),
+            is_stopped: AtomicBool::new(false),
             edges: Mutex::new(edges),
+            taker: Mutex::default(),
+            away: AtomicU64::new(0),
         };
         (Arc::new(flight), registration)
     }
@@ -198,12 +210,13 @@ impl Flight {
     }
 
     /// Takes `permit`, and leaves the clock to the caller. Returns it if the flight has a permit
-    /// already or has ended.
+    /// already, or has ended or was stopped.
     fn hold(&self, permit: Permit) -> Option<Permit> {
         let mut held = self.permit.lock();
-        // `end` sets the flag before it takes the permit, so a permit that is kept here is taken
-        // there.
-        if self.has_ended() || held.is_some() {
+        // `end` and `stop` set the flag before they take the permit, so a permit that is kept here is
+        // taken there.
+        let accepts = !self.has_ended() && !self.is_stopped.load(Ordering::Acquire);
+        if !accepts || held.is_some() {
             return Some(permit);
         }
         held.replace(permit)
@@ -247,6 +260,7 @@ impl Flight {
     /// Takes the permit that the run was queued for, and no longer counts the flight as queueing in
     /// the clocks.
     pub(crate) fn begin(&self, permit: Permit, queueing: Queueing) {
+        self.is_stopped.store(false, Ordering::Release);
         let refused = self.hold(permit);
         if refused.is_none() {
             queueing.start_computing();
@@ -254,6 +268,68 @@ impl Flight {
         let queue =
             std::mem::replace(&mut *self.queue.lock(), Queue { begun: true, ..Queue::default() });
         drop((refused, queue));
+    }
+}
+
+/// Runs that are taken over.
+impl Flight {
+    /// Sets who takes the run over.
+    pub(crate) fn set_taker(&self, taker: Taker) {
+        *self.taker.lock() = Some(taker);
+    }
+
+    /// Returns who takes the run over.
+    pub(crate) fn take_taker(&self) -> Option<Taker> {
+        self.taker.lock().take()
+    }
+
+    /// Polls `run` until it ends. Returns `None` if somebody takes it over before.
+    pub(crate) async fn until_taken<T>(&self, run: impl Future<Output = T>) -> Option<T> {
+        let mut run = pin!(run);
+        poll_fn(|context| {
+            if self.taker.lock().is_some() {
+                return Poll::Ready(None);
+            }
+            run.as_mut().poll(context).map(Some)
+        })
+        .await
+    }
+
+    /// Releases the permit, and accepts none until the run begins again: a nested run that ends now may
+    /// still pass its own.
+    pub(crate) fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Release);
+        drop(self.take_permit());
+    }
+
+    /// Records that the run, which computes no longer, is elsewhere, until the guard is dropped. The
+    /// call's clock counts it as computing.
+    pub(crate) fn leave(self: &Arc<Self>, number: u64, queueing: Option<Queueing>) -> Away {
+        match queueing {
+            Some(queueing) => queueing.start_computing(),
+            None => self.clock.start_computing(),
+        }
+        let queue =
+            std::mem::replace(&mut *self.queue.lock(), Queue { begun: true, ..Queue::default() });
+        drop(queue);
+        self.away.store(number, Ordering::Release);
+        Away(Arc::clone(self))
+    }
+
+    /// Returns the number of the time when the run was taken over. `None` if it is not elsewhere.
+    pub(crate) fn away(&self) -> Option<u64> {
+        Some(self.away.load(Ordering::Acquire)).filter(|number| *number > 0)
+    }
+}
+
+/// A run that is elsewhere.
+pub(crate) struct Away(Arc<Flight>);
+
+impl Drop for Away {
+    fn drop(&mut self) {
+        self.0.away.store(0, Ordering::Release);
+        self.0.clock.stop_computing();
+        self.0.queue.lock().begun = false;
     }
 }
 

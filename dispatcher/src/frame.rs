@@ -279,7 +279,7 @@ impl Host for FrameHost {
         let mut in_progress = FuturesUnordered::new();
         let mut rest = calls.into_iter();
         loop {
-            while in_progress.len() < self.core.width
+            while in_progress.len() < self.core.width()
                 && let Some(call) = rest.next()
             {
                 let index = results.len();
@@ -305,11 +305,10 @@ impl Host for FrameHost {
             if in_progress.is_empty() {
                 break;
             }
-            let Some((index, keyed, tries, settled)) =
-                self.suspension.suspended(in_progress.next()).await
-            else {
-                continue;
-            };
+            let (count, has_more) = (in_progress.len(), rest.len() > 0);
+            let next = self.core.next_or_more(in_progress.next(), count, has_more);
+            let next = self.suspension.suspended(next).await;
+            let Some(Some((index, keyed, tries, settled))) = next else { continue };
             if !self.should_retry(&settled, tries) {
                 results[index] = Some(self.result_of(settled));
                 continue;

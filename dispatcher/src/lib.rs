@@ -16,6 +16,7 @@ mod completion;
 mod core;
 mod deadlines;
 mod dispatcher;
+mod elsewhere;
 mod flight;
 mod frame;
 #[cfg(feature = "functions")]
@@ -59,6 +60,7 @@ pub use budget::Budget;
 pub use builder::DispatcherBuilder;
 pub use completion::Completion;
 pub use dispatcher::Dispatcher;
+pub use elsewhere::{LongRun, Unit, WaitingRun};
 #[cfg(feature = "functions")]
 #[cfg_attr(docsrs, doc(cfg(feature = "functions")))]
 pub use function::{CallError, Function};
@@ -79,6 +81,7 @@ pub use source::{DirectoryError, DirectoryObjects, ScanOptions, ScanProgress};
 pub use span::{
     CriticalPath, PathSpan, PathStep, Phase, Phases, Span, SpanId, SpanInfo, SpanKind, Usage,
 };
+pub use spending::Spent;
 #[cfg(feature = "durable")]
 #[cfg_attr(docsrs, doc(cfg(feature = "durable")))]
 pub use store::{

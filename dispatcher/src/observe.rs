@@ -59,6 +59,23 @@ pub enum Event<'a> {
         /// The outcome of the repeated run.
         recomputed: &'a ObjectRef,
     },
+    /// The run was taken over: it is to be run elsewhere, such as on another machine.
+    GivenAway {
+        /// The request's id.
+        request: ObjectId,
+    },
+    /// The run was given back, and is run here.
+    GivenBack {
+        /// The request's id.
+        request: ObjectId,
+    },
+    /// The outcome of a run elsewhere has arrived, and is memoized.
+    Arrived {
+        /// The request's id.
+        request: ObjectId,
+        /// The outcome.
+        outcome: &'a ObjectRef,
+    },
     /// The guest logged a message.
     Logged {
         /// The request's id.
@@ -78,6 +95,11 @@ impl Event<'_> {
             | Self::Joined { .. }
             | Self::Diverged { .. }
             | Self::Logged { .. } => {}
+            Self::GivenAway { request } => tracing::debug!(%request, "run was given away"),
+            Self::GivenBack { request } => tracing::debug!(%request, "run was given back"),
+            Self::Arrived { request, outcome } => {
+                tracing::debug!(%request, outcome = %outcome.id, "outcome arrived from elsewhere")
+            }
             Self::Started { request, image, runtime, .. } => {
                 tracing::debug!(%request, image, runtime, "run started")
             }
@@ -202,6 +224,8 @@ pub struct Stats {
     pub failures: u64,
     /// The number of times that a run began again because an object was lost.
     pub rewinds: u64,
+    /// The number of outcomes that came from runs elsewhere.
+    pub arrived: u64,
 }
 
 impl std::ops::Sub for Stats {
@@ -214,6 +238,7 @@ impl std::ops::Sub for Stats {
             joins: self.joins - earlier.joins,
             failures: self.failures - earlier.failures,
             rewinds: self.rewinds - earlier.rewinds,
+            arrived: self.arrived - earlier.arrived,
         }
     }
 }
@@ -229,6 +254,7 @@ struct Counts {
     joins: AtomicU64,
     failures: AtomicU64,
     rewinds: AtomicU64,
+    arrived: AtomicU64,
 }
 
 impl Counters {
@@ -240,7 +266,12 @@ impl Counters {
             Event::Started { .. } => &counts.runs,
             Event::Settled { result: Err(_), .. } => &counts.failures,
             Event::Rewound { .. } => &counts.rewinds,
-            Event::Settled { .. } | Event::Diverged { .. } | Event::Logged { .. } => return,
+            Event::Arrived { .. } => &counts.arrived,
+            Event::Settled { .. }
+            | Event::Diverged { .. }
+            | Event::GivenAway { .. }
+            | Event::GivenBack { .. }
+            | Event::Logged { .. } => return,
         };
         // Pairs with the loads in `read`: a failure is not visible before its run.
         counter.fetch_add(1, Ordering::Release);
@@ -259,6 +290,7 @@ impl Counters {
             joins: sum(|counts| &counts.joins),
             failures,
             rewinds,
+            arrived: sum(|counts| &counts.arrived),
         }
     }
 }

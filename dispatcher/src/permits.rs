@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use crate::elsewhere::Offer;
 use crate::padded::Padded;
 use crate::sync::{AtomicUsize, Mutex};
 use stack::{Quantum, Stacks};
@@ -59,7 +60,15 @@ pub(crate) struct Permit {
 }
 
 /// A request for one permit. It can wait in the queues of several root calls and is served once.
-pub(crate) type Ticket = Arc<Mutex<Option<oneshot::Sender<Permit>>>>;
+pub(crate) type Ticket = Arc<Request>;
+
+/// What a [`Ticket`] refers to.
+pub(crate) struct Request {
+    /// Where the permit goes. `None` once it is served.
+    sender: Mutex<Option<oneshot::Sender<Permit>>>,
+    /// The run that waits, if it may be given away.
+    offer: Option<Offer>,
+}
 
 /// A place in the queue, which exists as soon as this value does, or a granted permit.
 /// [`Queued::permit`] waits for the permit.
@@ -88,11 +97,21 @@ impl Permits {
 
     /// Requests a permit on behalf of `root`.
     pub(crate) fn queue(self: &Arc<Self>, root: RootId) -> Queued {
+        self.queue_run(root, || None)
+    }
+
+    /// Requests a permit on behalf of `root` for a run that has not begun. While it waits, it may be
+    /// given away if `offer` returns something.
+    pub(crate) fn queue_run(
+        self: &Arc<Self>,
+        root: RootId,
+        offer: impl FnOnce() -> Option<Offer>,
+    ) -> Queued {
         if self.take_free() {
             return Queued::Granted(Permit { permits: Some(Arc::clone(self)) });
         }
         let (sender, receiver) = oneshot::channel();
-        let ticket = Arc::new(Mutex::new(Some(sender)));
+        let ticket = Arc::new(Request { sender: Mutex::new(Some(sender)), offer: offer() });
         self.push(root, Arc::clone(&ticket));
         // A permit that was released meanwhile may not have found the ticket. `Permit::drop` looks at
         // the stacks once more after it has made a permit free, so one of the two finds the other.
@@ -106,6 +125,51 @@ impl Permits {
     /// that was served already is skipped.
     pub(crate) fn queue_also(&self, root: RootId, ticket: Ticket) {
         self.push(root, ticket);
+    }
+
+    /// Ends the wait of the oldest offered run that has waited since before `before` and that `accept`
+    /// accepts. Returns whether there was one. It gets a permit that counts as none, and `accept` has
+    /// told its flight that it is given away.
+    pub(crate) fn give_away(
+        &self,
+        before: Instant,
+        accept: &mut dyn FnMut(&Offer) -> bool,
+    ) -> bool {
+        self.slots.iter().any(|slot| {
+            let slot = &slot.0;
+            if slot.waiting.load(SeqCst) == 0 {
+                return false;
+            }
+            let mut stacks = slot.stacks.lock();
+            let found = stacks.remove_oldest(|ticket| {
+                let offer = ticket.offer.as_ref()?;
+                if offer.since > before {
+                    return Some(false);
+                }
+                let mut sender = ticket.sender.lock();
+                let waits = sender.as_ref().is_some_and(|sender| !sender.is_closed());
+                if !waits || !accept(offer) {
+                    return None;
+                }
+                let sent = sender.take().map(|sender| sender.send(Permit { permits: None }));
+                sent.is_some_and(|sent| sent.is_ok()).then_some(true)
+            });
+            slot.waiting.store(stacks.len(), SeqCst);
+            found
+        })
+    }
+
+    /// Returns whether an offered run has waited since before `before`, and about how many tickets
+    /// wait.
+    pub(crate) fn surplus(&self, before: Instant) -> (bool, usize) {
+        let waiting = self.slots.iter().map(|slot| slot.0.waiting.load(Relaxed)).sum();
+        let waits_long = |ticket: &Ticket| {
+            let offer = ticket.offer.as_ref()?;
+            Some(offer.since <= before && ticket.sender.lock().is_some())
+        };
+        let has_offers =
+            waiting > 0 && self.slots.iter().any(|slot| slot.0.stacks.lock().oldest(waits_long));
+        (has_offers, waiting)
     }
 
     fn push(&self, root: RootId, ticket: Ticket) {
@@ -189,7 +253,7 @@ impl Slot {
         while next.is_none()
             && let Some(ticket) = pop(stacks)
         {
-            next = ticket.lock().take().filter(|sender| !sender.is_closed());
+            next = ticket.sender.lock().take().filter(|sender| !sender.is_closed());
         }
         if next.is_some() {
             stacks.count_grant();
@@ -341,6 +405,51 @@ mod tests {
                 assert!(matches!(permits.queue(1), Queued::Granted(_)));
             },
             10,
+        );
+    }
+
+    // Offered runs that are given away get no permit, those that are not get one, and no ticket is
+    // both served and given away or lost. Those with another root call do not disturb this.
+    #[test]
+    fn an_offered_run_is_served_or_given_away() {
+        shuttle::check_random(
+            || {
+                let permits = Permits::new(1);
+                let (served, given) =
+                    (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+                let tasks = (0..4).map(|root| {
+                    let (permits, served) = (Arc::clone(&permits), Arc::clone(&served));
+                    let given = Arc::clone(&given);
+                    spawn(async move {
+                        let queued =
+                            permits.queue_run(root % 2, || (root < 3).then(Offer::of_tests));
+                        yield_now().await;
+                        let permit = queued.permit().await;
+                        let counter = if permit.permits.is_some() { served } else { given };
+                        counter.fetch_add(1, SeqCst);
+                        yield_now().await;
+                        drop(permit);
+                    })
+                });
+                let tasks: Vec<_> = tasks.collect();
+                let thief = {
+                    let permits = Arc::clone(&permits);
+                    spawn(async move {
+                        let mut count = 0;
+                        for _ in 0..3 {
+                            yield_now().await;
+                            count += usize::from(permits.give_away(Instant::now(), &mut |_| true));
+                        }
+                        count
+                    })
+                };
+                block_on(join_all(tasks));
+                let count = block_on(thief).unwrap();
+                assert_eq!(given.load(SeqCst), count);
+                assert_eq!(served.load(SeqCst), 4 - count);
+                assert!(matches!(permits.queue(0), Queued::Granted(_)), "the permit is free");
+            },
+            3000,
         );
     }
 

@@ -128,7 +128,8 @@ impl RootCall {
             drop(nested);
             call.iter().for_each(|call| call.enter(Phase::Store));
             let Obtained { outcome, from_memo, pure } = obtained;
-            let completion = Completion::new(&self.core, request, outcome, from_memo);
+            let completion = Completion::new(&self.core, request, outcome, from_memo)
+                .with_spent(self.scope.spent());
             // An outcome that a failure influenced does not depend on the request alone,
             // so it is not pinned.
             if !pure {

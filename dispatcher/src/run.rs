@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use crate::claim::{Claim, Claimant, Lead, Wait};
 use crate::clock::Queueing;
 use crate::core::{Core, Keyed, Want};
+use crate::elsewhere::Taker;
 use crate::flight::Flight;
 use crate::frame::FrameHost;
 use crate::observe::Event;
@@ -68,7 +69,7 @@ impl Core {
                 // execution is queued in the task: both can take long, and it holds neither a place
                 // nor a permit meanwhile.
                 let ready = keyed.image.is_prepared(&scope.allowance) && !lead.has_to_wait();
-                let queued = ready.then(|| self.enqueue(lead.flight(), scope));
+                let queued = ready.then(|| self.enqueue(lead.flight(), scope, &keyed, want));
                 let run = Arc::clone(self).lead(
                     Arc::clone(scope),
                     keyed,
@@ -118,7 +119,7 @@ impl Core {
         self: Arc<Self>,
         scope: Arc<Scope>,
         keyed: Keyed,
-        mut want: Want,
+        want: Want,
         lead: Lead,
         queued: Option<(Queued, Queueing)>,
         settlements: u64,
@@ -137,73 +138,145 @@ impl Core {
         let settled = match memoized {
             Ok(Some(outcome)) => Settled::from_memo(outcome),
             Err(error) => Settled::failed(error),
-            Ok(None) => {
-                let flight = Arc::clone(lead.flight());
-                let (queued, queueing) = match queued {
-                    Some(queued) => queued,
-                    None => {
-                        let _compiling = scope.clock.queue();
-                        enter(Phase::Prepare);
-                        // The error is ignored: a module that cannot be prepared cannot be run
-                        // either, and the error of the run has a frame.
-                        let _ = self.prepare(&keyed.image, &scope.allowance).await;
-                        enter(Phase::Queue);
-                        self.enqueue(&flight, &scope)
-                    }
-                };
-                flight.begin(queued.permit().await, queueing);
-                let mut rewinds = Rewinds::default();
-                let run = Running::start(&self, &keyed, &lead);
-                loop {
-                    let host = Arc::new(FrameHost::new(
-                        Arc::clone(&self),
-                        Arc::clone(&scope),
-                        &keyed,
-                        want,
-                        Arc::clone(&flight),
-                        lead.span.clone(),
-                    ));
-                    let execution = self.execute(&scope, &keyed, Arc::clone(&host));
-                    let result = host.suspension().watched(execution).await;
-                    enter(Phase::Store);
-                    let result = result.and_then(|outcome| {
-                        self.objects.check(outcome.id, outcome.kind).map(|()| outcome)
-                    });
-                    let seen = host.seen();
-                    let Some(lost) = rewinds.recoverable(&self, &scope, &keyed, &result, seen)
-                    else {
-                        if self.provenance && !want.private {
-                            // It is of no importance for the outcome. A store that fails also fails
-                            // to record that.
-                            let _ = self.record_provenance(
-                                &scope,
-                                &keyed,
-                                host.take_wanted(),
-                                result.as_ref().err(),
-                            );
-                        }
-                        break self.settle(&scope, &keyed, want, result, seen, run);
-                    };
-                    self.emit(&Event::Rewound { request: keyed.request, lost });
-                    want.complete = true;
-                    lead.span.iter().for_each(|span| span.rewound());
-                    enter(Phase::Queue);
-                    if !flight.has_permit() {
-                        let _queueing = scope.clock.queue();
-                        flight.keep_permit(self.permits.queue(scope.root).permit().await);
-                    }
-                    enter(Phase::Compute);
-                }
-            }
+            Ok(None) => self.run_claimed(&scope, &keyed, want, &lead, queued).await,
         };
         lead.settle(settled);
     }
 
+    /// Runs a request that was claimed, here or elsewhere.
+    async fn run_claimed(
+        self: &Arc<Self>,
+        scope: &Arc<Scope>,
+        keyed: &Keyed,
+        want: Want,
+        lead: &Lead,
+        mut queued: Option<(Queued, Queueing)>,
+    ) -> Settled {
+        let enter = |phase| lead.span.iter().for_each(|span| span.enter(phase));
+        let flight = lead.flight();
+        loop {
+            let (queued, queueing) = match queued.take() {
+                Some(queued) => queued,
+                None => {
+                    let _compiling = scope.clock.queue();
+                    enter(Phase::Prepare);
+                    // The error is ignored: a module that cannot be prepared cannot be run
+                    // either, and the error of the run has a frame.
+                    let _ = self.prepare(&keyed.image, &scope.allowance).await;
+                    enter(Phase::Queue);
+                    self.enqueue(flight, scope, keyed, want)
+                }
+            };
+            let permit = queued.permit().await;
+            let taken = self.sharing.as_ref().and_then(|_| flight.take_taker());
+            let (taker, queueing) = match taken {
+                Some(taker) => {
+                    drop(permit);
+                    (taker, Some(queueing))
+                }
+                None => {
+                    flight.begin(permit, queueing);
+                    match self.run_here(scope, keyed, want, lead).await {
+                        Ended::Here(settled) => return settled,
+                        Ended::TakenOver(taker) => (taker, None),
+                    }
+                }
+            };
+            enter(Phase::Wait);
+            // Few runs are given away, and every waiting run would be as large as this future.
+            let elsewhere = Box::pin(self.run_elsewhere(scope, keyed, flight, queueing, taker));
+            if let Some(settled) = elsewhere.await {
+                if settled.result.is_ok() {
+                    lead.span.iter().for_each(|span| span.arrived());
+                }
+                return settled;
+            }
+        }
+    }
+
+    /// Runs a request with the permit of its flight.
+    async fn run_here(
+        self: &Arc<Self>,
+        scope: &Arc<Scope>,
+        keyed: &Keyed,
+        mut want: Want,
+        lead: &Lead,
+    ) -> Ended {
+        let enter = |phase| lead.span.iter().for_each(|span| span.enter(phase));
+        let flight = lead.flight();
+        let mut rewinds = Rewinds::default();
+        let run = Running::start(self, keyed, lead);
+        let may_leave = self.may_leave(want, scope);
+        if let Some(sharing) = self.sharing.as_ref().filter(|_| may_leave) {
+            sharing.begins(flight);
+        }
+        loop {
+            let host = Arc::new(FrameHost::new(
+                Arc::clone(self),
+                Arc::clone(scope),
+                keyed,
+                want,
+                Arc::clone(flight),
+                lead.span.clone(),
+            ));
+            let execution = self.execute(scope, keyed, Arc::clone(&host));
+            let watched = host.suspension().watched(execution);
+            let result = if may_leave {
+                match flight.until_taken(watched).await {
+                    Some(result) => result,
+                    None => {
+                        flight.stop();
+                        match flight.take_taker() {
+                            Some(taker) => return Ended::TakenOver(taker),
+                            // Only this task takes the taker.
+                            None => Err(Error::new(Reason::Cancelled)),
+                        }
+                    }
+                }
+            } else {
+                watched.await
+            };
+            enter(Phase::Store);
+            let result = result
+                .and_then(|outcome| self.objects.check(outcome.id, outcome.kind).map(|()| outcome));
+            let seen = host.seen();
+            let Some(lost) = rewinds.recoverable(self, scope, keyed, &result, seen) else {
+                if self.provenance && !want.private {
+                    // It is of no importance for the outcome. A store that fails also fails
+                    // to record that.
+                    let _ = self.record_provenance(
+                        scope,
+                        keyed,
+                        host.take_wanted(),
+                        result.as_ref().err(),
+                    );
+                }
+                return Ended::Here(self.settle(scope, keyed, want, result, seen, run));
+            };
+            self.emit(&Event::Rewound { request: keyed.request, lost });
+            want.complete = true;
+            lead.span.iter().for_each(|span| span.rewound());
+            enter(Phase::Queue);
+            if !flight.has_permit() {
+                let _queueing = scope.clock.queue();
+                flight.keep_permit(self.permits.queue(scope.root).permit().await);
+            }
+            enter(Phase::Compute);
+        }
+    }
+
     /// Queues `flight` for a permit. The call's clock counts it as queueing until the guard is
     /// dropped.
-    fn enqueue(&self, flight: &Flight, scope: &Scope) -> (Queued, Queueing) {
+    fn enqueue(
+        &self,
+        flight: &Arc<Flight>,
+        scope: &Scope,
+        keyed: &Keyed,
+        want: Want,
+    ) -> (Queued, Queueing) {
         let queueing = scope.clock.queue();
-        let queued = self.permits.queue(scope.root);
+        let offer = || self.offer(keyed, want, scope, flight);
+        let queued = self.permits.queue_run(scope.root, offer);
         flight.queue(&queued, scope.root, &self.permits);
         (queued, queueing)
     }
@@ -236,4 +309,11 @@ impl Core {
             Err(Error::new(Reason::Panicked { message: panic_message(&*panic) }))
         })
     }
+}
+
+/// How a run has ended here.
+enum Ended {
+    Here(Settled),
+    /// It was stopped, because somebody takes it over.
+    TakenOver(Taker),
 }

@@ -12,7 +12,7 @@ use crate::announcement::Announcement;
 use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::permits::RootId;
-use crate::spending::Spending;
+use crate::spending::{Spending, Spent};
 
 /// The state that a root call and all runs nested in it share.
 pub(crate) struct Scope {
@@ -88,6 +88,31 @@ impl Scope {
     pub(crate) fn count_written(&self, length: usize) -> Result<()> {
         let bytes = self.allowance.budget.written_bytes;
         self.spend(&self.written, length as u64, Limit::WrittenBytes { bytes })
+    }
+
+    /// Returns what the call has spent.
+    pub(crate) fn spent(&self) -> Spent {
+        Spent { runs: self.runs.spent(), written_bytes: self.written.spent() }
+    }
+
+    /// Counts what runs elsewhere have spent against the budget.
+    pub(crate) fn count_spent(&self, spent: Spent) -> Result<()> {
+        let Budget { runs, written_bytes, .. } = self.allowance.budget;
+        self.spend(&self.runs, spent.runs, Limit::Runs { count: runs })?;
+        let limit = Limit::WrittenBytes { bytes: written_bytes };
+        self.spend(&self.written, spent.written_bytes, limit)
+    }
+
+    /// Returns what is left of the budget for runs below `depth`. The memory is not divided.
+    pub(crate) fn budget_left(&self, depth: u32) -> Budget {
+        let budget = self.allowance.budget;
+        Budget {
+            deadline: self.time_left(),
+            depth: budget.depth.saturating_sub(depth),
+            runs: self.runs.left(),
+            written_bytes: self.written.left(),
+            ..budget
+        }
     }
 
     /// Returns whether a memo entry of `request` is older than this call, and this call must not

@@ -50,11 +50,15 @@ pub enum SpanKind {
     /// The request was wanted and nothing of this came about: the caller stopped waiting before the
     /// run began, for example, or the run would have waited for itself.
     Unstarted,
+    /// The run was taken over before it began, and its outcome came from elsewhere, such as from
+    /// another machine.
+    Elsewhere,
 }
 
 impl SpanKind {
     /// All kinds.
-    pub const ALL: [Self; 5] = [Self::Call, Self::Run, Self::Hit, Self::Join, Self::Unstarted];
+    pub const ALL: [Self; 6] =
+        [Self::Call, Self::Run, Self::Hit, Self::Join, Self::Unstarted, Self::Elsewhere];
 
     /// Returns the kind's name in lower case.
     pub const fn as_str(self) -> &'static str {
@@ -64,6 +68,7 @@ impl SpanKind {
             Self::Hit => "hit",
             Self::Join => "join",
             Self::Unstarted => "unstarted",
+            Self::Elsewhere => "elsewhere",
         }
     }
 }

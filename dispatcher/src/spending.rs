@@ -4,6 +4,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::thread_number::ByThread;
 
+/// What the runs of a call have spent of its budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Spent {
+    /// The number of runs.
+    pub runs: u64,
+    /// The size of the objects that the guests stored, in bytes.
+    pub written_bytes: u64,
+}
+
+impl Spent {
+    /// Creates the sum of what some runs have spent.
+    pub fn new(runs: u64, written_bytes: u64) -> Self {
+        Self { runs, written_bytes }
+    }
+}
+
 /// How much of a part of a call's budget is spent.
 ///
 /// All frames of a call spend, and threads that count in the same place wait for each other. So a
@@ -42,6 +59,17 @@ impl Spending {
         self.take(amount)
     }
 
+    /// Returns how much is spent.
+    pub(crate) fn spent(&self) -> u64 {
+        let left = self.left.all().map(|left| left.load(Ordering::Relaxed)).sum();
+        self.taken.load(Ordering::Relaxed).saturating_sub(left)
+    }
+
+    /// Returns how much of the budget is left.
+    pub(crate) fn left(&self) -> u64 {
+        self.budget.saturating_sub(self.spent())
+    }
+
     /// Takes `amount` from the budget. Returns `false` if the budget is exceeded.
     fn take(&self, amount: u64) -> bool {
         let before = self.taken.fetch_add(amount, Ordering::Relaxed);
@@ -59,6 +87,7 @@ mod tests {
             let spending = Spending::new(budget);
             let spent = (0..10_010).filter(|_| spending.spend(1)).count();
             assert_eq!(spent as u64, budget);
+            assert_eq!(spending.left(), 0);
         }
     }
 

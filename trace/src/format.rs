@@ -1,6 +1,6 @@
 //! The format of a trace file.
 //!
-//! A file begins with the line `manifold-trace 1`. Blocks follow: the length of the payload and its
+//! A file begins with the line `manifold-trace 2`. Blocks follow: the length of the payload and its
 //! CRC-32, both as four bytes in little-endian order, then the payload, a [`Block`] in
 //! [postcard](https://postcard.jamesmunns.com/wire-format)'s encoding. Blocks are only appended, so a
 //! file whose last block is cut, because the process was killed, is read up to there.
@@ -14,7 +14,7 @@ use manifold_dispatcher::{Phase, SpanKind};
 use serde::{Deserialize, Serialize};
 
 /// The first line of a trace file.
-pub(crate) const MAGIC: &[u8] = b"manifold-trace 1\n";
+pub(crate) const MAGIC: &[u8] = b"manifold-trace 2\n";
 
 /// The maximum size of a block's payload in bytes. A larger length means that the file is damaged.
 const MAX_BLOCK_BYTES: u32 = 64 << 20;

@@ -15,6 +15,7 @@ use manifold_runtime_api::ErrorKind;
 /// |---|---|---|---|---|
 /// | `manifold_runs_total` | counter | runs | `runtime` | runs that have ended |
 /// | `manifold_hits_total` | counter | requests | `runtime` | requests whose outcome came from the memo |
+/// | `manifold_elsewhere_total` | counter | requests | `runtime` | requests whose runs were taken over, and whose outcomes came from elsewhere |
 /// | `manifold_joins_total` | counter | requests | `runtime` | requests that joined a run of another caller |
 /// | `manifold_failures_total` | counter | runs | `runtime`, `reason` | runs that failed: because of the `request`, the `guest`, a `limit`, the `store`, or the `runtime`, or because they were `cancelled` |
 /// | `manifold_rewinds_total` | counter | | `runtime` | how often runs began again because an object was lost |
@@ -46,6 +47,11 @@ impl Metrics {
     pub fn new() -> Self {
         describe_counter!("manifold_runs_total", Unit::Count, "Runs that have ended");
         describe_counter!("manifold_hits_total", Unit::Count, "Outcomes that came from the memo");
+        describe_counter!(
+            "manifold_elsewhere_total",
+            Unit::Count,
+            "Requests whose outcomes came from elsewhere"
+        );
         describe_counter!("manifold_joins_total", Unit::Count, "Requests that joined a run");
         describe_counter!("manifold_failures_total", Unit::Count, "Runs that failed, by reason");
         describe_counter!("manifold_rewinds_total", Unit::Count, "Runs that began again");
@@ -128,11 +134,15 @@ impl Observer for Metrics {
             }
             SpanKind::Hit => counter!("manifold_hits_total", "runtime" => runtime).increment(1),
             SpanKind::Join => counter!("manifold_joins_total", "runtime" => runtime).increment(1),
+            SpanKind::Elsewhere => {
+                counter!("manifold_elsewhere_total", "runtime" => runtime).increment(1);
+            }
             SpanKind::Call => histogram!("manifold_call_seconds").record(span.duration()),
             _ => {}
         }
         // A run that was wanted, and has become something else before it started.
-        let left_the_queue = matches!(span.kind(), SpanKind::Hit | SpanKind::Unstarted);
+        let left_the_queue =
+            matches!(span.kind(), SpanKind::Hit | SpanKind::Unstarted | SpanKind::Elsewhere);
         if left_the_queue && span.had_start() {
             gauge!("manifold_queue_length").decrement(1.0);
         }

@@ -27,7 +27,7 @@ pub enum TraceError {
     },
     /// The file is not a trace.
     #[error(
-        "{} is not a trace, or one of another version: it does not begin with `manifold-trace 1`",
+        "{} is not a trace, or one of another version: it does not begin with `manifold-trace 2`",
         path.display()
     )]
     NotATrace {

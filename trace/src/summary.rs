@@ -51,6 +51,8 @@ pub struct Counts {
     pub joins: u64,
     /// The number of requests that were wanted and not run.
     pub unstarted: u64,
+    /// The number of runs that were taken over, and whose outcomes came from elsewhere.
+    pub elsewhere: u64,
     /// The number of runs that failed.
     pub failures: u64,
     /// The number of times that runs began again.
@@ -59,8 +61,8 @@ pub struct Counts {
 
 impl Counts {
     fn of(kinds: &[u64; SpanKind::ALL.len()], failures: u64, rewinds: u64) -> Self {
-        let [calls, runs, hits, joins, unstarted] = *kinds;
-        Self { calls, runs, hits, joins, unstarted, failures, rewinds }
+        let [calls, runs, hits, joins, unstarted, elsewhere] = *kinds;
+        Self { calls, runs, hits, joins, unstarted, elsewhere, failures, rewinds }
     }
 
     fn add(&mut self, other: &Self) {
@@ -69,6 +71,7 @@ impl Counts {
         self.hits = self.hits.saturating_add(other.hits);
         self.joins = self.joins.saturating_add(other.joins);
         self.unstarted = self.unstarted.saturating_add(other.unstarted);
+        self.elsewhere = self.elsewhere.saturating_add(other.elsewhere);
         self.failures = self.failures.saturating_add(other.failures);
         self.rewinds = self.rewinds.saturating_add(other.rewinds);
     }

@@ -37,6 +37,7 @@ fn name(trace: &Trace, span: &SpanRecord) -> String {
         SpanKind::Call | SpanKind::Run => "",
         SpanKind::Hit => " (hit)",
         SpanKind::Join => " (join)",
+        SpanKind::Elsewhere => " (elsewhere)",
         _ => " (not started)",
     };
     let failed =

@@ -80,6 +80,34 @@ impl Stacks {
         self.counted(|stacks| stacks.current.1.pop_front())
     }
 
+    /// Passes the tickets of each root call to `take`, the oldest first, until it returns something:
+    /// `true` removes the ticket and ends the search, `false` goes on to the next root call. Returns
+    /// whether a ticket was removed.
+    pub(super) fn remove_oldest(&mut self, mut take: impl FnMut(&Ticket) -> Option<bool>) -> bool {
+        let others = self.others.iter_mut().map(|(root, stack)| (*root, stack));
+        for (root, stack) in std::iter::once((self.current.0, &mut self.current.1)).chain(others) {
+            let mut found = stack.iter().enumerate();
+            let found = found.find_map(|(index, ticket)| take(ticket).map(|took| (index, took)));
+            if let Some((index, true)) = found {
+                stack.remove(index);
+                self.len -= 1;
+                if stack.is_empty() && root != self.current.0 {
+                    self.others.remove(&root);
+                    self.order.retain(|other| *other != root);
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Passes the tickets of each root call to `find`, the oldest first, until it returns something:
+    /// `true` ends the search, `false` goes on to the next root call. Returns whether it was `true`.
+    pub(super) fn oldest(&self, find: impl Fn(&Ticket) -> Option<bool>) -> bool {
+        let mut stacks = std::iter::once(&self.current.1).chain(self.others.values());
+        stacks.any(|stack| stack.iter().find_map(&find).unwrap_or(false))
+    }
+
     fn counted(&mut self, pop: impl FnOnce(&mut Self) -> Option<Ticket>) -> Option<Ticket> {
         let ticket = pop(self);
         self.len -= usize::from(ticket.is_some());

@@ -88,7 +88,7 @@ impl FrameSpan {
                 SpanKind::Run => usage.runs += 1,
                 SpanKind::Hit => usage.hits += 1,
                 SpanKind::Join => usage.joins += 1,
-                SpanKind::Call | SpanKind::Unstarted => {}
+                SpanKind::Call | SpanKind::Unstarted | SpanKind::Elsewhere => {}
             }
         }
         let replaced = state.last.replace(Arc::clone(child));
@@ -109,6 +109,13 @@ impl FrameSpan {
             open.turned_out(SpanKind::Run);
         }
         state.change(|state| state.base = Phase::Compute);
+    }
+
+    /// Records that the outcome came from elsewhere.
+    pub(crate) fn arrived(&self) {
+        if let Some(open) = &mut self.state.lock().open {
+            open.arrived();
+        }
     }
 
     /// Counts the frame as waiting for nested runs until the returned guard is dropped.

@@ -157,6 +157,15 @@ impl OpenSpan {
         }
     }
 
+    /// Records that the outcome came from elsewhere. A run that had begun here stays one.
+    pub(super) fn arrived(&mut self) {
+        if let Some(data) = &mut self.data
+            && data.kind == SpanKind::Unstarted
+        {
+            data.kind = SpanKind::Elsewhere;
+        }
+    }
+
     /// Records that the outcome is memoized.
     pub(super) fn memoized(&mut self) {
         if let Some(data) = &mut self.data {

@@ -86,7 +86,7 @@ async fn a_lost_object_that_a_memoized_outcome_reaches_is_computed_again() {
     assert_eq!(fixture.text(read.outcome), "at the bottom");
     let done = fixture.dispatcher.stats() - before;
     assert_eq!((done.runs, done.rewinds), (4, 1), "each runs once, and `read` begins again");
-    spans.check(fixture.dispatcher.stats(), true);
+    spans.check(fixture.dispatcher.stats(), true, false);
     assert!(
         fixture.dispatcher.look_up(read.request).unwrap().is_some(),
         "the second outcome does not depend on the loss"

@@ -8,6 +8,7 @@ mod conformance;
 mod cycles;
 mod directories;
 mod directory_index;
+mod elsewhere;
 mod function_of_the_key;
 mod functions;
 mod git_damage;

@@ -12,7 +12,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use manifold_dispatcher::api::{Call, Error, ObjectRef, Reason, Result};
 use manifold_dispatcher::native::{NativeGuest, NativeRuntime, argument};
-use manifold_dispatcher::{Completion, Invocation, Policy};
+use manifold_dispatcher::{Completion, Dispatcher, Invocation, MemoryStore, Policy};
 use manifold_testing::Fixture;
 use manifold_testing::spans::SpanJournal;
 use proptest::prelude::*;
@@ -245,18 +245,24 @@ fn callers() -> impl Strategy<Value = Vec<Caller>> {
 }
 
 /// Runs `callers` concurrently, then every node alone, and compares all results with the oracle.
-async fn agree(graph: Graph, permits: usize, width: usize, callers: Vec<Caller>) {
-    let runtime = NativeRuntime::builder("graph", "1")
-        .guest("node", {
-            let graph = Arc::clone(&graph);
-            move |guest| node(guest, Arc::clone(&graph))
-        })
-        .build()
-        .unwrap();
+/// With `thieves`, other tasks take runs over meanwhile.
+async fn agree(graph: Graph, permits: usize, width: usize, callers: Vec<Caller>, thieves: bool) {
+    let runtime = || {
+        let graph = Arc::clone(&graph);
+        let guest = move |guest| node(guest, Arc::clone(&graph));
+        NativeRuntime::builder("graph", "1").guest("node", guest).build().unwrap()
+    };
     let journal = Arc::new(SpanJournal::default());
-    let fixture = Fixture::with(runtime, |builder| {
-        builder.permits(permits).width(width).observer(Arc::clone(&journal))
+    let store = Arc::new(MemoryStore::new());
+    let fixture = Fixture::with(runtime(), |builder| {
+        let builder = builder.permits(permits).width(width).observer(Arc::clone(&journal));
+        builder.store(Arc::clone(&store)).shares_runs(thieves)
     });
+    // What is taken over runs in a dispatcher of its own, with its own memo.
+    let other = Dispatcher::builder().runtime(runtime()).source(store).build().unwrap();
+    let thieves: Vec<_> = (0..if thieves { 2 } else { 0 })
+        .map(|number| tokio::spawn(steal(fixture.dispatcher.clone(), other.clone(), number)))
+        .collect();
     let image = fixture.image("node");
     let invocation = |index: usize| {
         Invocation::new(&image).args(fixture.args(&[("node", &index.to_string())])).unpinned()
@@ -303,13 +309,63 @@ async fn agree(graph: Graph, permits: usize, width: usize, callers: Vec<Caller>)
         }
         check(&fixture, &graph, &cyclic, index, result, &mut known);
     }
-    let patient = callers.iter().all(|(_, cancelled_after, _)| cancelled_after.is_none())
+    let was_taken = !thieves.is_empty();
+    for thief in thieves {
+        thief.abort();
+        assert!(thief.await.map_or_else(|error| error.is_cancelled(), |()| true));
+    }
+    let patient = !was_taken
+        && callers.iter().all(|(_, cancelled_after, _)| cancelled_after.is_none())
         && graph.iter().all(|node| node.style != Style::Fickle && node.style != Style::Lazy);
     journal.wait();
     // `Dispatcher::look_up` is a hit without a span.
     let mut stats = fixture.dispatcher.stats();
     stats.hits -= looked_up;
-    journal.check(stats, patient);
+    journal.check(stats, patient, was_taken);
+    assert_eq!(fixture.dispatcher.permits().0, 0, "permits are in use");
+}
+
+/// Takes runs over, those that wait and those in progress, and settles them or gives them back.
+async fn steal(dispatcher: Dispatcher, other: Dispatcher, mut number: u32) {
+    let mut turn = move || {
+        number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        number >> 24
+    };
+    // A run that is taken over again and again comes to no end.
+    let mut left = 50;
+    while left > 0 {
+        tokio::task::yield_now().await;
+        dispatcher.want_runs(turn() % 2 == 0);
+        let unit = if turn() % 2 == 0 {
+            dispatcher.take_queued(Duration::ZERO, |_| turn() % 3 > 0).await
+        } else {
+            match dispatcher.long_runs().pop() {
+                Some(run) => run.take_over().await,
+                None => None,
+            }
+        };
+        let Some(mut unit) = unit else { continue };
+        left -= 1;
+        if turn() % 4 == 0 {
+            continue;
+        }
+        let invocation = Invocation::new(&unit.image).args(unit.args).unpinned();
+        let run = other.run(invocation);
+        // What is cancelled here is cancelled there.
+        let completion = tokio::select! {
+            completion = run => completion,
+            () = unit.cancelled() => continue,
+        };
+        // A failure, and what depends on one, is repeated here.
+        let Ok(completion) = completion else { continue };
+        if other.look_up(unit.request).unwrap().is_none() {
+            continue;
+        }
+        assert_eq!(completion.request, unit.request);
+        dispatcher.put_blob(completion.bytes().unwrap()).unwrap();
+        unit.settle(completion.outcome, completion.spent);
+    }
+    dispatcher.want_runs(false);
 }
 
 /// Asserts that `result` is a possible result of node `index`.
@@ -351,13 +407,14 @@ proptest! {
         width in 1usize..5,
         callers in callers(),
         workers in prop::sample::select(&[1, 2, 3, 16][..]),
+        thieves in any::<bool>(),
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(workers)
             .enable_time()
             .build()
             .unwrap();
-        runtime.block_on(agree(graph, permits, width, callers));
+        runtime.block_on(agree(graph, permits, width, callers, thieves));
     }
 
     #[test]
@@ -367,12 +424,13 @@ proptest! {
         width in 1usize..5,
         callers in callers(),
         workers in prop::sample::select(&[1, 2, 3, 16][..]),
+        thieves in any::<bool>(),
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(workers)
             .enable_time()
             .build()
             .unwrap();
-        runtime.block_on(agree(graph, permits, width, callers));
+        runtime.block_on(agree(graph, permits, width, callers, thieves));
     }
 }

@@ -89,7 +89,7 @@ fn path(fixture: &Fixture, journal: &SpanJournal) -> Vec<(&'static str, Duration
 async fn the_critical_path_of_a_constructed_graph_is_the_known_one() {
     let (fixture, args, journal) = graph(16);
     fixture.dispatcher.run(Invocation::new(fixture.image("root")).args(args)).await.unwrap();
-    journal.check(fixture.dispatcher.stats(), true);
+    journal.check(fixture.dispatcher.stats(), true, false);
     let path = path(&fixture, &journal);
     let names: Vec<_> = path.iter().map(|(name, _)| *name).collect();
     assert_eq!(names, ["root", "last", "long", "inner"], "`short` delays nothing");
@@ -113,7 +113,7 @@ async fn a_caller_that_joins_waits_for_the_run_of_the_other() {
     let (first, second) = tokio::join!(run(), run());
     assert_eq!(first.unwrap().outcome, second.unwrap().outcome);
     run().await.unwrap();
-    journal.check(fixture.dispatcher.stats(), true);
+    journal.check(fixture.dispatcher.stats(), true, false);
     let spans = journal.spans();
     let of = |kind| spans.iter().find(|span| span.kind() == kind).unwrap();
     let (run, join) = (of(SpanKind::Run), of(SpanKind::Join));
@@ -141,7 +141,7 @@ async fn numbers_add_up_when_calls_are_cut_short() {
     let late = fixture.dispatcher.run(call("root").salt("c"));
     assert!(tokio::time::timeout(Duration::from_millis(60), late).await.is_err());
     journal.wait();
-    journal.check(fixture.dispatcher.stats(), false);
+    journal.check(fixture.dispatcher.stats(), false, false);
     let spans = journal.spans();
     let calls: Vec<_> = spans.iter().filter(|span| span.kind() == SpanKind::Call).collect();
     assert_eq!(calls.len(), 4);

@@ -1,0 +1,400 @@
+//! Runs that something outside of the dispatcher takes over, such as another machine.
+//!
+//! A run can be taken over while it waits for a permit ([`Dispatcher::take_queued`]), or while it is in
+//! progress ([`LongRun::take_over`]). Its callers go on waiting, and more can join. A [`Unit`] says what
+//! is to be run; it is settled with an outcome from elsewhere, or given back and then run here.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use futures_util::future::{Either, select};
+use manifold_runtime_api::{Error, Limits, ObjectId, ObjectRef};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use crate::budget::Budget;
+use crate::core::{Core, Keyed, Want};
+use crate::dispatcher::Dispatcher;
+use crate::flight::Flight;
+use crate::observe::Event;
+use crate::resolve::ResolvedImage;
+use crate::scope::Scope;
+use crate::settled::Settled;
+use crate::spending::Spent;
+use crate::thread_number::ByThread;
+
+/// Where a run goes that is taken over.
+pub(crate) type Taker = oneshot::Sender<Unit>;
+
+/// How many nested runs of one `run_many` are in progress at once while somebody wants runs.
+const WIDE: usize = 1024;
+
+/// What a dispatcher needs to give runs away.
+#[derive(Default)]
+pub(crate) struct Sharing {
+    /// Whether somebody wants runs.
+    is_wanted: AtomicBool,
+    wanted: Notify,
+    /// The number of runs that were taken over so far.
+    taken: AtomicU64,
+    /// The runs that have begun since [`Dispatcher::long_runs`] was called.
+    begun: ByThread<Mutex<Vec<Weak<Flight>>>, 8>,
+    /// The runs that had begun before.
+    begun_before: Mutex<Vec<Weak<Flight>>>,
+}
+
+impl Sharing {
+    /// Records that a run begins.
+    pub(crate) fn begins(&self, flight: &Arc<Flight>) {
+        self.begun.own().lock().push(Arc::downgrade(flight));
+    }
+
+    /// Waits until somebody wants runs.
+    async fn wanted(&self) {
+        loop {
+            let notified = self.wanted.notified();
+            if self.is_wanted.load(Ordering::Acquire) {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+/// A run that waits for a permit, and that may be given away.
+pub(crate) struct Offer {
+    /// When it began to wait.
+    pub(crate) since: Instant,
+    pub(crate) flight: Weak<Flight>,
+    image: Weak<ResolvedImage>,
+}
+
+#[cfg(test)]
+impl Offer {
+    /// Creates an offer of no run.
+    pub(crate) fn of_tests() -> Self {
+        Self { since: Instant::now(), flight: Weak::new(), image: Weak::new() }
+    }
+}
+
+/// A run that waits for a permit.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct WaitingRun<'a> {
+    /// The id of the request.
+    pub request: ObjectId,
+    /// The image reference in the request.
+    pub image: &'a str,
+    /// The id of the host image of its runtime.
+    pub host: ObjectId,
+    /// How long the run has waited.
+    pub waited: Duration,
+}
+
+/// A run that was taken over: what is to be run, and the duty to settle it. If this is dropped before
+/// it is settled, the run is given back, and runs in its dispatcher as if it had never left.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Unit {
+    /// The id of the request.
+    pub request: ObjectId,
+    /// The image reference in the request.
+    pub image: Arc<str>,
+    /// The id of the host image of the image's runtime.
+    pub host: ObjectId,
+    /// The id of the tree of all arguments.
+    pub args: ObjectId,
+    /// The salt of the call.
+    pub salt: Arc<str>,
+    /// The id of the tree of named images.
+    pub std: Option<ObjectId>,
+    /// What is left of the call's budget. Several units can have the same rest: what one spends counts
+    /// when it is settled ([`Unit::settle`]).
+    pub budget: Budget,
+    /// The limits of each frame.
+    pub limits: Limits,
+    /// Another number for each unit of the dispatcher.
+    pub number: u64,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// The end of a unit.
+#[derive(Debug)]
+enum Answer {
+    Outcome(ObjectRef, Spent),
+    Failure(Error),
+}
+
+impl Unit {
+    /// Settles the run with an outcome, which is memoized. Its object must be in the store or a source
+    /// of the dispatcher, otherwise the run is given back. `spent` is what it counts against the call's
+    /// budget.
+    pub fn settle(self, outcome: ObjectRef, spent: Spent) {
+        // Nobody waits for a run that was cancelled.
+        let _ = self.answer.send(Answer::Outcome(outcome, spent));
+    }
+
+    /// Settles the run with an error.
+    pub fn fail(self, error: Error) {
+        let _ = self.answer.send(Answer::Failure(error));
+    }
+
+    /// Waits until the run is cancelled, because nobody waits for it any more. The unit need not be
+    /// settled then.
+    pub async fn cancelled(&mut self) {
+        self.answer.closed().await;
+    }
+
+    /// Returns whether the run is cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.answer.is_closed()
+    }
+}
+
+/// A run that has been in progress for some time.
+#[derive(Debug)]
+pub struct LongRun {
+    request: ObjectId,
+    flight: Weak<Flight>,
+}
+
+impl LongRun {
+    /// Returns the id of the request.
+    pub fn request(&self) -> ObjectId {
+        self.request
+    }
+
+    /// Returns whether the run is still in progress here.
+    pub fn is_in_progress(&self) -> bool {
+        self.flight.upgrade().is_some_and(|flight| !flight.has_ended() && flight.away().is_none())
+    }
+
+    /// Stops the run, and takes it over. Nested runs for which nobody else waits are cancelled. Returns
+    /// `None` if it has ended, or may not be given away.
+    pub async fn take_over(self) -> Option<Unit> {
+        let flight = self.flight.upgrade()?;
+        if flight.has_ended() || flight.away().is_some() {
+            return None;
+        }
+        let (taker, taken) = oneshot::channel();
+        flight.set_taker(taker);
+        if let Some(guest) = flight.guest_waker() {
+            guest.wake();
+        }
+        match select(taken, flight.settled.wait()).await {
+            Either::Left((taken, _)) => taken.ok(),
+            // The run may have been given away and cancelled at once.
+            Either::Right(_) => None,
+        }
+    }
+}
+
+/// Methods for something that runs requests elsewhere. They have no effect unless
+/// [`DispatcherBuilder::shares_runs`](crate::DispatcherBuilder::shares_runs) was set.
+impl Dispatcher {
+    /// Takes over the run that has waited for a permit the longest, at least for `waited`, and that
+    /// `accept` accepts. Returns `None` if there is none.
+    ///
+    /// Runs of calls that must be run here are not given away: those of a policy other than
+    /// [`Policy::Reuse`](crate::Policy::Reuse), and with a bound on fuel.
+    pub async fn take_queued(
+        &self,
+        waited: Duration,
+        mut accept: impl FnMut(&WaitingRun<'_>) -> bool,
+    ) -> Option<Unit> {
+        loop {
+            let now = Instant::now();
+            let before = now.checked_sub(waited)?;
+            let mut taken = None;
+            let gave = self.core.permits.give_away(before, &mut |offer| {
+                let Some((flight, image)) = offer.flight.upgrade().zip(offer.image.upgrade())
+                else {
+                    return false;
+                };
+                let accepts = accept(&WaitingRun {
+                    request: flight.request,
+                    image: &image.text,
+                    host: image.runtime.host_image().id(),
+                    waited: now.saturating_duration_since(offer.since),
+                });
+                if accepts {
+                    let (taker, receiver) = oneshot::channel();
+                    flight.set_taker(taker);
+                    taken = Some(receiver);
+                }
+                accepts
+            });
+            if !gave {
+                return None;
+            }
+            // It fails if the run is cancelled just now.
+            if let Ok(unit) = taken?.await {
+                return Some(unit);
+            }
+        }
+    }
+
+    /// Returns whether a run that may be given away has waited for a permit at least for `waited`, and
+    /// about how many runs wait.
+    pub fn surplus(&self, waited: Duration) -> (bool, usize) {
+        match Instant::now().checked_sub(waited) {
+            Some(before) if self.core.sharing.is_some() => self.core.permits.surplus(before),
+            _ => (false, 0),
+        }
+    }
+
+    /// Sets whether somebody wants runs. Meanwhile a `run_many` has up to 1024 runs in progress, so
+    /// that those beyond the usual width can be taken over, too.
+    pub fn want_runs(&self, is_wanted: bool) {
+        if let Some(sharing) = &self.core.sharing {
+            sharing.is_wanted.store(is_wanted, Ordering::Release);
+            sharing.wanted.notify_waiters();
+        }
+    }
+
+    /// Returns the runs that have been in progress since before the last call of this method and may be
+    /// given away. Each is returned once.
+    pub fn long_runs(&self) -> Vec<LongRun> {
+        let Some(sharing) = &self.core.sharing else { return Vec::new() };
+        let begun = sharing.begun.all().flat_map(|begun| std::mem::take(&mut *begun.lock()));
+        let before = std::mem::replace(&mut *sharing.begun_before.lock(), begun.collect());
+        let running = before.into_iter().filter_map(|flight| {
+            let request = flight.upgrade().filter(|flight| !flight.has_ended())?.request;
+            Some(LongRun { request, flight })
+        });
+        running.collect()
+    }
+
+    /// Returns the units that the run of `request` waits for, directly or through nested runs: the
+    /// requests, with the numbers of the units. If it is a unit itself, only that one. Empty if
+    /// `request` is not in progress.
+    pub fn waits_elsewhere(&self, request: ObjectId) -> Vec<(ObjectId, u64)> {
+        let mut open: Vec<_> = self.core.claims.in_progress(request).into_iter().collect();
+        let (mut met, mut away) = (HashSet::new(), Vec::new());
+        while let Some(flight) = open.pop() {
+            if !met.insert(Arc::as_ptr(&flight)) {
+                continue;
+            }
+            match flight.away() {
+                Some(number) => away.push((flight.request, number)),
+                None => open.extend(flight.edges().waits_for.iter().cloned()),
+            }
+        }
+        away
+    }
+}
+
+impl Core {
+    /// Returns the maximum number of nested runs of one `run_many` that are in progress at once.
+    pub(crate) fn width(&self) -> usize {
+        let sharing = self.sharing.as_ref();
+        let is_wanted = sharing.is_some_and(|sharing| sharing.is_wanted.load(Ordering::Acquire));
+        if is_wanted { self.width.max(WIDE) } else { self.width }
+    }
+
+    /// Waits for `next`. Returns `None` if more runs can be begun before it.
+    pub(crate) async fn next_or_more<T>(
+        &self,
+        next: impl Future<Output = T> + Unpin,
+        in_progress: usize,
+        has_more: bool,
+    ) -> Option<T> {
+        let sharing = self.sharing.as_ref().filter(|_| has_more && in_progress < WIDE);
+        let Some(sharing) = sharing else { return Some(next.await) };
+        match select(next, std::pin::pin!(sharing.wanted())).await {
+            Either::Left((next, _)) => Some(next),
+            Either::Right(_) => None,
+        }
+    }
+
+    /// Returns the offer of a run, if it may be given away.
+    pub(crate) fn offer(
+        &self,
+        keyed: &Keyed,
+        want: Want,
+        scope: &Scope,
+        flight: &Arc<Flight>,
+    ) -> Option<Offer> {
+        self.may_leave(want, scope).then(|| Offer {
+            since: Instant::now(),
+            flight: Arc::downgrade(flight),
+            image: Arc::downgrade(&keyed.image),
+        })
+    }
+
+    /// Returns whether a run may be given away.
+    pub(crate) fn may_leave(&self, want: Want, scope: &Scope) -> bool {
+        self.sharing.is_some()
+            && !(want.fresh || want.private || want.complete)
+            && !scope.recomputes_all()
+            && scope.allowance.fuel_bound().is_none()
+    }
+
+    /// Gives a run to `taker`, and waits for its end. Returns `None` if it is given back.
+    pub(crate) async fn run_elsewhere(
+        &self,
+        scope: &Scope,
+        keyed: &Keyed,
+        flight: &Arc<Flight>,
+        queueing: Option<crate::clock::Queueing>,
+        taker: Taker,
+    ) -> Option<Settled> {
+        let sharing = self.sharing.as_ref()?;
+        let number = sharing.taken.fetch_add(1, Ordering::Relaxed) + 1;
+        let _away = flight.leave(number, queueing);
+        let (answer, answered) = oneshot::channel();
+        let unit = Unit {
+            request: keyed.request,
+            image: Arc::clone(&keyed.image.text),
+            host: keyed.image.runtime.host_image().id(),
+            args: keyed.args,
+            salt: Arc::clone(&scope.salt),
+            std: scope.std,
+            budget: scope.budget_left(flight.depth),
+            limits: scope.allowance.limits,
+            number,
+            answer,
+        };
+        taker.send(unit).ok()?;
+        self.emit(&Event::GivenAway { request: keyed.request });
+        let settled = match answered.await {
+            Ok(Answer::Outcome(outcome, spent)) => self.accept(scope, keyed, outcome, spent),
+            Ok(Answer::Failure(error)) => {
+                let pure = error.is_function_of_request();
+                let error = error.in_frame(self.frame(keyed));
+                Some(Settled { pure, ..Settled::failed(error) })
+            }
+            Err(_) => None,
+        };
+        if settled.is_none() {
+            self.emit(&Event::GivenBack { request: keyed.request });
+        }
+        settled
+    }
+
+    /// Memoizes an outcome from elsewhere. Returns `None` if its object is not available here.
+    fn accept(
+        &self,
+        scope: &Scope,
+        keyed: &Keyed,
+        outcome: ObjectRef,
+        spent: Spent,
+    ) -> Option<Settled> {
+        self.objects.check(outcome.id, outcome.kind).ok()?;
+        let settled = scope.count_spent(spent).map_err(|error| {
+            let error = error.in_frame(self.frame(keyed));
+            scope.stop(error.clone());
+            error
+        });
+        let recorded = settled.and_then(|()| self.objects.store.record(keyed.request, outcome));
+        if recorded.is_ok() {
+            self.emit(&Event::Arrived { request: keyed.request, outcome: &outcome });
+        }
+        Some(match recorded {
+            Ok(()) => Settled { ran: true, root: Some(scope.root), ..Settled::from_memo(outcome) },
+            Err(error) => Settled::failed(error),
+        })
+    }
+}
