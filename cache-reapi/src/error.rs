@@ -4,7 +4,7 @@ use manifold_runtime_api::Error;
 use tonic::Code;
 
 use crate::digest::Digest;
-use crate::pack::PackError;
+use manifold_pack::PackError;
 
 /// Why a shared cache could not be used. No error makes a result wrong: what a cache does not give is
 /// computed.

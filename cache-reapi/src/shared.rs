@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bazel_remote_apis::build::bazel::remote::execution::v2 as reapi;
 use manifold_dispatcher::{Provenance, Store};
+use manifold_pack::Pack;
 use manifold_runtime_api::{Object, ObjectId, ObjectKind, ObjectRef, Result as ApiResult, Tree};
 use tokio::task::JoinError;
 
@@ -13,7 +14,6 @@ use crate::action::Action;
 use crate::client::Client;
 use crate::digest::Digest;
 use crate::options::CacheOptions;
-use crate::pack::Pack;
 
 /// The largest pack, in bytes, compressed and decompressed.
 const MAX_PACK_BYTES: u64 = 256 << 20;

@@ -7,6 +7,7 @@ pub mod buildgrid;
 #[cfg(feature = "containers")]
 pub mod containers;
 mod fixture;
+pub mod nats;
 pub mod spans;
 
 use std::path::PathBuf;

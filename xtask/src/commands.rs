@@ -11,6 +11,7 @@ use crate::guests::{self, Wanted};
 use crate::install::{Installing, provide};
 use crate::instructions;
 use crate::metadata::GUEST_SDK;
+use crate::nats;
 use crate::package;
 use crate::process::{Result, cargo, output, root, run, target};
 use crate::published;
@@ -107,7 +108,11 @@ pub(crate) fn test(installing: Installing) -> Result {
     needs.extend(typescript::needs()?);
     needs.extend(docker::need());
     needs.extend(python::need());
-    needs.extend([browser::program(), buildgrid::program()].into_iter().filter_map(Program::need));
+    needs.extend(
+        [browser::program(), buildgrid::program(), nats::program()]
+            .into_iter()
+            .filter_map(Program::need),
+    );
     if v8::is_available()? {
         needs.extend(published::need()?);
     }
@@ -118,6 +123,7 @@ pub(crate) fn test(installing: Installing) -> Result {
     typescript::check()?;
     browser::program().check()?;
     buildgrid::program().check()?;
+    nats::program().check()?;
     let engine = docker::engine()?;
     let mut tests = cargo();
     tests.args(["test", "--release", "--workspace"]);

@@ -16,6 +16,7 @@ mod instructions;
 mod json;
 mod lint;
 mod metadata;
+mod nats;
 mod npm;
 mod package;
 mod process;
@@ -37,7 +38,7 @@ const USAGE: &str = "\
 Usage: cargo xtask [--no-install] COMMAND
 
 Every command first installs what it needs and prints what that is. With --no-install it installs
-nothing and skips what needs a missing program. MANIFOLD_REQUIRE=v8,docker,npm,chromium,buildgrid
+nothing and skips what needs a missing program. MANIFOLD_REQUIRE=v8,docker,npm,chromium,buildgrid,nats
 makes it an error to skip these.
 
   setup              Build the guests that other crates embed; quick if nothing has changed

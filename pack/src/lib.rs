@@ -1,13 +1,5 @@
-//! [`Pack`]: memo entries with the objects of their outcomes, as a blob.
-//!
-//! A pack begins with the line `manifold pack 1`. The rest is a zlib stream (RFC 1950) of:
-//!
-//! - the number of entries, in 4 bytes;
-//! - the entries: the id of the request (20 bytes), the kind of the outcome (1 byte: 0 for a blob, 1
-//!   for a tree) and its id (20 bytes);
-//! - objects, to the end: the kind (1 byte), the length of the content (8 bytes), and the content.
-//!
-//! Numbers are little endian. Objects have no ids in a pack: they are computed from the content.
+#![doc = include_str!("../README.md")]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 use std::collections::HashMap;
 use std::io::{Read, Write};

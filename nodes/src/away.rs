@@ -1,0 +1,112 @@
+//! A unit that another node has, seen from the node whose callers wait for it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use manifold_dispatcher::Unit;
+
+use crate::bus::{Claimed, Holder, Unavailable};
+use crate::cycle;
+use crate::memo;
+use crate::message::{About, Id, encode};
+use crate::node::Shared;
+
+/// How long a node that was given a unit has to claim it.
+const TO_CLAIM: Duration = Duration::from_secs(1);
+/// How often a node looks whether an outcome is there, although nobody said so.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long a node waits before it looks for cycles.
+const BEFORE_CYCLES: Duration = Duration::from_secs(1);
+
+/// What has become of a unit.
+enum Now {
+    /// It is still being run.
+    Waits,
+    /// This node is to run it.
+    TakeBack,
+    /// The outcome is here.
+    Found(memo::Found),
+}
+
+/// Waits for the outcome of `unit` from another node. Gives it back if that node is dead or has failed,
+/// and tells it if the unit is cancelled. `was_given` says that this node gave it away, and has not
+/// claimed it.
+pub(crate) async fn wait(shared: Arc<Shared>, mut unit: Unit, was_given: bool) {
+    let request = unit.request;
+    let began = Instant::now();
+    let image = Arc::clone(&unit.image);
+    let mut hints = shared.hints(request);
+    let mut failed = false;
+    loop {
+        let given = was_given.then_some(began);
+        // Without a server, an answer would be waited for long.
+        let looked = tokio::select! {
+            looked = look(&shared, request, given, failed) => looked,
+            () = shared.bus.lost() => Err(Unavailable),
+        };
+        match looked {
+            Ok(Now::Waits) => {}
+            Ok(Now::TakeBack) => return drop(unit),
+            Ok(Now::Found(found)) => {
+                shared.measured(&image, found.micros);
+                return unit.settle(found.outcome, found.spent);
+            }
+            Err(Unavailable) if shared.bus.is_lost() => return drop(unit),
+            Err(Unavailable) => {}
+        }
+        if began.elapsed() > BEFORE_CYCLES
+            && let Some(chain) = cycle::find(&shared, request).await
+        {
+            return unit.fail(manifold_runtime_api::Error::new(
+                manifold_runtime_api::Reason::Cycle { chain },
+            ));
+        }
+        tokio::select! {
+            () = unit.cancelled() => break,
+            hint = hints.recv() => failed = hint == Some(false),
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+    // Nobody waits any more.
+    if let Ok(Some(holder)) = shared.bus.holder(request).await
+        && holder.session != shared.session
+    {
+        let subject = shared.bus.subject("cancel", Some(&holder.session));
+        let about = encode(&About { request: Id(request) });
+        let _ = shared.bus.client.publish(subject, about.into()).await;
+    }
+}
+
+/// Returns what has become of a unit. `given` is when it was given away.
+async fn look(
+    shared: &Shared,
+    request: manifold_runtime_api::ObjectId,
+    given: Option<Instant>,
+    failed: bool,
+) -> Result<Now, Unavailable> {
+    if let Some(found) = memo::fetch(&shared.bus, &shared.store, request).await? {
+        return Ok(Now::Found(found));
+    }
+    if failed {
+        return Ok(Now::TakeBack);
+    }
+    let take_back = |known: Option<Holder>| async move {
+        let claimed = shared.bus.claim(request, &shared.session, known.as_ref()).await?;
+        if claimed != Claimed::Mine {
+            return Ok(Now::Waits);
+        }
+        // It may have ended between the look and the claim.
+        let found = memo::fetch(&shared.bus, &shared.store, request).await?;
+        Ok(found.map_or(Now::TakeBack, Now::Found))
+    };
+    match shared.bus.holder(request).await? {
+        None if given.is_none_or(|given| given.elapsed() > TO_CLAIM) => take_back(None).await,
+        None => Ok(Now::Waits),
+        Some(holder) if holder.session == shared.session => {
+            let waits = given.is_some_and(|given| given.elapsed() <= TO_CLAIM);
+            Ok(if waits { Now::Waits } else { Now::TakeBack })
+        }
+        Some(holder) if shared.bus.is_dead(&holder.session).await => take_back(Some(holder)).await,
+        Some(_) => Ok(Now::Waits),
+    }
+}

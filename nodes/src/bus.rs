@@ -1,0 +1,282 @@
+//! [`Bus`]: the connection to NATS, with the buckets that all nodes of a pool share.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::kv;
+use async_nats::jetstream::kv::{CreateErrorKind, Operation, UpdateErrorKind};
+use async_nats::jetstream::object_store::ObjectStore;
+use async_nats::{Client, ConnectOptions, Event, jetstream};
+use manifold_runtime_api::ObjectId;
+use parking_lot::Mutex;
+
+use crate::error::NodeError;
+use crate::options::NodeOptions;
+
+/// How long a node counts as alive after it was last heard of.
+pub(crate) const TIME_TO_LIVE: Duration = Duration::from_secs(5);
+/// How long outcomes and claims are kept on the server.
+const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// How much of the outcomes is kept on the server. The oldest are removed.
+const MAX_MEMO_BYTES: i64 = 4 << 30;
+
+/// The connection to NATS, with the buckets that all nodes of a pool share.
+pub(crate) struct Bus {
+    pub(crate) client: Client,
+    pub(crate) nodes: kv::Store,
+    pub(crate) claims: kv::Store,
+    pub(crate) memo: kv::Store,
+    /// Packs that are too large for a value of the memo.
+    pub(crate) packs: ObjectStore,
+    pool: String,
+    connected: Arc<Mutex<Connection>>,
+}
+
+/// Since when the connection is there, or is not.
+struct Connection {
+    is_there: bool,
+    since: Instant,
+    /// Whether the user was told that it is gone.
+    was_told: bool,
+}
+
+/// Who has claimed a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Holder {
+    pub(crate) session: String,
+    /// The revision of the claim, which the next claim has to name.
+    pub(crate) revision: u64,
+}
+
+/// The result of a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Claimed {
+    /// The request is this node's.
+    Mine,
+    /// Another node has it.
+    Theirs(Holder),
+}
+
+impl Bus {
+    pub(crate) async fn connect(options: &NodeOptions) -> Result<Self, NodeError> {
+        let pool = options.pool.clone();
+        let is_name = (1..=64).contains(&pool.len())
+            && pool.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        if !is_name {
+            return Err(NodeError::Pool { name: pool });
+        }
+        let address = shown(&options.servers);
+        let connected = Arc::new(Mutex::new(Connection {
+            is_there: true,
+            since: Instant::now(),
+            was_told: false,
+        }));
+        let mut connect = match &options.credentials {
+            None => ConnectOptions::new(),
+            Some(file) => ConnectOptions::with_credentials_file(file)
+                .await
+                .map_err(|source| NodeError::Credentials { file: file.clone(), source })?,
+        };
+        if let Some(file) = &options.authority {
+            connect = connect.add_root_certificates(file.clone());
+        }
+        let events = Arc::clone(&connected);
+        let connect = connect
+            .name("manifold")
+            .connection_timeout(Duration::from_secs(5))
+            .request_timeout(Some(Duration::from_secs(2)))
+            .ping_interval(Duration::from_secs(2))
+            .reconnect_delay_callback(|attempts| {
+                Duration::from_millis(100 * u64::try_from(attempts).unwrap_or(20).min(20))
+            })
+            .event_callback(move |event| {
+                let events = Arc::clone(&events);
+                async move {
+                    match event {
+                        Event::Connected => events.lock().changes(true),
+                        Event::Disconnected | Event::Closed => events.lock().changes(false),
+                        _ => {}
+                    }
+                }
+            });
+        let servers: Vec<_> = options.servers.split(',').map(str::trim).collect();
+        let client = connect.connect(&servers[..]).await.map_err(|error| NodeError::Connect {
+            address: address.clone(),
+            problem: chain(&error),
+        })?;
+        let context = jetstream::new(client.clone());
+        let failed = |error: &dyn std::error::Error| NodeError::JetStream {
+            address: address.clone(),
+            problem: chain(error),
+        };
+        let bucket = |what: &str, max_age: Duration, max_bytes: i64| kv::Config {
+            bucket: format!("manifold-{pool}-{what}"),
+            max_age,
+            max_bytes,
+            history: 1,
+            ..kv::Config::default()
+        };
+        let nodes = open(&context, bucket("nodes", TIME_TO_LIVE, -1)).await;
+        let claims = open(&context, bucket("claims", KEPT, -1)).await;
+        let memo = open(&context, bucket("memo", KEPT, MAX_MEMO_BYTES)).await;
+        let name = format!("manifold-{pool}-packs");
+        let packs = match context.get_object_store(&name).await {
+            Ok(packs) => Ok(packs),
+            Err(_) => {
+                let config = jetstream::object_store::Config {
+                    bucket: name.clone(),
+                    max_age: KEPT,
+                    max_bytes: MAX_MEMO_BYTES,
+                    ..jetstream::object_store::Config::default()
+                };
+                match context.create_object_store(config).await {
+                    Ok(packs) => Ok(packs),
+                    // Another node may have created it in the meantime.
+                    Err(error) => context.get_object_store(&name).await.map_err(|_| error),
+                }
+            }
+        };
+        Ok(Self {
+            client,
+            nodes: nodes.map_err(|error| failed(&error))?,
+            claims: claims.map_err(|error| failed(&error))?,
+            memo: memo.map_err(|error| failed(&error))?,
+            packs: packs.map_err(|error| failed(&error))?,
+            pool,
+            connected,
+        })
+    }
+
+    /// Returns the subject of the pool's messages of one kind, for one node or for all.
+    pub(crate) fn subject(&self, kind: &str, session: Option<&str>) -> String {
+        match session {
+            Some(session) => format!("manifold.{}.{kind}.{session}", self.pool),
+            None => format!("manifold.{}.{kind}", self.pool),
+        }
+    }
+
+    /// Returns for how long the connection has been there. `None` if it is not.
+    pub(crate) fn connected_for(&self) -> Option<Duration> {
+        let connection = self.connected.lock();
+        connection.is_there.then(|| connection.since.elapsed())
+    }
+
+    /// Returns whether the server has been away for so long that the work goes on without it. Says so
+    /// once.
+    pub(crate) fn is_lost(&self) -> bool {
+        let mut connection = self.connected.lock();
+        let is_lost = !connection.is_there && connection.since.elapsed() > TIME_TO_LIVE;
+        if is_lost && !std::mem::replace(&mut connection.was_told, true) {
+            tracing::warn!("the NATS server is away; the work goes on without other nodes");
+        }
+        is_lost
+    }
+
+    /// Waits until the server has been away for so long that the work goes on without it.
+    pub(crate) async fn lost(&self) {
+        while !self.is_lost() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Claims `request` for `session`. `known` is the claim that is to be replaced.
+    pub(crate) async fn claim(
+        &self,
+        request: ObjectId,
+        session: &str,
+        known: Option<&Holder>,
+    ) -> Result<Claimed, Unavailable> {
+        let (key, value) = (request.to_string(), session.to_owned().into());
+        let refused = match known {
+            None => match self.claims.create(&key, value).await {
+                Ok(_) => return Ok(Claimed::Mine),
+                Err(error) => error.kind() == CreateErrorKind::AlreadyExists,
+            },
+            Some(holder) => match self.claims.update(&key, value, holder.revision).await {
+                Ok(_) => return Ok(Claimed::Mine),
+                Err(error) => error.kind() == UpdateErrorKind::WrongLastRevision,
+            },
+        };
+        if !refused {
+            return Err(Unavailable);
+        }
+        match self.holder(request).await? {
+            Some(holder) if holder.session == session => Ok(Claimed::Mine),
+            Some(holder) => Ok(Claimed::Theirs(holder)),
+            // It was released just now.
+            None => Err(Unavailable),
+        }
+    }
+
+    /// Returns who has claimed `request`.
+    pub(crate) async fn holder(&self, request: ObjectId) -> Result<Option<Holder>, Unavailable> {
+        let entry = self.claims.entry(request.to_string()).await.map_err(|_| Unavailable)?;
+        Ok(entry.filter(|entry| entry.operation == Operation::Put).map(|entry| Holder {
+            session: String::from_utf8_lossy(&entry.value).chars().take(100).collect(),
+            revision: entry.revision,
+        }))
+    }
+
+    /// Gives up the claim of `session`.
+    pub(crate) async fn release(&self, request: ObjectId, session: &str) {
+        if let Ok(Some(holder)) = self.holder(request).await
+            && holder.session == session
+        {
+            let key = request.to_string();
+            let _ = self.claims.delete_expect_revision(key, Some(holder.revision)).await;
+        }
+    }
+
+    /// Returns whether the node of a session is known to be dead: it has not been heard of for its time
+    /// to live, and neither was the server away.
+    pub(crate) async fn is_dead(&self, session: &str) -> bool {
+        let long_enough = |bus: &Self| bus.connected_for().is_some_and(|time| time > TIME_TO_LIVE);
+        long_enough(self)
+            && matches!(self.nodes.entry(session).await, Ok(None))
+            && long_enough(self)
+    }
+}
+
+/// The server did not answer, or an answer was lost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unavailable;
+
+impl Connection {
+    fn changes(&mut self, is_there: bool) {
+        if self.is_there != is_there {
+            (self.is_there, self.since) = (is_there, Instant::now());
+        }
+        if is_there && std::mem::take(&mut self.was_told) {
+            tracing::info!("the NATS server is back");
+        }
+    }
+}
+
+async fn open(
+    context: &jetstream::Context,
+    config: kv::Config,
+) -> Result<kv::Store, jetstream::context::CreateKeyValueError> {
+    let name = config.bucket.clone();
+    if let Ok(store) = context.get_key_value(&name).await {
+        return Ok(store);
+    }
+    match context.create_key_value(config).await {
+        Ok(store) => Ok(store),
+        // Another node may have created it in the meantime.
+        Err(error) => context.get_key_value(&name).await.map_err(|_| error),
+    }
+}
+
+/// Returns an address without names and passwords.
+fn shown(servers: &str) -> String {
+    let hosts = servers.split(',').map(|server| match server.rsplit_once('@') {
+        Some((_, host)) => host.trim().to_owned(),
+        None => server.trim().to_owned(),
+    });
+    hosts.collect::<Vec<_>>().join(",")
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

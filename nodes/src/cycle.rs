@@ -1,0 +1,79 @@
+//! Cycles of runs that wait for each other on several nodes.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use async_nats::Request;
+use manifold_runtime_api::ObjectId;
+
+use crate::message::{self, About, Id, Waits, encode};
+use crate::node::Shared;
+
+/// How many runs are looked at.
+const MAX_RUNS: usize = 10_000;
+/// The time between two walks. A cycle is one only if both find it with the same units.
+const BETWEEN: Duration = Duration::from_millis(100);
+
+/// Returns the requests of a cycle through `request`, which another node runs. `None` if there is none,
+/// or if a node does not answer.
+pub(crate) async fn find(shared: &Shared, request: ObjectId) -> Option<Vec<ObjectId>> {
+    let first = walk(shared, request).await?;
+    tokio::time::sleep(BETWEEN).await;
+    let second = walk(shared, request).await?;
+    (first == second).then(|| {
+        let mut chain: Vec<_> = first.into_iter().map(|(request, _)| request).collect();
+        chain.extend(chain.first().copied());
+        chain
+    })
+}
+
+/// Follows what `request` waits for, from node to node, until it comes back. Returns the way: the
+/// requests, with the numbers of their units.
+async fn walk(shared: &Shared, request: ObjectId) -> Option<Vec<(ObjectId, u64)>> {
+    let mut open = vec![request];
+    let mut met: HashSet<_> = open.iter().copied().collect();
+    let mut came_from: HashMap<ObjectId, (ObjectId, u64)> = HashMap::new();
+    while let Some(next) = open.pop() {
+        let holder = shared.bus.holder(next).await.ok()??;
+        let waits = ask(shared, &holder.session, next).await?;
+        for (unit, number) in waits.units {
+            if unit.0 == request {
+                let mut way = vec![(request, number)];
+                let mut at = next;
+                while at != request {
+                    let (before, number) = *came_from.get(&at)?;
+                    way.push((at, number));
+                    at = before;
+                }
+                way.reverse();
+                return Some(way);
+            }
+            if met.insert(unit.0) {
+                came_from.insert(unit.0, (next, number));
+                open.push(unit.0);
+            }
+        }
+        if met.len() > MAX_RUNS {
+            return None;
+        }
+    }
+    None
+}
+
+async fn ask(shared: &Shared, session: &str, request: ObjectId) -> Option<Waits> {
+    if session == shared.session {
+        return Some(waits(shared, request));
+    }
+    let about = encode(&About { request: Id(request) });
+    let asked = Request::new().payload(about.into()).timeout(Some(Duration::from_millis(500)));
+    let subject = shared.bus.subject("waits", Some(session));
+    let answer = shared.bus.client.send_request(subject, asked).await.ok()?;
+    message::decode(&answer.payload)
+}
+
+/// Returns what a run on this node waits for.
+pub(crate) fn waits(shared: &Shared, request: ObjectId) -> Waits {
+    let units = shared.dispatcher.waits_elsewhere(request);
+    let others = units.into_iter().filter(|(unit, _)| *unit != request);
+    Waits { units: others.take(MAX_RUNS).map(|(unit, number)| (Id(unit), number)).collect() }
+}

@@ -1,0 +1,104 @@
+//! Gives runs away: while runs wait here, this node answers others that want some.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::{Message, Subscriber};
+use futures_util::StreamExt;
+use manifold_runtime_api::ObjectId;
+
+use crate::away;
+use crate::message::{self, Given, Steal, UnitMessage, encode};
+use crate::node::Shared;
+
+/// How long a run has waited before it is given away.
+const QUEUED: Duration = Duration::from_millis(2);
+/// How often a node looks whether runs wait.
+const LOOK: Duration = Duration::from_millis(2);
+/// How much work is given away at once, in microseconds.
+const ENOUGH: u64 = 20_000;
+/// Work that takes less, in microseconds, stays here: moving it takes as long.
+const WORTH_IT: u64 = 2_000;
+/// How many units are given away at once.
+const MAX_UNITS: u64 = 256;
+/// How long a node still counts as wanting runs after it asked.
+const WANTS: Duration = Duration::from_secs(1);
+/// How long the node stays subscribed although no run waits, so that it need not subscribe all the time.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Gives runs away until the task is aborted.
+pub(crate) async fn give(shared: Arc<Shared>) {
+    let mut subscription: Option<Subscriber> = None;
+    let (mut last_surplus, mut wanted_until) = (Instant::now(), None::<Instant>);
+    loop {
+        let (has_surplus, _) = shared.dispatcher.surplus(QUEUED);
+        if has_surplus {
+            last_surplus = Instant::now();
+        }
+        if wanted_until.is_some_and(|until| until < Instant::now()) {
+            wanted_until = None;
+            shared.dispatcher.want_runs(false);
+        }
+        match &mut subscription {
+            None if has_surplus => {
+                let (subject, group) = (shared.bus.subject("steal", None), "givers".to_owned());
+                // If this fails, it is tried again at the next look.
+                subscription = shared.bus.client.queue_subscribe(subject, group).await.ok();
+            }
+            None => tokio::time::sleep(LOOK).await,
+            Some(_) if last_surplus.elapsed() > PATIENCE => subscription = None,
+            Some(asked) => match tokio::time::timeout(LOOK, asked.next()).await {
+                Err(_) => {}
+                Ok(None) => subscription = None,
+                Ok(Some(asked)) => {
+                    shared.dispatcher.want_runs(true);
+                    wanted_until = Some(Instant::now() + WANTS);
+                    answer(&shared, asked).await;
+                }
+            },
+        }
+    }
+}
+
+/// Answers a node that wants runs.
+async fn answer(shared: &Arc<Shared>, asked: Message) {
+    let Some(reply) = asked.reply else { return };
+    let steal: Option<Steal> = message::decode(&asked.payload);
+    let mut given = Given::default();
+    let mut units = Vec::new();
+    if let Some(steal) = steal.filter(|steal| steal.session != shared.session) {
+        let hosts: HashSet<ObjectId> = steal.hosts.iter().map(|host| host.0).collect();
+        let (_, queued) = shared.dispatcher.surplus(QUEUED);
+        let most = (queued as u64 / 2).clamp(1, MAX_UNITS);
+        let (mut micros, mut bytes) = (0, 0);
+        while (units.len() as u64) < most && micros < ENOUGH {
+            let mut estimate = None;
+            let unit = shared.dispatcher.take_queued(QUEUED, |run| {
+                estimate = shared.estimate(run.image);
+                let is_worth_it = estimate.is_none_or(|micros| micros * most >= WORTH_IT);
+                hosts.contains(&run.host) && is_worth_it
+            });
+            let Some(unit) = unit.await else { break };
+            let message = UnitMessage::new(&shared.session, &unit);
+            bytes += encode(&message).len();
+            given.units.push(message);
+            units.push(unit);
+            // Nothing is known of the image, so one is enough to learn something.
+            micros += estimate.unwrap_or(ENOUGH);
+            if bytes > shared.bus.client.max_payload() / 4 {
+                break;
+            }
+        }
+    }
+    let answer = encode(&given);
+    if answer.len() > shared.bus.client.max_payload()
+        || shared.bus.client.publish(reply, answer.into()).await.is_err()
+    {
+        // The units are given back.
+        return;
+    }
+    for unit in units {
+        shared.spawn(away::wait(Arc::clone(shared), unit, true));
+    }
+}

@@ -1,0 +1,19 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod away;
+mod bus;
+mod cycle;
+mod error;
+mod give;
+mod long_runs;
+mod memo;
+mod message;
+mod node;
+mod objects;
+mod options;
+mod take;
+
+pub use error::NodeError;
+pub use node::Node;
+pub use options::NodeOptions;

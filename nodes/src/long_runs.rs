@@ -1,0 +1,102 @@
+//! Runs that take longer than a few milliseconds: they are claimed, so that one node runs each, and
+//! their outcomes are published.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use manifold_dispatcher::{LongRun, Spent};
+use manifold_runtime_api::ObjectId;
+use tokio::sync::Semaphore;
+
+use crate::away;
+use crate::bus::{Claimed, Unavailable};
+use crate::memo::{self, Found};
+use crate::node::Shared;
+
+/// How long a run is in progress, at least, before it is claimed.
+const LONG: Duration = Duration::from_millis(5);
+/// How many claims and outcomes are on their way at once.
+const AT_ONCE: usize = 64;
+/// How many runs that are in progress are followed. Others are not claimed.
+const MAX_RUNS: usize = 10_000;
+
+/// Claims long runs and publishes their outcomes until the task is aborted.
+pub(crate) async fn follow(shared: Arc<Shared>) {
+    let turns = Arc::new(Semaphore::new(AT_ONCE));
+    let (mut waiting, mut claimed): (Vec<LongRun>, Vec<(LongRun, Instant)>) = Default::default();
+    let (send, mut receive) = tokio::sync::mpsc::unbounded_channel();
+    loop {
+        tokio::time::sleep(LONG).await;
+        waiting.retain(LongRun::is_in_progress);
+        waiting.extend(shared.dispatcher.long_runs());
+        // Alone, nobody else runs the same.
+        if shared.has_peers() && !shared.bus.is_lost() {
+            let room = MAX_RUNS.saturating_sub(claimed.len());
+            // The oldest run has the most below it.
+            for run in waiting.drain(..waiting.len().min(room)) {
+                let (shared, turns) = (Arc::clone(&shared), Arc::clone(&turns));
+                let send = send.clone();
+                let task = Arc::clone(&shared);
+                task.spawn(async move {
+                    let Ok(_turn) = turns.acquire().await else { return };
+                    if let Some(run) = claim(&shared, run).await {
+                        let _ = send.send(run);
+                    }
+                });
+            }
+        }
+        while let Ok(run) = receive.try_recv() {
+            claimed.push((run, Instant::now()));
+        }
+        let (running, ended): (Vec<_>, Vec<_>) =
+            claimed.drain(..).partition(|(run, _)| run.is_in_progress());
+        claimed = running;
+        for (run, began) in ended {
+            let (shared, turns) = (Arc::clone(&shared), Arc::clone(&turns));
+            let task = Arc::clone(&shared);
+            task.spawn(async move {
+                let Ok(_turn) = turns.acquire().await else { return };
+                publish(&shared, run.request(), began).await;
+            });
+        }
+    }
+}
+
+/// Claims a run. Returns it if it goes on here. If another node has it, it is stopped and waits.
+async fn claim(shared: &Arc<Shared>, run: LongRun) -> Option<LongRun> {
+    let request = run.request();
+    let mut claimed = shared.bus.claim(request, &shared.session, None).await;
+    if let Ok(Claimed::Theirs(holder)) = &claimed
+        && shared.bus.is_dead(&holder.session).await
+    {
+        claimed = shared.bus.claim(request, &shared.session, Some(holder)).await;
+    }
+    // It may have ended elsewhere before the claim.
+    let is_known = claimed.is_ok()
+        && matches!(memo::fetch(&shared.bus, &shared.store, request).await, Ok(Some(_)));
+    match claimed {
+        Ok(Claimed::Mine) if !is_known => Some(run),
+        Ok(_) => {
+            let unit = run.take_over().await?;
+            shared.spawn(away::wait(Arc::clone(shared), unit, false));
+            None
+        }
+        // It is run here without a claim.
+        Err(Unavailable) => None,
+    }
+}
+
+/// Publishes the outcome of a run that was claimed and has ended.
+async fn publish(shared: &Shared, request: ObjectId, began: Instant) {
+    // A unit is published by what took it over, and releases its claim.
+    if shared.taken.lock().contains_key(&request) {
+        return;
+    }
+    if let Ok(Some(outcome)) = shared.dispatcher.look_up(request) {
+        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let found = Found { outcome, spent: Spent::new(1, 0), micros };
+        // Without it, another node computes the outcome once more.
+        let _ = memo::publish(&shared.bus, &shared.store, request, found).await;
+    }
+    shared.bus.release(request, &shared.session).await;
+}

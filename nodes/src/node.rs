@@ -1,0 +1,330 @@
+//! [`Node`].
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use async_nats::Subscriber;
+use futures_util::StreamExt;
+use manifold_dispatcher::api::{Limit, Result as ApiResult};
+use manifold_dispatcher::{Completion, Dispatcher, Invocation, Policy, Spent, Store};
+use manifold_runtime_api::{Error, ObjectId};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::bus::{Bus, Claimed, Unavailable};
+use crate::error::NodeError;
+use crate::memo::{self, Found};
+use crate::message::{self, About, Done, Id, Presence, Wanted, encode};
+use crate::options::NodeOptions;
+use crate::{cycle, give, long_runs, objects, take};
+
+/// How often a node says that it is alive.
+const PRESENCE: Duration = Duration::from_secs(1);
+
+/// A dispatcher that shares its work with those of other nodes.
+///
+/// # Trust
+/// The nodes of a pool trust each other: one can give a request a wrong outcome, and read every object
+/// of another by its id. Nodes that do not trust each other need accounts of their own at the NATS
+/// server. Objects are checked against their ids when they arrive.
+pub struct Node {
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+}
+
+/// The state that the tasks of a node share.
+pub(crate) struct Shared {
+    pub(crate) bus: Bus,
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) store: Arc<dyn Store>,
+    /// The name of this node, another one for each start.
+    pub(crate) session: String,
+    /// The units of other nodes that this one runs.
+    pub(crate) taken: Mutex<HashMap<ObjectId, CancellationToken>>,
+    /// Who waits for the ends of which units.
+    hints: Mutex<HashMap<ObjectId, Vec<mpsc::UnboundedSender<bool>>>>,
+    /// How long the units of each image take, in microseconds.
+    estimates: Mutex<HashMap<String, u64>>,
+    /// How many other nodes there are.
+    peers: AtomicUsize,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Shared {
+    /// Starts a task that ends with the node.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+
+    /// Returns the host images of the runtimes.
+    pub(crate) fn hosts(&self) -> Vec<Id> {
+        self.dispatcher.runtimes().iter().map(|host| Id(host.id())).collect()
+    }
+
+    /// Returns whether there are other nodes.
+    pub(crate) fn has_peers(&self) -> bool {
+        self.peers.load(Ordering::Relaxed) > 0
+    }
+
+    /// Returns what is said about the end of a unit: whether it succeeded.
+    pub(crate) fn hints(&self, request: ObjectId) -> mpsc::UnboundedReceiver<bool> {
+        let (send, receive) = mpsc::unbounded_channel();
+        let mut hints = self.hints.lock();
+        hints.retain(|_, senders| {
+            senders.retain(|sender| !sender.is_closed());
+            !senders.is_empty()
+        });
+        hints.entry(request).or_default().push(send);
+        receive
+    }
+
+    fn hint(&self, done: &Done) {
+        for sender in self.hints.lock().get(&done.request.0).into_iter().flatten() {
+            // Who does not listen any more needs no hint.
+            let _ = sender.send(done.succeeded);
+        }
+    }
+
+    /// Records how long a unit of an image took.
+    pub(crate) fn measured(&self, image: &str, micros: u64) {
+        const MAX_IMAGES: usize = 10_000;
+        let mut estimates = self.estimates.lock();
+        if estimates.len() > MAX_IMAGES {
+            estimates.clear();
+        }
+        let estimate = estimates.entry(image.to_owned()).or_insert(micros);
+        *estimate = (estimate.saturating_mul(7).saturating_add(micros)) / 8;
+    }
+
+    /// Returns how long a unit of an image takes, in microseconds. `None` if that is not known.
+    pub(crate) fn estimate(&self, image: &str) -> Option<u64> {
+        self.estimates.lock().get(image).copied()
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("session", &self.shared.session).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// Joins the other nodes. `dispatcher` must share runs
+    /// ([`DispatcherBuilder::shares_runs`](manifold_dispatcher::DispatcherBuilder::shares_runs)), and
+    /// `store` is its store.
+    ///
+    /// # Errors
+    /// [`NodeError`] if the server cannot be reached, or does not have JetStream.
+    pub async fn join(
+        dispatcher: Dispatcher,
+        store: Arc<dyn Store>,
+        options: &NodeOptions,
+    ) -> Result<Self, NodeError> {
+        let bus = Bus::connect(options).await?;
+        let stop = CancellationToken::new();
+        let session = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+        let shared = Arc::new(Shared {
+            bus,
+            dispatcher,
+            store,
+            session,
+            taken: Mutex::default(),
+            hints: Mutex::default(),
+            estimates: Mutex::default(),
+            peers: AtomicUsize::new(0),
+            stop: stop.clone(),
+            tasks: TaskTracker::new(),
+        });
+        let node = Self { shared: Arc::clone(&shared), stop };
+        node.listen("obj", |shared, payload| {
+            let wanted: Wanted = message::decode(payload)?;
+            Some(tokio::task::block_in_place(|| objects::answer(&shared.dispatcher, &wanted)))
+        })
+        .await?;
+        node.listen("waits", |shared, payload| {
+            let about: About = message::decode(payload)?;
+            Some(encode(&cycle::waits(shared, about.request.0)))
+        })
+        .await?;
+        node.listen("done", |shared, payload| {
+            shared.hint(&message::decode(payload)?);
+            None
+        })
+        .await?;
+        node.listen("cancel", |shared, payload| {
+            let about: About = message::decode(payload)?;
+            let taken = shared.taken.lock().get(&about.request.0).cloned();
+            taken.into_iter().for_each(|taken| taken.cancel());
+            None
+        })
+        .await?;
+        shared.spawn(keep_alive(Arc::clone(&shared)));
+        shared.spawn(give::give(Arc::clone(&shared)));
+        shared.spawn(long_runs::follow(Arc::clone(&shared)));
+        if options.helps {
+            shared.spawn(take::take(Arc::clone(&shared)));
+        }
+        Ok(node)
+    }
+
+    /// Answers the messages of one kind for this node.
+    async fn listen(
+        &self,
+        kind: &str,
+        answer: impl Fn(&Arc<Shared>, &[u8]) -> Option<Vec<u8>> + Send + Sync + 'static,
+    ) -> Result<(), NodeError> {
+        let shared = Arc::clone(&self.shared);
+        let subject = shared.bus.subject(kind, Some(&shared.session));
+        let subscribed = shared.bus.client.subscribe(subject).await;
+        let mut messages: Subscriber = subscribed.map_err(|error| NodeError::Connect {
+            address: "the given address".to_owned(),
+            problem: error.to_string(),
+        })?;
+        let task = Arc::clone(&shared);
+        task.spawn(async move {
+            while let Some(message) = messages.next().await {
+                let answer = answer(&shared, &message.payload);
+                if let Some((reply, answer)) = message.reply.zip(answer) {
+                    let _ = shared.bus.client.publish(reply, answer.into()).await;
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Returns the name of this node, which is another one for each start.
+    pub fn session(&self) -> &str {
+        &self.shared.session
+    }
+
+    /// Returns how many other nodes there are, as far as is known.
+    pub fn peers(&self) -> usize {
+        self.shared.peers.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many units of other nodes this one runs now.
+    pub fn taken(&self) -> usize {
+        self.shared.taken.lock().len()
+    }
+
+    /// Runs a call as [`Dispatcher::run`] does. If another node runs the same request now or has run
+    /// it, its outcome is used.
+    ///
+    /// # Errors
+    /// As [`Dispatcher::run`].
+    pub async fn run(&self, invocation: Invocation) -> ApiResult<Completion> {
+        let shared = &self.shared;
+        let shares = invocation.policy == Policy::Reuse
+            && !shared.bus.is_lost()
+            && !shared.dispatcher.is_memoized(&invocation)?;
+        if !shares {
+            return shared.dispatcher.run(invocation).await;
+        }
+        let request = shared.dispatcher.request(&invocation)?;
+        let deadline = invocation.budget.unwrap_or_default().deadline;
+        let claim = tokio::time::timeout(deadline, self.claim_root(request)).await;
+        let is_mine = claim.map_err(|_| Error::from(Limit::Deadline { time: deadline }))?;
+        let began = Instant::now();
+        let completion = shared.dispatcher.run(invocation).await;
+        if is_mine {
+            let outcome = shared.dispatcher.look_up(request).ok().flatten();
+            if let Some(outcome) = outcome.filter(|_| completion.is_ok()) {
+                let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+                let found = Found { outcome, spent: Spent::new(1, 0), micros };
+                let _ = memo::publish(&shared.bus, &shared.store, request, found).await;
+            }
+            shared.bus.release(request, &shared.session).await;
+        }
+        completion
+    }
+
+    /// Claims the request of a call, or waits until another node has its outcome, which is in the memo
+    /// of the dispatcher then. Returns whether the request is to be published by this node.
+    async fn claim_root(&self, request: ObjectId) -> bool {
+        let shared = &self.shared;
+        let (mut pause, mut is_mine) = (Duration::from_millis(5), false);
+        loop {
+            match memo::fetch(&shared.bus, &shared.store, request).await {
+                Ok(Some(found)) => {
+                    // If the store fails, the call runs and says so.
+                    let _ = shared.store.record(request, found.outcome);
+                    if is_mine {
+                        shared.bus.release(request, &shared.session).await;
+                    }
+                    return false;
+                }
+                Ok(None) if is_mine => return true,
+                Ok(None) => {}
+                Err(Unavailable) => return is_mine,
+            }
+            let claimed = match shared.bus.claim(request, &shared.session, None).await {
+                Ok(Claimed::Theirs(holder)) if shared.bus.is_dead(&holder.session).await => {
+                    shared.bus.claim(request, &shared.session, Some(&holder)).await
+                }
+                other => other,
+            };
+            match claimed {
+                Ok(Claimed::Mine) => {
+                    // It may have ended elsewhere before the claim.
+                    is_mine = true;
+                    continue;
+                }
+                Ok(Claimed::Theirs(_)) => {}
+                Err(Unavailable) if shared.bus.is_lost() => return false,
+                Err(Unavailable) => {}
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(200));
+        }
+    }
+
+    /// Leaves the other nodes. Units that this node runs are given back, and runs that it has given away
+    /// are run here.
+    pub async fn leave(self) {
+        let shared = &self.shared;
+        let taken: Vec<_> = shared.taken.lock().drain().collect();
+        let _ = shared.bus.nodes.delete(&shared.session).await;
+        for (request, stop) in taken {
+            stop.cancel();
+            shared.bus.release(request, &shared.session).await;
+        }
+        self.stop.cancel();
+        shared.tasks.close();
+        shared.tasks.wait().await;
+        let _ = shared.bus.client.flush().await;
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Says that this node is alive, and counts the others.
+async fn keep_alive(shared: Arc<Shared>) {
+    loop {
+        let presence = Presence { hosts: shared.hosts(), permits: shared.dispatcher.permits().1 };
+        let said = shared.bus.nodes.put(&shared.session, encode(&presence).into()).await;
+        if said.is_ok()
+            // `status` says what the bucket was like when it was opened.
+            && let Ok(info) = shared.bus.nodes.stream.get_info().await
+        {
+            let count = usize::try_from(info.state.messages).unwrap_or(usize::MAX);
+            shared.peers.store(count.saturating_sub(1), Ordering::Relaxed);
+        }
+        tokio::time::sleep(PRESENCE).await;
+    }
+}

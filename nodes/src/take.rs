@@ -1,0 +1,152 @@
+//! Takes runs of other nodes over, while this node has nothing to do.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::Request;
+use async_nats::client::RequestErrorKind;
+use manifold_dispatcher::Invocation;
+use manifold_runtime_api::ObjectId;
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::{Claimed, Unavailable};
+use crate::memo::{self, Found};
+use crate::message::{self, Done, Given, Id, Steal, UnitMessage, encode};
+use crate::node::Shared;
+use crate::objects;
+
+/// How long a node waits before it asks again, at first and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(200));
+
+/// Takes runs over until the task is aborted.
+pub(crate) async fn take(shared: Arc<Shared>) {
+    let mut pause = PAUSES.0;
+    loop {
+        let is_idle = {
+            let (used, permits) = shared.dispatcher.permits();
+            // More than can run would wait here, and be given on.
+            used < permits && shared.taken.lock().len() < permits
+        };
+        let given = if is_idle { ask(&shared).await } else { Vec::new() };
+        if given.is_empty() {
+            tokio::time::sleep(pause).await;
+            pause = if is_idle { (pause * 2).min(PAUSES.1) } else { PAUSES.0 };
+            continue;
+        }
+        pause = PAUSES.0;
+        for unit in given {
+            let stop = CancellationToken::new();
+            let is_new = shared.taken.lock().insert(unit.request.0, stop.clone()).is_none();
+            if is_new {
+                shared.spawn(run(Arc::clone(&shared), unit, stop));
+            }
+        }
+    }
+}
+
+/// Asks for runs. Returns none if no node has any.
+async fn ask(shared: &Shared) -> Vec<UnitMessage> {
+    let hosts = shared.hosts();
+    let steal = encode(&Steal { session: shared.session.clone(), hosts });
+    let asked = Request::new().payload(steal.into()).timeout(Some(Duration::from_secs(1)));
+    let answer = shared.bus.client.send_request(shared.bus.subject("steal", None), asked).await;
+    match answer {
+        Ok(answer) => match message::decode::<Given>(&answer.payload) {
+            Some(given) => given.units,
+            None => {
+                tracing::warn!("a malformed message of another node is ignored");
+                Vec::new()
+            }
+        },
+        Err(error) => {
+            if error.kind() != RequestErrorKind::NoResponders {
+                tracing::debug!("no runs from other nodes: {error}");
+            }
+            Vec::new()
+        }
+    }
+}
+
+/// Runs a unit, and tells the node that gave it away.
+async fn run(shared: Arc<Shared>, unit: UnitMessage, stop: CancellationToken) {
+    let request = unit.request.0;
+    let work = outcome(&shared, &unit);
+    let succeeded = tokio::select! {
+        () = stop.cancelled() => None,
+        done = work => done,
+    };
+    shared.taken.lock().remove(&request);
+    if succeeded == Some(false) {
+        // Another node runs it.
+        return;
+    }
+    shared.bus.release(request, &shared.session).await;
+    let done = encode(&Done { request: Id(request), succeeded: succeeded.is_some() });
+    let subject = shared.bus.subject("done", Some(&unit.origin));
+    // If it is lost, the other node finds the outcome when it looks.
+    let _ = shared.bus.client.publish(subject, done.into()).await;
+}
+
+/// Claims and runs a unit, and publishes its outcome. Returns whether the outcome is in the memo. `None`
+/// if the unit failed, and is to be run where it came from.
+async fn outcome(shared: &Shared, unit: &UnitMessage) -> Option<bool> {
+    let request = unit.request.0;
+    match shared.bus.claim(request, &shared.session, None).await {
+        Ok(Claimed::Mine) => {}
+        Ok(Claimed::Theirs(holder)) => {
+            // The node that gives it away may have claimed it when it ran there before.
+            if holder.session != unit.origin {
+                return Some(false);
+            }
+            match shared.bus.claim(request, &shared.session, Some(&holder)).await {
+                Ok(Claimed::Mine) => {}
+                _ => return Some(false),
+            }
+        }
+        Err(Unavailable) => return None,
+    }
+    if let Ok(Some(_)) = memo::fetch(&shared.bus, &shared.store, request).await {
+        return Some(true);
+    }
+    let roots = [Some(unit.args.0), ObjectId::from_hex(&unit.image).ok(), unit.std.map(|id| id.0)];
+    let roots = roots.into_iter().flatten().collect();
+    let fetched =
+        objects::fetch(&shared.bus, &shared.dispatcher, &shared.store, &unit.origin, roots).await;
+    if let Err(problem) = fetched {
+        tracing::warn!(%request, "a run of another node is not taken over: {problem}");
+        return None;
+    }
+    let mut invocation = Invocation::new(&unit.image)
+        .args(unit.args.0)
+        .salt(&unit.salt)
+        .budget(unit.budget())
+        .limits(unit.limits())
+        .unpinned();
+    invocation.std = unit.std.map(|id| id.0);
+    let began = Instant::now();
+    let completion = match shared.dispatcher.run(invocation).await {
+        Ok(completion) => completion,
+        Err(error) => {
+            // The node that gave it away runs it, so that the error has its whole chain.
+            tracing::debug!(%request, "a run of another node failed: {error}");
+            return None;
+        }
+    };
+    if completion.request != request {
+        tracing::warn!(%request, "another node sent a run under a wrong request id");
+        return None;
+    }
+    // An outcome that a failure influenced is not memoized.
+    if shared.dispatcher.look_up(request).ok().flatten() != Some(completion.outcome) {
+        return None;
+    }
+    let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let found = Found { outcome: completion.outcome, spent: completion.spent, micros };
+    loop {
+        match memo::publish(&shared.bus, &shared.store, request, found).await {
+            Ok(true) => return Some(true),
+            Ok(false) => return None,
+            Err(Unavailable) => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+    }
+}
