@@ -5,6 +5,7 @@ mod cache;
 mod explain;
 mod images;
 mod keep;
+mod node;
 mod trace;
 
 use std::ffi::OsString;
@@ -24,6 +25,7 @@ pub(crate) use images::{
     Curry, Image, ImageExport, ImageImport, ImageKind, ImageLs, Std, StdAdd, StdKind, StdLs, StdRm,
 };
 pub(crate) use keep::{Export, Gc, Pins, Unpin, Verify};
+pub(crate) use node::{Node, NodeArgs};
 pub(crate) use trace::Trace;
 
 /// Run pure functions over git objects and memoize the outcomes
@@ -54,6 +56,7 @@ pub(crate) enum Command {
     Std(Std),
     Image(Image),
     Cache(Cache),
+    Node(Node),
     Pins(Pins),
     Unpin(Unpin),
     Gc(Gc),
@@ -293,6 +296,8 @@ pub(crate) struct Fold {
     pub(crate) using: UseArgs,
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
+    #[command(flatten)]
+    pub(crate) nodes: NodeArgs,
 }
 
 /// Fold every commit of a repository's history, and show a value for each
@@ -404,6 +409,8 @@ pub(crate) struct Run {
     pub(crate) using: UseArgs,
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
+    #[command(flatten)]
+    pub(crate) nodes: NodeArgs,
 }
 
 /// Print the id of the request that `run` would run, and whether its outcome is memoized

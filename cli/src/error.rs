@@ -12,6 +12,7 @@ use std::time::Duration;
 use manifold_cache_reapi::CacheError;
 use manifold_cli::export::ExportError;
 use manifold_dispatcher::{DirectoryError, OpenError};
+use manifold_nodes::NodeError;
 use manifold_runtime_api::{Error, Frame, Limit, Status};
 use manifold_runtime_docker::{EngineError, ImportError};
 use manifold_trace::TraceError;
@@ -204,6 +205,10 @@ pub(crate) enum CliError {
     BadHeader { path: PathBuf, line: usize },
     #[error(transparent)]
     Cache(#[from] CacheError),
+    #[error("name a NATS server with --nats, or in MANIFOLD_NATS")]
+    NoNats,
+    #[error(transparent)]
+    Node(#[from] NodeError),
     #[error("request {request} is not pinned; `manifold pins` lists the pinned requests")]
     NotPinned { request: String },
     #[error(

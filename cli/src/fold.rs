@@ -55,7 +55,11 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     if options.keep_going {
         settings.record();
     }
-    let session = Session::new(Arc::clone(&store), sources, &settings)?;
+    if options.nodes.is_set() {
+        settings.share_runs();
+    }
+    let mut session = Session::new(Arc::clone(&store), sources, &settings)?;
+    session.join(&options.nodes, &store).await;
     let with = arguments.for_visitors(&session)?;
     let mut pipelines = Vec::new();
     for language in &options.guest {
@@ -82,9 +86,11 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     source.set(Arc::clone(&input.source));
     session.tracing.input(&input, &options.path, options.rev.as_deref());
     let place = Place { store, running, cache };
-    fold_input(&session, place, &options, &pipelines, &input, scan_time, compiling)
+    let folded = fold_input(&session, place, &options, &pipelines, &input, scan_time, compiling)
         .await
-        .map_err(|error| places::explain(error, &session.dispatcher, &input))
+        .map_err(|error| places::explain(error, &session.dispatcher, &input));
+    session.leave().await;
+    folded
 }
 
 /// Where a fold keeps what it computes, and what it does now.
@@ -201,6 +207,7 @@ async fn fold_input(
         report::print(report::fold_json(&reports)?.as_bytes())?;
     } else {
         report::print(report::fold_table(&reports, &lines).as_bytes())?;
+        report::print(session.nodes_line().as_bytes())?;
         // The user need not wait for what is sent.
         if let Some(exchanged) = cache.finish(&session.dispatcher, &options.using).await {
             report::print(exchanged.line().as_bytes())?;
@@ -340,7 +347,7 @@ async fn repeat(
     loop {
         let before = dispatcher.stats();
         let start = Instant::now();
-        let completion = dispatcher.run(invocation.clone()).await?;
+        let completion = session.run(invocation.clone()).await?;
         let time = start.elapsed();
         drop(live.take());
         repeats.push(Repeat::new(time, dispatcher.stats() - before));

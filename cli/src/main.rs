@@ -21,6 +21,7 @@ mod limits;
 mod live;
 mod names;
 mod new;
+mod node;
 mod objects;
 mod outcome;
 mod patience;
@@ -67,7 +68,7 @@ fn main() -> ExitCode {
     show_events(arguments.verbose);
     let computes = match &arguments.command {
         Command::Fold(_) | Command::History(_) | Command::Run(_) | Command::Audit(_) => true,
-        Command::Request(_) | Command::Curry(_) | Command::Std(_) => true,
+        Command::Request(_) | Command::Curry(_) | Command::Std(_) | Command::Node(_) => true,
         Command::Image(image) => matches!(image.kind, ImageKind::Export(_)),
         _ => false,
     };
@@ -99,6 +100,7 @@ fn main() -> ExitCode {
         Command::Cache(cache) => match cache.kind {
             CacheKind::Status(status) => compute(&interrupts, None, cache::status(status)),
         },
+        Command::Node(node) => compute(&interrupts, node.using.deadline, node::node(node)),
         Command::Pins(pins) => report(pins::pins(&pins)),
         Command::Unpin(unpin) => report(keep::unpin(&unpin)),
         Command::Gc(gc) => report(keep::gc(&gc)),

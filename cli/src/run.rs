@@ -1,9 +1,13 @@
 //! `manifold run`: runs an image on arguments. `manifold request`: says which request that is.
 
+use std::sync::Arc;
+
 use manifold_dispatcher::Invocation;
 use serde_json::json;
 
-use crate::args::{ArgumentArgs, CacheArgs, Language, LeaveOutArgs, Request, Run, UseArgs};
+use crate::args::{
+    ArgumentArgs, CacheArgs, Language, LeaveOutArgs, NodeArgs, Request, Run, UseArgs,
+};
 use crate::arguments::Arguments;
 use crate::cache::Link;
 use crate::error::CliError;
@@ -21,13 +25,14 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
         &options.salt,
         &options.using,
         &options.cache,
+        &options.nodes,
     )
     .await?;
     let dispatcher = &session.dispatcher;
     cache.look_up(dispatcher, &invocation, options.using.recompute).await?;
     let before = dispatcher.stats();
     Phase::Computing.begin();
-    let completion = dispatcher.run(invocation).await.map_err(|error| {
+    let completion = session.run(invocation).await.map_err(|error| {
         let inputs = arguments.inputs.iter();
         inputs.fold(CliError::Failed(error), |error, named| {
             places::explain(error, dispatcher, &named.input)
@@ -42,6 +47,7 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
             dispatcher.set_note(completion.request, &names.join(" "))?;
         }
     }
+    session.leave().await;
     Phase::Storing.begin();
     dispatcher.flush()?;
     cache.add(completion.request, completion.outcome, (dispatcher.stats() - before).runs);
@@ -79,11 +85,17 @@ async fn call<'a>(
     salt: &str,
     using: &UseArgs,
     cache: &CacheArgs,
+    nodes: &NodeArgs,
 ) -> Result<Call<'a>, CliError> {
     Phase::Hashing.begin();
     let arguments = Arguments::read(args, &leaving_out.apply(using.reading()?))?;
     let (store, cache) = cache.begin(using.open()?)?;
-    let session = Session::new(store, arguments.sources(), &using.session())?;
+    let mut settings = using.session();
+    if nodes.is_set() {
+        settings.share_runs();
+    }
+    let mut session = Session::new(Arc::clone(&store), arguments.sources(), &settings)?;
+    session.join(nodes, &store).await;
     let args = session.arguments(arguments.entries(&session)?)?;
     let image = session.image(image, Language::Wasm).await?;
     let invocation = session.invocation(&image, args, salt, using);
@@ -98,6 +110,7 @@ pub(crate) async fn request(options: Request) -> Result<(), CliError> {
         &options.salt,
         &options.using,
         &CacheArgs::default(),
+        &NodeArgs::default(),
     )
     .await?;
     let dispatcher = &session.dispatcher;

@@ -8,8 +8,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use manifold_dispatcher::{
-    Dispatcher, DispatcherBuilder, Event, Held, Invocation, ObjectSource, Observer, Policy, Store,
+    Completion, Dispatcher, DispatcherBuilder, Event, Held, Invocation, ObjectSource, Observer,
+    Policy, Store,
 };
+use manifold_nodes::Node;
 use manifold_runtime_api::bytes::Bytes;
 use manifold_runtime_api::{
     EntryMode, Object, ObjectId, ObjectKind, Result as ApiResult, Runtime, TreeEntry,
@@ -49,6 +51,8 @@ pub(crate) struct Session {
     held: Mutex<Vec<Held>>,
     /// The trace that is being recorded.
     pub(crate) tracing: Tracing,
+    /// The other machines that take runs over.
+    pub(crate) node: Option<Node>,
 }
 
 /// The options of a command that concern its session.
@@ -65,6 +69,8 @@ pub(crate) struct Options {
     trace: Option<PathBuf>,
     /// Whether the store keeps what each request was.
     provenance: bool,
+    /// Whether other machines may take runs over.
+    shares_runs: bool,
     /// A further observer of the dispatcher.
     observer: Option<Arc<dyn Observer>>,
 }
@@ -78,6 +84,11 @@ impl Options {
     /// Keeps what each request was, until the command ends if there is no store.
     pub(crate) fn record(&mut self) {
         self.provenance = true;
+    }
+
+    /// Lets other machines take runs over.
+    pub(crate) fn share_runs(&mut self) {
+        self.shares_runs = true;
     }
 
     /// Adds an observer.
@@ -103,6 +114,7 @@ impl UseArgs {
             std: self.std,
             trace: self.trace.clone(),
             provenance: self.keeps_provenance(),
+            shares_runs: false,
             observer: None,
         }
     }
@@ -137,7 +149,8 @@ impl Session {
             .store(store)
             .limits(limits)
             .budget(options.limits.budget())
-            .provenance(options.provenance);
+            .provenance(options.provenance)
+            .shares_runs(options.shares_runs);
         if options.log {
             builder = builder.on_event(|event: &Event<'_>| {
                 if let Event::Logged { request, message } = event {
@@ -175,11 +188,20 @@ impl Session {
             largest_module,
             held,
             tracing,
+            node: None,
         };
         session.tracing.name_images(&session.dispatcher, &[std, standard])?;
         // The user's own images are pinned, and can be too large to be held.
         session.hold(standard)?;
         Ok(session)
+    }
+
+    /// Runs a call here, or with the other nodes.
+    pub(crate) async fn run(&self, invocation: Invocation) -> ApiResult<Completion> {
+        match &self.node {
+            Some(node) => node.run(invocation).await,
+            None => self.dispatcher.run(invocation).await,
+        }
     }
 
     /// Keeps `id` and all objects it reaches until the command ends.

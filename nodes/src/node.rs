@@ -227,6 +227,7 @@ impl Node {
     pub async fn run(&self, invocation: Invocation) -> ApiResult<Completion> {
         let shared = &self.shared;
         let shares = invocation.policy == Policy::Reuse
+            && !shared.stop.is_cancelled()
             && !shared.bus.is_lost()
             && !shared.dispatcher.is_memoized(&invocation)?;
         if !shares {
@@ -291,8 +292,8 @@ impl Node {
     }
 
     /// Leaves the other nodes. Units that this node runs are given back, and runs that it has given away
-    /// are run here.
-    pub async fn leave(self) {
+    /// are run here. Calls that are made later are run without the others.
+    pub async fn leave(&self) {
         let shared = &self.shared;
         let taken: Vec<_> = shared.taken.lock().drain().collect();
         let _ = shared.bus.nodes.delete(&shared.session).await;

@@ -2,6 +2,7 @@
 
 use manifold_cache_reapi::CacheError;
 use manifold_dispatcher::DirectoryError;
+use manifold_nodes::NodeError;
 use manifold_runtime_api::{Error, ErrorKind};
 
 use super::CliError;
@@ -99,6 +100,8 @@ impl CliError {
             | Self::NoProvenance { .. }
             | Self::NoSuchEntry { .. }
             | Self::NoCache
+            | Self::NoNats
+            | Self::Node(NodeError::Pool { .. } | NodeError::Credentials { .. })
             | Self::BadHeader { .. }
             | Self::Cache(
                 CacheError::Address { .. }
@@ -129,7 +132,8 @@ impl CliError {
             | Self::InputLost(_) => Failure::Input,
             Self::LargeGuest { .. } | Self::Deadline { .. } => Failure::Limit,
             Self::Disagreement { .. } | Self::NotPure { .. } => Failure::Guest,
-            Self::Cache(_)
+            Self::Node(_)
+            | Self::Cache(_)
             | Self::UnusedImages(_)
             | Self::Engine(_)
             | Self::NoThreads(_)

@@ -1,0 +1,72 @@
+//! `manifold node`, and the nodes that `fold` and `run` share work with.
+
+use std::sync::Arc;
+
+use manifold_dispatcher::{ObjectSource, Store};
+use manifold_nodes::{Node, NodeOptions};
+
+use crate::args::{Node as Command, NodeArgs};
+use crate::error::CliError;
+use crate::patience::Phase;
+use crate::repository::Repository;
+use crate::say::{say, warn};
+use crate::session::Session;
+
+impl NodeArgs {
+    /// Returns the options of a node, if a server is named.
+    fn options(&self) -> Option<NodeOptions> {
+        let options = NodeOptions::new(self.servers.as_deref()?).pool(&self.pool);
+        Some(options.credentials(self.credentials.clone()).authority(self.authority.clone()))
+    }
+
+    /// Returns whether a server is named.
+    pub(crate) fn is_set(&self) -> bool {
+        self.servers.is_some()
+    }
+}
+
+impl Session {
+    /// Joins the other nodes, if a server is named. If that fails, the work goes on without them.
+    pub(crate) async fn join(&mut self, nodes: &NodeArgs, store: &Arc<dyn Store>) {
+        let Some(options) = nodes.options() else { return };
+        match Node::join(self.dispatcher.clone(), Arc::clone(store), &options).await {
+            Ok(node) => self.node = Some(node),
+            Err(error) => warn(&format!("{error}; the work goes on without other nodes")),
+        }
+    }
+
+    /// Formats what other nodes have done as a line. Empty if there are none.
+    pub(crate) fn nodes_line(&self) -> String {
+        let Some(node) = &self.node else { return String::new() };
+        let (peers, arrived) = (node.peers(), self.dispatcher.stats().arrived);
+        let nodes = if peers == 1 { "other node" } else { "other nodes" };
+        format!("nodes   {peers} {nodes}, {arrived} outcomes came from them\n")
+    }
+
+    /// Leaves the other nodes.
+    pub(crate) async fn leave(&self) {
+        if let Some(node) = &self.node {
+            node.leave().await;
+        }
+    }
+}
+
+/// `manifold node`.
+pub(crate) async fn node(options: Command) -> Result<(), CliError> {
+    let joins = options.nodes.options().ok_or(CliError::NoNats)?.helping();
+    let mut sources: Vec<Arc<dyn ObjectSource>> = Vec::new();
+    for directory in &options.source {
+        sources.push(Arc::new(Repository::named(directory)?.objects()?));
+    }
+    let store = options.using.open()?;
+    let mut settings = options.using.session();
+    settings.share_runs();
+    let session = Session::new(Arc::clone(&store), sources, &settings)?;
+    Phase::Computing.begin();
+    let node = Node::join(session.dispatcher.clone(), store, &joins).await?;
+    say(&format!("node {} takes runs over; interrupt it to end it", node.session()));
+    // An interrupt ends the command.
+    std::future::pending::<()>().await;
+    node.leave().await;
+    Ok(())
+}
