@@ -1,6 +1,7 @@
 //! [`Dispatcher`], the public interface of this crate.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -206,6 +207,14 @@ impl Dispatcher {
     /// - [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the store or a source fails.
     pub fn blob_size(&self, id: ObjectId) -> Result<u64> {
         self.core.objects.blob_size(id)
+    }
+
+    /// Reads a part of a blob. What is beyond its end is left out.
+    ///
+    /// # Errors
+    /// As [`Dispatcher::blob_size`].
+    pub fn read_range(&self, id: ObjectId, range: Range<u64>) -> Result<Bytes> {
+        self.core.objects.blob_range(id, range)
     }
 
     /// Keeps the objects that `id` reaches in memory until the returned guard is dropped, so that

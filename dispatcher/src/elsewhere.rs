@@ -267,6 +267,11 @@ impl Dispatcher {
         running.collect()
     }
 
+    /// Returns whether a run of `request` is in progress, waits to begin, or is elsewhere.
+    pub fn is_in_progress(&self, request: ObjectId) -> bool {
+        self.core.claims.in_progress(request).is_some()
+    }
+
     /// Returns the units that the run of `request` waits for, directly or through nested runs: the
     /// requests, with the numbers of the units. If it is a unit itself, only that one. Empty if
     /// `request` is not in progress.

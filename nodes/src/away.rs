@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use manifold_dispatcher::Unit;
+use manifold_dispatcher::{Budget, Spent, Unit};
+use manifold_runtime_api::{Error, ObjectId, Reason};
 
 use crate::bus::{Claimed, Holder, Unavailable};
 use crate::cycle;
@@ -38,53 +39,70 @@ pub(crate) async fn wait(shared: Arc<Shared>, mut unit: Unit, was_given: bool) {
     let mut hints = shared.hints(request);
     let mut failed = false;
     loop {
-        let given = was_given.then_some(began);
         // Without a server, an answer would be waited for long.
         let looked = tokio::select! {
-            looked = look(&shared, request, given, failed) => looked,
+            looked = look(&shared, request, (began, was_given), failed) => looked,
             () = shared.bus.lost() => Err(Unavailable),
+            () = unit.cancelled() => break,
         };
         match looked {
             Ok(Now::Waits) => {}
             Ok(Now::TakeBack) => return drop(unit),
             Ok(Now::Found(found)) => {
                 shared.measured(&image, found.micros);
-                return unit.settle(found.outcome, found.spent);
+                // An outcome that was there before costs nothing. What has spent more than it was
+                // given was not run for this unit.
+                let Budget { runs, written_bytes, .. } = unit.budget;
+                let is_of_unit = was_given
+                    && found.spent.runs <= runs
+                    && found.spent.written_bytes <= written_bytes;
+                let spent = if is_of_unit { found.spent } else { Spent::default() };
+                return unit.settle(found.outcome, spent);
             }
             Err(Unavailable) if shared.bus.is_lost() => return drop(unit),
             Err(Unavailable) => {}
         }
-        if began.elapsed() > BEFORE_CYCLES
-            && let Some(chain) = cycle::find(&shared, request).await
-        {
-            return unit.fail(manifold_runtime_api::Error::new(
-                manifold_runtime_api::Reason::Cycle { chain },
-            ));
-        }
+        let pause = async {
+            let looks_for_cycles = began.elapsed() > BEFORE_CYCLES;
+            let found = if looks_for_cycles { cycle::find(&shared, request).await } else { None };
+            if found.is_none() {
+                tokio::time::sleep(LOOK).await;
+            }
+            found
+        };
         tokio::select! {
             () = unit.cancelled() => break,
             hint = hints.recv() => failed = hint == Some(false),
-            () = tokio::time::sleep(LOOK) => {}
+            found = pause => if let Some(chain) = found {
+                return unit.fail(Error::new(Reason::Cycle { chain }));
+            },
         }
     }
-    // Nobody waits any more.
-    if let Ok(Some(holder)) = shared.bus.holder(request).await
-        && holder.session != shared.session
-    {
-        let subject = shared.bus.subject("cancel", Some(&holder.session));
-        let about = encode(&About { request: Id(request) });
-        let _ = shared.bus.client.publish(subject, about.into()).await;
+    drop(unit);
+    // Nobody waits any more. A node that has not claimed the unit yet does so in a moment.
+    for _ in 0..5 {
+        match shared.bus.holder(request).await {
+            Ok(Some(holder)) if holder.session != shared.session => {
+                let subject = shared.bus.subject("cancel", Some(&holder.session));
+                let about = encode(&About { request: Id(request) });
+                let _ = shared.bus.client.publish(subject, about.into()).await;
+                return;
+            }
+            Ok(None) if was_given => tokio::time::sleep(TO_CLAIM / 4).await,
+            _ => return,
+        }
     }
 }
 
-/// Returns what has become of a unit. `given` is when it was given away.
+/// Returns what has become of a unit. `began` is since when this node waits for it.
 async fn look(
     shared: &Shared,
-    request: manifold_runtime_api::ObjectId,
-    given: Option<Instant>,
+    request: ObjectId,
+    (began, was_given): (Instant, bool),
     failed: bool,
 ) -> Result<Now, Unavailable> {
-    if let Some(found) = memo::fetch(&shared.bus, &shared.store, request).await? {
+    let given = was_given.then_some(began);
+    if let Some(found) = memo::fetch(shared, request).await? {
         return Ok(Now::Found(found));
     }
     if failed {
@@ -96,7 +114,10 @@ async fn look(
             return Ok(Now::Waits);
         }
         // It may have ended between the look and the claim.
-        let found = memo::fetch(&shared.bus, &shared.store, request).await?;
+        let found = memo::fetch(shared, request).await?;
+        if found.is_some() {
+            shared.bus.release(request, &shared.session).await;
+        }
         Ok(found.map_or(Now::TakeBack, Now::Found))
     };
     match shared.bus.holder(request).await? {
@@ -107,6 +128,13 @@ async fn look(
             Ok(if waits { Now::Waits } else { Now::TakeBack })
         }
         Some(holder) if shared.bus.is_dead(&holder.session).await => take_back(Some(holder)).await,
+        // A claim may be left from a run that has ended.
+        Some(holder) if began.elapsed() > TO_CLAIM => {
+            match cycle::ask(shared, &holder.session, request).await {
+                Some(said) if !said.is_busy => take_back(Some(holder)).await,
+                _ => Ok(Now::Waits),
+            }
+        }
         Some(_) => Ok(Now::Waits),
     }
 }

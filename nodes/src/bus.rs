@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::kv;
-use async_nats::jetstream::kv::{CreateErrorKind, Operation, UpdateErrorKind};
+use async_nats::jetstream::kv::{CreateErrorKind, EntryErrorKind, Operation, UpdateErrorKind};
 use async_nats::jetstream::object_store::ObjectStore;
 use async_nats::{Client, ConnectOptions, Event, jetstream};
 use manifold_runtime_api::ObjectId;
@@ -17,7 +17,7 @@ use crate::options::NodeOptions;
 pub(crate) const TIME_TO_LIVE: Duration = Duration::from_secs(5);
 /// How long outcomes and claims are kept on the server.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
-/// How much of the outcomes is kept on the server. The oldest are removed.
+/// How much of the outcomes is kept on the server. More is refused, until old ones are removed.
 const MAX_MEMO_BYTES: i64 = 4 << 30;
 
 /// The connection to NATS, with the buckets that all nodes of a pool share.
@@ -29,6 +29,7 @@ pub(crate) struct Bus {
     /// Packs that are too large for a value of the memo.
     pub(crate) packs: ObjectStore,
     pool: String,
+    context: jetstream::Context,
     connected: Arc<Mutex<Connection>>,
 }
 
@@ -36,6 +37,8 @@ pub(crate) struct Bus {
 struct Connection {
     is_there: bool,
     since: Instant,
+    /// Since when JetStream has failed, although the connection may be there.
+    fails_since: Option<Instant>,
     /// Whether the user was told that it is gone.
     was_told: bool,
 }
@@ -69,6 +72,7 @@ impl Bus {
         let connected = Arc::new(Mutex::new(Connection {
             is_there: true,
             since: Instant::now(),
+            fails_since: None,
             was_told: false,
         }));
         let mut connect = match &options.credentials {
@@ -109,42 +113,9 @@ impl Bus {
             address: address.clone(),
             problem: chain(error),
         };
-        let bucket = |what: &str, max_age: Duration, max_bytes: i64| kv::Config {
-            bucket: format!("manifold-{pool}-{what}"),
-            max_age,
-            max_bytes,
-            history: 1,
-            ..kv::Config::default()
-        };
-        let nodes = open(&context, bucket("nodes", TIME_TO_LIVE, -1)).await;
-        let claims = open(&context, bucket("claims", KEPT, -1)).await;
-        let memo = open(&context, bucket("memo", KEPT, MAX_MEMO_BYTES)).await;
-        let name = format!("manifold-{pool}-packs");
-        let packs = match context.get_object_store(&name).await {
-            Ok(packs) => Ok(packs),
-            Err(_) => {
-                let config = jetstream::object_store::Config {
-                    bucket: name.clone(),
-                    max_age: KEPT,
-                    max_bytes: MAX_MEMO_BYTES,
-                    ..jetstream::object_store::Config::default()
-                };
-                match context.create_object_store(config).await {
-                    Ok(packs) => Ok(packs),
-                    // Another node may have created it in the meantime.
-                    Err(error) => context.get_object_store(&name).await.map_err(|_| error),
-                }
-            }
-        };
-        Ok(Self {
-            client,
-            nodes: nodes.map_err(|error| failed(&error))?,
-            claims: claims.map_err(|error| failed(&error))?,
-            memo: memo.map_err(|error| failed(&error))?,
-            packs: packs.map_err(|error| failed(&error))?,
-            pool,
-            connected,
-        })
+        let buckets = Buckets::open(&context, &pool).await.map_err(|error| failed(&*error))?;
+        let Buckets { nodes, claims, memo, packs } = buckets;
+        Ok(Self { client, nodes, claims, memo, packs, pool, context, connected })
     }
 
     /// Returns the subject of the pool's messages of one kind, for one node or for all.
@@ -165,11 +136,35 @@ impl Bus {
     /// once.
     pub(crate) fn is_lost(&self) -> bool {
         let mut connection = self.connected.lock();
-        let is_lost = !connection.is_there && connection.since.elapsed() > TIME_TO_LIVE;
+        let away = (!connection.is_there).then_some(connection.since);
+        let is_lost = away
+            .into_iter()
+            .chain(connection.fails_since)
+            .any(|since| since.elapsed() > TIME_TO_LIVE);
         if is_lost && !std::mem::replace(&mut connection.was_told, true) {
             tracing::warn!("the NATS server is away; the work goes on without other nodes");
         }
         is_lost
+    }
+
+    /// Notes whether JetStream has answered, and returns the answer.
+    pub(crate) fn noting<T, E>(&self, answer: Result<T, E>) -> Result<T, Unavailable> {
+        let mut connection = self.connected.lock();
+        match answer {
+            Ok(answer) => {
+                connection.fails_since = None;
+                Ok(answer)
+            }
+            Err(_) => {
+                connection.fails_since.get_or_insert_with(Instant::now);
+                Err(Unavailable)
+            }
+        }
+    }
+
+    /// Creates the buckets again if the server has lost them.
+    pub(crate) async fn reopen(&self) {
+        let _ = Buckets::open(&self.context, &self.pool).await;
     }
 
     /// Waits until the server has been away for so long that the work goes on without it.
@@ -210,7 +205,7 @@ impl Bus {
 
     /// Returns who has claimed `request`.
     pub(crate) async fn holder(&self, request: ObjectId) -> Result<Option<Holder>, Unavailable> {
-        let entry = self.claims.entry(request.to_string()).await.map_err(|_| Unavailable)?;
+        let entry = self.noting(self.claims.entry(request.to_string()).await)?;
         Ok(entry.filter(|entry| entry.operation == Operation::Put).map(|entry| Holder {
             session: String::from_utf8_lossy(&entry.value).chars().take(100).collect(),
             revision: entry.revision,
@@ -231,9 +226,17 @@ impl Bus {
     /// to live, and neither was the server away.
     pub(crate) async fn is_dead(&self, session: &str) -> bool {
         let long_enough = |bus: &Self| bus.connected_for().is_some_and(|time| time > TIME_TO_LIVE);
-        long_enough(self)
-            && matches!(self.nodes.entry(session).await, Ok(None))
-            && long_enough(self)
+        if !long_enough(self) {
+            return false;
+        }
+        let is_gone = match self.nodes.entry(session).await {
+            Ok(None) => true,
+            // It has left.
+            Ok(Some(entry)) => entry.operation != Operation::Put,
+            // No node has such a name.
+            Err(error) => error.kind() == EntryErrorKind::InvalidKey,
+        };
+        is_gone && long_enough(self)
     }
 }
 
@@ -249,6 +252,51 @@ impl Connection {
         if is_there && std::mem::take(&mut self.was_told) {
             tracing::info!("the NATS server is back");
         }
+    }
+}
+
+/// The buckets of a pool.
+struct Buckets {
+    nodes: kv::Store,
+    claims: kv::Store,
+    memo: kv::Store,
+    packs: ObjectStore,
+}
+
+impl Buckets {
+    /// Opens the buckets, and creates those that are missing.
+    async fn open(
+        context: &jetstream::Context,
+        pool: &str,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let bucket = |what: &str, max_age: Duration, max_bytes: i64| kv::Config {
+            bucket: format!("manifold-{pool}-{what}"),
+            max_age,
+            max_bytes,
+            history: 1,
+            ..kv::Config::default()
+        };
+        let nodes = open(context, bucket("nodes", TIME_TO_LIVE, -1)).await?;
+        let claims = open(context, bucket("claims", KEPT, -1)).await?;
+        let memo = open(context, bucket("memo", KEPT, MAX_MEMO_BYTES)).await?;
+        let name = format!("manifold-{pool}-packs");
+        let packs = match context.get_object_store(&name).await {
+            Ok(packs) => packs,
+            Err(_) => {
+                let config = jetstream::object_store::Config {
+                    bucket: name.clone(),
+                    max_age: KEPT,
+                    max_bytes: MAX_MEMO_BYTES,
+                    ..jetstream::object_store::Config::default()
+                };
+                match context.create_object_store(config).await {
+                    Ok(packs) => packs,
+                    // Another node may have created it in the meantime.
+                    Err(error) => context.get_object_store(&name).await.map_err(|_| error)?,
+                }
+            }
+        };
+        Ok(Self { nodes, claims, memo, packs })
     }
 }
 

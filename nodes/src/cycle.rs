@@ -60,7 +60,8 @@ async fn walk(shared: &Shared, request: ObjectId) -> Option<Vec<(ObjectId, u64)>
     None
 }
 
-async fn ask(shared: &Shared, session: &str, request: ObjectId) -> Option<Waits> {
+/// Returns what the node of a session says of a run. `None` if it does not answer.
+pub(crate) async fn ask(shared: &Shared, session: &str, request: ObjectId) -> Option<Waits> {
     if session == shared.session {
         return Some(waits(shared, request));
     }
@@ -71,9 +72,14 @@ async fn ask(shared: &Shared, session: &str, request: ObjectId) -> Option<Waits>
     message::decode(&answer.payload)
 }
 
-/// Returns what a run on this node waits for.
+/// Returns what this node says of a run.
 pub(crate) fn waits(shared: &Shared, request: ObjectId) -> Waits {
     let units = shared.dispatcher.waits_elsewhere(request);
+    let is_away = units.iter().any(|(unit, _)| *unit == request);
     let others = units.into_iter().filter(|(unit, _)| *unit != request);
-    Waits { units: others.take(MAX_RUNS).map(|(unit, number)| (Id(unit), number)).collect() }
+    Waits {
+        is_busy: shared.is_busy_with(request),
+        is_away,
+        units: others.take(MAX_RUNS).map(|(unit, number)| (Id(unit), number)).collect(),
+    }
 }

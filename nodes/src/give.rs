@@ -21,7 +21,7 @@ const ENOUGH: u64 = 20_000;
 /// Work that takes less, in microseconds, stays here: moving it takes as long.
 const WORTH_IT: u64 = 2_000;
 /// How many units are given away at once.
-const MAX_UNITS: u64 = 256;
+pub(crate) const MAX_UNITS: u64 = 256;
 /// How long a node still counts as wanting runs after it asked.
 const WANTS: Duration = Duration::from_secs(1);
 /// How long the node stays subscribed although no run waits, so that it need not subscribe all the time.
@@ -71,12 +71,13 @@ async fn answer(shared: &Arc<Shared>, asked: Message) {
         let hosts: HashSet<ObjectId> = steal.hosts.iter().map(|host| host.0).collect();
         let (_, queued) = shared.dispatcher.surplus(QUEUED);
         let most = (queued as u64 / 2).clamp(1, MAX_UNITS);
-        let (mut micros, mut bytes) = (0, 0);
+        let (mut micros, mut bytes) = (0_u64, 0);
         while (units.len() as u64) < most && micros < ENOUGH {
             let mut estimate = None;
             let unit = shared.dispatcher.take_queued(QUEUED, |run| {
                 estimate = shared.estimate(run.image);
-                let is_worth_it = estimate.is_none_or(|micros| micros * most >= WORTH_IT);
+                let is_worth_it =
+                    estimate.is_none_or(|micros| micros.saturating_mul(most) >= WORTH_IT);
                 hosts.contains(&run.host) && is_worth_it
             });
             let Some(unit) = unit.await else { break };
@@ -85,7 +86,7 @@ async fn answer(shared: &Arc<Shared>, asked: Message) {
             given.units.push(message);
             units.push(unit);
             // Nothing is known of the image, so one is enough to learn something.
-            micros += estimate.unwrap_or(ENOUGH);
+            micros = micros.saturating_add(estimate.unwrap_or(ENOUGH));
             if bytes > shared.bus.client.max_payload() / 4 {
                 break;
             }

@@ -72,11 +72,13 @@ async fn claim(shared: &Arc<Shared>, run: LongRun) -> Option<LongRun> {
         claimed = shared.bus.claim(request, &shared.session, Some(holder)).await;
     }
     // It may have ended elsewhere before the claim.
-    let is_known = claimed.is_ok()
-        && matches!(memo::fetch(&shared.bus, &shared.store, request).await, Ok(Some(_)));
+    let is_known = claimed.is_ok() && matches!(memo::fetch(shared, request).await, Ok(Some(_)));
     match claimed {
         Ok(Claimed::Mine) if !is_known => Some(run),
-        Ok(_) => {
+        Ok(claimed) => {
+            if claimed == Claimed::Mine {
+                shared.bus.release(request, &shared.session).await;
+            }
             let unit = run.take_over().await?;
             shared.spawn(away::wait(Arc::clone(shared), unit, false));
             None
@@ -88,15 +90,15 @@ async fn claim(shared: &Arc<Shared>, run: LongRun) -> Option<LongRun> {
 
 /// Publishes the outcome of a run that was claimed and has ended.
 async fn publish(shared: &Shared, request: ObjectId, began: Instant) {
-    // A unit is published by what took it over, and releases its claim.
-    if shared.taken.lock().contains_key(&request) {
+    // Units and calls are published by what runs them.
+    if shared.taken.lock().contains_key(&request) || shared.roots.lock().contains(&request) {
         return;
     }
     if let Ok(Some(outcome)) = shared.dispatcher.look_up(request) {
         let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         let found = Found { outcome, spent: Spent::new(1, 0), micros };
         // Without it, another node computes the outcome once more.
-        let _ = memo::publish(&shared.bus, &shared.store, request, found).await;
+        let _ = memo::publish(shared, request, found).await;
     }
     shared.bus.release(request, &shared.session).await;
 }

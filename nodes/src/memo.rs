@@ -4,21 +4,26 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::jetstream::kv::{CreateErrorKind, Operation};
-use manifold_dispatcher::{Spent, Store};
+use manifold_dispatcher::{Dispatcher, Spent, Store};
 use manifold_pack::Pack;
-use manifold_runtime_api::{Error, ObjectId, ObjectKind, ObjectRef, Result, Tree};
+use manifold_runtime_api::{ObjectId, ObjectKind, ObjectRef, Tree};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 
 use crate::bus::{Bus, Unavailable};
 use crate::message::{self, Id};
+use crate::node::Shared;
 
 /// The largest pack that is part of an entry.
 const MAX_INLINE: usize = 400 << 10;
 /// The largest pack, compressed and decompressed. Larger outcomes stay where they are.
 const MAX_PACK_BYTES: u64 = 256 << 20;
+
+/// How long a large pack is waited for.
+const TO_READ: Duration = Duration::from_secs(20);
 
 /// The first line of an entry.
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,8 +33,8 @@ struct Head {
     runs: u64,
     written_bytes: u64,
     micros: u64,
-    /// Whether the pack follows.
-    inline: bool,
+    /// The name of the pack in the object store. `None` if it follows.
+    pack: Option<String>,
 }
 
 /// An outcome from the memo, whose objects are in the store.
@@ -43,44 +48,45 @@ pub(crate) struct Found {
 
 /// Publishes an outcome, unless there is one. Returns whether it can be found now.
 pub(crate) async fn publish(
-    bus: &Bus,
-    store: &Arc<dyn Store>,
+    shared: &Shared,
     request: ObjectId,
     found: Found,
 ) -> Result<bool, Unavailable> {
-    let Some(pack) = blocking(store, move |store| pack_of(store, request, found.outcome)).await
-    else {
-        return Ok(false);
-    };
-    let inline = pack.len() <= MAX_INLINE.min(bus.client.max_payload() / 2);
+    let bus = &shared.bus;
+    if let Some((known, _)) = read_head(bus, request).await? {
+        report_difference(request, &known, found);
+        return Ok(true);
+    }
+    let dispatcher = shared.dispatcher.clone();
+    let packed = blocking(move || pack_of(&dispatcher, request, found.outcome)).await;
+    let Some(pack) = packed else { return Ok(false) };
+    let is_inline = pack.len() <= MAX_INLINE.min(bus.client.max_payload() / 2);
     let key = request.to_string();
+    // A name of its own, because the parts of an object that is put again are removed.
+    let name = (!is_inline).then(|| format!("{key}-{:016x}", fastrand::u64(..)));
     let head = Head {
         kind: found.outcome.kind.as_str().to_owned(),
         outcome: Id(found.outcome.id),
         runs: found.spent.runs,
         written_bytes: found.spent.written_bytes,
         micros: found.micros,
-        inline,
+        pack: name.clone(),
     };
     let mut value = message::encode(&head);
     value.push(b'\n');
-    if inline {
-        value.extend_from_slice(&pack);
-    } else {
-        // The objects are there before the entry that names them.
-        let mut content = pack.as_slice();
-        bus.packs.put(key.as_str(), &mut content).await.map_err(|_| Unavailable)?;
+    match name {
+        None => value.extend_from_slice(&pack),
+        Some(name) => {
+            // The objects are there before the entry that names them.
+            let mut content = pack.as_slice();
+            bus.packs.put(name.as_str(), &mut content).await.map_err(|_| Unavailable)?;
+        }
     }
     match bus.memo.create(&key, value.into()).await {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == CreateErrorKind::AlreadyExists => {
-            if let Some((known, _)) = read_head(bus, request).await?
-                && known.outcome.0 != found.outcome.id
-            {
-                tracing::warn!(
-                    %request, known = %known.outcome.0, here = %found.outcome.id,
-                    "another node has computed another outcome of the same request"
-                );
+            if let Some((known, _)) = read_head(bus, request).await? {
+                report_difference(request, &known, found);
             }
             Ok(true)
         }
@@ -88,11 +94,20 @@ pub(crate) async fn publish(
     }
 }
 
+fn report_difference(request: ObjectId, known: &Head, found: Found) {
+    if known.outcome.0 != found.outcome.id {
+        tracing::warn!(
+            %request, known = %known.outcome.0, here = %found.outcome.id,
+            "another node has computed another outcome of the same request"
+        );
+    }
+}
+
 async fn read_head(
     bus: &Bus,
     request: ObjectId,
 ) -> Result<Option<(Head, async_nats::jetstream::kv::Entry)>, Unavailable> {
-    let entry = bus.memo.entry(request.to_string()).await.map_err(|_| Unavailable)?;
+    let entry = bus.noting(bus.memo.entry(request.to_string()).await)?;
     let Some(entry) = entry.filter(|entry| entry.operation == Operation::Put) else {
         return Ok(None);
     };
@@ -100,39 +115,55 @@ async fn read_head(
     Ok(message::decode(line).map(|head| (head, entry)))
 }
 
-/// Looks up an outcome, and puts its objects in the store. An entry that is malformed or whose objects
-/// are not all there counts as none.
+/// Looks up an outcome, and puts its objects in the store. An entry that is malformed or whose pack is
+/// not there counts as none.
 pub(crate) async fn fetch(
-    bus: &Bus,
-    store: &Arc<dyn Store>,
+    shared: &Shared,
     request: ObjectId,
 ) -> Result<Option<Found>, Unavailable> {
-    let Some((head, entry)) = read_head(bus, request).await? else { return Ok(None) };
+    let Some((head, entry)) = read_head(&shared.bus, request).await? else { return Ok(None) };
     let kind = match head.kind.as_str() {
         "blob" => ObjectKind::Blob,
         "tree" => ObjectKind::Tree,
         _ => return Ok(None),
     };
-    let pack = if head.inline {
-        let start = entry.value.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        entry.value.slice(start..).to_vec()
-    } else {
-        let Ok(object) = bus.packs.get(request.to_string()).await else { return Ok(None) };
-        let mut pack = Vec::new();
-        let read = object.take(MAX_PACK_BYTES + 1).read_to_end(&mut pack).await;
-        read.map_err(|_| Unavailable)?;
-        pack
+    // Packs can be large, and many may arrive at once.
+    let Ok(_turn) = shared.unpacking.acquire().await else { return Ok(None) };
+    let pack = match &head.pack {
+        None => {
+            let start = entry.value.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            entry.value.slice(start..).to_vec()
+        }
+        // Parts that are missing would be waited for without end.
+        Some(name) => match tokio::time::timeout(TO_READ, large(&shared.bus, name)).await {
+            Ok(Some(pack)) => pack,
+            _ => return Ok(None),
+        },
     };
     let found = Found {
         outcome: ObjectRef { kind, id: head.outcome.0 },
         spent: Spent::new(head.runs, head.written_bytes),
         micros: head.micros,
     };
-    let is_there = blocking(store, move |store| unpack(store, &pack, found.outcome)).await;
-    Ok(is_there.then_some(found))
+    let (store, dispatcher) = (Arc::clone(&shared.store), shared.dispatcher.clone());
+    let unpacked = move || unpack(&*store, &dispatcher, &pack, found.outcome);
+    Ok(blocking(unpacked).await.then_some(found))
 }
 
-fn unpack(store: &dyn Store, pack: &[u8], outcome: ObjectRef) -> bool {
+/// Reads a pack from the object store.
+async fn large(bus: &Bus, name: &str) -> Option<Vec<u8>> {
+    let info = bus.packs.info(name).await.ok()?;
+    let is_link = info.options.is_some_and(|options| options.link.is_some());
+    if is_link || info.size as u64 > MAX_PACK_BYTES {
+        return None;
+    }
+    let mut pack = Vec::new();
+    let object = bus.packs.get(name).await.ok()?;
+    object.take(MAX_PACK_BYTES + 1).read_to_end(&mut pack).await.ok()?;
+    Some(pack)
+}
+
+fn unpack(store: &dyn Store, dispatcher: &Dispatcher, pack: &[u8], outcome: ObjectRef) -> bool {
     let pack = match Pack::decode(pack, MAX_PACK_BYTES) {
         Ok(pack) => pack,
         Err(problem) => {
@@ -146,23 +177,18 @@ fn unpack(store: &dyn Store, pack: &[u8], outcome: ObjectRef) -> bool {
             return false;
         }
     }
-    matches!(store.kind(outcome.id), Ok(Some(kind)) if kind == outcome.kind)
+    dispatcher.read(outcome.id).is_ok_and(|object| object.kind == outcome.kind)
 }
 
 /// Packs the objects that an outcome reaches. `None` if they are not all there, or too large.
-fn pack_of(store: &dyn Store, request: ObjectId, outcome: ObjectRef) -> Option<Vec<u8>> {
+fn pack_of(dispatcher: &Dispatcher, request: ObjectId, outcome: ObjectRef) -> Option<Vec<u8>> {
     let mut pack = Pack { entries: vec![(request, outcome)], ..Pack::default() };
     let (mut met, mut open, mut bytes) = (HashSet::new(), vec![outcome.id], 0);
     while let Some(id) = open.pop() {
         if !met.insert(id) {
             continue;
         }
-        // Objects of the input, which the outcome may have parts of, are in sources.
-        let object = match read(store, id) {
-            Ok(Some(object)) => object,
-            Ok(None) if id != outcome.id => continue,
-            _ => return None,
-        };
+        let object = dispatcher.read(id).ok()?;
         bytes += object.content.len() as u64;
         if bytes > MAX_PACK_BYTES / 2 {
             return None;
@@ -177,17 +203,9 @@ fn pack_of(store: &dyn Store, request: ObjectId, outcome: ObjectRef) -> Option<V
     Some(pack.encode())
 }
 
-fn read(store: &dyn Store, id: ObjectId) -> Result<Option<manifold_runtime_api::Object>, Error> {
-    store.read(id)
-}
-
 /// Runs work that takes long or reads files.
-async fn blocking<T: Send + 'static>(
-    store: &Arc<dyn Store>,
-    work: impl FnOnce(&dyn Store) -> T + Send + 'static,
-) -> T {
-    let store = Arc::clone(store);
-    match tokio::task::spawn_blocking(move || work(&*store)).await {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),

@@ -142,9 +142,14 @@ pub(crate) struct About {
     pub(crate) request: Id,
 }
 
-/// The units that a run waits for, with their numbers.
+/// What a node says of a run.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Waits {
+    /// Whether the node has anything to do with it.
+    pub(crate) is_busy: bool,
+    /// Whether it has given the run away, and waits for it.
+    pub(crate) is_away: bool,
+    /// The units that the run waits for, with their numbers.
     pub(crate) units: Vec<(Id, u64)>,
 }
 

@@ -1,6 +1,6 @@
 //! [`Node`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use manifold_dispatcher::api::{Limit, Result as ApiResult};
 use manifold_dispatcher::{Completion, Dispatcher, Invocation, Policy, Spent, Store};
 use manifold_runtime_api::{Error, ObjectId};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -52,6 +52,10 @@ pub(crate) struct Shared {
     estimates: Mutex<HashMap<String, u64>>,
     /// How many other nodes there are.
     peers: AtomicUsize,
+    /// The requests of calls that this node has claimed, or is about to.
+    pub(crate) roots: Mutex<HashSet<ObjectId>>,
+    /// Limits how many packs are read at once.
+    pub(crate) unpacking: Semaphore,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -71,6 +75,13 @@ impl Shared {
     /// Returns the host images of the runtimes.
     pub(crate) fn hosts(&self) -> Vec<Id> {
         self.dispatcher.runtimes().iter().map(|host| Id(host.id())).collect()
+    }
+
+    /// Returns whether a run of `request` is in progress here, or is about to be published.
+    pub(crate) fn is_busy_with(&self, request: ObjectId) -> bool {
+        self.dispatcher.is_in_progress(request)
+            || self.taken.lock().contains_key(&request)
+            || self.roots.lock().contains(&request)
     }
 
     /// Returns whether there are other nodes.
@@ -144,13 +155,15 @@ impl Node {
             hints: Mutex::default(),
             estimates: Mutex::default(),
             peers: AtomicUsize::new(0),
+            roots: Mutex::default(),
+            unpacking: Semaphore::new(8),
             stop: stop.clone(),
             tasks: TaskTracker::new(),
         });
         let node = Self { shared: Arc::clone(&shared), stop };
         node.listen("obj", |shared, payload| {
             let wanted: Wanted = message::decode(payload)?;
-            Some(tokio::task::block_in_place(|| objects::answer(&shared.dispatcher, &wanted)))
+            Some(objects::in_place(|| objects::answer(&shared.dispatcher, &wanted)))
         })
         .await?;
         node.listen("waits", |shared, payload| {
@@ -226,7 +239,11 @@ impl Node {
     /// As [`Dispatcher::run`].
     pub async fn run(&self, invocation: Invocation) -> ApiResult<Completion> {
         let shared = &self.shared;
+        let has_fuel = |fuel: Option<u64>| fuel.is_some();
+        let is_measured = invocation.budget.is_some_and(|budget| has_fuel(budget.fuel))
+            || invocation.limits.is_some_and(|limits| has_fuel(limits.fuel));
         let shares = invocation.policy == Policy::Reuse
+            && !is_measured
             && !shared.stop.is_cancelled()
             && !shared.bus.is_lost()
             && !shared.dispatcher.is_memoized(&invocation)?;
@@ -234,17 +251,27 @@ impl Node {
             return shared.dispatcher.run(invocation).await;
         }
         let request = shared.dispatcher.request(&invocation)?;
-        let deadline = invocation.budget.unwrap_or_default().deadline;
+        let budget = invocation.budget.unwrap_or_default();
+        let (deadline, began) = (budget.deadline, Instant::now());
         let claim = tokio::time::timeout(deadline, self.claim_root(request)).await;
-        let is_mine = claim.map_err(|_| Error::from(Limit::Deadline { time: deadline }))?;
+        let claimed = claim.map_err(|_| Error::from(Limit::Deadline { time: deadline }))?;
+        // Another call of this node may be running the same request.
+        let claimed = claimed.filter(|_| shared.roots.lock().insert(request));
+        let _running = claimed.map(|()| Root { shared: Arc::clone(shared), request });
+        let is_mine = claimed.is_some();
+        let left = deadline.saturating_sub(began.elapsed());
+        let invocation = match invocation.budget {
+            Some(budget) => invocation.budget(budget.deadline(left)),
+            None => invocation,
+        };
         let began = Instant::now();
         let completion = shared.dispatcher.run(invocation).await;
-        if is_mine {
+        if is_mine && !shared.bus.is_lost() {
             let outcome = shared.dispatcher.look_up(request).ok().flatten();
             if let Some(outcome) = outcome.filter(|_| completion.is_ok()) {
                 let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
                 let found = Found { outcome, spent: Spent::new(1, 0), micros };
-                let _ = memo::publish(&shared.bus, &shared.store, request, found).await;
+                let _ = memo::publish(shared, request, found).await;
             }
             shared.bus.release(request, &shared.session).await;
         }
@@ -252,27 +279,37 @@ impl Node {
     }
 
     /// Claims the request of a call, or waits until another node has its outcome, which is in the memo
-    /// of the dispatcher then. Returns whether the request is to be published by this node.
-    async fn claim_root(&self, request: ObjectId) -> bool {
+    /// of the dispatcher then. Returns something if this node is to publish the outcome.
+    async fn claim_root(&self, request: ObjectId) -> Option<()> {
         let shared = &self.shared;
+        let began = Instant::now();
         let (mut pause, mut is_mine) = (Duration::from_millis(5), false);
         loop {
-            match memo::fetch(&shared.bus, &shared.store, request).await {
+            match memo::fetch(shared, request).await {
                 Ok(Some(found)) => {
                     // If the store fails, the call runs and says so.
                     let _ = shared.store.record(request, found.outcome);
                     if is_mine {
                         shared.bus.release(request, &shared.session).await;
                     }
-                    return false;
+                    return None;
                 }
-                Ok(None) if is_mine => return true,
+                Ok(None) if is_mine => return Some(()),
                 Ok(None) => {}
-                Err(Unavailable) => return is_mine,
+                Err(Unavailable) => return is_mine.then_some(()),
             }
             let claimed = match shared.bus.claim(request, &shared.session, None).await {
                 Ok(Claimed::Theirs(holder)) if shared.bus.is_dead(&holder.session).await => {
                     shared.bus.claim(request, &shared.session, Some(&holder)).await
+                }
+                // A claim may be left from a run that has ended.
+                Ok(Claimed::Theirs(holder)) if began.elapsed() > Duration::from_secs(1) => {
+                    match cycle::ask(shared, &holder.session, request).await {
+                        Some(said) if !said.is_busy => {
+                            shared.bus.claim(request, &shared.session, Some(&holder)).await
+                        }
+                        _ => Ok(Claimed::Theirs(holder)),
+                    }
                 }
                 other => other,
             };
@@ -283,7 +320,7 @@ impl Node {
                     continue;
                 }
                 Ok(Claimed::Theirs(_)) => {}
-                Err(Unavailable) if shared.bus.is_lost() => return false,
+                Err(Unavailable) if shared.bus.is_lost() => return None,
                 Err(Unavailable) => {}
             }
             tokio::time::sleep(pause).await;
@@ -296,15 +333,38 @@ impl Node {
     pub async fn leave(&self) {
         let shared = &self.shared;
         let taken: Vec<_> = shared.taken.lock().drain().collect();
-        let _ = shared.bus.nodes.delete(&shared.session).await;
-        for (request, stop) in taken {
-            stop.cancel();
-            shared.bus.release(request, &shared.session).await;
+        let goodbye = async {
+            let _ = shared.bus.nodes.delete(&shared.session).await;
+            let has_taken = !taken.is_empty();
+            for (request, stop) in taken {
+                stop.cancel();
+                shared.bus.release(request, &shared.session).await;
+            }
+            if has_taken {
+                // Their tasks tell the nodes where they came from.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            let _ = shared.bus.client.flush().await;
+        };
+        // Without a server, nobody hears it.
+        if shared.bus.connected_for().is_some() {
+            let _ = tokio::time::timeout(Duration::from_secs(2), goodbye).await;
         }
         self.stop.cancel();
         shared.tasks.close();
         shared.tasks.wait().await;
-        let _ = shared.bus.client.flush().await;
+    }
+}
+
+/// A call whose request this node has claimed.
+struct Root {
+    shared: Arc<Shared>,
+    request: ObjectId,
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        self.shared.roots.lock().remove(&self.request);
     }
 }
 
@@ -318,7 +378,14 @@ impl Drop for Node {
 async fn keep_alive(shared: Arc<Shared>) {
     loop {
         let presence = Presence { hosts: shared.hosts(), permits: shared.dispatcher.permits().1 };
-        let said = shared.bus.nodes.put(&shared.session, encode(&presence).into()).await;
+        let say = shared.bus.nodes.put(&shared.session, encode(&presence).into());
+        let said = match tokio::time::timeout(PRESENCE, say).await {
+            Ok(said) => shared.bus.noting(said),
+            Err(late) => shared.bus.noting(Err(late)),
+        };
+        if said.is_err() && shared.bus.connected_for().is_some() {
+            shared.bus.reopen().await;
+        }
         if said.is_ok()
             // `status` says what the bucket was like when it was opened.
             && let Ok(info) = shared.bus.nodes.stream.get_info().await

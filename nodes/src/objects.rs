@@ -8,6 +8,7 @@ use async_nats::Request;
 use manifold_dispatcher::{Dispatcher, Store};
 use manifold_pack::Pack;
 use manifold_runtime_api::{Object, ObjectId, ObjectKind, Tree};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::bus::{Bus, TIME_TO_LIVE};
 use crate::message::{self, Id, Wanted};
@@ -20,21 +21,40 @@ const MAX_WANTED: usize = 5_000;
 const MAX_OBJECTS: usize = 2_000_000;
 const MAX_BYTES: u64 = 1 << 30;
 
+/// Runs work that reads files on this thread, and lets other threads do what else there is.
+pub(crate) fn in_place<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
 /// Answers `wanted`: a pack with objects, the most wanted first, or a part of a large one.
 pub(crate) fn answer(dispatcher: &Dispatcher, wanted: &Wanted) -> Vec<u8> {
     if let (Some(offset), [id]) = (wanted.offset, &wanted.ids[..]) {
+        // Only blobs are read in parts.
+        if let Ok(size) = dispatcher.blob_size(id.0) {
+            let start = offset.min(size);
+            let part = start..size.min(start.saturating_add(MAX_ANSWER as u64));
+            return dispatcher.read_range(id.0, part).map(|part| part.to_vec()).unwrap_or_default();
+        }
         let Ok(object) = dispatcher.read(id.0) else { return Vec::new() };
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(object.content.len());
         let end = object.content.len().min(start + MAX_ANSWER);
         return object.content.slice(start..end).to_vec();
     }
-    let (mut pack, mut bytes) = (Pack::default(), 0);
-    let mut open: std::collections::VecDeque<_> = wanted.ids.iter().map(|id| id.0).collect();
+    let (mut pack, mut bytes, mut read) = (Pack::default(), 0, 0);
+    let mut open: std::collections::VecDeque<_> =
+        wanted.ids.iter().map(|id| id.0).take(MAX_WANTED).collect();
     let mut met: HashSet<_> = open.iter().copied().collect();
     while let Some(id) = open.pop_front() {
         let Ok(object) = dispatcher.read(id) else { continue };
+        read += object.content.len();
         if bytes + object.content.len() > MAX_ANSWER {
             // The node asks for it again.
+            if read > 4 * MAX_ANSWER {
+                break;
+            }
             continue;
         }
         bytes += object.content.len() + 64;
@@ -74,9 +94,10 @@ pub(crate) async fn fetch(
     roots: Vec<ObjectId>,
 ) -> Result<(), InputError> {
     let (mut met, mut open, mut fetched) = (HashSet::new(), roots, 0_u64);
+    let mut stored = HashSet::new();
     loop {
         // The walk reads files, but trees are small and most objects are looked up only.
-        let missing = tokio::task::block_in_place(|| missing(dispatcher, &mut met, &open))?;
+        let missing = in_place(|| missing(dispatcher, &mut met, &open))?;
         if missing.is_empty() {
             return Ok(());
         }
@@ -92,7 +113,11 @@ pub(crate) async fn fetch(
                 let id = *part.first().ok_or(InputError::TooLarge)?;
                 fetched += large(bus, store, origin, id).await?;
             }
-            for object in pack.objects.into_values() {
+            for (id, object) in pack.objects {
+                // It was stored, and yet is missing: a tree may say that it is of another kind.
+                if part.contains(&id) && !stored.insert(id) {
+                    return Err(InputError::Missing(id));
+                }
                 fetched += object.content.len() as u64;
                 store.write(object)?;
             }

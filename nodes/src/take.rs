@@ -1,5 +1,6 @@
 //! Takes runs of other nodes over, while this node has nothing to do.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,8 @@ use manifold_runtime_api::ObjectId;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Claimed, Unavailable};
+use crate::cycle;
+use crate::give::MAX_UNITS;
 use crate::memo::{self, Found};
 use crate::message::{self, Done, Given, Id, Steal, UnitMessage, encode};
 use crate::node::Shared;
@@ -18,6 +21,9 @@ use crate::objects;
 /// How long a node waits before it asks again, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(200));
 
+/// How long a node tries to publish an outcome.
+const TO_PUBLISH: Duration = Duration::from_secs(5);
+
 /// Takes runs over until the task is aborted.
 pub(crate) async fn take(shared: Arc<Shared>) {
     let mut pause = PAUSES.0;
@@ -25,7 +31,8 @@ pub(crate) async fn take(shared: Arc<Shared>) {
         let is_idle = {
             let (used, permits) = shared.dispatcher.permits();
             // More than can run would wait here, and be given on.
-            used < permits && shared.taken.lock().len() < permits
+            let is_connected = shared.bus.connected_for().is_some();
+            is_connected && used < permits && shared.taken.lock().len() < permits
         };
         let given = if is_idle { ask(&shared).await } else { Vec::new() };
         if given.is_empty() {
@@ -34,10 +41,10 @@ pub(crate) async fn take(shared: Arc<Shared>) {
             continue;
         }
         pause = PAUSES.0;
-        for unit in given {
+        for unit in given.into_iter().take(MAX_UNITS as usize) {
             let stop = CancellationToken::new();
-            let is_new = shared.taken.lock().insert(unit.request.0, stop.clone()).is_none();
-            if is_new {
+            if let Entry::Vacant(vacant) = shared.taken.lock().entry(unit.request.0) {
+                vacant.insert(stop.clone());
                 shared.spawn(run(Arc::clone(&shared), unit, stop));
             }
         }
@@ -94,18 +101,22 @@ async fn outcome(shared: &Shared, unit: &UnitMessage) -> Option<bool> {
     match shared.bus.claim(request, &shared.session, None).await {
         Ok(Claimed::Mine) => {}
         Ok(Claimed::Theirs(holder)) => {
-            // The node that gives it away may have claimed it when it ran there before.
-            if holder.session != unit.origin {
+            // The node that gives it away may have claimed it when it ran there before. If it runs there
+            // again, this comes too late.
+            if holder.session != unit.origin
+                || !cycle::ask(shared, &holder.session, request).await?.is_away
+            {
                 return Some(false);
             }
             match shared.bus.claim(request, &shared.session, Some(&holder)).await {
                 Ok(Claimed::Mine) => {}
-                _ => return Some(false),
+                Ok(Claimed::Theirs(_)) => return Some(false),
+                Err(Unavailable) => return None,
             }
         }
         Err(Unavailable) => return None,
     }
-    if let Ok(Some(_)) = memo::fetch(&shared.bus, &shared.store, request).await {
+    if let Ok(Some(_)) = memo::fetch(shared, request).await {
         return Some(true);
     }
     let roots = [Some(unit.args.0), ObjectId::from_hex(&unit.image).ok(), unit.std.map(|id| id.0)];
@@ -142,10 +153,12 @@ async fn outcome(shared: &Shared, unit: &UnitMessage) -> Option<bool> {
     }
     let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
     let found = Found { outcome: completion.outcome, spent: completion.spent, micros };
+    let ended = Instant::now();
     loop {
-        match memo::publish(&shared.bus, &shared.store, request, found).await {
+        match memo::publish(shared, request, found).await {
             Ok(true) => return Some(true),
             Ok(false) => return None,
+            Err(Unavailable) if ended.elapsed() > TO_PUBLISH => return None,
             Err(Unavailable) => tokio::time::sleep(Duration::from_millis(200)).await,
         }
     }

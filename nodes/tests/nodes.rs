@@ -166,7 +166,7 @@ async fn a_failure_has_its_whole_chain() {
     let Some(server) = Nats::start() else { return };
     let (origin, helper) = (Machine::new(&server, false).await, Machine::new(&server, true).await);
     origin.has_peers(1).await;
-    let error = origin.run(origin.all("fail", 8, 0)).await.unwrap_err();
+    let error = origin.run(origin.all("fail", 60, 0)).await.unwrap_err();
     assert!(matches!(error.root_cause().reason(), Reason::GuestFailed { .. }), "{error:?}");
     assert!(error.chain().any(|error| error.frame().is_some()));
     assert!(helper.fixture.runs() > 0, "the helper has taken something over");

@@ -20,7 +20,12 @@ pub(crate) struct NodeArgs {
     #[arg(long = "nats-pool", value_name = "NAME", default_value = "default")]
     pub(crate) pool: String,
     /// Use the NATS credentials in this file
-    #[arg(long = "nats-credentials", id = "nats-credentials", value_name = "FILE", requires = "servers")]
+    #[arg(
+        long = "nats-credentials",
+        id = "nats-credentials",
+        value_name = "FILE",
+        requires = "servers"
+    )]
     pub(crate) credentials: Option<PathBuf>,
     /// Trust the certificates in this file (PEM) instead of the system's
     #[arg(long = "nats-ca", id = "nats-ca", value_name = "FILE", requires = "servers")]
