@@ -17,8 +17,6 @@ use crate::options::NodeOptions;
 pub(crate) const TIME_TO_LIVE: Duration = Duration::from_secs(5);
 /// How long outcomes and claims are kept on the server.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
-/// How much of the outcomes is kept on the server. More is refused, until old ones are removed.
-const MAX_MEMO_BYTES: i64 = 4 << 30;
 
 /// The connection to NATS, with the buckets that all nodes of a pool share.
 pub(crate) struct Bus {
@@ -269,16 +267,16 @@ impl Buckets {
         context: &jetstream::Context,
         pool: &str,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let bucket = |what: &str, max_age: Duration, max_bytes: i64| kv::Config {
+        // Without a bound on its size: the server would reserve as much.
+        let bucket = |what: &str, max_age: Duration| kv::Config {
             bucket: format!("manifold-{pool}-{what}"),
             max_age,
-            max_bytes,
             history: 1,
             ..kv::Config::default()
         };
-        let nodes = open(context, bucket("nodes", TIME_TO_LIVE, -1)).await?;
-        let claims = open(context, bucket("claims", KEPT, -1)).await?;
-        let memo = open(context, bucket("memo", KEPT, MAX_MEMO_BYTES)).await?;
+        let nodes = open(context, bucket("nodes", TIME_TO_LIVE)).await?;
+        let claims = open(context, bucket("claims", KEPT)).await?;
+        let memo = open(context, bucket("memo", KEPT)).await?;
         let name = format!("manifold-{pool}-packs");
         let packs = match context.get_object_store(&name).await {
             Ok(packs) => packs,
@@ -286,7 +284,6 @@ impl Buckets {
                 let config = jetstream::object_store::Config {
                     bucket: name.clone(),
                     max_age: KEPT,
-                    max_bytes: MAX_MEMO_BYTES,
                     ..jetstream::object_store::Config::default()
                 };
                 match context.create_object_store(config).await {
