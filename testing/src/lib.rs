@@ -8,6 +8,7 @@ pub mod buildgrid;
 pub mod containers;
 mod fixture;
 pub mod nats;
+mod server;
 pub mod spans;
 
 use std::path::PathBuf;
