@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::budget::Budget;
+use crate::clock::Queueing;
 use crate::core::{Core, Keyed, Want};
 use crate::dispatcher::Dispatcher;
 use crate::flight::Flight;
@@ -67,7 +68,7 @@ impl Sharing {
 pub(crate) struct Offer {
     /// When it began to wait.
     pub(crate) since: Instant,
-    pub(crate) flight: Weak<Flight>,
+    flight: Weak<Flight>,
     image: Weak<ResolvedImage>,
 }
 
@@ -132,7 +133,7 @@ impl Unit {
     /// of the dispatcher, otherwise the run is given back. `spent` is what it counts against the call's
     /// budget.
     pub fn settle(self, outcome: ObjectRef, spent: Spent) {
-        // Nobody waits for a run that was cancelled.
+        // This fails if the run was cancelled.
         let _ = self.answer.send(Answer::Outcome(outcome, spent));
     }
 
@@ -141,8 +142,8 @@ impl Unit {
         let _ = self.answer.send(Answer::Failure(error));
     }
 
-    /// Waits until the run is cancelled, because nobody waits for it any more. The unit need not be
-    /// settled then.
+    /// Waits until the run is cancelled: its last caller stopped waiting. The unit need not be settled
+    /// then.
     pub async fn cancelled(&mut self) {
         self.answer.closed().await;
     }
@@ -171,8 +172,8 @@ impl LongRun {
         self.flight.upgrade().is_some_and(|flight| !flight.has_ended() && flight.away().is_none())
     }
 
-    /// Stops the run, and takes it over. Nested runs for which nobody else waits are cancelled. Returns
-    /// `None` if it has ended, or may not be given away.
+    /// Stops the run, and takes it over. Its nested runs are cancelled unless they have other callers.
+    /// Returns `None` if the run has ended or was taken over before.
     pub async fn take_over(self) -> Option<Unit> {
         let flight = self.flight.upgrade()?;
         if flight.has_ended() || flight.away().is_some() {
@@ -343,7 +344,7 @@ impl Core {
         scope: &Scope,
         keyed: &Keyed,
         flight: &Arc<Flight>,
-        queueing: Option<crate::clock::Queueing>,
+        queueing: Option<Queueing>,
         taker: Taker,
     ) -> Option<Settled> {
         let sharing = self.sharing.as_ref()?;

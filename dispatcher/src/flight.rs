@@ -265,9 +265,16 @@ impl Flight {
         if refused.is_none() {
             queueing.start_computing();
         }
+        drop(refused);
+        self.leave_queues();
+    }
+
+    /// Leaves the queues, and no longer counts as queueing in the clocks.
+    fn leave_queues(&self) {
+        // It is dropped after the lock is released.
         let queue =
             std::mem::replace(&mut *self.queue.lock(), Queue { begun: true, ..Queue::default() });
-        drop((refused, queue));
+        drop(queue);
     }
 }
 
@@ -283,14 +290,12 @@ impl Flight {
         self.taker.lock().take()
     }
 
-    /// Polls `run` until it ends. Returns `None` if somebody takes it over before.
-    pub(crate) async fn until_taken<T>(&self, run: impl Future<Output = T>) -> Option<T> {
+    /// Polls `run` until it ends. Returns who takes it over if somebody does before.
+    pub(crate) async fn until_taken<T>(&self, run: impl Future<Output = T>) -> Result<T, Taker> {
         let mut run = pin!(run);
-        poll_fn(|context| {
-            if self.taker.lock().is_some() {
-                return Poll::Ready(None);
-            }
-            run.as_mut().poll(context).map(Some)
+        poll_fn(|context| match self.take_taker() {
+            Some(taker) => Poll::Ready(Err(taker)),
+            None => run.as_mut().poll(context).map(Ok),
         })
         .await
     }
@@ -309,9 +314,7 @@ impl Flight {
             Some(queueing) => queueing.start_computing(),
             None => self.clock.start_computing(),
         }
-        let queue =
-            std::mem::replace(&mut *self.queue.lock(), Queue { begun: true, ..Queue::default() });
-        drop(queue);
+        self.leave_queues();
         self.away.store(number, Ordering::Release);
         Away(Arc::clone(self))
     }

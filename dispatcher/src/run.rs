@@ -177,8 +177,8 @@ impl Core {
                 None => {
                     flight.begin(permit, queueing);
                     match self.run_here(scope, keyed, want, lead).await {
-                        Ended::Here(settled) => return settled,
-                        Ended::TakenOver(taker) => (taker, None),
+                        Ok(settled) => return settled,
+                        Err(taker) => (taker, None),
                     }
                 }
             };
@@ -194,14 +194,15 @@ impl Core {
         }
     }
 
-    /// Runs a request with the permit of its flight.
+    /// Runs a request with the permit of its flight. Returns who takes the run over if it is stopped for
+    /// that.
     async fn run_here(
         self: &Arc<Self>,
         scope: &Arc<Scope>,
         keyed: &Keyed,
         mut want: Want,
         lead: &Lead,
-    ) -> Ended {
+    ) -> Result<Settled, Taker> {
         let enter = |phase| lead.span.iter().for_each(|span| span.enter(phase));
         let flight = lead.flight();
         let mut rewinds = Rewinds::default();
@@ -222,17 +223,7 @@ impl Core {
             let execution = self.execute(scope, keyed, Arc::clone(&host));
             let watched = host.suspension().watched(execution);
             let result = if may_leave {
-                match flight.until_taken(watched).await {
-                    Some(result) => result,
-                    None => {
-                        flight.stop();
-                        match flight.take_taker() {
-                            Some(taker) => return Ended::TakenOver(taker),
-                            // Only this task takes the taker.
-                            None => Err(Error::new(Reason::Cancelled)),
-                        }
-                    }
-                }
+                flight.until_taken(watched).await.inspect_err(|_| flight.stop())?
             } else {
                 watched.await
             };
@@ -251,7 +242,7 @@ impl Core {
                         result.as_ref().err(),
                     );
                 }
-                return Ended::Here(self.settle(scope, keyed, want, result, seen, run));
+                return Ok(self.settle(scope, keyed, want, result, seen, run));
             };
             self.emit(&Event::Rewound { request: keyed.request, lost });
             want.complete = true;
@@ -309,11 +300,4 @@ impl Core {
             Err(Error::new(Reason::Panicked { message: panic_message(&*panic) }))
         })
     }
-}
-
-/// How a run has ended here.
-enum Ended {
-    Here(Settled),
-    /// It was stopped, because somebody takes it over.
-    TakenOver(Taker),
 }
