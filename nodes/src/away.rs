@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use manifold_dispatcher::{Budget, Spent, Unit};
 use manifold_runtime_api::{Error, ObjectId, Reason};
 
-use crate::bus::{Claimed, Holder, Unavailable};
+use crate::bus::Unavailable;
+use crate::claim::{self, Claim};
 use crate::cycle;
 use crate::memo;
 use crate::message::{About, Id, encode};
@@ -14,7 +15,7 @@ use crate::node::Shared;
 
 /// How long a node that was given a unit has to claim it.
 const TO_CLAIM: Duration = Duration::from_secs(1);
-/// How often a node looks whether an outcome is there, although nobody said so.
+/// How often a node looks for the outcome without a hint.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long a node waits before it looks for cycles.
 const BEFORE_CYCLES: Duration = Duration::from_secs(1);
@@ -35,7 +36,6 @@ enum Now {
 pub(crate) async fn wait(shared: Arc<Shared>, mut unit: Unit, was_given: bool) {
     let request = unit.request;
     let began = Instant::now();
-    let image = Arc::clone(&unit.image);
     let mut hints = shared.hints(request);
     let mut failed = false;
     loop {
@@ -49,7 +49,7 @@ pub(crate) async fn wait(shared: Arc<Shared>, mut unit: Unit, was_given: bool) {
             Ok(Now::Waits) => {}
             Ok(Now::TakeBack) => return drop(unit),
             Ok(Now::Found(found)) => {
-                shared.measured(&image, found.micros);
+                shared.measured(&unit.image, found.micros);
                 // An outcome that was there before costs nothing. What has spent more than it was
                 // given was not run for this unit.
                 let Budget { runs, written_bytes, .. } = unit.budget;
@@ -101,40 +101,28 @@ async fn look(
     (began, was_given): (Instant, bool),
     failed: bool,
 ) -> Result<Now, Unavailable> {
-    let given = was_given.then_some(began);
     if let Some(found) = memo::fetch(shared, request).await? {
         return Ok(Now::Found(found));
     }
     if failed {
         return Ok(Now::TakeBack);
     }
-    let take_back = |known: Option<Holder>| async move {
-        let claimed = shared.bus.claim(request, &shared.session, known.as_ref()).await?;
-        if claimed != Claimed::Mine {
-            return Ok(Now::Waits);
+    let is_late = began.elapsed() > TO_CLAIM;
+    // The other node may be about to claim it.
+    let may_take_back = !was_given || is_late;
+    let claimed = match shared.bus.holder(request).await? {
+        None if may_take_back => claim::replace(shared, request, None).await?,
+        None => Claim::Theirs,
+        Some(holder) if holder.session == shared.session && may_take_back => Claim::Mine,
+        Some(holder) if holder.session == shared.session => Claim::Theirs,
+        Some(holder) if claim::is_left(shared, request, &holder, is_late).await => {
+            claim::replace(shared, request, Some(&holder)).await?
         }
-        // It may have ended between the look and the claim.
-        let found = memo::fetch(shared, request).await?;
-        if found.is_some() {
-            shared.bus.release(request, &shared.session).await;
-        }
-        Ok(found.map_or(Now::TakeBack, Now::Found))
+        Some(_) => Claim::Theirs,
     };
-    match shared.bus.holder(request).await? {
-        None if given.is_none_or(|given| given.elapsed() > TO_CLAIM) => take_back(None).await,
-        None => Ok(Now::Waits),
-        Some(holder) if holder.session == shared.session => {
-            let waits = given.is_some_and(|given| given.elapsed() <= TO_CLAIM);
-            Ok(if waits { Now::Waits } else { Now::TakeBack })
-        }
-        Some(holder) if shared.bus.is_dead(&holder.session).await => take_back(Some(holder)).await,
-        // A claim may be left from a run that has ended.
-        Some(holder) if began.elapsed() > TO_CLAIM => {
-            match cycle::ask(shared, &holder.session, request).await {
-                Some(said) if !said.is_busy => take_back(Some(holder)).await,
-                _ => Ok(Now::Waits),
-            }
-        }
-        Some(_) => Ok(Now::Waits),
-    }
+    Ok(match claimed {
+        Claim::Mine => Now::TakeBack,
+        Claim::Theirs => Now::Waits,
+        Claim::Known(found) => Now::Found(found),
+    })
 }

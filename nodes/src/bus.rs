@@ -26,6 +26,8 @@ pub(crate) struct Bus {
     pub(crate) memo: kv::Store,
     /// Packs that are too large for a value of the memo.
     pub(crate) packs: ObjectStore,
+    /// The address, without passwords.
+    pub(crate) address: String,
     pool: String,
     context: jetstream::Context,
     connected: Arc<Mutex<Connection>>,
@@ -104,16 +106,14 @@ impl Bus {
         let servers: Vec<_> = options.servers.split(',').map(str::trim).collect();
         let client = connect.connect(&servers[..]).await.map_err(|error| NodeError::Connect {
             address: address.clone(),
-            problem: chain(&error),
+            problem: error.to_string(),
         })?;
         let context = jetstream::new(client.clone());
-        let failed = |error: &dyn std::error::Error| NodeError::JetStream {
-            address: address.clone(),
-            problem: chain(error),
-        };
-        let buckets = Buckets::open(&context, &pool).await.map_err(|error| failed(&*error))?;
+        let buckets = Buckets::open(&context, &pool).await.map_err(|error| {
+            NodeError::JetStream { address: address.clone(), problem: error.to_string() }
+        })?;
         let Buckets { nodes, claims, memo, packs } = buckets;
-        Ok(Self { client, nodes, claims, memo, packs, pool, context, connected })
+        Ok(Self { client, address, nodes, claims, memo, packs, pool, context, connected })
     }
 
     /// Returns the subject of the pool's messages of one kind, for one node or for all.
@@ -319,9 +319,4 @@ fn shown(servers: &str) -> String {
         None => server.trim().to_owned(),
     });
     hosts.collect::<Vec<_>>().join(",")
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -3,6 +3,7 @@
 
 mod away;
 mod bus;
+mod claim;
 mod cycle;
 mod error;
 mod give;

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use manifold_dispatcher::{LongRun, Spent};
+use manifold_dispatcher::LongRun;
 use manifold_runtime_api::ObjectId;
 use tokio::sync::Semaphore;
 
 use crate::away;
-use crate::bus::{Claimed, Unavailable};
-use crate::memo::{self, Found};
+use crate::bus::Unavailable;
+use crate::claim::{self, Claim};
+use crate::memo;
 use crate::node::Shared;
 
 /// How long a run is in progress, at least, before it is claimed.
@@ -64,21 +65,9 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
 
 /// Claims a run. Returns it if it goes on here. If another node has it, it is stopped and waits.
 async fn claim(shared: &Arc<Shared>, run: LongRun) -> Option<LongRun> {
-    let request = run.request();
-    let mut claimed = shared.bus.claim(request, &shared.session, None).await;
-    if let Ok(Claimed::Theirs(holder)) = &claimed
-        && shared.bus.is_dead(&holder.session).await
-    {
-        claimed = shared.bus.claim(request, &shared.session, Some(holder)).await;
-    }
-    // It may have ended elsewhere before the claim.
-    let is_known = claimed.is_ok() && matches!(memo::fetch(shared, request).await, Ok(Some(_)));
-    match claimed {
-        Ok(Claimed::Mine) if !is_known => Some(run),
-        Ok(claimed) => {
-            if claimed == Claimed::Mine {
-                shared.bus.release(request, &shared.session).await;
-            }
+    match claim::claim(shared, run.request(), false).await {
+        Ok(Claim::Mine) => Some(run),
+        Ok(Claim::Theirs | Claim::Known(_)) => {
             let unit = run.take_over().await?;
             shared.spawn(away::wait(Arc::clone(shared), unit, false));
             None
@@ -91,14 +80,7 @@ async fn claim(shared: &Arc<Shared>, run: LongRun) -> Option<LongRun> {
 /// Publishes the outcome of a run that was claimed and has ended.
 async fn publish(shared: &Shared, request: ObjectId, began: Instant) {
     // Units and calls are published by what runs them.
-    if shared.taken.lock().contains_key(&request) || shared.roots.lock().contains(&request) {
-        return;
+    if !shared.taken.lock().contains_key(&request) && !shared.roots.lock().contains(&request) {
+        memo::publish_and_release(shared, request, began).await;
     }
-    if let Ok(Some(outcome)) = shared.dispatcher.look_up(request) {
-        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let found = Found { outcome, spent: Spent::new(1, 0), micros };
-        // Without it, another node computes the outcome once more.
-        let _ = memo::publish(shared, request, found).await;
-    }
-    shared.bus.release(request, &shared.session).await;
 }

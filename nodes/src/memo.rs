@@ -3,11 +3,10 @@
 //! An entry is a line of JSON, and then a pack unless that is in the object store, because it is large.
 
 use std::collections::HashSet;
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::kv::{CreateErrorKind, Operation};
-use manifold_dispatcher::{Dispatcher, Spent, Store};
+use manifold_dispatcher::{Dispatcher, Spent};
 use manifold_pack::Pack;
 use manifold_runtime_api::{ObjectId, ObjectKind, ObjectRef, Tree};
 use serde::{Deserialize, Serialize};
@@ -16,6 +15,7 @@ use tokio::io::AsyncReadExt;
 use crate::bus::{Bus, Unavailable};
 use crate::message::{self, Id};
 use crate::node::Shared;
+use crate::objects::in_place;
 
 /// The largest pack that is part of an entry.
 const MAX_INLINE: usize = 400 << 10;
@@ -46,6 +46,25 @@ pub(crate) struct Found {
     pub(crate) micros: u64,
 }
 
+impl Found {
+    /// Creates what is found of a run that began at `began` and has just ended.
+    pub(crate) fn new(outcome: ObjectRef, spent: Spent, began: Instant) -> Self {
+        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Self { outcome, spent, micros }
+    }
+}
+
+/// Publishes the outcome of a run of this node that began at `began` and was claimed, if it is memoized,
+/// and gives up the claim.
+pub(crate) async fn publish_and_release(shared: &Shared, request: ObjectId, began: Instant) {
+    if let Ok(Some(outcome)) = shared.dispatcher.look_up(request) {
+        let found = Found::new(outcome, Spent::new(1, 0), began);
+        // Without it, another node computes the outcome once more.
+        let _ = publish(shared, request, found).await;
+    }
+    shared.bus.release(request, &shared.session).await;
+}
+
 /// Publishes an outcome, unless there is one. Returns whether it can be found now.
 pub(crate) async fn publish(
     shared: &Shared,
@@ -57,8 +76,7 @@ pub(crate) async fn publish(
         report_difference(request, &known, found);
         return Ok(true);
     }
-    let dispatcher = shared.dispatcher.clone();
-    let packed = blocking(move || pack_of(&dispatcher, request, found.outcome)).await;
+    let packed = in_place(|| pack_of(&shared.dispatcher, request, found.outcome));
     let Some(pack) = packed else { return Ok(false) };
     let is_inline = pack.len() <= MAX_INLINE.min(bus.client.max_payload() / 2);
     let key = request.to_string();
@@ -145,9 +163,7 @@ pub(crate) async fn fetch(
         spent: Spent::new(head.runs, head.written_bytes),
         micros: head.micros,
     };
-    let (store, dispatcher) = (Arc::clone(&shared.store), shared.dispatcher.clone());
-    let unpacked = move || unpack(&*store, &dispatcher, &pack, found.outcome);
-    Ok(blocking(unpacked).await.then_some(found))
+    Ok(in_place(|| unpack(shared, &pack, found.outcome)).then_some(found))
 }
 
 /// Reads a pack from the object store.
@@ -163,7 +179,7 @@ async fn large(bus: &Bus, name: &str) -> Option<Vec<u8>> {
     Some(pack)
 }
 
-fn unpack(store: &dyn Store, dispatcher: &Dispatcher, pack: &[u8], outcome: ObjectRef) -> bool {
+fn unpack(shared: &Shared, pack: &[u8], outcome: ObjectRef) -> bool {
     let pack = match Pack::decode(pack, MAX_PACK_BYTES) {
         Ok(pack) => pack,
         Err(problem) => {
@@ -172,12 +188,12 @@ fn unpack(store: &dyn Store, dispatcher: &Dispatcher, pack: &[u8], outcome: Obje
         }
     };
     for object in pack.objects.into_values() {
-        if let Err(error) = store.write(object) {
+        if let Err(error) = shared.store.write(object) {
             tracing::warn!("an object of another node cannot be stored: {error}");
             return false;
         }
     }
-    dispatcher.read(outcome.id).is_ok_and(|object| object.kind == outcome.kind)
+    shared.dispatcher.read(outcome.id).is_ok_and(|object| object.kind == outcome.kind)
 }
 
 /// Packs the objects that an outcome reaches. `None` if they are not all there, or too large.
@@ -201,16 +217,4 @@ fn pack_of(dispatcher: &Dispatcher, request: ObjectId, outcome: ObjectRef) -> Op
         pack.objects.insert(id, object);
     }
     Some(pack.encode())
-}
-
-/// Runs work that takes long or reads files.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is shutting down, so the result is not needed.
-            Err(_) => std::future::pending().await,
-        },
-    }
 }

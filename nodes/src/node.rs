@@ -9,16 +9,17 @@ use std::time::{Duration, Instant};
 use async_nats::Subscriber;
 use futures_util::StreamExt;
 use manifold_dispatcher::api::{Limit, Result as ApiResult};
-use manifold_dispatcher::{Completion, Dispatcher, Invocation, Policy, Spent, Store};
+use manifold_dispatcher::{Completion, Dispatcher, Invocation, Policy, Store};
 use manifold_runtime_api::{Error, ObjectId};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bus::{Bus, Claimed, Unavailable};
+use crate::bus::{Bus, Unavailable};
+use crate::claim::{self, Claim};
 use crate::error::NodeError;
-use crate::memo::{self, Found};
+use crate::memo;
 use crate::message::{self, About, Done, Id, Presence, Wanted, encode};
 use crate::options::NodeOptions;
 use crate::{cycle, give, long_runs, objects, take};
@@ -34,7 +35,6 @@ const PRESENCE: Duration = Duration::from_secs(1);
 /// server. Objects are checked against their ids when they arrive.
 pub struct Node {
     shared: Arc<Shared>,
-    stop: CancellationToken,
 }
 
 /// The state that the tasks of a node share.
@@ -144,7 +144,6 @@ impl Node {
         options: &NodeOptions,
     ) -> Result<Self, NodeError> {
         let bus = Bus::connect(options).await?;
-        let stop = CancellationToken::new();
         let session = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
         let shared = Arc::new(Shared {
             bus,
@@ -157,10 +156,10 @@ impl Node {
             peers: AtomicUsize::new(0),
             roots: Mutex::default(),
             unpacking: Semaphore::new(8),
-            stop: stop.clone(),
+            stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        let node = Self { shared: Arc::clone(&shared), stop };
+        let node = Self { shared: Arc::clone(&shared) };
         node.listen("obj", |shared, payload| {
             let wanted: Wanted = message::decode(payload)?;
             Some(objects::in_place(|| objects::answer(&shared.dispatcher, &wanted)))
@@ -202,7 +201,7 @@ impl Node {
         let subject = shared.bus.subject(kind, Some(&shared.session));
         let subscribed = shared.bus.client.subscribe(subject).await;
         let mut messages: Subscriber = subscribed.map_err(|error| NodeError::Connect {
-            address: "the given address".to_owned(),
+            address: shared.bus.address.clone(),
             problem: error.to_string(),
         })?;
         let task = Arc::clone(&shared);
@@ -239,9 +238,8 @@ impl Node {
     /// As [`Dispatcher::run`].
     pub async fn run(&self, invocation: Invocation) -> ApiResult<Completion> {
         let shared = &self.shared;
-        let has_fuel = |fuel: Option<u64>| fuel.is_some();
-        let is_measured = invocation.budget.is_some_and(|budget| has_fuel(budget.fuel))
-            || invocation.limits.is_some_and(|limits| has_fuel(limits.fuel));
+        let is_measured = invocation.budget.is_some_and(|budget| budget.fuel.is_some())
+            || invocation.limits.is_some_and(|limits| limits.fuel.is_some());
         let shares = invocation.policy == Policy::Reuse
             && !is_measured
             && !shared.stop.is_cancelled()
@@ -256,9 +254,8 @@ impl Node {
         let claim = tokio::time::timeout(deadline, self.claim_root(request)).await;
         let claimed = claim.map_err(|_| Error::from(Limit::Deadline { time: deadline }))?;
         // Another call of this node may be running the same request.
-        let claimed = claimed.filter(|_| shared.roots.lock().insert(request));
-        let _running = claimed.map(|()| Root { shared: Arc::clone(shared), request });
-        let is_mine = claimed.is_some();
+        let is_mine = claimed && shared.roots.lock().insert(request);
+        let _running = is_mine.then(|| Root { shared: Arc::clone(shared), request });
         let left = deadline.saturating_sub(began.elapsed());
         let invocation = match invocation.budget {
             Some(budget) => invocation.budget(budget.deadline(left)),
@@ -267,60 +264,32 @@ impl Node {
         let began = Instant::now();
         let completion = shared.dispatcher.run(invocation).await;
         if is_mine && !shared.bus.is_lost() {
-            let outcome = shared.dispatcher.look_up(request).ok().flatten();
-            if let Some(outcome) = outcome.filter(|_| completion.is_ok()) {
-                let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-                let found = Found { outcome, spent: Spent::new(1, 0), micros };
-                let _ = memo::publish(shared, request, found).await;
-            }
-            shared.bus.release(request, &shared.session).await;
+            memo::publish_and_release(shared, request, began).await;
         }
         completion
     }
 
     /// Claims the request of a call, or waits until another node has its outcome, which is in the memo
-    /// of the dispatcher then. Returns something if this node is to publish the outcome.
-    async fn claim_root(&self, request: ObjectId) -> Option<()> {
+    /// of the dispatcher then. Returns whether this node is to publish the outcome.
+    async fn claim_root(&self, request: ObjectId) -> bool {
         let shared = &self.shared;
-        let began = Instant::now();
-        let (mut pause, mut is_mine) = (Duration::from_millis(5), false);
+        let (began, mut pause) = (Instant::now(), Duration::from_millis(5));
         loop {
-            match memo::fetch(shared, request).await {
-                Ok(Some(found)) => {
-                    // If the store fails, the call runs and says so.
-                    let _ = shared.store.record(request, found.outcome);
-                    if is_mine {
-                        shared.bus.release(request, &shared.session).await;
-                    }
-                    return None;
-                }
-                Ok(None) if is_mine => return Some(()),
-                Ok(None) => {}
-                Err(Unavailable) => return is_mine.then_some(()),
-            }
-            let claimed = match shared.bus.claim(request, &shared.session, None).await {
-                Ok(Claimed::Theirs(holder)) if shared.bus.is_dead(&holder.session).await => {
-                    shared.bus.claim(request, &shared.session, Some(&holder)).await
-                }
-                // A claim may be left from a run that has ended.
-                Ok(Claimed::Theirs(holder)) if began.elapsed() > Duration::from_secs(1) => {
-                    match cycle::ask(shared, &holder.session, request).await {
-                        Some(said) if !said.is_busy => {
-                            shared.bus.claim(request, &shared.session, Some(&holder)).await
-                        }
-                        _ => Ok(Claimed::Theirs(holder)),
-                    }
-                }
-                other => other,
+            let asks = began.elapsed() > Duration::from_secs(1);
+            let claimed = match memo::fetch(shared, request).await {
+                Ok(Some(found)) => Ok(Claim::Known(found)),
+                Ok(None) => claim::claim(shared, request, asks).await,
+                Err(Unavailable) => return false,
             };
             match claimed {
-                Ok(Claimed::Mine) => {
-                    // It may have ended elsewhere before the claim.
-                    is_mine = true;
-                    continue;
+                Ok(Claim::Mine) => return true,
+                Ok(Claim::Known(found)) => {
+                    // If the store fails, the call runs and says so.
+                    let _ = shared.store.record(request, found.outcome);
+                    return false;
                 }
-                Ok(Claimed::Theirs(_)) => {}
-                Err(Unavailable) if shared.bus.is_lost() => return None,
+                Ok(Claim::Theirs) => {}
+                Err(Unavailable) if shared.bus.is_lost() => return false,
                 Err(Unavailable) => {}
             }
             tokio::time::sleep(pause).await;
@@ -350,7 +319,7 @@ impl Node {
         if shared.bus.connected_for().is_some() {
             let _ = tokio::time::timeout(Duration::from_secs(2), goodbye).await;
         }
-        self.stop.cancel();
+        shared.stop.cancel();
         shared.tasks.close();
         shared.tasks.wait().await;
     }
@@ -370,7 +339,7 @@ impl Drop for Root {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.shared.stop.cancel();
     }
 }
 

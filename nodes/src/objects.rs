@@ -1,17 +1,17 @@
 //! The inputs of a unit: the node that took it over asks the node that gave it away for the objects that
 //! it does not have.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashSet, VecDeque};
 
 use async_nats::Request;
-use manifold_dispatcher::{Dispatcher, Store};
+use manifold_dispatcher::Dispatcher;
 use manifold_pack::Pack;
 use manifold_runtime_api::{Object, ObjectId, ObjectKind, Tree};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use crate::bus::{Bus, TIME_TO_LIVE};
+use crate::bus::TIME_TO_LIVE;
 use crate::message::{self, Id, Wanted};
+use crate::node::Shared;
 
 /// How many bytes of objects an answer has at most, before they are compressed.
 const MAX_ANSWER: usize = 400 << 10;
@@ -44,8 +44,7 @@ pub(crate) fn answer(dispatcher: &Dispatcher, wanted: &Wanted) -> Vec<u8> {
         return object.content.slice(start..end).to_vec();
     }
     let (mut pack, mut bytes, mut read) = (Pack::default(), 0, 0);
-    let mut open: std::collections::VecDeque<_> =
-        wanted.ids.iter().map(|id| id.0).take(MAX_WANTED).collect();
+    let mut open: VecDeque<_> = wanted.ids.iter().map(|id| id.0).take(MAX_WANTED).collect();
     let mut met: HashSet<_> = open.iter().copied().collect();
     while let Some(id) = open.pop_front() {
         let Ok(object) = dispatcher.read(id) else { continue };
@@ -87,9 +86,7 @@ pub(crate) enum InputError {
 
 /// Fetches what `roots` reach and this node does not have from the node of the session `origin`.
 pub(crate) async fn fetch(
-    bus: &Bus,
-    dispatcher: &Dispatcher,
-    store: &Arc<dyn Store>,
+    shared: &Shared,
     origin: &str,
     roots: Vec<ObjectId>,
 ) -> Result<(), InputError> {
@@ -97,7 +94,7 @@ pub(crate) async fn fetch(
     let mut stored = HashSet::new();
     loop {
         // The walk reads files, but trees are small and most objects are looked up only.
-        let missing = in_place(|| missing(dispatcher, &mut met, &open))?;
+        let missing = in_place(|| missing(&shared.dispatcher, &mut met, &open))?;
         if missing.is_empty() {
             return Ok(());
         }
@@ -105,13 +102,13 @@ pub(crate) async fn fetch(
         for part in missing.chunks(MAX_WANTED) {
             let ids: Vec<_> = part.iter().copied().map(Id).collect();
             let wanted = Wanted { ids, closure: true, offset: None };
-            let answer = ask(bus, origin, &wanted).await?;
+            let answer = ask(shared, origin, &wanted).await?;
             let pack = Pack::decode(&answer, 4 * MAX_ANSWER as u64)
                 .map_err(|problem| InputError::NoAnswer(problem.to_string()))?;
             if !part.iter().any(|id| pack.objects.contains_key(id)) {
                 // None of them fits in an answer.
                 let id = *part.first().ok_or(InputError::TooLarge)?;
-                fetched += large(bus, store, origin, id).await?;
+                fetched += large(shared, origin, id).await?;
             }
             for (id, object) in pack.objects {
                 // It was stored, and yet is missing: a tree may say that it is of another kind.
@@ -119,7 +116,7 @@ pub(crate) async fn fetch(
                     return Err(InputError::Missing(id));
                 }
                 fetched += object.content.len() as u64;
-                store.write(object)?;
+                shared.store.write(object)?;
             }
             if fetched > MAX_BYTES || met.len() > MAX_OBJECTS {
                 return Err(InputError::TooLarge);
@@ -168,17 +165,12 @@ fn missing(
 }
 
 /// Fetches an object that is too large for one answer, in parts. Returns its size.
-async fn large(
-    bus: &Bus,
-    store: &Arc<dyn Store>,
-    origin: &str,
-    id: ObjectId,
-) -> Result<u64, InputError> {
+async fn large(shared: &Shared, origin: &str, id: ObjectId) -> Result<u64, InputError> {
     let mut content = Vec::new();
     loop {
         let offset = Some(content.len() as u64);
         let wanted = Wanted { ids: vec![Id(id)], closure: false, offset };
-        let part = ask(bus, origin, &wanted).await?;
+        let part = ask(shared, origin, &wanted).await?;
         let is_last = part.len() < MAX_ANSWER;
         content.extend_from_slice(&part);
         if content.len() as u64 > MAX_BYTES {
@@ -191,17 +183,18 @@ async fn large(
     let size = content.len() as u64;
     for object in [Object::blob(content.clone()), Object::encoded_tree(content)] {
         if object.id() == id {
-            store.write(object)?;
+            shared.store.write(object)?;
             return Ok(size);
         }
     }
     Err(InputError::Missing(id))
 }
 
-async fn ask(bus: &Bus, origin: &str, wanted: &Wanted) -> Result<Vec<u8>, InputError> {
+async fn ask(shared: &Shared, origin: &str, wanted: &Wanted) -> Result<Vec<u8>, InputError> {
     let request =
         Request::new().payload(message::encode(wanted).into()).timeout(Some(TIME_TO_LIVE));
-    let answer = bus.client.send_request(bus.subject("obj", Some(origin)), request).await;
+    let subject = shared.bus.subject("obj", Some(origin));
+    let answer = shared.bus.client.send_request(subject, request).await;
     answer
         .map(|answer| answer.payload.to_vec())
         .map_err(|error| InputError::NoAnswer(error.to_string()))

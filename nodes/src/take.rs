@@ -121,9 +121,7 @@ async fn outcome(shared: &Shared, unit: &UnitMessage) -> Option<bool> {
     }
     let roots = [Some(unit.args.0), ObjectId::from_hex(&unit.image).ok(), unit.std.map(|id| id.0)];
     let roots = roots.into_iter().flatten().collect();
-    let fetched =
-        objects::fetch(&shared.bus, &shared.dispatcher, &shared.store, &unit.origin, roots).await;
-    if let Err(problem) = fetched {
+    if let Err(problem) = objects::fetch(shared, &unit.origin, roots).await {
         tracing::warn!(%request, "a run of another node is not taken over: {problem}");
         return None;
     }
@@ -151,8 +149,7 @@ async fn outcome(shared: &Shared, unit: &UnitMessage) -> Option<bool> {
     if shared.dispatcher.look_up(request).ok().flatten() != Some(completion.outcome) {
         return None;
     }
-    let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let found = Found { outcome: completion.outcome, spent: completion.spent, micros };
+    let found = Found::new(completion.outcome, completion.spent, began);
     let ended = Instant::now();
     loop {
         match memo::publish(shared, request, found).await {

@@ -11,6 +11,7 @@ use manifold_dispatcher::{Budget, Completion, Invocation, MemoryStore};
 use manifold_nodes::{Node, NodeError, NodeOptions};
 use manifold_testing::nats::Nats;
 use manifold_testing::{Fixture, HoldsPermits};
+use tokio::task::JoinHandle;
 
 /// A node with two permits, whose guests are `all`, `leaf`, `ring` and `fail`.
 struct Machine {
@@ -103,6 +104,21 @@ impl Machine {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// Starts a call that runs `count` leaves of 100 ms each, and waits until the helper runs some of them.
+async fn shared_run(
+    origin: Machine,
+    helper: &Machine,
+    count: u64,
+) -> JoinHandle<(Result<Completion, Error>, Machine)> {
+    origin.has_peers(1).await;
+    let invocation = origin.all("leaf", count, 100);
+    let run = tokio::spawn(async move { (origin.run(invocation).await, origin) });
+    while helper.fixture.runs() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    run
 }
 
 /// Returns how often each request was started, on all machines.
@@ -258,14 +274,7 @@ async fn the_budget_counts_runs_on_other_nodes() {
 async fn a_server_that_is_killed_and_comes_back_loses_nothing() {
     let Some(mut server) = Nats::start() else { return };
     let (origin, helper) = (Machine::new(&server, false).await, Machine::new(&server, true).await);
-    origin.has_peers(1).await;
-    let run = tokio::spawn({
-        let invocation = origin.all("leaf", 60, 100);
-        async move { (origin.run(invocation).await, origin) }
-    });
-    while helper.fixture.runs() == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let run = shared_run(origin, &helper, 60).await;
     server.kill();
     tokio::time::sleep(Duration::from_secs(1)).await;
     server.resume();
@@ -277,14 +286,7 @@ async fn a_server_that_is_killed_and_comes_back_loses_nothing() {
 async fn a_server_that_stays_away_stops_nothing() {
     let Some(mut server) = Nats::start() else { return };
     let (origin, helper) = (Machine::new(&server, false).await, Machine::new(&server, true).await);
-    origin.has_peers(1).await;
-    let run = tokio::spawn({
-        let invocation = origin.all("leaf", 30, 100);
-        async move { (origin.run(invocation).await, origin) }
-    });
-    while helper.fixture.runs() == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let run = shared_run(origin, &helper, 30).await;
     server.kill();
     let (outcome, origin) = run.await.unwrap();
     assert_eq!(outcome.unwrap().text().unwrap(), "435");
