@@ -55,11 +55,7 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     if options.keep_going {
         settings.record();
     }
-    if options.nodes.is_set() {
-        settings.share_runs();
-    }
-    let mut session = Session::new(Arc::clone(&store), sources, &settings)?;
-    session.join(&options.nodes, &store).await;
+    let session = options.nodes.session(Arc::clone(&store), sources, settings).await?;
     let with = arguments.for_visitors(&session)?;
     let mut pipelines = Vec::new();
     for language in &options.guest {

@@ -10,7 +10,7 @@ use crate::error::CliError;
 use crate::patience::Phase;
 use crate::repository::Repository;
 use crate::say::{say, warn};
-use crate::session::Session;
+use crate::session::{Options, Session};
 
 impl NodeArgs {
     /// Returns the options of a node, if a server is named.
@@ -19,22 +19,26 @@ impl NodeArgs {
         Some(options.credentials(self.credentials.clone()).authority(self.authority.clone()))
     }
 
-    /// Returns whether a server is named.
-    pub(crate) fn is_set(&self) -> bool {
-        self.servers.is_some()
+    /// Opens a session that shares its work with the other nodes, if a server is named. If they cannot
+    /// be joined, the work goes on without them.
+    pub(crate) async fn session(
+        &self,
+        store: Arc<dyn Store>,
+        sources: Vec<Arc<dyn ObjectSource>>,
+        mut settings: Options,
+    ) -> Result<Session, CliError> {
+        let Some(options) = self.options() else { return Session::new(store, sources, &settings) };
+        settings.share_runs();
+        let mut session = Session::new(Arc::clone(&store), sources, &settings)?;
+        match Node::join(session.dispatcher.clone(), store, &options).await {
+            Ok(node) => session.node = Some(node),
+            Err(error) => warn(&format!("{error}; the work goes on without other nodes")),
+        }
+        Ok(session)
     }
 }
 
 impl Session {
-    /// Joins the other nodes, if a server is named. If that fails, the work goes on without them.
-    pub(crate) async fn join(&mut self, nodes: &NodeArgs, store: &Arc<dyn Store>) {
-        let Some(options) = nodes.options() else { return };
-        match Node::join(self.dispatcher.clone(), Arc::clone(store), &options).await {
-            Ok(node) => self.node = Some(node),
-            Err(error) => warn(&format!("{error}; the work goes on without other nodes")),
-        }
-    }
-
     /// Formats what other nodes have done as a line. Empty if there are none.
     pub(crate) fn nodes_line(&self) -> String {
         let Some(node) = &self.node else { return String::new() };
@@ -66,7 +70,5 @@ pub(crate) async fn node(options: Command) -> Result<(), CliError> {
     let node = Node::join(session.dispatcher.clone(), store, &joins).await?;
     say(&format!("node {} takes runs over; interrupt it to end it", node.session()));
     // An interrupt ends the command.
-    std::future::pending::<()>().await;
-    node.leave().await;
-    Ok(())
+    std::future::pending().await
 }

@@ -1,7 +1,5 @@
 //! `manifold run`: runs an image on arguments. `manifold request`: says which request that is.
 
-use std::sync::Arc;
-
 use manifold_dispatcher::Invocation;
 use serde_json::json;
 
@@ -90,12 +88,7 @@ async fn call<'a>(
     Phase::Hashing.begin();
     let arguments = Arguments::read(args, &leaving_out.apply(using.reading()?))?;
     let (store, cache) = cache.begin(using.open()?)?;
-    let mut settings = using.session();
-    if nodes.is_set() {
-        settings.share_runs();
-    }
-    let mut session = Session::new(Arc::clone(&store), arguments.sources(), &settings)?;
-    session.join(nodes, &store).await;
+    let session = nodes.session(store, arguments.sources(), using.session()).await?;
     let args = session.arguments(arguments.entries(&session)?)?;
     let image = session.image(image, Language::Wasm).await?;
     let invocation = session.invocation(&image, args, salt, using);
