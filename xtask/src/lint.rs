@@ -7,6 +7,7 @@ use crate::install::{Installing, provide};
 use crate::metadata::GUEST_SDK;
 use crate::package;
 use crate::process::{Result, cargo, root, run};
+use crate::rustdoc;
 use crate::semver;
 use crate::toolchain::{self, WASI, WASM};
 use crate::unify;
@@ -55,15 +56,7 @@ pub(crate) fn lint(installing: Installing) -> Result {
     for target in [&["--tests"][..], &["--target", WASM, "--lib", "--examples"]] {
         run(cargo().args(["clippy", "--quiet"]).args(target).args(DENY_WARNINGS).current_dir(sdk))?;
     }
-    run(cargo()
-        .args(["doc", "--quiet", "--workspace", "--no-deps"])
-        .args(exclusion()?)
-        .args(workspace_selection()?)
-        .env("RUSTDOCFLAGS", "-D warnings"))?;
-    run(cargo()
-        .args(["doc", "--quiet", "--no-deps"])
-        .env("RUSTDOCFLAGS", "-D warnings")
-        .current_dir(sdk))
+    rustdoc::check()
 }
 
 /// Checks what matters before a release, and takes longer than the other lints: the licences and

@@ -22,6 +22,7 @@ mod package;
 mod process;
 mod published;
 mod python;
+mod rustdoc;
 mod semver;
 mod skip;
 mod toolchain;

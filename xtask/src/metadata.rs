@@ -6,7 +6,7 @@ use crate::json::Json;
 use crate::process::{Result, cargo, output, root};
 
 /// A package of a workspace.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Package {
     pub(crate) name: String,
     pub(crate) version: String,
@@ -16,6 +16,8 @@ pub(crate) struct Package {
     pub(crate) is_published: bool,
     /// Whether it has a library.
     pub(crate) is_library: bool,
+    /// The names of the targets that `cargo doc` documents.
+    pub(crate) documented: Vec<String>,
     pub(crate) features: Vec<String>,
     /// Which of the fields that a published package should have are missing.
     pub(crate) missing_fields: Vec<&'static str>,
@@ -52,6 +54,8 @@ fn packages(metadata: &str) -> Result<Vec<Package>> {
         let is_library = |target: &Json| {
             target.items("kind").iter().any(|kind| *kind == Json::Text("lib".to_owned()))
         };
+        let is_documented = |target: &&Json| target.get("doc") == Some(&Json::Bool(true));
+        let documented = package.items("targets").iter().filter(is_documented);
         packages.push(Package {
             name: text("name")?.to_owned(),
             version: text("version")?.to_owned(),
@@ -61,6 +65,10 @@ fn packages(metadata: &str) -> Result<Vec<Package>> {
                 .to_owned(),
             is_published: !matches!(package.get("publish"), Some(Json::List(_))),
             is_library: package.items("targets").iter().any(is_library),
+            documented: documented
+                .filter_map(|target| target.text("name"))
+                .map(str::to_owned)
+                .collect(),
             features: package.keys("features").into_iter().map(str::to_owned).collect(),
             missing_fields: FIELDS
                 .into_iter()
@@ -80,7 +88,8 @@ mod tests {
         let metadata = r#"{"packages": [
             {"name": "a", "version": "0.1.0", "manifest_path": "/w/a/Cargo.toml", "publish": null,
              "description": "A", "license": "MIT", "readme": null,
-             "targets": [{"kind": ["lib"]}], "features": {"default": ["x"], "x": []}},
+             "targets": [{"name": "a", "kind": ["lib"], "doc": true}],
+             "features": {"default": ["x"], "x": []}},
             {"name": "b", "version": "0.2.0", "manifest_path": "/w/b/Cargo.toml", "publish": [],
              "targets": [{"kind": ["bin"]}], "features": {}}
         ]}"#;
@@ -93,11 +102,13 @@ mod tests {
                 directory: "/w/a".into(),
                 is_published: true,
                 is_library: true,
+                documented: vec!["a".into()],
                 features: vec!["default".into(), "x".into()],
                 missing_fields: vec!["readme"],
             }
         );
         assert!(!packages[1].is_published);
         assert!(!packages[1].is_library);
+        assert!(packages[1].documented.is_empty());
     }
 }

@@ -138,8 +138,7 @@ mod tests {
             directory: "/w".into(),
             is_published: true,
             is_library: true,
-            features: vec![],
-            missing_fields: vec![],
+            ..Package::default()
         };
         assert_eq!(
             workspace_manifest(&[package("a"), package("b")]),
