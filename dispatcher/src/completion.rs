@@ -8,6 +8,7 @@ use manifold_runtime_api::bstr::ByteSlice;
 use manifold_runtime_api::{Error, ObjectId, ObjectRef, Result, TreeEntry};
 
 use crate::core::Core;
+use crate::scope::Scope;
 use crate::spending::Spent;
 
 /// The result of a root call: an outcome, and access to the object that it names.
@@ -24,6 +25,10 @@ pub struct Completion {
     /// What the runs of the call have spent. Nothing if the outcome came from the memo, or from a run
     /// of another call.
     pub spent: Spent,
+    /// If the call collects them ([`Invocation::collecting`](crate::Invocation::collecting)): the
+    /// requests that its runs have memoized, with their outcomes, at most 1,000,000. A request is in the
+    /// list after those that its run waited for. Runs of other calls are not in it.
+    pub entries: Vec<(ObjectId, ObjectRef)>,
     core: Arc<Core>,
 }
 
@@ -34,11 +39,13 @@ impl Completion {
         outcome: ObjectRef,
         from_memo: bool,
     ) -> Self {
-        Self { request, outcome, from_memo, spent: Spent::default(), core: Arc::clone(core) }
+        let (spent, entries) = Default::default();
+        Self { request, outcome, from_memo, spent, entries, core: Arc::clone(core) }
     }
 
-    pub(crate) fn with_spent(self, spent: Spent) -> Self {
-        Self { spent, ..self }
+    /// Adds what the runs of the call have spent and memoized.
+    pub(crate) fn of_call(self, scope: &Scope) -> Self {
+        Self { spent: scope.spent(), entries: scope.take_collected(), ..self }
     }
 
     /// Reads the outcome, which must be a blob.

@@ -124,22 +124,69 @@ pub struct Unit {
 /// The end of a unit.
 #[derive(Debug)]
 enum Answer {
-    Outcome(ObjectRef, Spent),
+    Outcome(Arrived),
     Failure(Error),
+    Refused,
+}
+
+/// How a run ends that was given away.
+pub(crate) enum Elsewhere {
+    Settled(Settled),
+    /// It is to be run here.
+    GivenBack,
+    /// It is to be run here, and not to be given away while it waits.
+    Refused,
+}
+
+/// The result of a run elsewhere.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Arrived {
+    /// The outcome. Its object must be in the store or a source of the dispatcher.
+    pub outcome: ObjectRef,
+    /// What the run counts against the call's budget.
+    pub spent: Spent,
+    /// Outcomes of runs nested in it, by request, which are memoized unless an outcome is known.
+    pub entries: Vec<(ObjectId, ObjectRef)>,
+}
+
+impl Arrived {
+    /// Creates the result of a run without nested ones, which has spent nothing.
+    pub fn new(outcome: ObjectRef) -> Self {
+        Self { outcome, spent: Spent::default(), entries: Vec::new() }
+    }
+
+    /// Sets what the run counts against the call's budget.
+    #[must_use]
+    pub fn spent(mut self, spent: Spent) -> Self {
+        self.spent = spent;
+        self
+    }
+
+    /// Sets the outcomes of nested runs.
+    #[must_use]
+    pub fn entries(mut self, entries: Vec<(ObjectId, ObjectRef)>) -> Self {
+        self.entries = entries;
+        self
+    }
 }
 
 impl Unit {
-    /// Settles the run with an outcome, which is memoized. Its object must be in the store or a source
-    /// of the dispatcher, otherwise the run is given back. `spent` is what it counts against the call's
-    /// budget.
-    pub fn settle(self, outcome: ObjectRef, spent: Spent) {
+    /// Settles the run with an outcome, which is memoized. If its object is not available, the run is
+    /// given back.
+    pub fn settle(self, arrived: Arrived) {
         // This fails if the run was cancelled.
-        let _ = self.answer.send(Answer::Outcome(outcome, spent));
+        let _ = self.answer.send(Answer::Outcome(arrived));
     }
 
     /// Settles the run with an error.
     pub fn fail(self, error: Error) {
         let _ = self.answer.send(Answer::Failure(error));
+    }
+
+    /// Gives the run back, because it cannot be run elsewhere. It is not given away again while it waits.
+    pub fn refuse(self) {
+        let _ = self.answer.send(Answer::Refused);
     }
 
     /// Waits until the run is cancelled: its last caller stopped waiting. The unit need not be settled
@@ -338,7 +385,7 @@ impl Core {
             && scope.allowance.fuel_bound().is_none()
     }
 
-    /// Gives a run to `taker`, and waits for its end. Returns `None` if it is given back.
+    /// Gives a run to `taker`, and waits for its end.
     pub(crate) async fn run_elsewhere(
         &self,
         scope: &Scope,
@@ -346,8 +393,8 @@ impl Core {
         flight: &Arc<Flight>,
         queueing: Option<Queueing>,
         taker: Taker,
-    ) -> Option<Settled> {
-        let sharing = self.sharing.as_ref()?;
+    ) -> Elsewhere {
+        let Some(sharing) = &self.sharing else { return Elsewhere::GivenBack };
         let number = sharing.taken.fetch_add(1, Ordering::Relaxed) + 1;
         let _away = flight.leave(number, queueing);
         let (answer, answered) = oneshot::channel();
@@ -363,38 +410,51 @@ impl Core {
             number,
             answer,
         };
-        taker.send(unit).ok()?;
+        if taker.send(unit).is_err() {
+            return Elsewhere::GivenBack;
+        }
         self.emit(&Event::GivenAway { request: keyed.request });
-        let settled = match answered.await {
-            Ok(Answer::Outcome(outcome, spent)) => self.accept(scope, keyed, outcome, spent),
+        let ended = match answered.await {
+            Ok(Answer::Outcome(arrived)) => match self.accept(scope, keyed, arrived) {
+                Some(settled) => Elsewhere::Settled(settled),
+                None => Elsewhere::Refused,
+            },
             Ok(Answer::Failure(error)) => {
                 let pure = error.is_function_of_request();
                 let error = error.in_frame(self.frame(keyed));
-                Some(Settled { pure, ..Settled::failed(error) })
+                Elsewhere::Settled(Settled { pure, ..Settled::failed(error) })
             }
-            Err(_) => None,
+            Ok(Answer::Refused) => Elsewhere::Refused,
+            Err(_) => Elsewhere::GivenBack,
         };
-        if settled.is_none() {
+        if !matches!(ended, Elsewhere::Settled(_)) {
             self.emit(&Event::GivenBack { request: keyed.request });
         }
-        settled
+        ended
     }
 
-    /// Memoizes an outcome from elsewhere. Returns `None` if its object is not available here.
-    fn accept(
-        &self,
-        scope: &Scope,
-        keyed: &Keyed,
-        outcome: ObjectRef,
-        spent: Spent,
-    ) -> Option<Settled> {
+    /// Memoizes what has arrived from elsewhere. Returns `None` if the object of the outcome is not
+    /// available here.
+    fn accept(&self, scope: &Scope, keyed: &Keyed, arrived: Arrived) -> Option<Settled> {
+        let Arrived { outcome, spent, entries } = arrived;
         self.objects.check(outcome.id, outcome.kind).ok()?;
-        let settled = scope.count_spent(spent).map_err(|error| {
+        let counted = scope.count_spent(spent).map_err(|error| {
             let error = error.in_frame(self.frame(keyed));
             scope.stop(error.clone());
             error
         });
-        let recorded = settled.and_then(|()| self.objects.store.record(keyed.request, outcome));
+        let recorded = counted.and_then(|()| {
+            let store = &self.objects.store;
+            for (request, outcome) in entries {
+                if store.look_up(request)?.is_none() {
+                    store.record(request, outcome)?;
+                    scope.note_success(request, outcome);
+                }
+            }
+            store.record(keyed.request, outcome)?;
+            scope.note_success(keyed.request, outcome);
+            Ok(())
+        });
         if recorded.is_ok() {
             self.emit(&Event::Arrived { request: keyed.request, outcome: &outcome });
         }

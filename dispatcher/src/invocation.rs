@@ -51,6 +51,9 @@ pub struct Invocation {
     /// The limits of each frame of the call. The dispatcher's own limits apply as well. Default:
     /// only the dispatcher's.
     pub limits: Option<Limits>,
+    /// Whether the [`Completion`](crate::Completion) has the memo entries of the call's runs, so that
+    /// they can be given to another store. Default: `false`.
+    pub collects: bool,
 }
 
 /// How a call uses the memo.
@@ -87,6 +90,7 @@ impl Invocation {
             pin: true,
             budget: None,
             limits: None,
+            collects: false,
         }
     }
 
@@ -146,6 +150,13 @@ impl Invocation {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = Some(limits);
+        self
+    }
+
+    /// Collects the memo entries of the call's runs ([`Completion::entries`](crate::Completion::entries)).
+    #[must_use]
+    pub fn collecting(mut self) -> Self {
+        self.collects = true;
         self
     }
 

@@ -52,7 +52,8 @@ impl RootCall {
         let core = Arc::clone(core);
         let began = core.spans.as_ref().map(|spans| spans.own().now());
         let raw_key = invocation.raw_key().to_owned();
-        let Invocation { image, args, salt, std, policy, pin, budget, limits, .. } = invocation;
+        let Invocation { image, args, salt, std, policy, pin, budget, limits, collects, .. } =
+            invocation;
         let allowance = Allowance {
             limits: limits
                 .map_or(core.allowance.limits, |limits| limits.within(core.allowance.limits)),
@@ -61,7 +62,7 @@ impl RootCall {
             recomputes_all: policy == Policy::RecomputeAll,
         };
         let root = core.next_root.fetch_add(1, Ordering::Relaxed);
-        let scope = Scope::new(root, salt.into(), std, allowance);
+        let scope = Scope::new(root, salt.into(), std, allowance, collects);
         let keyed = core.key(&scope, &Call { image, args })?;
         let wanted = began.zip(core.spans.as_ref());
         let wanted = wanted.map(|(began, spans)| Wanted { began, keyed: spans.own().now() });
@@ -128,8 +129,8 @@ impl RootCall {
             drop(nested);
             call.iter().for_each(|call| call.enter(Phase::Store));
             let Obtained { outcome, from_memo, pure } = obtained;
-            let completion = Completion::new(&self.core, request, outcome, from_memo)
-                .with_spent(self.scope.spent());
+            let completion =
+                Completion::new(&self.core, request, outcome, from_memo).of_call(&self.scope);
             // An outcome that a failure influenced does not depend on the request alone,
             // so it is not pinned.
             if !pure {

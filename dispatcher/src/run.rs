@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use crate::claim::{Claim, Claimant, Lead, Wait};
 use crate::clock::Queueing;
 use crate::core::{Core, Keyed, Want};
-use crate::elsewhere::Taker;
+use crate::elsewhere::{Elsewhere, Taker};
 use crate::flight::Flight;
 use crate::frame::FrameHost;
 use crate::observe::Event;
@@ -69,7 +69,7 @@ impl Core {
                 // execution is queued in the task: both can take long, and it holds neither a place
                 // nor a permit meanwhile.
                 let ready = keyed.image.is_prepared(&scope.allowance) && !lead.has_to_wait();
-                let queued = ready.then(|| self.enqueue(lead.flight(), scope, &keyed, want));
+                let queued = ready.then(|| self.enqueue(lead.flight(), scope, &keyed, want, true));
                 let run = Arc::clone(self).lead(
                     Arc::clone(scope),
                     keyed,
@@ -154,6 +154,7 @@ impl Core {
     ) -> Settled {
         let enter = |phase| lead.span.iter().for_each(|span| span.enter(phase));
         let flight = lead.flight();
+        let mut may_leave = true;
         loop {
             let (queued, queueing) = match queued.take() {
                 Some(queued) => queued,
@@ -164,7 +165,7 @@ impl Core {
                     // either, and the error of the run has a frame.
                     let _ = self.prepare(&keyed.image, &scope.allowance).await;
                     enter(Phase::Queue);
-                    self.enqueue(flight, scope, keyed, want)
+                    self.enqueue(flight, scope, keyed, want, may_leave)
                 }
             };
             let permit = queued.permit().await;
@@ -185,11 +186,15 @@ impl Core {
             enter(Phase::Wait);
             // Few runs are given away, and every waiting run would be as large as this future.
             let elsewhere = Box::pin(self.run_elsewhere(scope, keyed, flight, queueing, taker));
-            if let Some(settled) = elsewhere.await {
-                if settled.result.is_ok() {
-                    lead.span.iter().for_each(|span| span.arrived());
+            match elsewhere.await {
+                Elsewhere::Settled(settled) => {
+                    if settled.result.is_ok() {
+                        lead.span.iter().for_each(|span| span.arrived());
+                    }
+                    return settled;
                 }
-                return settled;
+                Elsewhere::GivenBack => {}
+                Elsewhere::Refused => may_leave = false,
             }
         }
     }
@@ -264,9 +269,10 @@ impl Core {
         scope: &Scope,
         keyed: &Keyed,
         want: Want,
+        may_leave: bool,
     ) -> (Queued, Queueing) {
         let queueing = scope.clock.queue();
-        let offer = || self.offer(keyed, want, scope, flight);
+        let offer = || if may_leave { self.offer(keyed, want, scope, flight) } else { None };
         let queued = self.permits.queue_run(scope.root, offer);
         flight.queue(&queued, scope.root, &self.permits);
         (queued, queueing)

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use manifold_runtime_api::{Error, Limit, Limits, Meter, ObjectId, RequestScope, Result};
+use manifold_runtime_api::{
+    Error, Limit, Limits, Meter, ObjectId, ObjectRef, RequestScope, Result,
+};
 use parking_lot::Mutex;
 
 use crate::announcement::Announcement;
@@ -28,6 +30,8 @@ pub(crate) struct Scope {
     /// The requests that have succeeded since the call began. Set if the call must not use older
     /// entries of the memo.
     recomputed: Option<Mutex<HashSet<ObjectId>>>,
+    /// The requests that were memoized, with their outcomes. Set if the call collects them.
+    collected: Option<Mutex<Vec<(ObjectId, ObjectRef)>>>,
     /// The number of rewinds because of lost objects, by id: of each object that stays lost, and of
     /// each request.
     rewinds: Mutex<HashMap<ObjectId, u32>>,
@@ -36,6 +40,9 @@ pub(crate) struct Scope {
     /// The error that ended the whole call before its result was available.
     stopped: Announcement<Error>,
 }
+
+/// How many memo entries a call collects.
+const MAX_COLLECTED: usize = 1_000_000;
 
 /// The limits and the budget of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +66,7 @@ impl Scope {
         salt: Arc<str>,
         std: Option<ObjectId>,
         allowance: Allowance,
+        collects: bool,
     ) -> Self {
         let Budget { fuel, memory_bytes, .. } = allowance.budget;
         Self {
@@ -72,6 +80,7 @@ impl Scope {
             runs: Spending::new(allowance.budget.runs),
             written: Spending::new(allowance.budget.written_bytes),
             recomputed: allowance.recomputes_all.then(Mutex::default),
+            collected: collects.then(Mutex::default),
             breached: AtomicBool::new(false),
             rewinds: Mutex::default(),
             stopped: Announcement::new(),
@@ -122,10 +131,22 @@ impl Scope {
     }
 
     /// Records that `request` has succeeded and is memoized.
-    pub(crate) fn note_success(&self, request: ObjectId) {
+    pub(crate) fn note_success(&self, request: ObjectId, outcome: ObjectRef) {
         if let Some(recomputed) = &self.recomputed {
             recomputed.lock().insert(request);
         }
+        if let Some(collected) = &self.collected {
+            let mut collected = collected.lock();
+            if collected.len() < MAX_COLLECTED {
+                collected.push((request, outcome));
+            }
+        }
+    }
+
+    /// Takes the requests that were memoized since the last call of this method, if the call collects
+    /// them.
+    pub(crate) fn take_collected(&self) -> Vec<(ObjectId, ObjectRef)> {
+        self.collected.as_ref().map(|all| std::mem::take(&mut *all.lock())).unwrap_or_default()
     }
 
     pub(crate) fn recomputes_all(&self) -> bool {

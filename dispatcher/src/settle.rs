@@ -29,7 +29,7 @@ impl Core {
             .and_then(|outcome| {
                 if !seen.impure && !want.private && !run.lead.is_abandoned() {
                     self.record(want.fresh || scope.recomputes_all(), request, outcome)?;
-                    scope.note_success(request);
+                    scope.note_success(request, outcome);
                     memoized = true;
                 }
                 Ok(outcome)

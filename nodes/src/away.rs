@@ -26,6 +26,8 @@ enum Now {
     Waits,
     /// This node is to run it.
     TakeBack,
+    /// Another node could not run it.
+    Refused,
     /// The outcome is here.
     Found(memo::Found),
 }
@@ -48,6 +50,7 @@ pub(crate) async fn wait(shared: Arc<Shared>, mut unit: Unit, was_given: bool) {
         match looked {
             Ok(Now::Waits) => {}
             Ok(Now::TakeBack) => return drop(unit),
+            Ok(Now::Refused) => return unit.refuse(),
             Ok(Now::Found(found)) => {
                 shared.measured(&unit.image, found.micros);
                 // An outcome that was there before costs nothing. What has spent more than it was
@@ -57,7 +60,7 @@ pub(crate) async fn wait(shared: Arc<Shared>, mut unit: Unit, was_given: bool) {
                     && found.spent.runs <= runs
                     && found.spent.written_bytes <= written_bytes;
                 let spent = if is_of_unit { found.spent } else { Spent::default() };
-                return unit.settle(found.outcome, spent);
+                return unit.settle(found.arrived().spent(spent));
             }
             Err(Unavailable) if shared.bus.is_lost() => return drop(unit),
             Err(Unavailable) => {}
@@ -105,7 +108,7 @@ async fn look(
         return Ok(Now::Found(found));
     }
     if failed {
-        return Ok(Now::TakeBack);
+        return Ok(Now::Refused);
     }
     let is_late = began.elapsed() > TO_CLAIM;
     // The other node may be about to claim it.

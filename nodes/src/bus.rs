@@ -90,8 +90,10 @@ impl Bus {
             .connection_timeout(Duration::from_secs(5))
             .request_timeout(Some(Duration::from_secs(2)))
             .ping_interval(Duration::from_secs(2))
-            .reconnect_delay_callback(|attempts| {
-                Duration::from_millis(100 * u64::try_from(attempts).unwrap_or(20).min(20))
+            .reconnect_delay_callback(|attempt| {
+                // The first attempt counts as one, and is made at once.
+                let failed = attempt.saturating_sub(1).min(20);
+                Duration::from_millis(100) * u32::try_from(failed).unwrap_or(20)
             })
             .event_callback(move |event| {
                 let events = Arc::clone(&events);
@@ -220,6 +222,13 @@ impl Bus {
         }
     }
 
+    /// Removes the node of a session from the nodes that are present.
+    pub(crate) async fn depart(&self, session: &str) {
+        // A deleted entry would still count as a node until its time to live is over.
+        let subject = format!("{}{session}", self.nodes.prefix);
+        let _ = self.nodes.stream.purge().filter(subject).await;
+    }
+
     /// Returns whether the node of a session is known to be dead: it has not been heard of for its time
     /// to live, and neither was the server away.
     pub(crate) async fn is_dead(&self, session: &str) -> bool {
@@ -228,9 +237,7 @@ impl Bus {
             return false;
         }
         let is_gone = match self.nodes.entry(session).await {
-            Ok(None) => true,
-            // It has left.
-            Ok(Some(entry)) => entry.operation != Operation::Put,
+            Ok(entry) => entry.is_none_or(|entry| entry.operation != Operation::Put),
             // No node has such a name.
             Err(error) => error.kind() == EntryErrorKind::InvalidKey,
         };

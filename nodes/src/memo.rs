@@ -2,13 +2,14 @@
 //!
 //! An entry is a line of JSON, and then a pack unless that is in the object store, because it is large.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::kv::{CreateErrorKind, Operation};
-use manifold_dispatcher::{Dispatcher, Spent};
+use manifold_dispatcher::api::Result as ApiResult;
+use manifold_dispatcher::{Arrived, Dispatcher, Spent, Store};
 use manifold_pack::Pack;
-use manifold_runtime_api::{ObjectId, ObjectKind, ObjectRef, Tree};
+use manifold_runtime_api::{Object, ObjectId, ObjectKind, ObjectRef, Tree};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 
@@ -38,19 +39,41 @@ struct Head {
 }
 
 /// An outcome from the memo, whose objects are in the store.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Found {
     pub(crate) outcome: ObjectRef,
     pub(crate) spent: Spent,
     /// How long the run took, in microseconds.
     pub(crate) micros: u64,
+    /// Outcomes of runs nested in it, by request.
+    pub(crate) entries: Vec<(ObjectId, ObjectRef)>,
 }
 
 impl Found {
     /// Creates what is found of a run that began at `began` and has just ended.
     pub(crate) fn new(outcome: ObjectRef, spent: Spent, began: Instant) -> Self {
         let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        Self { outcome, spent, micros }
+        Self { outcome, spent, micros, entries: Vec::new() }
+    }
+
+    /// Sets the outcomes of nested runs.
+    pub(crate) fn entries(self, entries: Vec<(ObjectId, ObjectRef)>) -> Self {
+        Self { entries, ..self }
+    }
+
+    /// Memoizes the outcome, and those of nested runs whose outcome is not known.
+    pub(crate) fn record(self, store: &dyn Store, request: ObjectId) -> ApiResult<()> {
+        for (nested, outcome) in self.entries {
+            if store.look_up(nested)?.is_none() {
+                store.record(nested, outcome)?;
+            }
+        }
+        store.record(request, self.outcome)
+    }
+
+    /// Returns the result of the run for a unit.
+    pub(crate) fn arrived(self) -> Arrived {
+        Arrived::new(self.outcome).spent(self.spent).entries(self.entries)
     }
 }
 
@@ -60,7 +83,7 @@ pub(crate) async fn publish_and_release(shared: &Shared, request: ObjectId, bega
     if let Ok(Some(outcome)) = shared.dispatcher.look_up(request) {
         let found = Found::new(outcome, Spent::new(1, 0), began);
         // Without it, another node computes the outcome once more.
-        let _ = publish(shared, request, found).await;
+        let _ = publish(shared, request, &found).await;
     }
     shared.bus.release(request, &shared.session).await;
 }
@@ -69,14 +92,14 @@ pub(crate) async fn publish_and_release(shared: &Shared, request: ObjectId, bega
 pub(crate) async fn publish(
     shared: &Shared,
     request: ObjectId,
-    found: Found,
+    found: &Found,
 ) -> Result<bool, Unavailable> {
     let bus = &shared.bus;
     if let Some((known, _)) = read_head(bus, request).await? {
         report_difference(request, &known, found);
         return Ok(true);
     }
-    let packed = in_place(|| pack_of(&shared.dispatcher, request, found.outcome));
+    let packed = in_place(|| pack_of(&shared.dispatcher, request, found));
     let Some(pack) = packed else { return Ok(false) };
     let is_inline = pack.len() <= MAX_INLINE.min(bus.client.max_payload() / 2);
     let key = request.to_string();
@@ -112,7 +135,7 @@ pub(crate) async fn publish(
     }
 }
 
-fn report_difference(request: ObjectId, known: &Head, found: Found) {
+fn report_difference(request: ObjectId, known: &Head, found: &Found) {
     if known.outcome.0 != found.outcome.id {
         tracing::warn!(
             %request, known = %known.outcome.0, here = %found.outcome.id,
@@ -158,12 +181,13 @@ pub(crate) async fn fetch(
             _ => return Ok(None),
         },
     };
-    let found = Found {
-        outcome: ObjectRef { kind, id: head.outcome.0 },
+    let outcome = ObjectRef { kind, id: head.outcome.0 };
+    Ok(in_place(|| unpack(shared, &pack, outcome)).map(|entries| Found {
+        outcome,
         spent: Spent::new(head.runs, head.written_bytes),
         micros: head.micros,
-    };
-    Ok(in_place(|| unpack(shared, &pack, found.outcome)).then_some(found))
+        entries,
+    }))
 }
 
 /// Reads a pack from the object store.
@@ -179,34 +203,56 @@ async fn large(bus: &Bus, name: &str) -> Option<Vec<u8>> {
     Some(pack)
 }
 
-fn unpack(shared: &Shared, pack: &[u8], outcome: ObjectRef) -> bool {
+/// Stores the objects of a pack. Returns its memo entries, or `None` if the outcome is not in it.
+fn unpack(shared: &Shared, pack: &[u8], outcome: ObjectRef) -> Option<Vec<(ObjectId, ObjectRef)>> {
     let pack = match Pack::decode(pack, MAX_PACK_BYTES) {
         Ok(pack) => pack,
         Err(problem) => {
             tracing::warn!("a pack of another node is refused: {problem}");
-            return false;
+            return None;
         }
     };
     for object in pack.objects.into_values() {
         if let Err(error) = shared.store.write(object) {
             tracing::warn!("an object of another node cannot be stored: {error}");
-            return false;
+            return None;
         }
     }
-    shared.dispatcher.read(outcome.id).is_ok_and(|object| object.kind == outcome.kind)
+    let is_there = |object: Object| object.kind == outcome.kind;
+    shared.dispatcher.read(outcome.id).is_ok_and(is_there).then_some(pack.entries)
 }
 
-/// Packs the objects that an outcome reaches. `None` if they are not all there, or too large.
-fn pack_of(dispatcher: &Dispatcher, request: ObjectId, outcome: ObjectRef) -> Option<Vec<u8>> {
-    let mut pack = Pack { entries: vec![(request, outcome)], ..Pack::default() };
-    let (mut met, mut open, mut bytes) = (HashSet::new(), vec![outcome.id], 0);
+/// Packs the objects that outcomes reach, with their memo entries. Leaves nested outcomes out that are
+/// not all there, or too large. `None` if that holds for the outcome of `request`.
+fn pack_of(dispatcher: &Dispatcher, request: ObjectId, found: &Found) -> Option<Vec<u8>> {
+    let (mut pack, mut bytes) = (Pack::default(), 0);
+    add(&mut pack, &mut bytes, dispatcher, found.outcome)?;
+    pack.entries.push((request, found.outcome));
+    for &(nested, outcome) in &found.entries {
+        if nested != request && add(&mut pack, &mut bytes, dispatcher, outcome).is_some() {
+            pack.entries.push((nested, outcome));
+        }
+    }
+    Some(pack.encode())
+}
+
+/// Adds the objects that `outcome` reaches to a pack, whose size is `bytes`. `None`, with nothing added,
+/// if they are not all there, or the pack would be too large.
+fn add(
+    pack: &mut Pack,
+    bytes: &mut u64,
+    dispatcher: &Dispatcher,
+    outcome: ObjectRef,
+) -> Option<()> {
+    let (mut added, mut size) = (HashMap::new(), *bytes);
+    let mut open = vec![outcome.id];
     while let Some(id) = open.pop() {
-        if !met.insert(id) {
+        if pack.objects.contains_key(&id) || added.contains_key(&id) {
             continue;
         }
         let object = dispatcher.read(id).ok()?;
-        bytes += object.content.len() as u64;
-        if bytes > MAX_PACK_BYTES / 2 {
+        size += object.content.len() as u64;
+        if size > MAX_PACK_BYTES / 2 {
             return None;
         }
         if object.kind == ObjectKind::Tree
@@ -214,7 +260,9 @@ fn pack_of(dispatcher: &Dispatcher, request: ObjectId, outcome: ObjectRef) -> Op
         {
             open.extend(tree.objects().map(|below| below.id));
         }
-        pack.objects.insert(id, object);
+        added.insert(id, object);
     }
-    Some(pack.encode())
+    pack.objects.extend(added);
+    *bytes = size;
+    Some(())
 }

@@ -285,7 +285,7 @@ impl Node {
                 Ok(Claim::Mine) => return true,
                 Ok(Claim::Known(found)) => {
                     // If the store fails, the call runs and says so.
-                    let _ = shared.store.record(request, found.outcome);
+                    let _ = found.record(&*shared.store, request);
                     return false;
                 }
                 Ok(Claim::Theirs) => {}
@@ -303,7 +303,7 @@ impl Node {
         let shared = &self.shared;
         let taken: Vec<_> = shared.taken.lock().drain().collect();
         let goodbye = async {
-            let _ = shared.bus.nodes.delete(&shared.session).await;
+            shared.bus.depart(&shared.session).await;
             let has_taken = !taken.is_empty();
             for (request, stop) in taken {
                 stop.cancel();

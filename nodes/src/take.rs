@@ -21,6 +21,9 @@ use crate::objects;
 /// How long a node waits before it asks again, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(200));
 
+/// How many objects of a unit are fetched because a guest named them.
+const MAX_NAMED: usize = 64;
+
 /// How long a node tries to publish an outcome.
 const TO_PUBLISH: Duration = Duration::from_secs(5);
 
@@ -130,16 +133,27 @@ async fn outcome(shared: &Shared, unit: &UnitMessage) -> Option<bool> {
         .salt(&unit.salt)
         .budget(unit.budget())
         .limits(unit.limits())
-        .unpinned();
+        .unpinned()
+        .collecting();
     invocation.std = unit.std.map(|id| id.0);
     let began = Instant::now();
-    let completion = match shared.dispatcher.run(invocation).await {
-        Ok(completion) => completion,
-        Err(error) => {
-            // The node that gave it away runs it, so that the error has its whole chain.
-            tracing::debug!(%request, "a run of another node failed: {error}");
-            return None;
+    let mut fetched = Vec::new();
+    let completion = loop {
+        let error = match shared.dispatcher.run(invocation.clone()).await {
+            Ok(completion) => break completion,
+            Err(error) => error,
+        };
+        // Guests can name images and objects in texts. Nested runs that have ended are memoized.
+        let missing = error.missing_object();
+        if let Some(id) = missing.filter(|id| fetched.len() < MAX_NAMED && !fetched.contains(id))
+            && objects::fetch(shared, &unit.origin, vec![id]).await.is_ok()
+        {
+            fetched.push(id);
+            continue;
         }
+        // The node that gave it away runs it, so that the error has its whole chain.
+        tracing::debug!(%request, "a run of another node failed: {error}");
+        return None;
     };
     if completion.request != request {
         tracing::warn!(%request, "another node sent a run under a wrong request id");
@@ -149,10 +163,10 @@ async fn outcome(shared: &Shared, unit: &UnitMessage) -> Option<bool> {
     if shared.dispatcher.look_up(request).ok().flatten() != Some(completion.outcome) {
         return None;
     }
-    let found = Found::new(completion.outcome, completion.spent, began);
+    let found = Found::new(completion.outcome, completion.spent, began).entries(completion.entries);
     let ended = Instant::now();
     loop {
-        match memo::publish(shared, request, found).await {
+        match memo::publish(shared, request, &found).await {
             Ok(true) => return Some(true),
             Ok(false) => return None,
             Err(Unavailable) if ended.elapsed() > TO_PUBLISH => return None,

@@ -25,12 +25,17 @@ fn runtime() -> HoldsPermits {
         .guest("all", |guest| async move {
             let count: u64 = guest.text("count").await?.parse().unwrap_or_default();
             let (image, millis) = (guest.text("leaf").await?, guest.text("millis").await?);
-            let millis = ObjectRef::blob(guest.host().put_blob(millis.into()).await?);
+            let blob = |text: String| guest.host().put_blob(text.into());
+            let millis = ObjectRef::blob(blob(millis).await?);
+            let nested = ObjectRef::blob(blob(guest.text("nested").await?).await?);
             let mut calls = Vec::new();
             for number in 0..count {
-                let number = guest.host().put_blob(number.to_string().into()).await?;
-                let args =
-                    [argument("number", ObjectRef::blob(number)), argument("millis", millis)];
+                let number = ObjectRef::blob(blob(number.to_string()).await?);
+                let args = [
+                    argument("number", number),
+                    argument("millis", millis),
+                    argument("nested", nested),
+                ];
                 calls.push(Call { image: image.clone(), args: guest.put_tree(args).await? });
             }
             let mut sum = 0;
@@ -39,6 +44,20 @@ fn runtime() -> HoldsPermits {
                 sum += String::from_utf8_lossy(&number).parse().unwrap_or(0);
             }
             guest.blob(sum.to_string()).await
+        })
+        // Runs three times `leaf`.
+        .guest("group", |guest| async move {
+            let number: u64 = guest.text("number").await?.parse().unwrap_or_default();
+            let (image, millis) = (guest.text("nested").await?, guest.text("millis").await?);
+            let millis = ObjectRef::blob(guest.host().put_blob(millis.into()).await?);
+            for nested in 0..3 {
+                let nested = guest.host().put_blob(format!("{}", number * 3 + nested).into());
+                let number = ObjectRef::blob(nested.await?);
+                let args = [argument("number", number), argument("millis", millis)];
+                let args = guest.put_tree(args).await?;
+                guest.host().run(Call { image: image.clone(), args }).await?;
+            }
+            guest.blob(number.to_string()).await
         })
         .guest("leaf", |guest| async move {
             let millis = guest.text("millis").await?.parse().unwrap_or_default();
@@ -83,9 +102,10 @@ impl Machine {
     }
 
     fn all(&self, leaf: &str, count: u64, millis: u64) -> Invocation {
-        let (leaf, count, millis) =
-            (self.fixture.image(leaf), count.to_string(), millis.to_string());
-        let args = [("leaf", leaf.as_str()), ("count", &count), ("millis", &millis)];
+        let (leaf, nested) = (self.fixture.image(leaf), self.fixture.image("leaf"));
+        let (count, millis) = (count.to_string(), millis.to_string());
+        let args =
+            [("leaf", leaf.as_str()), ("nested", &nested), ("count", &count), ("millis", &millis)];
         Invocation::new(self.fixture.image("all")).args(self.fixture.args(&args))
     }
 
@@ -156,6 +176,22 @@ async fn three_nodes_are_faster_than_one_and_run_nothing_twice() {
     let gain = alone_time.as_secs_f64() / time.as_secs_f64();
     eprintln!("three nodes are {gain:.2} times as fast as one");
     // A bound on the time would fail on a busy machine. The number of runs is the gain.
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nested_outcomes_of_a_unit_are_memoized_where_it_came_from() {
+    let Some(server) = Nats::start() else { return };
+    let (origin, helper) = (Machine::new(&server, false).await, Machine::new(&server, true).await);
+    origin.has_peers(1).await;
+    origin.run(origin.all("group", 20, 20)).await.unwrap();
+    // The image of the nested runs is named in a text, so it is not a part of the arguments.
+    let ran = starts(&[&helper]);
+    assert!(ran.len() > 8, "the helper has run units with nested runs");
+    for request in ran.keys() {
+        assert!(origin.fixture.dispatcher.look_up(*request).unwrap().is_some());
+    }
+    let repeated = starts(&[&origin, &helper]).values().filter(|count| **count > 1).count();
+    assert!(repeated < 12, "{repeated} requests ran twice");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use manifold_dispatcher::api::{Call, Error, Limit, ObjectRef, Reason};
 use manifold_dispatcher::native::{NativeRuntime, argument};
-use manifold_dispatcher::{Budget, Invocation, Policy, Spent, Unit};
+use manifold_dispatcher::{Arrived, Budget, Invocation, Policy, Spent, Unit};
 use manifold_testing::Fixture;
 use tokio::sync::{Notify, Semaphore};
 
@@ -87,7 +87,7 @@ impl Scene {
         let dispatcher = &self.fixture.dispatcher;
         let args = dispatcher.read_tree(unit.args).unwrap();
         let number = args.entries().iter().find(|entry| entry.name == "number").unwrap().id;
-        unit.settle(ObjectRef::blob(number), Spent::new(1, 0));
+        unit.settle(Arrived::new(ObjectRef::blob(number)).spent(Spent::new(1, 0)));
     }
 }
 
@@ -109,6 +109,38 @@ async fn a_waiting_run_is_taken_over_and_its_callers_get_the_outcome() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_collects_what_its_runs_memoize_also_elsewhere() {
+    let scene = Scene::new(true);
+    let dispatcher = scene.fixture.dispatcher.clone();
+    let (all, nested) = (scene.all(3).collecting(), scene.leaf("99"));
+    let nested = dispatcher.request(&nested).unwrap();
+    let call = tokio::spawn(async move { dispatcher.run(all).await });
+    scene.begun.notified().await;
+    let dispatcher = &scene.fixture.dispatcher;
+    let [first, second] = [scene.take().await, scene.take().await];
+    let [here, there] = ["here", "there"].map(|text| dispatcher.put_blob(text).unwrap());
+    let [here, there] = [here, there].map(ObjectRef::blob);
+    let settled = [first.request, second.request];
+    first.settle(Arrived::new(here).entries(vec![(nested, here)]));
+    // What is known already is not replaced.
+    while dispatcher.look_up(nested).unwrap().is_none() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    second.settle(Arrived::new(there).entries(vec![(nested, there)]));
+    scene.turns.add_permits(1);
+    let completion = call.await.unwrap().unwrap();
+    assert_eq!(dispatcher.look_up(nested).unwrap(), Some(here));
+    let entries = &completion.entries;
+    assert_eq!(entries.len(), 5, "three leaves, one nested in one of them, and the call");
+    assert_eq!(entries.last(), Some(&(completion.request, completion.outcome)));
+    for (request, outcome) in settled.into_iter().zip([here, there]).chain([(nested, here)]) {
+        assert!(entries.contains(&(request, outcome)));
+    }
+    let again = dispatcher.run(scene.all(3).collecting()).await.unwrap();
+    assert!(again.entries.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_unit_that_is_dropped_runs_here() {
     let scene = Scene::new(true);
     let call = scene.start(scene.all(3));
@@ -116,14 +148,35 @@ async fn a_unit_that_is_dropped_runs_here() {
     drop(scene.take().await);
     let unit = scene.take().await;
     // Its object is not here.
-    unit.settle(
-        ObjectRef::blob(manifold_dispatcher::api::Object::blob("?").id()),
-        Spent::default(),
-    );
+    let unknown = manifold_dispatcher::api::Object::blob("?").id();
+    unit.settle(Arrived::new(ObjectRef::blob(unknown)));
     scene.turns.add_permits(3);
     assert_eq!(call.await.unwrap().unwrap(), "0 1 2");
     let stats = scene.fixture.dispatcher.stats();
     assert_eq!((stats.runs, stats.arrived), (4, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_unit_that_is_refused_is_not_given_away_again() {
+    let scene = Scene::new(true);
+    let call = scene.start(scene.all(3));
+    scene.begun.notified().await;
+    let dispatcher = &scene.fixture.dispatcher;
+    let dropped = scene.take().await;
+    let again = dropped.request;
+    drop(dropped);
+    let refused = scene.take().await;
+    assert_ne!(refused.request, again, "what is given back waits behind the others");
+    refused.refuse();
+    let unit = scene.take().await;
+    assert_eq!(unit.request, again);
+    while dispatcher.surplus(Duration::ZERO).1 < 1 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(dispatcher.take_queued(Duration::ZERO, |_| true).await.is_none());
+    scene.settle(unit);
+    scene.turns.add_permits(2);
+    assert_eq!(call.await.unwrap().unwrap(), "0 1 2");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -207,7 +260,7 @@ async fn what_a_unit_spends_counts_against_the_budget() {
     scene.begun.notified().await;
     let unit = scene.take().await;
     let outcome = ObjectRef::blob(scene.fixture.dispatcher.put_blob("0").unwrap());
-    unit.settle(outcome, Spent::new(9, 0));
+    unit.settle(Arrived::new(outcome).spent(Spent::new(9, 0)));
     let error = call.await.unwrap().unwrap_err();
     assert_eq!(error.breached_limit(), Some(Limit::Runs { count: 10 }));
 }

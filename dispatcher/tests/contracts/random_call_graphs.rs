@@ -12,7 +12,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use manifold_dispatcher::api::{Call, Error, ObjectRef, Reason, Result};
 use manifold_dispatcher::native::{NativeGuest, NativeRuntime, argument};
-use manifold_dispatcher::{Completion, Dispatcher, Invocation, MemoryStore, Policy};
+use manifold_dispatcher::{Arrived, Completion, Dispatcher, Invocation, MemoryStore, Policy};
 use manifold_testing::Fixture;
 use manifold_testing::spans::SpanJournal;
 use proptest::prelude::*;
@@ -349,7 +349,7 @@ async fn steal(dispatcher: Dispatcher, other: Dispatcher, mut number: u32) {
         if turn() % 4 == 0 {
             continue;
         }
-        let invocation = Invocation::new(&unit.image).args(unit.args).unpinned();
+        let invocation = Invocation::new(&unit.image).args(unit.args).unpinned().collecting();
         let run = other.run(invocation);
         // What is cancelled here is cancelled there.
         let completion = tokio::select! {
@@ -363,7 +363,17 @@ async fn steal(dispatcher: Dispatcher, other: Dispatcher, mut number: u32) {
         }
         assert_eq!(completion.request, unit.request);
         dispatcher.put_blob(completion.bytes().unwrap()).unwrap();
-        unit.settle(completion.outcome, completion.spent);
+        let mut entries = completion.entries.clone();
+        // Some of them come without their objects, as from a node that fails.
+        for (_, outcome) in &entries {
+            if turn() % 2 == 0 {
+                let object = other.read(outcome.id).unwrap();
+                dispatcher.put_blob(object.content).unwrap();
+            }
+        }
+        entries.truncate(turn() as usize % 8);
+        let arrived = Arrived::new(completion.outcome).spent(completion.spent);
+        unit.settle(arrived.entries(entries));
     }
     dispatcher.want_runs(false);
 }
