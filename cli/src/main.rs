@@ -146,6 +146,7 @@ fn compute(
     };
     // The error is printed before the shutdown, which takes time.
     let status = report(runtime.block_on(interrupts.run(deadline, work)));
+    runtime.block_on(node::farewell());
     // Work that is still in progress holds containers.
     runtime.shutdown_timeout(SHUTDOWN_TIME);
     status

@@ -1,9 +1,12 @@
 //! `manifold node`, and the nodes that `fold` and `run` share work with.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use manifold_dispatcher::{ObjectSource, Store};
 use manifold_nodes::{Node, NodeOptions};
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Node as Command, NodeArgs};
 use crate::error::CliError;
@@ -11,6 +14,12 @@ use crate::patience::Phase;
 use crate::repository::Repository;
 use crate::say::{say, warn};
 use crate::session::{Options, Session};
+
+/// How long a command that ends early takes to leave the other nodes.
+const FAREWELL: Duration = Duration::from_millis(600);
+
+/// The node of this command.
+static JOINED: OnceLock<Arc<Node>> = OnceLock::new();
 
 impl NodeArgs {
     /// Returns the options of a node, if a server is named.
@@ -31,7 +40,7 @@ impl NodeArgs {
         settings.share_runs();
         let mut session = Session::new(Arc::clone(&store), sources, &settings)?;
         match Node::join(session.dispatcher.clone(), store, &options).await {
-            Ok(node) => session.node = Some(node),
+            Ok(node) => session.node = Some(Arc::clone(JOINED.get_or_init(|| Arc::new(node)))),
             Err(error) => warn(&format!("{error}; the work goes on without other nodes")),
         }
         Ok(session)
@@ -68,7 +77,19 @@ pub(crate) async fn node(options: Command) -> Result<(), CliError> {
     let session = Session::new(Arc::clone(&store), sources, &settings)?;
     Phase::Computing.begin();
     let node = Node::join(session.dispatcher.clone(), store, &joins).await?;
+    let node = JOINED.get_or_init(|| Arc::new(node));
     say(&format!("node {} takes runs over; interrupt it to end it", node.session()));
-    // An interrupt ends the command.
-    std::future::pending().await
+    // An interrupt ends the command, too.
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminated) => terminated.recv().await,
+        Err(_) => std::future::pending().await,
+    };
+    Ok(())
+}
+
+/// Leaves the other nodes if the command has not done so: their units are given back at once.
+pub(crate) async fn farewell() {
+    if let Some(node) = JOINED.get() {
+        let _ = tokio::time::timeout(FAREWELL, node.leave()).await;
+    }
 }

@@ -117,14 +117,15 @@ impl Interrupts {
     where
         F: Future<Output = Result<(), CliError>> + Send + 'static,
     {
-        // In a task of its own, because it may block.
+        // In a task of its own, because it may block. It ends with this function.
         let work = tokio::spawn(work);
+        let task = work.abort_handle();
         let time =
             deadline.map_or(Duration::MAX, |time| remaining(time).saturating_add(DEADLINE_MARGIN));
         if deadline.is_some() {
             exit_after(time.saturating_add(SHUTDOWN_TIME));
         }
-        tokio::select! {
+        let result = tokio::select! {
             () = self.0.notified() => Err(CliError::Interrupted),
             done = tokio::time::timeout(time, work) => match (done, deadline) {
                 (Ok(Ok(result)), _) => result,
@@ -137,7 +138,9 @@ impl Interrupts {
                     Err(CliError::Deadline { time, phase })
                 }
             },
-        }
+        };
+        task.abort();
+        result
     }
 }
 

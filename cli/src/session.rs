@@ -52,7 +52,7 @@ pub(crate) struct Session {
     /// The trace that is being recorded.
     pub(crate) tracing: Tracing,
     /// The other machines that take runs over.
-    pub(crate) node: Option<Node>,
+    pub(crate) node: Option<Arc<Node>>,
 }
 
 /// The options of a command that concern its session.

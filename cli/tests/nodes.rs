@@ -83,6 +83,25 @@ fn a_fold_with_nodes_has_the_same_outcome() {
     assert_eq!(outcome(&found), expected);
 }
 
+// Otherwise its units would be waited for until its time to live is over.
+#[cfg(unix)]
+#[test]
+fn a_node_says_goodbye_when_it_is_told_to_end() {
+    let Some(server) = Nats::start() else { return };
+    for signal in ["INT", "TERM"] {
+        let [here, there, input] = [(); 3].map(|()| TempDir::new().unwrap());
+        std::fs::write(input.path().join("f.rs"), format!("fn {signal}() {{}}\n")).unwrap();
+        let mut helper = Helper::start(&server, there.path());
+        let id = helper.0.id().to_string();
+        assert!(
+            Command::new("kill").args([&format!("-{signal}"), &id]).status().unwrap().success()
+        );
+        helper.0.wait().unwrap();
+        let shared = fold(here.path(), input.path(), Some(&server.address()));
+        assert!(String::from_utf8_lossy(&shared.stdout).contains("0 other nodes"), "{shared:?}");
+    }
+}
+
 #[test]
 fn without_a_server_the_work_goes_on_with_one_warning() {
     let [here, input] = [(); 2].map(|()| TempDir::new().unwrap());

@@ -37,6 +37,7 @@ enum Now {
 /// claimed it.
 pub(crate) async fn wait(shared: Arc<Shared>, mut unit: Unit, was_given: bool) {
     let request = unit.request;
+    let _counted = Arc::clone(&shared.away);
     let began = Instant::now();
     let mut hints = shared.hints(request);
     let mut failed = false;

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_nats::Subscriber;
@@ -23,6 +23,9 @@ use crate::memo;
 use crate::message::{self, About, Done, Id, Presence, Wanted, encode};
 use crate::options::NodeOptions;
 use crate::{cycle, give, long_runs, objects, take};
+
+/// How long a node that leaves waits until its messages are sent.
+const FAREWELL: Duration = Duration::from_millis(100);
 
 /// How often a node says that it is alive.
 const PRESENCE: Duration = Duration::from_secs(1);
@@ -52,6 +55,10 @@ pub(crate) struct Shared {
     estimates: Mutex<HashMap<String, u64>>,
     /// How many other nodes there are.
     peers: AtomicUsize,
+    /// Has another reference for each run that other nodes have taken over from this one.
+    pub(crate) away: Arc<()>,
+    /// Whether this node is leaving, and takes nothing over any more.
+    pub(crate) leaves: AtomicBool,
     /// The requests of calls that this node has claimed, or is about to.
     pub(crate) roots: Mutex<HashSet<ObjectId>>,
     /// Limits how many packs are read at once.
@@ -154,6 +161,8 @@ impl Node {
             hints: Mutex::default(),
             estimates: Mutex::default(),
             peers: AtomicUsize::new(0),
+            away: Arc::default(),
+            leaves: AtomicBool::new(false),
             roots: Mutex::default(),
             unpacking: Semaphore::new(8),
             stop: CancellationToken::new(),
@@ -298,20 +307,26 @@ impl Node {
     }
 
     /// Leaves the other nodes. Units that this node runs are given back, and runs that it has given away
-    /// are run here. Calls that are made later are run without the others.
+    /// are run here. Calls that are made later are run without the others. Has no effect the second time.
     pub async fn leave(&self) {
         let shared = &self.shared;
+        if shared.leaves.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let taken: Vec<_> = shared.taken.lock().drain().collect();
         let goodbye = async {
             shared.bus.depart(&shared.session).await;
-            let has_taken = !taken.is_empty();
-            for (request, stop) in taken {
+            for (request, stop) in &taken {
                 stop.cancel();
-                shared.bus.release(request, &shared.session).await;
+                shared.bus.release(*request, &shared.session).await;
             }
-            if has_taken {
-                // Their tasks tell the nodes where they came from.
-                tokio::time::sleep(Duration::from_millis(100)).await;
+            let began = Instant::now();
+            // Their tasks tell the nodes where they came from, and those of cancelled runs the nodes
+            // that have them.
+            while began.elapsed() < FAREWELL
+                && (!taken.is_empty() || Arc::strong_count(&shared.away) > 1)
+            {
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
             let _ = shared.bus.client.flush().await;
         };
@@ -345,7 +360,7 @@ impl Drop for Node {
 
 /// Says that this node is alive, and counts the others.
 async fn keep_alive(shared: Arc<Shared>) {
-    loop {
+    while !shared.leaves.load(Ordering::Relaxed) {
         let presence = Presence { hosts: shared.hosts(), permits: shared.dispatcher.permits().1 };
         let say = shared.bus.nodes.put(&shared.session, encode(&presence).into());
         let said = match tokio::time::timeout(PRESENCE, say).await {

@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use async_nats::Request;
@@ -35,7 +36,10 @@ pub(crate) async fn take(shared: Arc<Shared>) {
             let (used, permits) = shared.dispatcher.permits();
             // More than can run would wait here, and be given on.
             let is_connected = shared.bus.connected_for().is_some();
-            is_connected && used < permits && shared.taken.lock().len() < permits
+            is_connected
+                && !shared.leaves.load(Ordering::Relaxed)
+                && used < permits
+                && shared.taken.lock().len() < permits
         };
         let given = if is_idle { ask(&shared).await } else { Vec::new() };
         if given.is_empty() {
