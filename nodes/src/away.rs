@@ -1,7 +1,7 @@
 //! A unit that another node has, seen from the node whose callers wait for it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use manifold_dispatcher::{Budget, Spent, Unit};
 use manifold_runtime_api::{Error, ObjectId, Reason};
@@ -11,14 +11,8 @@ use crate::claim::{self, Claim};
 use crate::cycle;
 use crate::memo;
 use crate::message::{About, Id, encode};
-use crate::node::Shared;
-
-/// How long a node that was given a unit has to claim it.
-const TO_CLAIM: Duration = Duration::from_secs(1);
-/// How often a node looks for the outcome without a hint.
-const LOOK: Duration = Duration::from_millis(500);
-/// How long a node waits before it looks for cycles.
-const BEFORE_CYCLES: Duration = Duration::from_secs(1);
+use crate::node::{Hint, Shared};
+use crate::policy::{Pause, TO_CLAIM};
 
 /// What has become of a unit.
 enum Now {
@@ -41,6 +35,8 @@ pub(crate) async fn wait(shared: Arc<Shared>, mut unit: Unit, was_given: bool) {
     let began = Instant::now();
     let mut hints = shared.hints(request);
     let mut failed = false;
+    let (mut pause, mut until_search) = (Pause::between_looks(), Pause::between_searches());
+    let mut searched = began;
     loop {
         // Without a server, an answer would be waited for long.
         let looked = tokio::select! {
@@ -66,19 +62,28 @@ pub(crate) async fn wait(shared: Arc<Shared>, mut unit: Unit, was_given: bool) {
             Err(Unavailable) if shared.bus.is_lost() => return drop(unit),
             Err(Unavailable) => {}
         }
-        let pause = async {
-            let looks_for_cycles = began.elapsed() > BEFORE_CYCLES;
-            let found = if looks_for_cycles { cycle::find(&shared, request).await } else { None };
+        let searches = searched.elapsed() >= until_search.next();
+        if searches {
+            searched = Instant::now();
+            until_search.grow();
+        }
+        let wait = async {
+            let found = if searches { cycle::find(&shared, request).await } else { None };
             if found.is_none() {
-                tokio::time::sleep(LOOK).await;
+                let before_search = until_search.next().saturating_sub(searched.elapsed());
+                tokio::time::sleep(pause.next().min(before_search)).await;
             }
             found
         };
         tokio::select! {
             () = unit.cancelled() => break,
-            hint = hints.recv() => failed = hint == Some(false),
-            found = pause => if let Some(chain) = found {
-                return unit.fail(Error::new(Reason::Cycle { chain }));
+            hint = hints.recv() => match hint {
+                Some(Hint::Waited) => until_search.reset(),
+                hint => failed = hint == Some(Hint::Failed),
+            },
+            found = wait => match found {
+                Some(chain) => return unit.fail(Error::new(Reason::Cycle { chain })),
+                None => pause.grow(),
             },
         }
     }
@@ -119,7 +124,7 @@ async fn look(
         None => Claim::Theirs,
         Some(holder) if holder.session == shared.session && may_take_back => Claim::Mine,
         Some(holder) if holder.session == shared.session => Claim::Theirs,
-        Some(holder) if claim::is_left(shared, request, &holder, is_late).await => {
+        Some(holder) if claim::is_left(shared, request, &holder, began.elapsed()).await => {
             claim::replace(shared, request, Some(&holder)).await?
         }
         Some(_) => Claim::Theirs,

@@ -269,54 +269,75 @@ struct Buckets {
 }
 
 impl Buckets {
-    /// Opens the buckets, and creates those that are missing.
-    async fn open(
-        context: &jetstream::Context,
-        pool: &str,
-    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        // Without a bound on its size: the server would reserve as much.
-        let bucket = |what: &str, max_age: Duration| kv::Config {
-            bucket: format!("manifold-{pool}-{what}"),
-            max_age,
-            history: 1,
-            ..kv::Config::default()
+    /// Opens the buckets, and creates those that are missing: with three replicas if the server is one
+    /// of a cluster.
+    async fn open(context: &jetstream::Context, pool: &str) -> Result<Self, Failure> {
+        let bucket = |what: &str, max_age: Duration| {
+            open(context, format!("manifold-{pool}-{what}"), max_age)
         };
-        let nodes = open(context, bucket("nodes", TIME_TO_LIVE)).await?;
-        let claims = open(context, bucket("claims", KEPT)).await?;
-        let memo = open(context, bucket("memo", KEPT)).await?;
-        let name = format!("manifold-{pool}-packs");
-        let packs = match context.get_object_store(&name).await {
-            Ok(packs) => packs,
-            Err(_) => {
-                let config = jetstream::object_store::Config {
-                    bucket: name.clone(),
-                    max_age: KEPT,
-                    ..jetstream::object_store::Config::default()
-                };
-                match context.create_object_store(config).await {
-                    Ok(packs) => packs,
-                    // Another node may have created it in the meantime.
-                    Err(error) => context.get_object_store(&name).await.map_err(|_| error)?,
-                }
-            }
-        };
+        let nodes = bucket("nodes", TIME_TO_LIVE).await?;
+        let claims = bucket("claims", KEPT).await?;
+        let memo = bucket("memo", KEPT).await?;
+        let packs = open_packs(context, format!("manifold-{pool}-packs")).await?;
         Ok(Self { nodes, claims, memo, packs })
     }
 }
 
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Returns with how many replicas a bucket is created: what is tried first, and then. A cluster can have
+/// fewer than three servers.
+fn replicas(context: &jetstream::Context) -> &'static [usize] {
+    if context.client().server_info().cluster.is_some() { &[3, 1] } else { &[1] }
+}
+
+// Without a bound on the size of the buckets: the server would reserve as much.
+
 async fn open(
     context: &jetstream::Context,
-    config: kv::Config,
-) -> Result<kv::Store, jetstream::context::CreateKeyValueError> {
-    let name = config.bucket.clone();
-    if let Ok(store) = context.get_key_value(&name).await {
+    bucket: String,
+    max_age: Duration,
+) -> Result<kv::Store, Failure> {
+    if let Ok(store) = context.get_key_value(&bucket).await {
         return Ok(store);
     }
-    match context.create_key_value(config).await {
-        Ok(store) => Ok(store),
-        // Another node may have created it in the meantime.
-        Err(error) => context.get_key_value(&name).await.map_err(|_| error),
+    let mut failure = None;
+    for &num_replicas in replicas(context) {
+        let (bucket, history) = (bucket.clone(), 1);
+        let config = kv::Config { bucket, max_age, history, num_replicas, ..kv::Config::default() };
+        match context.create_key_value(config).await {
+            Ok(store) => return Ok(store),
+            Err(error) => failure = Some(error),
+        }
     }
+    // Another node may have created it in the meantime.
+    context.get_key_value(&bucket).await.map_err(|error| match failure {
+        Some(failure) => failure.into(),
+        None => error.into(),
+    })
+}
+
+async fn open_packs(context: &jetstream::Context, bucket: String) -> Result<ObjectStore, Failure> {
+    if let Ok(packs) = context.get_object_store(&bucket).await {
+        return Ok(packs);
+    }
+    let mut failure = None;
+    for &num_replicas in replicas(context) {
+        let config = jetstream::object_store::Config {
+            bucket: bucket.clone(),
+            max_age: KEPT,
+            num_replicas,
+            ..jetstream::object_store::Config::default()
+        };
+        match context.create_object_store(config).await {
+            Ok(packs) => return Ok(packs),
+            Err(error) => failure = Some(error),
+        }
+    }
+    context.get_object_store(&bucket).await.map_err(|error| match failure {
+        Some(failure) => failure.into(),
+        None => error.into(),
+    })
 }
 
 /// Returns an address without names and passwords.

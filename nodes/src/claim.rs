@@ -1,5 +1,7 @@
 //! Claims of requests: one node runs each, and the others wait for it.
 
+use std::time::Duration;
+
 use manifold_runtime_api::ObjectId;
 
 use crate::bus::{Claimed, Holder, Unavailable};
@@ -17,15 +19,17 @@ pub(crate) enum Claim {
     Known(Found),
 }
 
-/// Claims `request`. Replaces the claim of a dead node and, with `asks`, one that is left from a run that
-/// has ended.
+/// How long a claim is believed before its node is asked.
+const BELIEVED: Duration = Duration::from_secs(1);
+
+/// Claims `request`, for which this node has waited for some time. Replaces a claim that is left over.
 pub(crate) async fn claim(
     shared: &Shared,
     request: ObjectId,
-    asks: bool,
+    waited: Duration,
 ) -> Result<Claim, Unavailable> {
     match shared.bus.claim(request, &shared.session, None).await? {
-        Claimed::Theirs(holder) if is_left(shared, request, &holder, asks).await => {
+        Claimed::Theirs(holder) if is_left(shared, request, &holder, waited).await => {
             replace(shared, request, Some(&holder)).await
         }
         claimed => Ok(settled(shared, request, claimed).await),
@@ -42,18 +46,23 @@ pub(crate) async fn replace(
     Ok(settled(shared, request, claimed).await)
 }
 
-/// Returns whether a claim no longer means that somebody runs the request: its node is dead or, if that
-/// is to be asked, has nothing to do with the request.
+/// Returns whether a claim is to be replaced after this node has waited for some time: its node is dead,
+/// has nothing to do with the request, or takes too long.
 pub(crate) async fn is_left(
     shared: &Shared,
     request: ObjectId,
     holder: &Holder,
-    asks: bool,
+    waited: Duration,
 ) -> bool {
+    if waited > shared.patience {
+        tracing::warn!(%request, "another node takes too long with a run, which is run here, too");
+        return true;
+    }
     if shared.bus.is_dead(&holder.session).await {
         return true;
     }
-    let said = if asks { cycle::ask(shared, &holder.session, request).await } else { None };
+    let said =
+        if waited > BELIEVED { cycle::ask(shared, &holder.session, request).await } else { None };
     said.is_some_and(|said| !said.is_busy)
 }
 

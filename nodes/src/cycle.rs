@@ -1,22 +1,45 @@
 //! Cycles of runs that wait for each other on several nodes.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Request;
 use manifold_runtime_api::ObjectId;
 
 use crate::message::{self, About, Id, Waits, encode};
-use crate::node::Shared;
+use crate::node::{Hint, Shared};
 
 /// How many runs are looked at.
 const MAX_RUNS: usize = 10_000;
 /// The time between two walks. A cycle is one only if both find it with the same units.
 const BETWEEN: Duration = Duration::from_millis(100);
 
+/// How often a node looks which units its runs wait for.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Tells whoever waits for a unit when another run of this node begins to wait for it, until the task is
+/// aborted. Such a wait can close a cycle, although the unit has been elsewhere for long.
+pub(crate) async fn watch(shared: Arc<Shared>) {
+    let mut known = HashSet::new();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let mut waits = HashSet::new();
+        for request in shared.running() {
+            let units = shared.dispatcher.waits_elsewhere(request);
+            waits.extend(units.into_iter().map(|(unit, _)| (request, unit)));
+        }
+        for (_, unit) in waits.difference(&known) {
+            shared.hint(*unit, Hint::Waited);
+        }
+        known = waits;
+    }
+}
+
 /// Returns the requests of a cycle through `request`, which another node runs. `None` if there is none,
 /// or if a node does not answer.
 pub(crate) async fn find(shared: &Shared, request: ObjectId) -> Option<Vec<ObjectId>> {
+    let _turn = shared.searching.acquire().await.ok()?;
     let first = walk(shared, request).await?;
     tokio::time::sleep(BETWEEN).await;
     let second = walk(shared, request).await?;

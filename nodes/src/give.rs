@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_nats::{Message, Subscriber};
 use futures_util::StreamExt;
@@ -11,21 +11,7 @@ use manifold_runtime_api::ObjectId;
 use crate::away;
 use crate::message::{self, Given, Steal, UnitMessage, encode};
 use crate::node::Shared;
-
-/// How long a run has waited before it is given away.
-const QUEUED: Duration = Duration::from_millis(2);
-/// How often a node looks whether runs wait.
-const LOOK: Duration = Duration::from_millis(2);
-/// How much work is given away at once, in microseconds.
-const ENOUGH: u64 = 20_000;
-/// Work that takes less, in microseconds, stays here: moving it takes as long.
-const WORTH_IT: u64 = 2_000;
-/// How many units are given away at once.
-pub(crate) const MAX_UNITS: u64 = 256;
-/// How long a node still counts as wanting runs after it asked.
-const WANTS: Duration = Duration::from_secs(1);
-/// How long the node stays subscribed although no run waits, so that it need not subscribe all the time.
-const PATIENCE: Duration = Duration::from_millis(200);
+use crate::policy::{GIVES, LISTENS, QUEUED, Share, WANTS};
 
 /// Gives runs away until the task is aborted.
 pub(crate) async fn give(shared: Arc<Shared>) {
@@ -46,9 +32,9 @@ pub(crate) async fn give(shared: Arc<Shared>) {
                 // If this fails, it is tried again at the next look.
                 subscription = shared.bus.client.queue_subscribe(subject, group).await.ok();
             }
-            None => tokio::time::sleep(LOOK).await,
-            Some(_) if last_surplus.elapsed() > PATIENCE => subscription = None,
-            Some(asked) => match tokio::time::timeout(LOOK, asked.next()).await {
+            None => tokio::time::sleep(GIVES).await,
+            Some(_) if last_surplus.elapsed() > LISTENS => subscription = None,
+            Some(asked) => match tokio::time::timeout(GIVES, asked.next()).await {
                 Err(_) => {}
                 Ok(None) => subscription = None,
                 Ok(Some(asked)) => {
@@ -70,23 +56,19 @@ async fn answer(shared: &Arc<Shared>, asked: Message) {
     if let Some(steal) = steal.filter(|steal| steal.session != shared.session) {
         let hosts: HashSet<ObjectId> = steal.hosts.iter().map(|host| host.0).collect();
         let (_, queued) = shared.dispatcher.surplus(QUEUED);
-        let most = (queued as u64 / 2).clamp(1, MAX_UNITS);
-        let (mut micros, mut bytes) = (0_u64, 0);
-        while (units.len() as u64) < most && micros < ENOUGH {
+        let (mut share, mut bytes) = (Share::new(queued), 0);
+        while share.has_room() {
             let mut estimate = None;
             let unit = shared.dispatcher.take_queued(QUEUED, |run| {
                 estimate = shared.estimate(run.image);
-                let is_worth_it =
-                    estimate.is_none_or(|micros| micros.saturating_mul(most) >= WORTH_IT);
-                hosts.contains(&run.host) && is_worth_it
+                hosts.contains(&run.host) && share.accepts(estimate)
             });
             let Some(unit) = unit.await else { break };
             let message = UnitMessage::new(&shared.session, &unit);
             bytes += encode(&message).len();
             given.units.push(message);
             units.push(unit);
-            // Nothing is known of the image, so one is enough to learn something.
-            micros = micros.saturating_add(estimate.unwrap_or(ENOUGH));
+            share.add(estimate);
             if bytes > shared.bus.client.max_payload() / 4 {
                 break;
             }

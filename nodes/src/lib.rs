@@ -13,6 +13,7 @@ mod message;
 mod node;
 mod objects;
 mod options;
+mod policy;
 mod take;
 
 pub use error::NodeError;

@@ -13,9 +13,8 @@ use crate::bus::Unavailable;
 use crate::claim::{self, Claim};
 use crate::memo;
 use crate::node::Shared;
+use crate::policy;
 
-/// How long a run is in progress, at least, before it is claimed.
-const LONG: Duration = Duration::from_millis(5);
 /// How many claims and outcomes are on their way at once.
 const AT_ONCE: usize = 64;
 /// How many runs that are in progress are followed. Others are not claimed.
@@ -27,7 +26,8 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
     let (mut waiting, mut claimed): (Vec<LongRun>, Vec<(LongRun, Instant)>) = Default::default();
     let (send, mut receive) = tokio::sync::mpsc::unbounded_channel();
     loop {
-        tokio::time::sleep(LONG).await;
+        let permits = shared.dispatcher.permits().1 as u64;
+        tokio::time::sleep(policy::long(shared.nodes(), permits)).await;
         waiting.retain(LongRun::is_in_progress);
         waiting.extend(shared.dispatcher.long_runs());
         // Alone, nobody else runs the same.
@@ -65,7 +65,7 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
 
 /// Claims a run. Returns it if it goes on here. If another node has it, it is stopped and waits.
 async fn claim(shared: &Arc<Shared>, run: LongRun) -> Option<LongRun> {
-    match claim::claim(shared, run.request(), false).await {
+    match claim::claim(shared, run.request(), Duration::ZERO).await {
         Ok(Claim::Mine) => Some(run),
         Ok(Claim::Theirs | Claim::Known(_)) => {
             let unit = run.take_over().await?;

@@ -22,7 +22,11 @@ use crate::error::NodeError;
 use crate::memo;
 use crate::message::{self, About, Done, Id, Presence, Wanted, encode};
 use crate::options::NodeOptions;
+use crate::policy::Estimate;
 use crate::{cycle, give, long_runs, objects, take};
+
+/// How many images something is known of.
+const MAX_IMAGES: usize = 10_000;
 
 /// How long a node that leaves waits until its messages are sent.
 const FAREWELL: Duration = Duration::from_millis(100);
@@ -49,22 +53,41 @@ pub(crate) struct Shared {
     pub(crate) session: String,
     /// The units of other nodes that this one runs.
     pub(crate) taken: Mutex<HashMap<ObjectId, CancellationToken>>,
-    /// Who waits for the ends of which units.
-    hints: Mutex<HashMap<ObjectId, Vec<mpsc::UnboundedSender<bool>>>>,
-    /// How long the units of each image take, in microseconds.
-    estimates: Mutex<HashMap<String, u64>>,
+    /// Who waits for which units.
+    hints: Mutex<HashMap<ObjectId, Vec<mpsc::UnboundedSender<Hint>>>>,
+    /// How long the units of each image take.
+    estimates: Mutex<HashMap<String, Estimate>>,
     /// How many other nodes there are.
     peers: AtomicUsize,
     /// Has another reference for each run that other nodes have taken over from this one.
     pub(crate) away: Arc<()>,
+    /// Has another reference for each unit that this node has taken over and that may not have begun.
+    pub(crate) fresh: Arc<()>,
+    /// The images of units that have begun here, so that their modules are compiled.
+    compiled: Mutex<HashSet<String>>,
     /// Whether this node is leaving, and takes nothing over any more.
     pub(crate) leaves: AtomicBool,
     /// The requests of calls that this node has claimed, or is about to.
     pub(crate) roots: Mutex<HashSet<ObjectId>>,
+    /// How long this node waits for a run that another node has claimed.
+    pub(crate) patience: Duration,
+    /// Limits how many searches for cycles there are at once.
+    pub(crate) searching: Semaphore,
     /// Limits how many packs are read at once.
     pub(crate) unpacking: Semaphore,
     stop: CancellationToken,
     tasks: TaskTracker,
+}
+
+/// What is said about a unit to whoever waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hint {
+    /// Its outcome is in the memo.
+    Done,
+    /// It could not be run.
+    Failed,
+    /// A run of this node has begun to wait for it, which may close a cycle.
+    Waited,
 }
 
 impl Shared {
@@ -91,13 +114,18 @@ impl Shared {
             || self.roots.lock().contains(&request)
     }
 
+    /// Returns how many nodes there are.
+    pub(crate) fn nodes(&self) -> u64 {
+        self.peers.load(Ordering::Relaxed) as u64 + 1
+    }
+
     /// Returns whether there are other nodes.
     pub(crate) fn has_peers(&self) -> bool {
         self.peers.load(Ordering::Relaxed) > 0
     }
 
-    /// Returns what is said about the end of a unit: whether it succeeded.
-    pub(crate) fn hints(&self, request: ObjectId) -> mpsc::UnboundedReceiver<bool> {
+    /// Returns what is said about a unit.
+    pub(crate) fn hints(&self, request: ObjectId) -> mpsc::UnboundedReceiver<Hint> {
         let (send, receive) = mpsc::unbounded_channel();
         let mut hints = self.hints.lock();
         hints.retain(|_, senders| {
@@ -108,27 +136,47 @@ impl Shared {
         receive
     }
 
-    fn hint(&self, done: &Done) {
-        for sender in self.hints.lock().get(&done.request.0).into_iter().flatten() {
+    /// Says something to whoever waits for a unit.
+    pub(crate) fn hint(&self, request: ObjectId, hint: Hint) {
+        for sender in self.hints.lock().get(&request).into_iter().flatten() {
             // Who does not listen any more needs no hint.
-            let _ = sender.send(done.succeeded);
+            let _ = sender.send(hint);
         }
+    }
+
+    /// Returns the requests that this node runs for other nodes or has claimed as calls.
+    pub(crate) fn running(&self) -> Vec<ObjectId> {
+        let taken: Vec<_> = self.taken.lock().keys().copied().collect();
+        let roots: Vec<_> = self.roots.lock().iter().copied().collect();
+        [taken, roots].concat()
     }
 
     /// Records how long a unit of an image took.
     pub(crate) fn measured(&self, image: &str, micros: u64) {
-        const MAX_IMAGES: usize = 10_000;
         let mut estimates = self.estimates.lock();
         if estimates.len() > MAX_IMAGES {
             estimates.clear();
         }
-        let estimate = estimates.entry(image.to_owned()).or_insert(micros);
-        *estimate = (estimate.saturating_mul(7).saturating_add(micros)) / 8;
+        estimates.entry(image.to_owned()).or_default().measured(micros);
+    }
+
+    /// Returns whether the module of an image is compiled.
+    pub(crate) fn is_compiled(&self, image: &str) -> bool {
+        self.compiled.lock().contains(image)
+    }
+
+    /// Records that the module of an image is compiled.
+    pub(crate) fn has_compiled(&self, image: &str) {
+        let mut compiled = self.compiled.lock();
+        if compiled.len() > MAX_IMAGES {
+            compiled.clear();
+        }
+        compiled.insert(image.to_owned());
     }
 
     /// Returns how long a unit of an image takes, in microseconds. `None` if that is not known.
     pub(crate) fn estimate(&self, image: &str) -> Option<u64> {
-        self.estimates.lock().get(image).copied()
+        self.estimates.lock().get(image)?.micros()
     }
 }
 
@@ -162,8 +210,12 @@ impl Node {
             estimates: Mutex::default(),
             peers: AtomicUsize::new(0),
             away: Arc::default(),
+            fresh: Arc::default(),
+            compiled: Mutex::default(),
             leaves: AtomicBool::new(false),
             roots: Mutex::default(),
+            patience: options.patience,
+            searching: Semaphore::new(4),
             unpacking: Semaphore::new(8),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -180,7 +232,8 @@ impl Node {
         })
         .await?;
         node.listen("done", |shared, payload| {
-            shared.hint(&message::decode(payload)?);
+            let done: Done = message::decode(payload)?;
+            shared.hint(done.request.0, if done.succeeded { Hint::Done } else { Hint::Failed });
             None
         })
         .await?;
@@ -194,6 +247,7 @@ impl Node {
         shared.spawn(keep_alive(Arc::clone(&shared)));
         shared.spawn(give::give(Arc::clone(&shared)));
         shared.spawn(long_runs::follow(Arc::clone(&shared)));
+        shared.spawn(cycle::watch(Arc::clone(&shared)));
         if options.helps {
             shared.spawn(take::take(Arc::clone(&shared)));
         }
@@ -284,10 +338,9 @@ impl Node {
         let shared = &self.shared;
         let (began, mut pause) = (Instant::now(), Duration::from_millis(5));
         loop {
-            let asks = began.elapsed() > Duration::from_secs(1);
             let claimed = match memo::fetch(shared, request).await {
                 Ok(Some(found)) => Ok(Claim::Known(found)),
-                Ok(None) => claim::claim(shared, request, asks).await,
+                Ok(None) => claim::claim(shared, request, began.elapsed()).await,
                 Err(Unavailable) => return false,
             };
             match claimed {

@@ -1,9 +1,10 @@
 //! [`NodeOptions`].
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// How a node joins the others.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NodeOptions {
     /// The addresses of the NATS servers: `nats://HOST:PORT` or `tls://HOST:PORT`. A name and a
@@ -17,12 +18,28 @@ pub struct NodeOptions {
     pub authority: Option<PathBuf>,
     /// Whether the node takes runs of other nodes over.
     pub helps: bool,
+    /// How long this node waits for a run that another node has claimed. Then it runs the request itself,
+    /// even if the other node says that it is still running it. Default: 10 minutes.
+    pub patience: Duration,
+}
+
+impl Default for NodeOptions {
+    fn default() -> Self {
+        Self {
+            servers: String::new(),
+            pool: "default".to_owned(),
+            credentials: None,
+            authority: None,
+            helps: false,
+            patience: Duration::from_secs(600),
+        }
+    }
 }
 
 impl NodeOptions {
     /// Creates the options of a node that gives runs away, and takes none over.
     pub fn new(servers: impl Into<String>) -> Self {
-        Self { servers: servers.into(), pool: "default".to_owned(), ..Self::default() }
+        Self { servers: servers.into(), ..Self::default() }
     }
 
     /// Sets the pool: 1 to 64 letters, digits, `-` and `_`.
@@ -43,6 +60,13 @@ impl NodeOptions {
     #[must_use]
     pub fn authority(mut self, file: Option<PathBuf>) -> Self {
         self.authority = file;
+        self
+    }
+
+    /// Sets how long this node waits for a run that another node has claimed.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 

@@ -1,6 +1,7 @@
 //! Takes runs of other nodes over, while this node has nothing to do.
 
 use std::collections::hash_map::Entry;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -13,14 +14,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Claimed, Unavailable};
 use crate::cycle;
-use crate::give::MAX_UNITS;
 use crate::memo::{self, Found};
 use crate::message::{self, Done, Given, Id, Steal, UnitMessage, encode};
 use crate::node::Shared;
 use crate::objects;
+use crate::policy::{MAX_UNITS, Pause};
 
-/// How long a node waits before it asks again, at first and at most.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(200));
+/// How many units a node has at once, also those that wait for others.
+const MAX_TAKEN: usize = 20_000;
+
+/// How long a unit that was taken over counts as about to begin, at most: if the module of its image is
+/// compiled, and if it may not be.
+const TO_BEGIN: Duration = Duration::from_millis(20);
+const TO_COMPILE: Duration = Duration::from_secs(1);
 
 /// How many objects of a unit are fetched because a guest named them.
 const MAX_NAMED: usize = 64;
@@ -30,32 +36,40 @@ const TO_PUBLISH: Duration = Duration::from_secs(5);
 
 /// Takes runs over until the task is aborted.
 pub(crate) async fn take(shared: Arc<Shared>) {
-    let mut pause = PAUSES.0;
+    let mut pause = Pause::between_asks();
     loop {
-        let is_idle = {
-            let (used, permits) = shared.dispatcher.permits();
-            // More than can run would wait here, and be given on.
-            let is_connected = shared.bus.connected_for().is_some();
-            is_connected
-                && !shared.leaves.load(Ordering::Relaxed)
-                && used < permits
-                && shared.taken.lock().len() < permits
-        };
+        let is_idle = is_idle(&shared);
         let given = if is_idle { ask(&shared).await } else { Vec::new() };
         if given.is_empty() {
-            tokio::time::sleep(pause).await;
-            pause = if is_idle { (pause * 2).min(PAUSES.1) } else { PAUSES.0 };
+            tokio::time::sleep(pause.next()).await;
+            if is_idle {
+                pause.grow();
+            } else {
+                pause.reset();
+            }
             continue;
         }
-        pause = PAUSES.0;
+        pause.reset();
         for unit in given.into_iter().take(MAX_UNITS as usize) {
             let stop = CancellationToken::new();
             if let Entry::Vacant(vacant) = shared.taken.lock().entry(unit.request.0) {
                 vacant.insert(stop.clone());
-                shared.spawn(run(Arc::clone(&shared), unit, stop));
+                let fresh = Arc::clone(&shared.fresh);
+                shared.spawn(run(Arc::clone(&shared), unit, stop, fresh));
             }
         }
     }
+}
+
+/// Returns whether this node can run more than it has.
+fn is_idle(shared: &Shared) -> bool {
+    let (used, permits) = shared.dispatcher.permits();
+    // More than can run would wait here, and be given on. What waits for other nodes holds no permit.
+    let fresh = Arc::strong_count(&shared.fresh) - 1;
+    !shared.leaves.load(Ordering::Relaxed)
+        && shared.bus.connected_for().is_some()
+        && used + fresh < permits
+        && shared.taken.lock().len() < MAX_TAKEN
 }
 
 /// Asks for runs. Returns none if no node has any.
@@ -82,9 +96,9 @@ async fn ask(shared: &Shared) -> Vec<UnitMessage> {
 }
 
 /// Runs a unit, and tells the node that gave it away.
-async fn run(shared: Arc<Shared>, unit: UnitMessage, stop: CancellationToken) {
+async fn run(shared: Arc<Shared>, unit: UnitMessage, stop: CancellationToken, fresh: Arc<()>) {
     let request = unit.request.0;
-    let work = outcome(&shared, &unit);
+    let work = outcome(&shared, &unit, fresh);
     let succeeded = tokio::select! {
         () = stop.cancelled() => None,
         done = work => done,
@@ -103,7 +117,7 @@ async fn run(shared: Arc<Shared>, unit: UnitMessage, stop: CancellationToken) {
 
 /// Claims and runs a unit, and publishes its outcome. Returns whether the outcome is in the memo. `None`
 /// if the unit failed, and is to be run where it came from.
-async fn outcome(shared: &Shared, unit: &UnitMessage) -> Option<bool> {
+async fn outcome(shared: &Shared, unit: &UnitMessage, fresh: Arc<()>) -> Option<bool> {
     let request = unit.request.0;
     match shared.bus.claim(request, &shared.session, None).await {
         Ok(Claimed::Mine) => {}
@@ -142,8 +156,20 @@ async fn outcome(shared: &Shared, unit: &UnitMessage) -> Option<bool> {
     invocation.std = unit.std.map(|id| id.0);
     let began = Instant::now();
     let mut fetched = Vec::new();
+    let is_compiled = shared.is_compiled(&unit.image);
+    let to_begin = if is_compiled { TO_BEGIN } else { TO_COMPILE };
+    let mut fresh = Some(fresh);
     let completion = loop {
-        let error = match shared.dispatcher.run(invocation.clone()).await {
+        let mut run = pin!(shared.dispatcher.run(invocation.clone()));
+        let ended = tokio::time::timeout(to_begin, &mut run).await;
+        if fresh.take().is_some() {
+            shared.has_compiled(&unit.image);
+        }
+        let ended = match ended {
+            Ok(ended) => ended,
+            Err(_) => run.await,
+        };
+        let error = match ended {
             Ok(completion) => break completion,
             Err(error) => error,
         };

@@ -15,25 +15,30 @@ pub struct Nats {
     server: Option<Server>,
     port: u16,
     place: TempDir,
+    /// What the configuration has beside the port and the place.
+    more: String,
 }
 
 impl Nats {
     /// Starts a server. If it is not installed, prints a message and returns `None`, and the test is
     /// skipped.
     pub fn start() -> Option<Self> {
-        let program = Server::program("nats", "nats-server", "nodes")?;
-        let (port, place) = (Server::free_port(), TempDir::new().unwrap());
-        let mut nats = Self { program, server: None, port, place };
+        let mut nats = Self::stopped(Server::free_port(), String::new())?;
         nats.resume();
         Some(nats)
+    }
+
+    fn stopped(port: u16, more: String) -> Option<Self> {
+        let program = Server::program("nats", "nats-server", "nodes")?;
+        Some(Self { program, server: None, port, place: TempDir::new().unwrap(), more })
     }
 
     /// Starts the server again, with what it had stored.
     pub fn resume(&mut self) {
         let config = self.place.path().join("server.conf");
-        let store = self.place.path().join("store");
+        let (port, store, more) = (self.port, self.place.path().join("store"), &self.more);
         let text =
-            format!("listen: \"127.0.0.1:{}\"\njetstream {{ store_dir: {store:?} }}\n", self.port);
+            format!("listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: {store:?} }}\n{more}");
         fs::write(&config, text).unwrap();
         let mut command = Command::new(&self.program);
         command.arg("-c").arg(config).current_dir(self.place.path());
@@ -48,5 +53,36 @@ impl Nats {
     /// Ends the server at once.
     pub fn kill(&mut self) {
         self.server = None;
+    }
+}
+
+/// A cluster of three servers, `n0`, `n1` and `n2`.
+#[derive(Debug)]
+pub struct Cluster {
+    pub servers: Vec<Nats>,
+}
+
+impl Cluster {
+    /// Starts a cluster. Returns `None` as [`Nats::start`] does.
+    pub fn start() -> Option<Self> {
+        let ports: Vec<_> = (0..3).map(|_| (Server::free_port(), Server::free_port())).collect();
+        let routes: Vec<_> =
+            ports.iter().map(|(_, route)| format!("\"nats://127.0.0.1:{route}\"")).collect();
+        let server = |(number, (port, route)): (usize, &(u16, u16))| {
+            let more = format!(
+                "server_name: n{number}\ncluster {{ name: tests, listen: \"127.0.0.1:{route}\", \
+                 routes: [{}] }}\n",
+                routes.join(", ")
+            );
+            Nats::stopped(*port, more)
+        };
+        let mut servers = ports.iter().enumerate().map(server).collect::<Option<Vec<_>>>()?;
+        servers.iter_mut().for_each(Nats::resume);
+        Some(Self { servers })
+    }
+
+    /// Returns the addresses of the servers.
+    pub fn address(&self) -> String {
+        self.servers.iter().map(Nats::address).collect::<Vec<_>>().join(",")
     }
 }

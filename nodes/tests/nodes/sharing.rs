@@ -1,156 +1,14 @@
-//! Several nodes in one process and a real NATS server. The guests sleep, so that several nodes are
-//! faster although the machine has few cores.
+//! Runs go to other nodes, and everything else stays as it is on one.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use manifold_dispatcher::api::{Call, Error, Limit, ObjectId, ObjectRef, Reason};
-use manifold_dispatcher::native::{NativeRuntime, argument};
-use manifold_dispatcher::{Budget, Completion, Invocation, MemoryStore};
+use manifold_dispatcher::api::{Limit, Reason};
+use manifold_dispatcher::{Budget, MemoryStore};
 use manifold_nodes::{Node, NodeError, NodeOptions};
 use manifold_testing::nats::Nats;
-use manifold_testing::{Fixture, HoldsPermits};
-use tokio::task::JoinHandle;
 
-/// A node with two permits, whose guests are `all`, `leaf`, `ring` and `fail`.
-struct Machine {
-    fixture: Fixture,
-    node: Node,
-}
-
-fn runtime() -> HoldsPermits {
-    let runtime = NativeRuntime::builder("native", "1")
-        // Runs `leaf` for each of `count` numbers, and adds up what they return.
-        .guest("all", |guest| async move {
-            let count: u64 = guest.text("count").await?.parse().unwrap_or_default();
-            let (image, millis) = (guest.text("leaf").await?, guest.text("millis").await?);
-            let blob = |text: String| guest.host().put_blob(text.into());
-            let millis = ObjectRef::blob(blob(millis).await?);
-            let nested = ObjectRef::blob(blob(guest.text("nested").await?).await?);
-            let mut calls = Vec::new();
-            for number in 0..count {
-                let number = ObjectRef::blob(blob(number.to_string()).await?);
-                let args = [
-                    argument("number", number),
-                    argument("millis", millis),
-                    argument("nested", nested),
-                ];
-                calls.push(Call { image: image.clone(), args: guest.put_tree(args).await? });
-            }
-            let mut sum = 0;
-            for result in guest.host().run_many(calls).await {
-                let number = guest.host().get(result?.id).await?;
-                sum += String::from_utf8_lossy(&number).parse().unwrap_or(0);
-            }
-            guest.blob(sum.to_string()).await
-        })
-        // Runs three times `leaf`.
-        .guest("group", |guest| async move {
-            let number: u64 = guest.text("number").await?.parse().unwrap_or_default();
-            let (image, millis) = (guest.text("nested").await?, guest.text("millis").await?);
-            let millis = ObjectRef::blob(guest.host().put_blob(millis.into()).await?);
-            for nested in 0..3 {
-                let nested = guest.host().put_blob(format!("{}", number * 3 + nested).into());
-                let number = ObjectRef::blob(nested.await?);
-                let args = [argument("number", number), argument("millis", millis)];
-                let args = guest.put_tree(args).await?;
-                guest.host().run(Call { image: image.clone(), args }).await?;
-            }
-            guest.blob(number.to_string()).await
-        })
-        .guest("leaf", |guest| async move {
-            let millis = guest.text("millis").await?.parse().unwrap_or_default();
-            tokio::time::sleep(Duration::from_millis(millis)).await;
-            guest.blob(guest.text("number").await?).await
-        })
-        // Sleeps, then runs `ring` with the arguments exchanged.
-        .guest("ring", |guest| async move {
-            let (here, there) = (guest.text("here").await?, guest.text("there").await?);
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            let blob = |text: String| guest.host().put_blob(text.into());
-            let args = [
-                argument("here", ObjectRef::blob(blob(there).await?)),
-                argument("there", ObjectRef::blob(blob(here).await?)),
-            ];
-            let args = guest.put_tree(args).await?;
-            guest.host().run(Call { image: guest.job().image.to_string(), args }).await
-        })
-        .guest("fail", |guest| async move {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            Err(Error::guest_failed(guest.text("number").await?))
-        })
-        .build()
-        .unwrap();
-    HoldsPermits(runtime)
-}
-
-impl Machine {
-    async fn new(server: &Nats, helps: bool) -> Self {
-        Self::with(server, helps, 2).await
-    }
-
-    async fn with(server: &Nats, helps: bool, permits: usize) -> Self {
-        let store = Arc::new(MemoryStore::new());
-        let fixture = Fixture::with(runtime(), |builder| {
-            builder.store(Arc::clone(&store)).permits(permits).shares_runs(true)
-        });
-        let options = NodeOptions::new(server.address());
-        let options = if helps { options.helping() } else { options };
-        let node = Node::join(fixture.dispatcher.clone(), store, &options).await.unwrap();
-        Self { fixture, node }
-    }
-
-    fn all(&self, leaf: &str, count: u64, millis: u64) -> Invocation {
-        let (leaf, nested) = (self.fixture.image(leaf), self.fixture.image("leaf"));
-        let (count, millis) = (count.to_string(), millis.to_string());
-        let args =
-            [("leaf", leaf.as_str()), ("nested", &nested), ("count", &count), ("millis", &millis)];
-        Invocation::new(self.fixture.image("all")).args(self.fixture.args(&args))
-    }
-
-    fn ring(&self, here: &str, there: &str) -> Invocation {
-        let args = self.fixture.args(&[("here", here), ("there", there)]);
-        Invocation::new(self.fixture.image("ring")).args(args)
-    }
-
-    async fn run(&self, invocation: Invocation) -> Result<Completion, Error> {
-        let run = self.node.run(invocation);
-        tokio::time::timeout(Duration::from_secs(60), run).await.expect("no timeout")
-    }
-
-    async fn has_peers(&self, count: usize) {
-        while self.node.peers() != count {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
-
-/// Starts a call that runs `count` leaves of 100 ms each, and waits until the helper runs some of them.
-async fn shared_run(
-    origin: Machine,
-    helper: &Machine,
-    count: u64,
-) -> JoinHandle<(Result<Completion, Error>, Machine)> {
-    origin.has_peers(1).await;
-    let invocation = origin.all("leaf", count, 100);
-    let run = tokio::spawn(async move { (origin.run(invocation).await, origin) });
-    while helper.fixture.runs() == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    run
-}
-
-/// Returns how often each request was started, on all machines.
-fn starts(machines: &[&Machine]) -> HashMap<ObjectId, usize> {
-    let mut starts = HashMap::new();
-    for machine in machines {
-        for (request, _) in machine.fixture.journal.started.lock().unwrap().iter() {
-            *starts.entry(*request).or_default() += 1;
-        }
-    }
-    starts
-}
+use crate::machine::{Machine, starts};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn three_nodes_are_faster_than_one_and_run_nothing_twice() {
@@ -304,32 +162,6 @@ async fn the_budget_counts_runs_on_other_nodes() {
     let error = origin.run(origin.all("leaf", 20, 21).budget(Budget::new().runs(20))).await;
     let error = error.unwrap_err();
     assert_eq!(error.breached_limit(), Some(Limit::Runs { count: 20 }), "{error:?}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_server_that_is_killed_and_comes_back_loses_nothing() {
-    let Some(mut server) = Nats::start() else { return };
-    let (origin, helper) = (Machine::new(&server, false).await, Machine::new(&server, true).await);
-    let run = shared_run(origin, &helper, 60).await;
-    server.kill();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    server.resume();
-    let (outcome, _origin) = run.await.unwrap();
-    assert_eq!(outcome.unwrap().text().unwrap(), "1770");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_server_that_stays_away_stops_nothing() {
-    let Some(mut server) = Nats::start() else { return };
-    let (origin, helper) = (Machine::new(&server, false).await, Machine::new(&server, true).await);
-    let run = shared_run(origin, &helper, 30).await;
-    server.kill();
-    let (outcome, origin) = run.await.unwrap();
-    assert_eq!(outcome.unwrap().text().unwrap(), "435");
-    // Later calls do not wait for it.
-    let start = Instant::now();
-    assert_eq!(origin.run(origin.all("leaf", 4, 1)).await.unwrap().text().unwrap(), "6");
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }
 
 #[tokio::test]
