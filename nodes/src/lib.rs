@@ -14,6 +14,8 @@ mod node;
 mod objects;
 mod options;
 mod policy;
+#[cfg(test)]
+mod simulation;
 mod take;
 
 pub use error::NodeError;

@@ -83,6 +83,8 @@ impl Pause {
 #[derive(Debug)]
 pub(crate) struct Share {
     most: u64,
+    /// How much work it has at most, in microseconds.
+    enough: u64,
     units: u64,
     micros: u64,
 }
@@ -90,12 +92,17 @@ pub(crate) struct Share {
 impl Share {
     /// Begins a share of the runs that wait.
     pub(crate) fn new(waiting: usize) -> Self {
-        Self { most: (waiting as u64 / 2).clamp(1, MAX_UNITS), units: 0, micros: 0 }
+        Self::with(waiting, ENOUGH)
+    }
+
+    /// Begins a share of so much work, in microseconds.
+    pub(crate) fn with(waiting: usize, enough: u64) -> Self {
+        Self { most: (waiting as u64 / 2).clamp(1, MAX_UNITS), enough, units: 0, micros: 0 }
     }
 
     /// Returns whether the share can have more runs.
     pub(crate) fn has_room(&self) -> bool {
-        self.units < self.most && self.micros < ENOUGH
+        self.units < self.most && self.micros < self.enough
     }
 
     /// Returns whether a run that takes so many microseconds is worth moving, with those that would follow
@@ -108,7 +115,7 @@ impl Share {
     /// something.
     pub(crate) fn add(&mut self, micros: Option<u64>) {
         self.units += 1;
-        self.micros = self.micros.saturating_add(micros.unwrap_or(ENOUGH));
+        self.micros = self.micros.saturating_add(micros.unwrap_or(self.enough));
     }
 }
 
