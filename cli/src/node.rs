@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use manifold_dispatcher::{ObjectSource, Store};
-use manifold_nodes::{Node, NodeOptions};
+use manifold_nodes::{Inputs, Node, NodeOptions};
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -66,11 +66,13 @@ impl Session {
 
 /// `manifold node`.
 pub(crate) async fn node(options: Command) -> Result<(), CliError> {
-    let joins = options.nodes.options().ok_or(CliError::NoNats)?.helping();
+    let inputs = Inputs::new();
+    let joins = options.nodes.options().ok_or(CliError::NoNats)?.helping(inputs.clone());
     let mut sources: Vec<Arc<dyn ObjectSource>> = Vec::new();
     for directory in &options.source {
         sources.push(Arc::new(Repository::named(directory)?.objects()?));
     }
+    sources.push(Arc::new(inputs));
     let store = options.using.open()?;
     let mut settings = options.using.session();
     settings.share_runs();

@@ -29,6 +29,11 @@ pub enum NodeError {
         /// What is wrong.
         problem: String,
     },
+    /// The dispatcher does not read from the inputs, so that this node cannot run what others give away.
+    #[error(
+        "the inputs are no source of the dispatcher: add them with `DispatcherBuilder::source`"
+    )]
+    Inputs,
     /// JetStream fails. It has to be switched on in the server.
     #[error("JetStream of the NATS server at {address} fails: {problem}; is it switched on?")]
     JetStream {

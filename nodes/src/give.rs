@@ -56,6 +56,7 @@ async fn answer(shared: &Arc<Shared>, asked: Message) {
     if let Some(steal) = steal.filter(|steal| steal.session != shared.session) {
         let hosts: HashSet<ObjectId> = steal.hosts.iter().map(|host| host.0).collect();
         let (_, queued) = shared.dispatcher.surplus(QUEUED);
+        let sources = shared.sources();
         let (mut share, mut bytes) = (Share::new(queued), 0);
         while share.has_room() {
             let mut estimate = None;
@@ -64,7 +65,7 @@ async fn answer(shared: &Arc<Shared>, asked: Message) {
                 hosts.contains(&run.host) && share.accepts(estimate)
             });
             let Some(unit) = unit.await else { break };
-            let message = UnitMessage::new(&shared.session, &unit);
+            let message = UnitMessage::new(&shared.session, &sources, &unit);
             bytes += encode(&message).len();
             given.units.push(message);
             units.push(unit);

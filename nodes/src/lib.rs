@@ -7,6 +7,7 @@ mod claim;
 mod cycle;
 mod error;
 mod give;
+mod inputs;
 mod long_runs;
 mod memo;
 mod message;
@@ -19,5 +20,6 @@ mod simulation;
 mod take;
 
 pub use error::NodeError;
+pub use inputs::Inputs;
 pub use node::Node;
 pub use options::NodeOptions;

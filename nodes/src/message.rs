@@ -49,6 +49,8 @@ pub(crate) struct Given {
 pub(crate) struct UnitMessage {
     /// The session of the node that gives it away.
     pub(crate) origin: String,
+    /// The sessions that have its inputs: that of the origin, and those from which that has others.
+    pub(crate) sources: Vec<String>,
     pub(crate) request: Id,
     pub(crate) image: String,
     pub(crate) args: Id,
@@ -73,11 +75,12 @@ fn millis(time: Duration) -> u64 {
 }
 
 impl UnitMessage {
-    pub(crate) fn new(origin: &str, unit: &Unit) -> Self {
+    pub(crate) fn new(origin: &str, sources: &[String], unit: &Unit) -> Self {
         let Budget { deadline, memory_bytes, depth, runs, written_bytes, .. } = unit.budget;
         let limits = unit.limits;
         Self {
             origin: origin.to_owned(),
+            sources: sources.to_vec(),
             request: Id(unit.request),
             image: unit.image.to_string(),
             args: Id(unit.args),
@@ -127,11 +130,10 @@ pub(crate) struct Done {
     pub(crate) succeeded: bool,
 }
 
-/// A node wants objects, and with `closure` also what they reach.
+/// A node wants objects, and what they reach as far as it fits.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Wanted {
     pub(crate) ids: Vec<Id>,
-    pub(crate) closure: bool,
     /// From where on the content of the only object is wanted, if it is too large for one answer.
     pub(crate) offset: Option<u64>,
 }

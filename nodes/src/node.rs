@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::bus::{Bus, Unavailable};
 use crate::claim::{self, Claim};
 use crate::error::NodeError;
+use crate::inputs::{Inputs, without_others};
 use crate::memo;
 use crate::message::{self, About, Done, Id, Presence, Wanted, encode};
 use crate::options::NodeOptions;
@@ -52,7 +53,7 @@ pub(crate) struct Shared {
     /// The name of this node, another one for each start.
     pub(crate) session: String,
     /// The units of other nodes that this one runs.
-    pub(crate) taken: Mutex<HashMap<ObjectId, CancellationToken>>,
+    pub(crate) taken: Mutex<HashMap<ObjectId, Taken>>,
     /// Who waits for which units.
     hints: Mutex<HashMap<ObjectId, Vec<mpsc::UnboundedSender<Hint>>>>,
     /// How long the units of each image take.
@@ -69,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) leaves: AtomicBool,
     /// The requests of calls that this node has claimed, or is about to.
     pub(crate) roots: Mutex<HashSet<ObjectId>>,
+    /// What the runs of other nodes read, if this node takes such runs over.
+    pub(crate) inputs: Option<Inputs>,
     /// How long this node waits for a run that another node has claimed.
     pub(crate) patience: Duration,
     /// Limits how many searches for cycles there are at once.
@@ -77,6 +80,14 @@ pub(crate) struct Shared {
     pub(crate) unpacking: Semaphore,
     stop: CancellationToken,
     tasks: TaskTracker,
+}
+
+/// A unit of another node.
+#[derive(Debug, Clone)]
+pub(crate) struct Taken {
+    pub(crate) stop: CancellationToken,
+    /// The sessions that have its inputs.
+    pub(crate) sources: Vec<String>,
 }
 
 /// What is said about a unit to whoever waits for it.
@@ -105,6 +116,21 @@ impl Shared {
     /// Returns the host images of the runtimes.
     pub(crate) fn hosts(&self) -> Vec<Id> {
         self.dispatcher.runtimes().iter().map(|host| Id(host.id())).collect()
+    }
+
+    /// Returns the sessions that have the inputs of this node's runs: its own, and those from which its
+    /// units came.
+    pub(crate) fn sources(&self) -> Vec<String> {
+        const MOST: usize = 8;
+        let mut sources = vec![self.session.clone()];
+        for taken in self.taken.lock().values() {
+            for source in &taken.sources {
+                if sources.len() < MOST && !sources.contains(source) {
+                    sources.push(source.clone());
+                }
+            }
+        }
+        sources
     }
 
     /// Returns whether a run of `request` is in progress here, or is about to be published.
@@ -214,6 +240,7 @@ impl Node {
             compiled: Mutex::default(),
             leaves: AtomicBool::new(false),
             roots: Mutex::default(),
+            inputs: options.inputs.clone(),
             patience: options.patience,
             searching: Semaphore::new(4),
             unpacking: Semaphore::new(8),
@@ -223,7 +250,8 @@ impl Node {
         let node = Self { shared: Arc::clone(&shared) };
         node.listen("obj", |shared, payload| {
             let wanted: Wanted = message::decode(payload)?;
-            Some(objects::in_place(|| objects::answer(&shared.dispatcher, &wanted)))
+            let answer = || without_others(|| objects::answer(&shared.dispatcher, &wanted));
+            Some(objects::in_place(answer))
         })
         .await?;
         node.listen("waits", |shared, payload| {
@@ -240,7 +268,7 @@ impl Node {
         node.listen("cancel", |shared, payload| {
             let about: About = message::decode(payload)?;
             let taken = shared.taken.lock().get(&about.request.0).cloned();
-            taken.into_iter().for_each(|taken| taken.cancel());
+            taken.into_iter().for_each(|taken| taken.stop.cancel());
             None
         })
         .await?;
@@ -248,7 +276,11 @@ impl Node {
         shared.spawn(give::give(Arc::clone(&shared)));
         shared.spawn(long_runs::follow(Arc::clone(&shared)));
         shared.spawn(cycle::watch(Arc::clone(&shared)));
-        if options.helps {
+        if let Some(inputs) = &options.inputs {
+            inputs.serve(&shared);
+            if shared.dispatcher.read(inputs.probe()).is_err() {
+                return Err(NodeError::Inputs);
+            }
             shared.spawn(take::take(Arc::clone(&shared)));
         }
         Ok(node)
@@ -369,8 +401,8 @@ impl Node {
         let taken: Vec<_> = shared.taken.lock().drain().collect();
         let goodbye = async {
             shared.bus.depart(&shared.session).await;
-            for (request, stop) in &taken {
-                stop.cancel();
+            for (request, unit) in &taken {
+                unit.stop.cancel();
                 shared.bus.release(*request, &shared.session).await;
             }
             let began = Instant::now();

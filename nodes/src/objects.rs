@@ -1,7 +1,7 @@
-//! The inputs of a unit: the node that took it over asks the node that gave it away for the objects that
-//! it does not have.
+//! Objects on their way: a node that took a run over asks the node that gave it away for those that it
+//! does not have.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use async_nats::Request;
 use manifold_dispatcher::Dispatcher;
@@ -17,8 +17,7 @@ use crate::node::Shared;
 const MAX_ANSWER: usize = 400 << 10;
 /// How many objects a node asks for at once.
 const MAX_WANTED: usize = 5_000;
-/// How many objects and bytes the input of a unit has at most. A larger one runs where it is.
-const MAX_OBJECTS: usize = 2_000_000;
+/// How many bytes an object has at most.
 const MAX_BYTES: u64 = 1 << 30;
 
 /// Runs work that reads files on this thread, and lets other threads do what else there is.
@@ -57,8 +56,7 @@ pub(crate) fn answer(dispatcher: &Dispatcher, wanted: &Wanted) -> Vec<u8> {
             continue;
         }
         bytes += object.content.len() + 64;
-        if wanted.closure
-            && object.kind == ObjectKind::Tree
+        if object.kind == ObjectKind::Tree
             && let Ok(tree) = Tree::decode_as_git_reads(&object.content)
         {
             open.extend(tree.objects().map(|below| below.id).filter(|id| met.insert(*id)));
@@ -74,120 +72,93 @@ pub(crate) fn answer(dispatcher: &Dispatcher, wanted: &Wanted) -> Vec<u8> {
 /// Why the inputs of a unit cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InputError {
-    #[error("object {0} is not available at the node that gave the run away")]
+    #[error("object {0} is not available at the nodes that gave the run away")]
     Missing(ObjectId),
-    #[error("the inputs have more than {MAX_OBJECTS} objects or {MAX_BYTES} bytes")]
-    TooLarge,
+    #[error("object {id} has more than {MAX_BYTES} bytes")]
+    TooLarge { id: ObjectId },
     #[error("the node that gave the run away does not answer: {0}")]
     NoAnswer(String),
     #[error("the store fails: {0}")]
     Store(#[from] manifold_runtime_api::Error),
 }
 
-/// Fetches what `roots` reach and this node does not have from the node of the session `origin`.
+/// Fetches objects from the first of `nodes` that has them, and as far as an answer has room those of
+/// `beside` and what is below all of them. Returns the trees that have arrived.
+///
+/// # Errors
+/// Errors if none of the nodes has one of the objects.
 pub(crate) async fn fetch(
     shared: &Shared,
-    origin: &str,
-    roots: Vec<ObjectId>,
-) -> Result<(), InputError> {
-    let (mut met, mut open, mut fetched) = (HashSet::new(), roots, 0_u64);
-    let mut stored = HashSet::new();
-    loop {
-        // The walk reads files, but trees are small and most objects are looked up only.
-        let missing = in_place(|| missing(&shared.dispatcher, &mut met, &open))?;
+    nodes: &BTreeSet<String>,
+    ids: &[ObjectId],
+    beside: &[ObjectId],
+) -> Result<Vec<(ObjectId, Tree)>, InputError> {
+    let mut missing = ids.to_vec();
+    let (mut trees, mut problem) = (Vec::new(), None);
+    for node in nodes {
+        let ids = missing.iter().chain(beside).copied().map(Id).collect();
+        let wanted = Wanted { ids, offset: None };
+        let pack = match ask(shared, node, &wanted).await {
+            Ok(answer) => Pack::decode(&answer, 4 * MAX_ANSWER as u64)
+                .map_err(|problem| InputError::NoAnswer(problem.to_string())),
+            Err(error) => Err(error),
+        };
+        match pack {
+            Ok(pack) => {
+                for (id, object) in pack.objects {
+                    if object.kind == ObjectKind::Tree
+                        && let Ok(tree) = Tree::decode_as_git_reads(&object.content)
+                    {
+                        trees.push((id, tree));
+                    }
+                    shared.store.write(object)?;
+                }
+            }
+            Err(error) => problem = Some(error),
+        }
+        let mut left = Vec::new();
+        for id in missing {
+            // One that is missing may not fit in an answer.
+            if shared.store.read(id)?.is_none() && !large(shared, node, id).await? {
+                left.push(id);
+            }
+        }
+        missing = left;
         if missing.is_empty() {
-            return Ok(());
+            return Ok(trees);
         }
-        let mut next = Vec::new();
-        for part in missing.chunks(MAX_WANTED) {
-            let ids: Vec<_> = part.iter().copied().map(Id).collect();
-            let wanted = Wanted { ids, closure: true, offset: None };
-            let answer = ask(shared, origin, &wanted).await?;
-            let pack = Pack::decode(&answer, 4 * MAX_ANSWER as u64)
-                .map_err(|problem| InputError::NoAnswer(problem.to_string()))?;
-            if !part.iter().any(|id| pack.objects.contains_key(id)) {
-                // None of them fits in an answer.
-                let id = *part.first().ok_or(InputError::TooLarge)?;
-                fetched += large(shared, origin, id).await?;
-            }
-            for (id, object) in pack.objects {
-                // It was stored, and yet is missing: a tree may say that it is of another kind.
-                if part.contains(&id) && !stored.insert(id) {
-                    return Err(InputError::Missing(id));
-                }
-                fetched += object.content.len() as u64;
-                shared.store.write(object)?;
-            }
-            if fetched > MAX_BYTES || met.len() > MAX_OBJECTS {
-                return Err(InputError::TooLarge);
-            }
-            next.extend_from_slice(part);
-        }
-        for id in &next {
-            met.remove(id);
-        }
-        open = next;
+    }
+    match (problem, missing.first()) {
+        (Some(problem), _) => Err(problem),
+        (None, Some(&id)) => Err(InputError::Missing(id)),
+        (None, None) => Ok(trees),
     }
 }
 
-/// Returns which of the objects that `roots` reach are not here. Those that are here are added to `met`.
-fn missing(
-    dispatcher: &Dispatcher,
-    met: &mut HashSet<ObjectId>,
-    roots: &[ObjectId],
-) -> Result<Vec<ObjectId>, InputError> {
-    let mut open: Vec<_> = roots.iter().map(|id| (*id, None)).collect();
-    let mut missing = Vec::new();
-    while let Some((id, kind)) = open.pop() {
-        if !met.insert(id) {
-            continue;
-        }
-        if kind == Some(ObjectKind::Blob) {
-            if dispatcher.blob_size(id).is_err() {
-                missing.push(id);
-            }
-            continue;
-        }
-        match dispatcher.read(id) {
-            Err(_) => missing.push(id),
-            Ok(object) if object.kind == ObjectKind::Tree => {
-                if let Ok(tree) = Tree::decode_as_git_reads(&object.content) {
-                    open.extend(tree.objects().map(|below| (below.id, Some(below.kind))));
-                }
-            }
-            Ok(_) => {}
-        }
-        if met.len() > MAX_OBJECTS {
-            return Err(InputError::TooLarge);
-        }
-    }
-    Ok(missing)
-}
-
-/// Fetches an object that is too large for one answer, in parts. Returns its size.
-async fn large(shared: &Shared, origin: &str, id: ObjectId) -> Result<u64, InputError> {
+/// Fetches an object that is too large for one answer, in parts. Returns `false` if the node does not have
+/// it.
+async fn large(shared: &Shared, node: &str, id: ObjectId) -> Result<bool, InputError> {
     let mut content = Vec::new();
     loop {
         let offset = Some(content.len() as u64);
-        let wanted = Wanted { ids: vec![Id(id)], closure: false, offset };
-        let part = ask(shared, origin, &wanted).await?;
+        let wanted = Wanted { ids: vec![Id(id)], offset };
+        let Ok(part) = ask(shared, node, &wanted).await else { return Ok(false) };
         let is_last = part.len() < MAX_ANSWER;
         content.extend_from_slice(&part);
         if content.len() as u64 > MAX_BYTES {
-            return Err(InputError::TooLarge);
+            return Err(InputError::TooLarge { id });
         }
         if is_last {
             break;
         }
     }
-    let size = content.len() as u64;
     for object in [Object::blob(content.clone()), Object::encoded_tree(content)] {
         if object.id() == id {
             shared.store.write(object)?;
-            return Ok(size);
+            return Ok(true);
         }
     }
-    Err(InputError::Missing(id))
+    Ok(false)
 }
 
 async fn ask(shared: &Shared, origin: &str, wanted: &Wanted) -> Result<Vec<u8>, InputError> {

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::inputs::Inputs;
+
 /// How a node joins the others.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -16,8 +18,9 @@ pub struct NodeOptions {
     pub credentials: Option<PathBuf>,
     /// A file with the certificates to trust (PEM), instead of the system's.
     pub authority: Option<PathBuf>,
-    /// Whether the node takes runs of other nodes over.
-    pub helps: bool,
+    /// What the runs of other nodes read, if this node takes such runs over: a source of objects of its
+    /// dispatcher.
+    pub inputs: Option<Inputs>,
     /// How long this node waits for a run that another node has claimed. Then it runs the request itself,
     /// even if the other node says that it is still running it. Default: 10 minutes.
     pub patience: Duration,
@@ -30,7 +33,7 @@ impl Default for NodeOptions {
             pool: "default".to_owned(),
             credentials: None,
             authority: None,
-            helps: false,
+            inputs: None,
             patience: Duration::from_secs(600),
         }
     }
@@ -70,10 +73,10 @@ impl NodeOptions {
         self
     }
 
-    /// Makes the node take runs of other nodes over.
+    /// Makes the node take runs of other nodes over. `inputs` must be a source of its dispatcher.
     #[must_use]
-    pub fn helping(mut self) -> Self {
-        self.helps = true;
+    pub fn helping(mut self, inputs: Inputs) -> Self {
+        self.inputs = Some(inputs);
         self
     }
 }

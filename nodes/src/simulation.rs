@@ -17,6 +17,8 @@ use world::World;
 type Nanos = u64;
 
 const MILLIS: Nanos = 1_000_000;
+/// How many bytes of inputs arrive at once.
+const ANSWER: u64 = 400 << 10;
 
 /// What is simulated.
 #[derive(Debug, Clone)]
@@ -64,6 +66,11 @@ impl Plan {
             enough: crate::policy::ENOUGH,
             seed: 7,
         }
+    }
+
+    /// Returns how long a full answer with inputs takes.
+    fn answer_time(&self) -> Nanos {
+        (ANSWER as f64 / self.bandwidth * 1e9) as Nanos
     }
 
     fn run(&self) -> Report {

@@ -14,11 +14,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Claimed, Unavailable};
 use crate::cycle;
+use crate::inputs::without_others;
 use crate::memo::{self, Found};
 use crate::message::{self, Done, Given, Id, Steal, UnitMessage, encode};
-use crate::node::Shared;
-use crate::objects;
+use crate::node::{Shared, Taken};
+use crate::objects::{self, in_place};
 use crate::policy::{MAX_UNITS, Pause};
+
+/// How many nodes are asked for the inputs of a unit.
+const MAX_SOURCES: usize = 8;
 
 /// How many units a node has at once, also those that wait for others.
 const MAX_TAKEN: usize = 20_000;
@@ -27,9 +31,6 @@ const MAX_TAKEN: usize = 20_000;
 /// compiled, and if it may not be.
 const TO_BEGIN: Duration = Duration::from_millis(20);
 const TO_COMPILE: Duration = Duration::from_secs(1);
-
-/// How many objects of a unit are fetched because a guest named them.
-const MAX_NAMED: usize = 64;
 
 /// How long a node tries to publish an outcome.
 const TO_PUBLISH: Duration = Duration::from_secs(5);
@@ -53,7 +54,8 @@ pub(crate) async fn take(shared: Arc<Shared>) {
         for unit in given.into_iter().take(MAX_UNITS as usize) {
             let stop = CancellationToken::new();
             if let Entry::Vacant(vacant) = shared.taken.lock().entry(unit.request.0) {
-                vacant.insert(stop.clone());
+                let sources = unit.sources.iter().take(MAX_SOURCES).cloned().collect();
+                vacant.insert(Taken { stop: stop.clone(), sources });
                 let fresh = Arc::clone(&shared.fresh);
                 shared.spawn(run(Arc::clone(&shared), unit, stop, fresh));
             }
@@ -141,10 +143,17 @@ async fn outcome(shared: &Shared, unit: &UnitMessage, fresh: Arc<()>) -> Option<
         return Some(true);
     }
     let roots = [Some(unit.args.0), ObjectId::from_hex(&unit.image).ok(), unit.std.map(|id| id.0)];
-    let roots = roots.into_iter().flatten().collect();
-    if let Err(problem) = objects::fetch(shared, &unit.origin, roots).await {
-        tracing::warn!(%request, "a run of another node is not taken over: {problem}");
-        return None;
+    let is_here =
+        |id: &ObjectId| in_place(|| without_others(|| shared.dispatcher.read(*id).is_ok()));
+    let missing: Vec<_> = roots.into_iter().flatten().filter(|id| !is_here(id)).collect();
+    if !missing.is_empty() {
+        // What is below them arrives when it is read. If this fails, the run says what is missing.
+        let sources = unit.sources.iter().cloned().collect();
+        if let Ok(trees) = objects::fetch(shared, &sources, &missing, &[]).await
+            && let Some(inputs) = &shared.inputs
+        {
+            inputs.remember(&trees);
+        }
     }
     let mut invocation = Invocation::new(&unit.image)
         .args(unit.args.0)
@@ -155,35 +164,23 @@ async fn outcome(shared: &Shared, unit: &UnitMessage, fresh: Arc<()>) -> Option<
         .collecting();
     invocation.std = unit.std.map(|id| id.0);
     let began = Instant::now();
-    let mut fetched = Vec::new();
     let is_compiled = shared.is_compiled(&unit.image);
-    let to_begin = if is_compiled { TO_BEGIN } else { TO_COMPILE };
-    let mut fresh = Some(fresh);
-    let completion = loop {
-        let mut run = pin!(shared.dispatcher.run(invocation.clone()));
-        let ended = tokio::time::timeout(to_begin, &mut run).await;
-        if fresh.take().is_some() {
-            shared.has_compiled(&unit.image);
+    let mut run = pin!(shared.dispatcher.run(invocation));
+    let ended =
+        tokio::time::timeout(if is_compiled { TO_BEGIN } else { TO_COMPILE }, &mut run).await;
+    drop(fresh);
+    shared.has_compiled(&unit.image);
+    let ended = match ended {
+        Ok(ended) => ended,
+        Err(_) => run.await,
+    };
+    let completion = match ended {
+        Ok(completion) => completion,
+        Err(error) => {
+            // The node that gave it away runs it, so that the error has its whole chain.
+            tracing::debug!(%request, "a run of another node failed: {error}");
+            return None;
         }
-        let ended = match ended {
-            Ok(ended) => ended,
-            Err(_) => run.await,
-        };
-        let error = match ended {
-            Ok(completion) => break completion,
-            Err(error) => error,
-        };
-        // Guests can name images and objects in texts. Nested runs that have ended are memoized.
-        let missing = error.missing_object();
-        if let Some(id) = missing.filter(|id| fetched.len() < MAX_NAMED && !fetched.contains(id))
-            && objects::fetch(shared, &unit.origin, vec![id]).await.is_ok()
-        {
-            fetched.push(id);
-            continue;
-        }
-        // The node that gave it away runs it, so that the error has its whole chain.
-        tracing::debug!(%request, "a run of another node failed: {error}");
-        return None;
     };
     if completion.request != request {
         tracing::warn!(%request, "another node sent a run under a wrong request id");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::server::{Server, Service};
 use super::work::Tree;
-use super::{Nanos, Plan, Report};
+use super::{ANSWER, Nanos, Plan, Report};
 use crate::bus::TIME_TO_LIVE;
 use crate::policy::{self, Estimate, Pause, QUEUED, Share, TO_CLAIM};
 
@@ -45,6 +45,8 @@ struct Node {
     waiting: VecDeque<(Tree, usize, Nanos)>,
     /// The permits in use.
     used: usize,
+    /// The bytes of inputs that were read since the last answer.
+    asked: u64,
     /// The units that were taken over and have not begun.
     fresh: usize,
     asks: Pause,
@@ -128,6 +130,7 @@ impl<'a> World<'a> {
             speed: if index > 0 && index <= slow { 0.1 } else { 1.0 },
             waiting: VecDeque::new(),
             used: 0,
+            asked: 0,
             fresh: 0,
             asks: Pause::between_asks(),
             is_asking: false,
@@ -248,7 +251,13 @@ impl<'a> World<'a> {
     fn begin_runs(&mut self, node: usize) {
         while self.nodes[node].used < self.plan.permits {
             let Some((tree, job, _)) = self.nodes[node].waiting.pop_back() else { break };
-            let frame = (self.plan.frame as f64 / self.nodes[node].speed) as Nanos;
+            let mut frame = (self.plan.frame as f64 / self.nodes[node].speed) as Nanos;
+            let is_taken = self.jobs[job].unit.is_some();
+            if is_taken {
+                // It waits for its inputs, which arrive many at once.
+                let wait = 4 * self.plan.latency + self.plan.answer_time();
+                frame += wait * self.plan.frame_bytes / ANSWER;
+            }
             let (mut time, mut frames, mut done, mut open) = (0, 0, 0, vec![tree]);
             while time < QUANTUM
                 && let Some(tree) = open.pop()
@@ -272,6 +281,14 @@ impl<'a> World<'a> {
             let now = self.now;
             self.nodes[node].waiting.extend(open.into_iter().map(|tree| (tree, job, now)));
             self.report.frames += frames;
+            if is_taken {
+                let bytes = frames * self.plan.frame_bytes;
+                self.report.bytes += bytes;
+                self.nodes[node].asked += bytes;
+                let answers = self.nodes[node].asked / ANSWER;
+                self.nodes[node].asked %= ANSWER;
+                self.server.serve_all(now, Service::Message, 2 * answers);
+            }
             self.nodes[node].used += 1;
             self.at(self.now + time, Event::Ran { node, job, done });
         }
@@ -372,16 +389,12 @@ impl<'a> World<'a> {
         self.nodes[thief].asks.reset();
         for unit in units {
             self.nodes[thief].fresh += 1;
-            let bytes = self.units[unit].tree.frames * self.plan.frame_bytes;
-            self.report.bytes += bytes;
-            // The claim, a look in the memo, and the inputs from the node that gave the unit away.
+            // The claim, a look in the memo, and the first inputs from the node that gave the unit away.
             let claimed = self.request(thief, Service::Put);
             self.units[unit].holder = Some(thief);
             self.server.serve_all(claimed, Service::Get, 1);
-            let parts = bytes / (400 << 10) + 1;
-            self.server.serve_all(claimed, Service::Message, 2 * parts);
-            let transfer = (bytes as f64 / self.plan.bandwidth * 1e9) as Nanos;
-            let ready = claimed + 6 * self.plan.latency + transfer;
+            self.server.serve_all(claimed, Service::Message, 2);
+            let ready = claimed + 6 * self.plan.latency + self.plan.answer_time();
             self.at(ready, Event::Begin { thief, unit });
         }
         self.ask_at(thief, self.now);

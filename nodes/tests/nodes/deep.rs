@@ -13,9 +13,9 @@ fn levels() -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn levels_alternate_between_two_nodes() {
     let Some(server) = Nats::start() else { return };
-    let options = NodeOptions::new(server.address()).helping();
-    let one = Machine::with(options.clone(), 1).await;
-    let two = Machine::with(options, 1).await;
+    let options = NodeOptions::new(server.address());
+    let one = Machine::with(options.clone(), true, 1).await;
+    let two = Machine::with(options, true, 1).await;
     one.has_peers(1).await;
     let outcome = one.run(one.descend(levels())).await.unwrap();
     assert_eq!(outcome.text().unwrap(), levels().to_string());

@@ -66,7 +66,7 @@ fn cases(default: u32) -> u32 {
 async fn three(server: &Nats) -> Vec<Machine> {
     let mut machines = Vec::new();
     for _ in 0..3 {
-        machines.push(Machine::join(NodeOptions::new(server.address()).helping()).await);
+        machines.push(Machine::join(NodeOptions::new(server.address()), true).await);
     }
     for machine in &machines {
         machine.has_peers(2).await;

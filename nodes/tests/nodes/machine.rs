@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use manifold_dispatcher::api::{Call, Error, ObjectId, ObjectRef};
 use manifold_dispatcher::native::{NativeRuntime, argument};
-use manifold_dispatcher::{Completion, Invocation, MemoryStore};
-use manifold_nodes::{Node, NodeOptions};
+use manifold_dispatcher::{Completion, Invocation, MemoryStore, Store};
+use manifold_nodes::{Inputs, Node, NodeOptions};
 use manifold_testing::nats::Nats;
 use manifold_testing::{Fixture, HoldsPermits};
 
@@ -15,6 +15,7 @@ use manifold_testing::{Fixture, HoldsPermits};
 pub(crate) struct Machine {
     pub(crate) fixture: Fixture,
     pub(crate) node: Node,
+    pub(crate) store: Arc<MemoryStore>,
 }
 
 fn runtime() -> HoldsPermits {
@@ -56,6 +57,16 @@ fn runtime() -> HoldsPermits {
                 guest.host().run(Call { image: image.clone(), args }).await?;
             }
             guest.blob(number.to_string()).await
+        })
+        // Reads the file with its number in the tree whose id is a text, and returns its length.
+        .guest("reads", |guest| async move {
+            let number: usize = guest.text("number").await?.parse().unwrap_or_default();
+            let (tree, millis) = (guest.text("nested").await?, guest.text("millis").await?);
+            let tree = ObjectId::from_hex(&tree).unwrap();
+            let tree = guest.host().tree(tree).await?;
+            let file = guest.host().get(tree.entries()[number].id).await?;
+            tokio::time::sleep(Duration::from_millis(millis.parse().unwrap_or_default())).await;
+            guest.blob(file.len().to_string()).await
         })
         .guest("leaf", |guest| async move {
             let millis = guest.text("millis").await?.parse().unwrap_or_default();
@@ -134,28 +145,37 @@ fn runtime() -> HoldsPermits {
 
 impl Machine {
     pub(crate) async fn new(server: &Nats, helps: bool) -> Self {
-        let options = NodeOptions::new(server.address());
-        Self::join(if helps { options.helping() } else { options }).await
+        Self::join(NodeOptions::new(server.address()), helps).await
     }
 
-    pub(crate) async fn join(options: NodeOptions) -> Self {
-        Self::with(options, 2).await
+    pub(crate) async fn join(options: NodeOptions, helps: bool) -> Self {
+        Self::with(options, helps, 2).await
     }
 
-    pub(crate) async fn with(options: NodeOptions, permits: usize) -> Self {
+    pub(crate) async fn with(options: NodeOptions, helps: bool, permits: usize) -> Self {
+        let inputs = Inputs::new();
+        let source = inputs.clone();
+        let options = if helps { options.helping(inputs) } else { options };
         let store = Arc::new(MemoryStore::new());
         let fixture = Fixture::with(runtime(), |builder| {
-            builder.store(Arc::clone(&store)).permits(permits).shares_runs(true)
+            builder.store(Arc::clone(&store)).source(source).permits(permits).shares_runs(true)
         });
-        let node = Node::join(fixture.dispatcher.clone(), store, &options).await.unwrap();
-        Self { fixture, node }
+        let objects: Arc<dyn Store> = store.clone();
+        let node = Node::join(fixture.dispatcher.clone(), objects, &options).await.unwrap();
+        Self { fixture, node, store }
     }
 
+    /// Runs `leaf` with each of the numbers below `count`, and adds up the results.
     pub(crate) fn all(&self, leaf: &str, count: u64, millis: u64) -> Invocation {
-        let (leaf, nested) = (self.fixture.image(leaf), self.fixture.image("leaf"));
+        self.all_with(leaf, count, millis, &self.fixture.image("leaf"))
+    }
+
+    /// As [`Machine::all`]; the runs get a further text.
+    pub(crate) fn all_with(&self, leaf: &str, count: u64, millis: u64, nested: &str) -> Invocation {
+        let leaf = self.fixture.image(leaf);
         let (count, millis) = (count.to_string(), millis.to_string());
         let args =
-            [("leaf", leaf.as_str()), ("nested", &nested), ("count", &count), ("millis", &millis)];
+            [("leaf", leaf.as_str()), ("nested", nested), ("count", &count), ("millis", &millis)];
         Invocation::new(self.fixture.image("all")).args(self.fixture.args(&args))
     }
 

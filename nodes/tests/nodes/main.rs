@@ -3,6 +3,7 @@
 
 mod deep;
 mod graphs;
+mod inputs;
 mod machine;
 mod outages;
 mod processes;

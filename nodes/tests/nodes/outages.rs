@@ -87,11 +87,11 @@ async fn the_leader_of_a_cluster_can_be_killed() {
             ..async_nats::jetstream::stream::Config::default()
         };
         if context.create_stream(config).await.is_ok() {
-            break Machine::join(options.clone()).await;
+            break Machine::join(options.clone(), false).await;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
-    let helper = Machine::join(options.helping()).await;
+    let helper = Machine::join(options, true).await;
     let run = shared_run(origin, &helper, 60).await;
     let client = async_nats::connect(cluster.servers[1].address()).await.unwrap();
     let claims = async_nats::jetstream::new(client).get_key_value("manifold-default-claims").await;

@@ -80,8 +80,7 @@ fn is_a_node_if_it_is_told_to() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let options = NodeOptions::new(address);
-        let machine =
-            Machine::join(if role == "helper" { options.helping() } else { options }).await;
+        let machine = Machine::join(options, role == "helper").await;
         say("ready");
         if role == "helper" {
             let mut said = 0;
@@ -107,7 +106,7 @@ async fn nodes_that_are_killed_at_random_change_nothing() {
     let Some(server) = Nats::start() else { return };
     let mut rng = fastrand::Rng::with_seed(4);
     for case in 0..kills() {
-        let origin = Arc::new(Machine::join(NodeOptions::new(server.address())).await);
+        let origin = Arc::new(Machine::join(NodeOptions::new(server.address()), false).await);
         let helpers = [(); 2].map(|()| Process::start(&server, "helper"));
         for helper in &helpers {
             helper.says("ready").await;
@@ -150,7 +149,7 @@ async fn what_was_done_for_a_killed_origin_is_not_done_again() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     first.signal("-KILL");
-    let second = Machine::join(NodeOptions::new(server.address())).await;
+    let second = Machine::join(NodeOptions::new(server.address()), false).await;
     let before: Vec<_> = helpers.iter().flat_map(|helper| ids(&helper.said("started "))).collect();
     let outcome = second.run(second.all("leaf", 80, 60)).await.unwrap();
     assert_eq!(outcome.text().unwrap(), "3160");
@@ -172,7 +171,7 @@ async fn a_node_that_was_stopped_for_long_comes_back_too_late() {
     let Some(server) = Nats::start() else { return };
     let helper = Process::start(&server, "helper");
     helper.says("ready").await;
-    let origin = Arc::new(Machine::join(NodeOptions::new(server.address())).await);
+    let origin = Arc::new(Machine::join(NodeOptions::new(server.address()), false).await);
     origin.has_peers(1).await;
     let (caller, invocation) = (Arc::clone(&origin), origin.all("leaf", 12, 300));
     let run = tokio::spawn(async move { caller.run(invocation).await });

@@ -110,7 +110,7 @@ impl Scene {
 
     async fn with(change: impl FnOnce(NodeOptions) -> NodeOptions) -> Option<Self> {
         let server = Nats::start()?;
-        let machine = Machine::join(change(NodeOptions::new(server.address()))).await;
+        let machine = Machine::join(change(NodeOptions::new(server.address())), false).await;
         let machine = std::sync::Arc::new(machine);
         let stranger = Stranger::join(&server).await;
         machine.has_peers(1).await;
