@@ -25,6 +25,7 @@ impl NodeArgs {
     /// Returns the options of a node, if a server is named.
     fn options(&self) -> Option<NodeOptions> {
         let options = NodeOptions::new(self.servers.as_deref()?).pool(&self.pool);
+        let options = options.patience(self.patience);
         Some(options.credentials(self.credentials.clone()).authority(self.authority.clone()))
     }
 

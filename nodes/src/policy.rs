@@ -17,7 +17,7 @@ pub(crate) const MAX_UNITS: u64 = 256;
 pub(crate) const WANTS: Duration = Duration::from_secs(1);
 /// How long a node goes on listening to others that want runs although none waits, so that it need not
 /// subscribe all the time.
-pub(crate) const LISTENS: Duration = Duration::from_millis(200);
+pub(crate) const LISTENS: Duration = Duration::from_millis(10);
 
 /// How long a node that was given a unit has to claim it.
 pub(crate) const TO_CLAIM: Duration = Duration::from_secs(1);

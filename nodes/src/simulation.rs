@@ -166,19 +166,25 @@ fn the_tables_of_many_nodes() {
         return;
     }
     let mut table = String::new();
-    for frames in [1_000_000, 10_000_000, 100_000_000] {
-        heads(&mut table, &format!("nodes, {frames} frames"));
+    for (name, frames) in [("10⁶", 1_000_000), ("10⁷", 10_000_000), ("10⁸", 100_000_000)] {
+        heads(&mut table, &format!("nodes, {name} frames"));
         for nodes in [1, 2, 4, 16, 64, 256, 1000] {
             row(&mut table, &nodes.to_string(), &Plan::new(nodes, frames));
         }
         table.push('\n');
     }
-    heads(&mut table, "64 nodes, 100000000 frames");
+    heads(&mut table, "nodes, 10⁷ frames of 300 µs");
+    for nodes in [1, 4, 16, 64, 256, 1000] {
+        let plan = Plan { frame: 300_000, ..Plan::new(nodes, 10_000_000) };
+        row(&mut table, &nodes.to_string(), &plan);
+    }
+    table.push('\n');
+    heads(&mut table, "64 nodes, 10⁸ frames");
     for (name, plan) in failures(&Plan::new(64, 100_000_000)) {
         row(&mut table, name, &plan);
     }
     table.push('\n');
-    heads(&mut table, "given at once, 16 nodes, 10000000 frames");
+    heads(&mut table, "given at once, 16 nodes, 10⁷ frames");
     for enough in [1, 5, 20, 80, 320] {
         let plan = Plan { enough: enough * 1_000, ..Plan::new(16, 10_000_000) };
         row(&mut table, &format!("{enough} ms"), &plan);

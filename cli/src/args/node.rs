@@ -1,6 +1,7 @@
 //! The options of nodes, and the command line of `manifold node`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -19,6 +20,15 @@ pub(crate) struct NodeArgs {
     /// Share work with the machines of this pool
     #[arg(long = "nats-pool", value_name = "NAME", default_value = "default")]
     pub(crate) pool: String,
+    /// Run here what another machine has not ended after TIME, too
+    #[arg(
+        long = "nats-patience",
+        id = "nats-patience",
+        value_name = "TIME",
+        default_value = "10m",
+        value_parser = humantime::parse_duration
+    )]
+    pub(crate) patience: Duration,
     /// Use the NATS credentials in this file
     #[arg(
         long = "nats-credentials",
