@@ -27,8 +27,9 @@ pub(crate) type RootId = u64;
 /// Within one root call and one thread, permits are granted last-in-first-out, so that a recursion
 /// goes deep before it goes wide and the number of frames in progress stays near depth × width for
 /// each permit. Root calls take turns of [`QUANTUM`] permits. A thread whose tickets are not served
-/// meanwhile, because it is busy with something else, gets a turn of others. So none of them waits
-/// for ever while others have work.
+/// meanwhile, because it is busy with something else, gets a turn of others if it has tickets of another
+/// root call. So no root call waits for ever while others have work. What the own root call has there
+/// waits: it would go wide otherwise, and its turn comes when the rest has ended.
 pub(crate) struct Permits {
     free: Padded<AtomicUsize>,
     count: usize,
@@ -135,11 +136,13 @@ impl Permits {
         before: Instant,
         accept: &mut dyn FnMut(&Offer) -> bool,
     ) -> bool {
-        self.slots.iter().any(|slot| {
-            let slot = &slot.0;
-            if slot.waiting.load(SeqCst) == 0 {
-                return false;
-            }
+        // The oldest has the most work below it.
+        let oldest = |slot: &Slot| slot.stacks.lock().oldest_offer();
+        let waiting = self.slots.iter().map(|slot| &slot.0);
+        let waiting = waiting.filter(|slot| slot.waiting.load(SeqCst) > 0);
+        let mut slots: Vec<_> = waiting.filter_map(|slot| Some((oldest(slot)?, slot))).collect();
+        slots.sort_by_key(|(since, _)| *since);
+        slots.into_iter().any(|(_, slot)| {
             let mut stacks = slot.stacks.lock();
             let found = stacks.remove_oldest(|ticket| {
                 let offer = ticket.offer.as_ref()?;
@@ -163,12 +166,10 @@ impl Permits {
     /// wait.
     pub(crate) fn surplus(&self, before: Instant) -> (bool, usize) {
         let waiting = self.slots.iter().map(|slot| slot.0.waiting.load(Relaxed)).sum();
-        let waits_long = |ticket: &Ticket| {
-            let offer = ticket.offer.as_ref()?;
-            Some(offer.since <= before && ticket.sender.lock().is_some())
-        };
+        let oldest = |slot: &Slot| slot.stacks.lock().oldest_offer();
+        let mut slots = self.slots.iter().map(|slot| &slot.0);
         let has_offers =
-            waiting > 0 && self.slots.iter().any(|slot| slot.0.stacks.lock().oldest(waits_long));
+            waiting > 0 && slots.any(|slot| oldest(slot).is_some_and(|since| since <= before));
         (has_offers, waiting)
     }
 
@@ -192,29 +193,31 @@ impl Permits {
         let now = Instant::now();
         let mut stacks = slot.stacks.lock();
         if let Some(round) = stacks.count_release(self.quantum, now) {
+            let root = stacks.current();
             drop(stacks);
             let neglected = |other: &Slot| {
                 let served = other.served.load(Relaxed);
                 served == other.seen.swap(served, Relaxed)
             };
-            if let Some(next) = self.steal(own, round, now, neglected) {
+            let pop = |stacks: &mut Stacks| stacks.pop_oldest_of_others(root, now);
+            if let Some(next) = self.steal(own, round, neglected, pop) {
                 return Some(next);
             }
             stacks = slot.stacks.lock();
         }
         let next = slot.take(&mut stacks, |stacks| stacks.pop(self.quantum, now));
         drop(stacks);
-        next.or_else(|| self.steal(own, 0, now, |_| true))
+        next.or_else(|| self.steal(own, 0, |_| true, |stacks| stacks.pop_oldest(now)))
     }
 
-    /// Takes the oldest ticket of another stack for which `condition` holds. In each round, another
-    /// stack is looked at first.
+    /// Takes a ticket of another stack for which `condition` holds. In each round, another stack is
+    /// looked at first.
     fn steal(
         &self,
         own: usize,
         round: usize,
-        now: Instant,
         condition: impl Fn(&Slot) -> bool,
+        pop: impl Fn(&mut Stacks) -> Option<Ticket>,
     ) -> Option<oneshot::Sender<Permit>> {
         let count = self.slots.len();
         let others = (0..count).map(|at| (own + 1 + round + at) % count);
@@ -223,7 +226,7 @@ impl Permits {
             if other.waiting.load(SeqCst) == 0 || !condition(other) {
                 return None;
             }
-            other.take(&mut other.stacks.lock(), |stacks| stacks.pop_oldest(now))
+            other.take(&mut other.stacks.lock(), &pop)
         })
     }
 
@@ -238,6 +241,14 @@ impl Permits {
     fn own_slot(&self) -> usize {
         use shuttle::rand::{Rng, thread_rng};
         if self.slots.len() == 1 { 0 } else { thread_rng().gen_range(0..self.slots.len()) }
+    }
+}
+
+impl Request {
+    /// Returns since when the run has waited, if it may be given away and has not been served.
+    fn waits_since(&self) -> Option<Instant> {
+        let offer = self.offer.as_ref()?;
+        self.sender.lock().is_some().then_some(offer.since)
     }
 }
 

@@ -33,7 +33,12 @@ pub(crate) async fn give(shared: Arc<Shared>) {
                 subscription = shared.bus.client.queue_subscribe(subject, group).await.ok();
             }
             None => tokio::time::sleep(GIVES).await,
-            Some(_) if last_surplus.elapsed() > LISTENS => subscription = None,
+            Some(_) if last_surplus.elapsed() > LISTENS => {
+                if let Some(asked) = subscription.take() {
+                    let task = Arc::clone(&shared);
+                    task.spawn(answer_rest(Arc::clone(&shared), asked));
+                }
+            }
             Some(asked) => match tokio::time::timeout(GIVES, asked.next()).await {
                 Err(_) => {}
                 Ok(None) => subscription = None,
@@ -44,6 +49,16 @@ pub(crate) async fn give(shared: Arc<Shared>) {
                 }
             },
         }
+    }
+}
+
+/// Stops listening, and answers those that had asked before: otherwise they would wait in vain.
+async fn answer_rest(shared: Arc<Shared>, mut asked: Subscriber) {
+    if asked.drain().await.is_err() {
+        return;
+    }
+    while let Ok(Some(asked)) = tokio::time::timeout(WANTS, asked.next()).await {
+        answer(&shared, asked).await;
     }
 }
 

@@ -80,6 +80,23 @@ impl Stacks {
         self.counted(|stacks| stacks.current.1.pop_front())
     }
 
+    /// Removes the oldest ticket of another root call than `root`.
+    pub(super) fn pop_oldest_of_others(&mut self, root: RootId, now: Instant) -> Option<Ticket> {
+        match self.order.iter().position(|next| *next != root) {
+            Some(index) => {
+                self.order.rotate_left(index);
+                self.pop_oldest(now)
+            }
+            None if self.current.0 != root => self.counted(|stacks| stacks.current.1.pop_front()),
+            None => None,
+        }
+    }
+
+    /// Returns the root call whose turn it is.
+    pub(super) fn current(&self) -> RootId {
+        self.current.0
+    }
+
     /// Passes the tickets of each root call to `take`, the oldest first, until it returns something:
     /// `true` removes the ticket and ends the search, `false` goes on to the next root call. Returns
     /// whether a ticket was removed.
@@ -101,11 +118,12 @@ impl Stacks {
         false
     }
 
-    /// Passes the tickets of each root call to `find`, the oldest first, until it returns something:
-    /// `true` ends the search, `false` goes on to the next root call. Returns whether it was `true`.
-    pub(super) fn oldest(&self, find: impl Fn(&Ticket) -> Option<bool>) -> bool {
-        let mut stacks = std::iter::once(&self.current.1).chain(self.others.values());
-        stacks.any(|stack| stack.iter().find_map(&find).unwrap_or(false))
+    /// Returns since when the oldest run has waited that is offered and has not been served.
+    pub(super) fn oldest_offer(&self) -> Option<Instant> {
+        let stacks = std::iter::once(&self.current.1).chain(self.others.values());
+        let oldest =
+            stacks.filter_map(|stack| stack.iter().find_map(|ticket| ticket.waits_since()));
+        oldest.min()
     }
 
     fn counted(&mut self, pop: impl FnOnce(&mut Self) -> Option<Ticket>) -> Option<Ticket> {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use manifold_dispatcher::SpanKind;
 use manifold_dispatcher::api::ObjectId;
+use manifold_dispatcher::{Phase, SpanKind};
 use manifold_testing::nats::Nats;
 use manifold_trace::Trace;
 use tokio::task::JoinHandle;
@@ -341,11 +341,16 @@ fn lanes(traces: &[Trace], killed: &[Option<f64>]) -> Vec<Lane> {
                 let spans = trace.spans().iter().filter(move |span| span.kind() == kind);
                 spans.map(move |span| (time(span.began()), time(span.ended()))).collect()
             };
-            // Runs that wait for others are not at work.
-            let files = trace.spans().iter().filter(|span| {
-                span.kind() == SpanKind::Run && span.duration() < Duration::from_millis(50)
+            // Directories wait for their files, and a file waits for its turn.
+            let files = trace
+                .spans()
+                .iter()
+                .filter(|span| span.kind() == SpanKind::Run && span.phase(Phase::Nested).is_zero());
+            let files = files.map(|span| {
+                let ended = time(span.ended());
+                (ended - span.phase(Phase::Compute).as_secs_f64(), ended)
             });
-            let files = files.map(|span| (time(span.began()), time(span.ended()))).collect();
+            let files = files.collect();
             Lane { name: name.to_owned(), units: bars(SpanKind::Call), files, killed: *killed }
         })
         .collect()
