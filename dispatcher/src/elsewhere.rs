@@ -40,16 +40,18 @@ pub(crate) struct Sharing {
     wanted: Notify,
     /// The number of runs that were taken over so far.
     taken: AtomicU64,
-    /// The runs that have begun since [`Dispatcher::long_runs`] was called.
-    begun: ByThread<Mutex<Vec<Weak<Flight>>>, 8>,
-    /// The runs that had begun before.
-    begun_before: Mutex<Vec<Weak<Flight>>>,
+    /// The requests whose runs have begun since [`Dispatcher::long_runs`] was called. Most of the runs
+    /// have ended: references would keep their flights in memory, and cost a tenth of a small frame.
+    begun: ByThread<Mutex<Vec<ObjectId>>, 8>,
+    /// Those whose runs had begun before.
+    begun_before: Mutex<Vec<ObjectId>>,
 }
 
 impl Sharing {
     /// Records that a run begins.
     pub(crate) fn begins(&self, flight: &Arc<Flight>) {
-        self.begun.own().lock().push(Arc::downgrade(flight));
+        flight.allow_leaving();
+        self.begun.own().lock().push(flight.request);
     }
 
     /// Waits until somebody wants runs.
@@ -216,14 +218,14 @@ impl LongRun {
 
     /// Returns whether the run is still in progress here.
     pub fn is_in_progress(&self) -> bool {
-        self.flight.upgrade().is_some_and(|flight| !flight.has_ended() && flight.away().is_none())
+        self.flight.upgrade().is_some_and(|flight| flight.can_leave())
     }
 
     /// Stops the run, and takes it over. Its nested runs are cancelled unless they have other callers.
     /// Returns `None` if the run has ended or was taken over before.
     pub async fn take_over(self) -> Option<Unit> {
         let flight = self.flight.upgrade()?;
-        if flight.has_ended() || flight.away().is_some() {
+        if !flight.can_leave() {
             return None;
         }
         let (taker, taken) = oneshot::channel();
@@ -308,9 +310,10 @@ impl Dispatcher {
         let Some(sharing) = &self.core.sharing else { return Vec::new() };
         let begun = sharing.begun.all().flat_map(|begun| std::mem::take(&mut *begun.lock()));
         let before = std::mem::replace(&mut *sharing.begun_before.lock(), begun.collect());
-        let running = before.into_iter().filter_map(|flight| {
-            let request = flight.upgrade().filter(|flight| !flight.has_ended())?.request;
-            Some(LongRun { request, flight })
+        let running = before.into_iter().filter_map(|request| {
+            let flight =
+                self.core.claims.in_progress(request).filter(|flight| flight.can_leave())?;
+            Some(LongRun { request, flight: Arc::downgrade(&flight) })
         });
         running.collect()
     }

@@ -41,6 +41,8 @@ pub(crate) struct Flight {
     /// Whether the run was stopped because somebody takes it over, and has not begun again.
     is_stopped: AtomicBool,
     edges: Mutex<Edges>,
+    /// Whether the run may be taken over while it is in progress.
+    may_leave: AtomicBool,
     /// Who takes the run over, once somebody does.
     taker: Mutex<Option<Taker>>,
     /// The number of the time when the run was taken over. 0 if it is not elsewhere.
@@ -90,6 +92,7 @@ impl Flight {
             ended: AtomicBool::new(false),
             is_stopped: AtomicBool::new(false),
             edges: Mutex::new(edges),
+            may_leave: AtomicBool::new(false),
             taker: Mutex::default(),
             away: AtomicU64::new(0),
         };
@@ -280,6 +283,16 @@ impl Flight {
 
 /// Runs that are taken over.
 impl Flight {
+    /// Records that the run may be taken over while it is in progress.
+    pub(crate) fn allow_leaving(&self) {
+        self.may_leave.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether the run is in progress here, and may be taken over.
+    pub(crate) fn can_leave(&self) -> bool {
+        self.may_leave.load(Ordering::Relaxed) && !self.has_ended() && self.away().is_none()
+    }
+
     /// Sets who takes the run over.
     pub(crate) fn set_taker(&self, taker: Taker) {
         *self.taker.lock() = Some(taker);
