@@ -70,6 +70,8 @@
 //! | run TypeScript and JavaScript guests, on V8 | `v8` | [`v8`] |
 //! | run guests in containers, through a container engine such as Docker | `docker` | [`docker`] |
 //! | use `fold` and its visitors | `standard-guests` | [`standard_guests`] |
+//! | share results with other machines through a cache server | `cache` | [`cache`] |
+//! | let other machines take over runs | `nodes` | [`nodes`] |
 //!
 //! Without any feature you have the dispatcher, the in-memory store and native guests.
 //!
@@ -164,6 +166,10 @@
 //! because they do not measure it. A native guest that computes without ever awaiting anything cannot be stopped.
 //!
 #![cfg_attr(
+    not(feature = "cache"),
+    doc = "[`cache`]: https://docs.rs/manifold/latest/manifold/cache/index.html"
+)]
+#![cfg_attr(
     not(feature = "directory"),
     doc = "[`DirectoryObjects`]: https://docs.rs/manifold/latest/manifold/struct.DirectoryObjects.html"
 )]
@@ -184,6 +190,10 @@
     doc = "[`GitObjects`]: https://docs.rs/manifold/latest/manifold/struct.GitObjects.html"
 )]
 #![cfg_attr(
+    not(feature = "nodes"),
+    doc = "[`nodes`]: https://docs.rs/manifold/latest/manifold/nodes/index.html"
+)]
+#![cfg_attr(
     not(feature = "standard-guests"),
     doc = "[`standard_guests`]: https://docs.rs/manifold/latest/manifold/standard_guests/index.html"
 )]
@@ -199,10 +209,10 @@
 
 #[doc(inline)]
 pub use manifold_dispatcher::{
-    Budget, Completion, CriticalPath, Dispatcher, DispatcherBuilder, Event, Held, Input,
-    Invocation, MemoryStore, ObjectSource, Observed, Observer, PathSpan, PathStep, Phase, Phases,
-    Pin, Policy, Progress, Provenance, Span, SpanId, SpanInfo, SpanKind, Stats, Store, Usage,
-    layers, native,
+    Arrived, Budget, Completion, CriticalPath, Dispatcher, DispatcherBuilder, Event, Held, Input,
+    Invocation, LongRun, MemoryStore, ObjectSource, Observed, Observer, PathSpan, PathStep, Phase,
+    Phases, Pin, Policy, Progress, Provenance, Span, SpanId, SpanInfo, SpanKind, Spent, Stats,
+    Store, Unit, Usage, WaitingRun, layers, native,
 };
 #[cfg(feature = "functions")]
 #[cfg_attr(docsrs, doc(cfg(feature = "functions")))]
@@ -236,6 +246,14 @@ pub use manifold_runtime_api::{
 #[doc(no_inline)]
 pub use manifold_runtime_api::{async_trait, bstr, bytes};
 
+#[cfg(feature = "cache")]
+#[cfg_attr(docsrs, doc(cfg(feature = "cache")))]
+#[doc(inline)]
+pub use manifold_cache_reapi as cache;
+#[cfg(feature = "nodes")]
+#[cfg_attr(docsrs, doc(cfg(feature = "nodes")))]
+#[doc(inline)]
+pub use manifold_nodes as nodes;
 #[cfg(feature = "docker")]
 #[cfg_attr(docsrs, doc(cfg(feature = "docker")))]
 #[doc(inline)]

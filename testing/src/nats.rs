@@ -28,6 +28,15 @@ impl Nats {
         Some(nats)
     }
 
+    /// Starts a server that has one user, with this name and password. Returns `None` as [`Nats::start`]
+    /// does.
+    pub fn with_user(name: &str, password: &str) -> Option<Self> {
+        let user = format!("authorization {{ user: {name:?}, password: {password:?} }}\n");
+        let mut nats = Self::stopped(Server::free_port(), user)?;
+        nats.resume();
+        Some(nats)
+    }
+
     fn stopped(port: u16, more: String) -> Option<Self> {
         let program = Server::program("nats", "nats-server", "nodes")?;
         Some(Self { program, server: None, port, place: TempDir::new().unwrap(), more })

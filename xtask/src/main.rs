@@ -17,6 +17,7 @@ mod json;
 mod lint;
 mod metadata;
 mod nats;
+mod nodes_demo;
 mod npm;
 mod package;
 mod process;
@@ -56,6 +57,8 @@ makes it an error to skip these.
                      stopped afterwards
   bench [--readme]   Run all benchmarks, their floors and peers, and write a report; --readme also
                      updates the table in the README
+  nodes-demo         Run a call on three nodes, kill one of them and the server, and show in a table
+                     and a picture what happens
   instructions       Count the instructions of the hot paths; fail if there are over 10 % more than
                      recorded
   fuzz [SECONDS]     Fuzz the preparation of guest code, with published packages as the corpus;
@@ -108,6 +111,7 @@ fn run(arguments: &[OsString], installing: Installing) -> process::Result {
         ("package", []) => commands::package(installing),
         ("semver", []) => semver::check(),
         ("bench", rest) => bench::bench(rest, installing),
+        ("nodes-demo", []) => nodes_demo::run(installing),
         ("instructions", []) => instructions::count(installing),
         ("fuzz", []) => fuzz::prepare(60, installing),
         ("fuzz", [seconds]) => match seconds.to_str().and_then(|seconds| seconds.parse().ok()) {

@@ -42,9 +42,9 @@ pub(crate) fn is_available() -> Result<bool> {
 }
 
 /// The features of the facade that are on in tests and lints, so that its examples are built.
-const FACADE: &str = "manifold/directory,manifold/docker,manifold/durable,manifold/functions,\
-                      manifold/git,manifold/metrics,manifold/standard-guests,manifold/tracing,\
-                      manifold/wasm";
+const FACADE: &str = "manifold/cache,manifold/directory,manifold/docker,manifold/durable,\
+                      manifold/functions,manifold/git,manifold/metrics,manifold/nodes,\
+                      manifold/standard-guests,manifold/tracing,manifold/wasm";
 
 /// Returns the cargo arguments that leave out the features that need V8 where V8 is not available.
 pub(crate) fn selection() -> Result<&'static [&'static str]> {
