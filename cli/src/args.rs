@@ -350,6 +350,8 @@ pub(crate) struct History {
     pub(crate) html: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) using: UseArgs,
+    #[command(flatten)]
+    pub(crate) nodes: NodeArgs,
 }
 
 fn object_id(text: &str) -> Result<ObjectId, String> {

@@ -33,7 +33,8 @@ pub(crate) async fn history(options: History) -> Result<(), CliError> {
     let arguments = Arguments::read(&options.args, &options.using.reading()?)?;
     let mut sources = vec![Arc::new(objects) as Arc<dyn ObjectSource>];
     sources.extend(arguments.sources());
-    let session = Session::new(options.using.open()?, sources, &options.using.session())?;
+    let (store, settings) = (options.using.open()?, options.using.session());
+    let session = options.nodes.session(store, sources, settings).await?;
     let calls = Calls::new(&session, &options, &arguments).await?;
 
     Phase::Computing.begin();
@@ -59,6 +60,7 @@ pub(crate) async fn history(options: History) -> Result<(), CliError> {
     }
     bar.finish_and_clear();
     Phase::Storing.begin();
+    session.leave().await;
     session.dispatcher.flush()?;
     Phase::Writing.begin();
     session.tracing.end()?;

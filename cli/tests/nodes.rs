@@ -83,6 +83,37 @@ fn a_fold_with_nodes_has_the_same_outcome() {
     assert_eq!(outcome(&found), expected);
 }
 
+#[test]
+fn a_history_with_nodes_has_the_same_values() {
+    let Some(server) = Nats::start() else { return };
+    let [here, alone, there, repository] = [(); 4].map(|()| TempDir::new().unwrap());
+    let git = |arguments: &[&str]| {
+        let mut git = Command::new("git");
+        git.args(["-c", "user.name=t", "-c", "user.email=t@example.com"]).args(arguments);
+        assert!(git.current_dir(repository.path()).output().unwrap().status.success());
+    };
+    git(&["init", "--quiet"]);
+    for commit in 0..4 {
+        let text = "line\n".repeat(commit + 1);
+        std::fs::write(repository.path().join(format!("f{commit}.txt")), text).unwrap();
+        git(&["add", "."]);
+        git(&["commit", "--quiet", "-m", "more"]);
+    }
+    let history = |store: &Path, nats: Option<&str>| {
+        let mut history = manifold(store);
+        history.arg("history").arg(repository.path());
+        history.args(["--post", "total-size", "--guest", "wasm", "--json"]);
+        nats.iter().for_each(|nats| _ = history.args(["--nats", nats]));
+        let output = history.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let _helper = Helper::start(&server, there.path());
+    let shared = history(here.path(), Some(&server.address()));
+    assert_eq!(shared.lines().count(), 4);
+    assert_eq!(shared, history(alone.path(), None));
+}
+
 // Otherwise its units would be waited for until its time to live is over.
 #[cfg(unix)]
 #[test]

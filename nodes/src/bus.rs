@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::kv;
 use async_nats::jetstream::kv::{CreateErrorKind, EntryErrorKind, Operation, UpdateErrorKind};
 use async_nats::jetstream::object_store::ObjectStore;
-use async_nats::{Client, ConnectOptions, Event, jetstream};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, jetstream};
 use manifold_runtime_api::ObjectId;
 use parking_lot::Mutex;
+use percent_encoding::percent_decode_str;
 
 use crate::error::NodeError;
 use crate::options::NodeOptions;
@@ -105,11 +106,13 @@ impl Bus {
                     }
                 }
             });
-        let servers: Vec<_> = options.servers.split(',').map(str::trim).collect();
-        let client = connect.connect(&servers[..]).await.map_err(|error| NodeError::Connect {
-            address: address.clone(),
-            problem: error.to_string(),
-        })?;
+        let problem = |problem: String| NodeError::Connect { address: address.clone(), problem };
+        let servers = options.servers.split(',').map(|server| server.trim().parse::<ServerAddr>());
+        let servers: Vec<ServerAddr> =
+            servers.collect::<Result<_, _>>().map_err(|error| problem(error.to_string()))?;
+        let connect = with_user(connect, &servers);
+        let client =
+            connect.connect(&servers[..]).await.map_err(|error| problem(error.to_string()))?;
         let context = jetstream::new(client.clone());
         let buckets = Buckets::open(&context, &pool).await.map_err(|error| {
             NodeError::JetStream { address: address.clone(), problem: error.to_string() }
@@ -338,6 +341,17 @@ async fn open_packs(context: &jetstream::Context, bucket: String) -> Result<Obje
         Some(failure) => failure.into(),
         None => error.into(),
     })
+}
+
+/// Adds the name and password, or the token, of the first address that has any: the library does not read
+/// them from there.
+fn with_user(options: ConnectOptions, servers: &[ServerAddr]) -> ConnectOptions {
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    match servers.iter().find_map(|server| Some((server.username()?, server.password()))) {
+        Some((name, Some(password))) => options.user_and_password(decoded(name), decoded(password)),
+        Some((token, None)) => options.token(decoded(token)),
+        None => options,
+    }
 }
 
 /// Returns an address without names and passwords.
