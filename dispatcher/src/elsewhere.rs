@@ -32,6 +32,10 @@ pub(crate) type Taker = oneshot::Sender<Unit>;
 /// How many nested runs of one `run_many` are in progress at once while somebody wants runs.
 const WIDE: usize = 1024;
 
+/// How many runs of a group of threads are remembered until [`Dispatcher::long_runs`] is called. Nobody may
+/// ever call it.
+const MAX_BEGUN: usize = 100_000;
+
 /// What a dispatcher needs to give runs away.
 #[derive(Default)]
 pub(crate) struct Sharing {
@@ -51,7 +55,10 @@ impl Sharing {
     /// Records that a run begins.
     pub(crate) fn begins(&self, flight: &Arc<Flight>) {
         flight.allow_leaving();
-        self.begun.own().lock().push(flight.request);
+        let mut begun = self.begun.own().lock();
+        if begun.len() < MAX_BEGUN {
+            begun.push(flight.request);
+        }
     }
 
     /// Waits until somebody wants runs.

@@ -168,7 +168,7 @@ impl Objects {
     }
 
     fn is_in_a_source(&self, id: ObjectId) -> Result<bool> {
-        for source in &*self.sources.read() {
+        for source in &*self.sources.read_recursive() {
             if source.kind(id)?.is_some() {
                 return Ok(true);
             }

@@ -48,7 +48,8 @@ impl Objects {
     ) -> Result<Option<T>> {
         let mut found = query(&*self.store)?;
         if found.is_none() {
-            let sources = self.sources.read();
+            // A source may take long. Whoever wants to add one must not stop other readers meanwhile.
+            let sources = self.sources.read_recursive();
             let mut sources = sources.iter();
             while found.is_none()
                 && let Some(source) = sources.next()

@@ -10,7 +10,7 @@ use crate::bus::Unavailable;
 use crate::claim::{self, Claim};
 use crate::cycle;
 use crate::memo;
-use crate::message::{About, Id, encode};
+use crate::message::{Cancel, End, Id, encode};
 use crate::node::{Hint, Shared};
 use crate::policy::{Pause, TO_CLAIM};
 
@@ -34,13 +34,13 @@ pub(crate) async fn wait(shared: Arc<Shared>, mut unit: Unit, was_given: bool) {
     let _counted = Arc::clone(&shared.away);
     let began = Instant::now();
     let mut hints = shared.hints(request);
-    let mut failed = false;
+    let mut ended = None;
     let (mut pause, mut until_search) = (Pause::between_looks(), Pause::between_searches());
     let mut searched = began;
     loop {
         // Without a server, an answer would be waited for long.
         let looked = tokio::select! {
-            looked = look(&shared, request, (began, was_given), failed) => looked,
+            looked = look(&shared, request, (began, was_given), ended) => looked,
             () = shared.bus.lost() => Err(Unavailable),
             () = unit.cancelled() => break,
         };
@@ -49,14 +49,18 @@ pub(crate) async fn wait(shared: Arc<Shared>, mut unit: Unit, was_given: bool) {
             Ok(Now::TakeBack) => return drop(unit),
             Ok(Now::Refused) => return unit.refuse(),
             Ok(Now::Found(found)) => {
-                shared.measured(&unit.image, found.micros);
-                // An outcome that was there before costs nothing. What has spent more than it was
-                // given was not run for this unit.
+                // An outcome that was there before costs nothing, and says nothing about the time.
+                // What has spent more than it was given was not run for this unit.
                 let Budget { runs, written_bytes, .. } = unit.budget;
                 let is_of_unit = was_given
+                    && found.origin.as_ref() == Some(&shared.session)
                     && found.spent.runs <= runs
                     && found.spent.written_bytes <= written_bytes;
-                let spent = if is_of_unit { found.spent } else { Spent::default() };
+                let mut spent = Spent::default();
+                if is_of_unit {
+                    shared.measured(&unit.image, found.micros);
+                    spent = found.spent;
+                }
                 return unit.settle(found.arrived().spent(spent));
             }
             Err(Unavailable) if shared.bus.is_lost() => return drop(unit),
@@ -79,7 +83,8 @@ pub(crate) async fn wait(shared: Arc<Shared>, mut unit: Unit, was_given: bool) {
             () = unit.cancelled() => break,
             hint = hints.recv() => match hint {
                 Some(Hint::Waited) => until_search.reset(),
-                hint => failed = hint == Some(Hint::Failed),
+                Some(Hint::Ended(end)) => ended = Some(end),
+                None => {}
             },
             found = wait => match found {
                 Some(chain) => return unit.fail(Error::new(Reason::Cycle { chain })),
@@ -88,16 +93,21 @@ pub(crate) async fn wait(shared: Arc<Shared>, mut unit: Unit, was_given: bool) {
         }
     }
     drop(unit);
+    if !was_given {
+        // The node runs it for others.
+        return;
+    }
     // Nobody waits any more. A node that has not claimed the unit yet does so in a moment.
     for _ in 0..5 {
         match shared.bus.holder(request).await {
             Ok(Some(holder)) if holder.session != shared.session => {
                 let subject = shared.bus.subject("cancel", Some(&holder.session));
-                let about = encode(&About { request: Id(request) });
+                let (request, origin) = (Id(request), shared.session.clone());
+                let about = encode(&Cancel { request, origin });
                 let _ = shared.bus.client.publish(subject, about.into()).await;
                 return;
             }
-            Ok(None) if was_given => tokio::time::sleep(TO_CLAIM / 4).await,
+            Ok(None) => tokio::time::sleep(TO_CLAIM / 4).await,
             _ => return,
         }
     }
@@ -108,13 +118,15 @@ async fn look(
     shared: &Shared,
     request: ObjectId,
     (began, was_given): (Instant, bool),
-    failed: bool,
+    ended: Option<End>,
 ) -> Result<Now, Unavailable> {
     if let Some(found) = memo::fetch(shared, request).await? {
         return Ok(Now::Found(found));
     }
-    if failed {
-        return Ok(Now::Refused);
+    match ended {
+        Some(End::Failed) => return Ok(Now::Refused),
+        Some(End::GivenUp) => return Ok(Now::TakeBack),
+        Some(End::Published) | None => {}
     }
     let is_late = began.elapsed() > TO_CLAIM;
     // The other node may be about to claim it.

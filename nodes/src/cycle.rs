@@ -37,7 +37,7 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
 }
 
 /// Returns the requests of a cycle through `request`, which another node runs. `None` if there is none,
-/// or if a node does not answer.
+/// or if a node in it does not answer.
 pub(crate) async fn find(shared: &Shared, request: ObjectId) -> Option<Vec<ObjectId>> {
     let _turn = shared.searching.acquire().await.ok()?;
     let first = walk(shared, request).await?;
@@ -57,8 +57,9 @@ async fn walk(shared: &Shared, request: ObjectId) -> Option<Vec<(ObjectId, u64)>
     let mut met: HashSet<_> = open.iter().copied().collect();
     let mut came_from: HashMap<ObjectId, (ObjectId, u64)> = HashMap::new();
     while let Some(next) = open.pop() {
-        let holder = shared.bus.holder(next).await.ok()??;
-        let waits = ask(shared, &holder.session, next).await?;
+        // Nobody has claimed it yet, or its node does not answer: it may not be in the cycle.
+        let Ok(Some(holder)) = shared.bus.holder(next).await else { continue };
+        let Some(waits) = ask(shared, &holder.session, next).await else { continue };
         for (unit, number) in waits.units {
             if unit.0 == request {
                 let mut way = vec![(request, number)];

@@ -3,7 +3,8 @@
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use manifold_dispatcher::ObjectSource;
 use manifold_dispatcher::api::Result as ApiResult;
@@ -12,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::node::Shared;
-use crate::objects;
+use crate::objects::{self, InputError};
 
 /// The objects that the runs of other nodes read: a source of objects for the dispatcher of a node that
 /// helps, the last one. An object that is missing is fetched from the node that gave the run away, with
@@ -37,7 +38,10 @@ use crate::objects;
 pub struct Inputs(Arc<Inner>);
 
 struct Inner {
-    node: OnceLock<(Weak<Shared>, Handle)>,
+    /// The node that has joined with this source last.
+    node: Mutex<Option<(Weak<Shared>, Handle)>>,
+    /// Has another reference for each thread that waits.
+    waiting: Arc<()>,
     /// The objects that are being fetched, or the trees that contain them.
     arriving: Mutex<HashMap<ObjectId, Arc<Mutex<()>>>>,
     /// The trees that contain objects which have not arrived.
@@ -75,8 +79,8 @@ impl Inputs {
     /// Creates a source, which has nothing until a node with it joins others.
     pub fn new() -> Self {
         let probe = Object::blob(format!("probe {:032x}", fastrand::u128(..)));
-        let (arriving, parents) = Default::default();
-        Self(Arc::new(Inner { node: OnceLock::new(), arriving, parents, probe }))
+        let (node, waiting, arriving, parents) = Default::default();
+        Self(Arc::new(Inner { node, waiting, arriving, parents, probe }))
     }
 
     /// Returns the id of an object that no other source has.
@@ -86,18 +90,19 @@ impl Inputs {
 
     /// Makes this the source of a node.
     pub(crate) fn serve(&self, node: &Arc<Shared>) {
-        let _ = self.0.node.set((Arc::downgrade(node), Handle::current()));
+        *self.0.node.lock() = Some((Arc::downgrade(node), Handle::current()));
     }
 
     /// Fetches an object, and what is below it, unless another thread does just that.
     fn fetch(&self, id: ObjectId) -> Option<Object> {
-        let (node, runtime) = self.0.node.get()?;
+        let (node, runtime) = self.0.node.lock().clone()?;
         if IS_ANSWERING.get() || runtime.runtime_flavor() != RuntimeFlavor::MultiThread {
             return None;
         }
         let node = node.upgrade()?;
         let origins = node.origins(id);
-        if origins.is_empty() {
+        let waiting = Arc::clone(&self.0.waiting);
+        if origins.is_empty() || Arc::strong_count(&waiting) > MAX_WAITING {
             return None;
         }
         let parent = self.0.parents.lock().get(&id).copied();
@@ -111,9 +116,14 @@ impl Inputs {
             let (send, receive) = std::sync::mpsc::channel();
             let (fetching, beside) = (Arc::clone(&node), self.beside(&node, id, parent));
             runtime.spawn(async move {
-                let _ = send.send(objects::fetch(&fetching, &origins, &[id], &beside).await);
+                let ids = [id];
+                let work = objects::fetch(&fetching, &origins, &ids, &beside);
+                let fetched = tokio::select! {
+                    fetched = tokio::time::timeout(TO_FETCH, work) => fetched.ok(),
+                    () = fetching.ends() => None,
+                };
+                let _ = send.send(fetched.unwrap_or(Err(InputError::Late { id })));
             });
-            // It ends: every request of it has a timeout.
             match receive.recv() {
                 Ok(Ok(trees)) => {
                     self.remember(&trees);
@@ -135,6 +145,12 @@ impl Inputs {
     }
 }
 
+/// How long an object is waited for.
+const TO_FETCH: Duration = Duration::from_secs(20);
+/// How many threads wait for objects at once: a part of those that tokio has for what blocks.
+const MAX_WAITING: usize = 128;
+/// How many nodes are asked for an object.
+const MAX_ORIGINS: usize = 16;
 /// How many trees' entries are remembered, and how many objects are fetched beside one.
 const MAX_PARENTS: usize = 1_000_000;
 const MAX_BESIDE: usize = 2_000;
@@ -184,6 +200,13 @@ impl Shared {
         if taken.contains_key(&id) {
             return BTreeSet::new();
         }
-        taken.values().flat_map(|taken| taken.sources.iter().cloned()).collect()
+        let mut origins = BTreeSet::new();
+        for source in taken.values().flat_map(|taken| &taken.sources) {
+            if origins.len() == MAX_ORIGINS {
+                break;
+            }
+            origins.insert(source.clone());
+        }
+        origins
     }
 }

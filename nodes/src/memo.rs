@@ -5,11 +5,11 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::kv::{CreateErrorKind, Operation};
+use async_nats::jetstream::kv::{CreateErrorKind, Entry, Operation, UpdateErrorKind};
 use manifold_dispatcher::api::Result as ApiResult;
 use manifold_dispatcher::{Arrived, Dispatcher, Spent, Store};
 use manifold_pack::Pack;
-use manifold_runtime_api::{Object, ObjectId, ObjectKind, ObjectRef, Tree};
+use manifold_runtime_api::{ObjectId, ObjectKind, ObjectRef, Tree};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 
@@ -34,6 +34,9 @@ struct Head {
     runs: u64,
     written_bytes: u64,
     micros: u64,
+    /// The session of the node that gave the run away, if it was a unit.
+    #[serde(default)]
+    origin: Option<String>,
     /// The name of the pack in the object store. `None` if it follows.
     pack: Option<String>,
 }
@@ -47,18 +50,25 @@ pub(crate) struct Found {
     pub(crate) micros: u64,
     /// Outcomes of runs nested in it, by request.
     pub(crate) entries: Vec<(ObjectId, ObjectRef)>,
+    /// The session of the node that gave the run away, if it was a unit.
+    pub(crate) origin: Option<String>,
 }
 
 impl Found {
     /// Creates what is found of a run that began at `began` and has just ended.
     pub(crate) fn new(outcome: ObjectRef, spent: Spent, began: Instant) -> Self {
         let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        Self { outcome, spent, micros, entries: Vec::new() }
+        Self { outcome, spent, micros, entries: Vec::new(), origin: None }
     }
 
     /// Sets the outcomes of nested runs.
     pub(crate) fn entries(self, entries: Vec<(ObjectId, ObjectRef)>) -> Self {
         Self { entries, ..self }
+    }
+
+    /// Sets the session of the node that gave the run away.
+    pub(crate) fn of_unit(self, origin: &str) -> Self {
+        Self { origin: Some(origin.to_owned()), ..self }
     }
 
     /// Memoizes the outcome, and those of nested runs whose outcome is not known.
@@ -88,17 +98,19 @@ pub(crate) async fn publish_and_release(shared: &Shared, request: ObjectId, bega
     shared.bus.release(request, &shared.session).await;
 }
 
-/// Publishes an outcome, unless there is one. Returns whether it can be found now.
+/// Publishes an outcome, unless there is one that can be fetched. Returns whether it can be found now.
 pub(crate) async fn publish(
     shared: &Shared,
     request: ObjectId,
     found: &Found,
 ) -> Result<bool, Unavailable> {
     let bus = &shared.bus;
-    if let Some((known, _)) = read_head(bus, request).await? {
+    if let Some(known) = fetch(shared, request).await? {
         report_difference(request, &known, found);
         return Ok(true);
     }
+    // One that is malformed, or whose objects are lost, would hide this one for as long as it is kept.
+    let damaged = read(bus, request).await?.map(|entry| entry.revision);
     let packed = in_place(|| pack_of(&shared.dispatcher, request, found));
     let Some(pack) = packed else { return Ok(false) };
     let is_inline = pack.len() <= MAX_INLINE.min(bus.client.max_payload() / 2);
@@ -111,6 +123,7 @@ pub(crate) async fn publish(
         runs: found.spent.runs,
         written_bytes: found.spent.written_bytes,
         micros: found.micros,
+        origin: found.origin.clone(),
         pack: name.clone(),
     };
     let mut value = message::encode(&head);
@@ -123,37 +136,39 @@ pub(crate) async fn publish(
             bus.packs.put(name.as_str(), &mut content).await.map_err(|_| Unavailable)?;
         }
     }
-    match bus.memo.create(&key, value.into()).await {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == CreateErrorKind::AlreadyExists => {
-            if let Some((known, _)) = read_head(bus, request).await? {
-                report_difference(request, &known, found);
-            }
-            Ok(true)
-        }
-        Err(_) => Err(Unavailable),
+    let known = match damaged {
+        None => match bus.memo.create(&key, value.into()).await {
+            Ok(_) => return Ok(true),
+            Err(error) => error.kind() == CreateErrorKind::AlreadyExists,
+        },
+        Some(revision) => match bus.memo.update(&key, value.into(), revision).await {
+            Ok(_) => return Ok(true),
+            Err(error) => error.kind() == UpdateErrorKind::WrongLastRevision,
+        },
+    };
+    if !known {
+        return Err(Unavailable);
     }
+    // Another node was faster.
+    match fetch(shared, request).await? {
+        Some(known) => report_difference(request, &known, found),
+        None => return Err(Unavailable),
+    }
+    Ok(true)
 }
 
-fn report_difference(request: ObjectId, known: &Head, found: &Found) {
-    if known.outcome.0 != found.outcome.id {
+fn report_difference(request: ObjectId, known: &Found, found: &Found) {
+    if known.outcome != found.outcome {
         tracing::warn!(
-            %request, known = %known.outcome.0, here = %found.outcome.id,
+            %request, known = %known.outcome.id, here = %found.outcome.id,
             "another node has computed another outcome of the same request"
         );
     }
 }
 
-async fn read_head(
-    bus: &Bus,
-    request: ObjectId,
-) -> Result<Option<(Head, async_nats::jetstream::kv::Entry)>, Unavailable> {
+async fn read(bus: &Bus, request: ObjectId) -> Result<Option<Entry>, Unavailable> {
     let entry = bus.noting(bus.memo.entry(request.to_string()).await)?;
-    let Some(entry) = entry.filter(|entry| entry.operation == Operation::Put) else {
-        return Ok(None);
-    };
-    let line = entry.value.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    Ok(message::decode(line).map(|head| (head, entry)))
+    Ok(entry.filter(|entry| entry.operation == Operation::Put))
 }
 
 /// Looks up an outcome, and puts its objects in the store. An entry that is malformed or whose pack is
@@ -162,7 +177,12 @@ pub(crate) async fn fetch(
     shared: &Shared,
     request: ObjectId,
 ) -> Result<Option<Found>, Unavailable> {
-    let Some((head, entry)) = read_head(&shared.bus, request).await? else { return Ok(None) };
+    let Some(entry) = read(&shared.bus, request).await? else { return Ok(None) };
+    if shared.refused.lock().contains(&entry.revision) {
+        return Ok(None);
+    }
+    let line = entry.value.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let Some(head) = message::decode::<Head>(line) else { return Ok(None) };
     let kind = match head.kind.as_str() {
         "blob" => ObjectKind::Blob,
         "tree" => ObjectKind::Tree,
@@ -182,12 +202,12 @@ pub(crate) async fn fetch(
         },
     };
     let outcome = ObjectRef { kind, id: head.outcome.0 };
-    Ok(in_place(|| unpack(shared, &pack, outcome)).map(|entries| Found {
-        outcome,
-        spent: Spent::new(head.runs, head.written_bytes),
-        micros: head.micros,
-        entries,
-    }))
+    let Some(entries) = in_place(|| unpack(shared, &pack, outcome)) else {
+        shared.refuse(entry.revision);
+        return Ok(None);
+    };
+    let Head { runs, written_bytes, micros, origin, .. } = head;
+    Ok(Some(Found { outcome, spent: Spent::new(runs, written_bytes), micros, entries, origin }))
 }
 
 /// Reads a pack from the object store.
@@ -212,14 +232,18 @@ fn unpack(shared: &Shared, pack: &[u8], outcome: ObjectRef) -> Option<Vec<(Objec
             return None;
         }
     };
+    // Otherwise it would only fill the store.
+    if pack.objects.get(&outcome.id).is_none_or(|object| object.kind != outcome.kind) {
+        tracing::warn!("a pack of another node is refused: it does not have the outcome");
+        return None;
+    }
     for object in pack.objects.into_values() {
         if let Err(error) = shared.store.write(object) {
             tracing::warn!("an object of another node cannot be stored: {error}");
             return None;
         }
     }
-    let is_there = |object: Object| object.kind == outcome.kind;
-    shared.dispatcher.read(outcome.id).is_ok_and(is_there).then_some(pack.entries)
+    Some(pack.entries)
 }
 
 /// Packs the objects that outcomes reach, with their memo entries. Leaves nested outcomes out that are

@@ -126,8 +126,19 @@ impl UnitMessage {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Done {
     pub(crate) request: Id,
-    /// Whether there is an outcome in the memo. Otherwise the node that gave the unit away runs it.
-    pub(crate) succeeded: bool,
+    pub(crate) end: End,
+}
+
+/// How a unit has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum End {
+    /// Its outcome is in the memo.
+    Published,
+    /// It failed: it is to be run where it came from, and not to be given away again.
+    Failed,
+    /// It was not run to its end, for no fault of its own.
+    GivenUp,
 }
 
 /// A node wants objects, and what they reach as far as it fits.
@@ -142,6 +153,14 @@ pub(crate) struct Wanted {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct About {
     pub(crate) request: Id,
+}
+
+/// Nobody waits for a unit any more at the node that gave it away.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Cancel {
+    pub(crate) request: Id,
+    /// The session of that node.
+    pub(crate) origin: String,
 }
 
 /// What a node says of a run.

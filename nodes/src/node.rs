@@ -21,10 +21,13 @@ use crate::claim::{self, Claim};
 use crate::error::NodeError;
 use crate::inputs::{Inputs, without_others};
 use crate::memo;
-use crate::message::{self, About, Done, Id, Presence, Wanted, encode};
+use crate::message::{self, About, Cancel, Done, End, Id, Presence, UnitMessage, Wanted, encode};
 use crate::options::NodeOptions;
 use crate::policy::Estimate;
 use crate::{cycle, give, long_runs, objects, take};
+
+/// How long an estimate holds.
+const ESTIMATED: Duration = Duration::from_secs(5);
 
 /// How many images something is known of.
 const MAX_IMAGES: usize = 10_000;
@@ -56,8 +59,8 @@ pub(crate) struct Shared {
     pub(crate) taken: Mutex<HashMap<ObjectId, Taken>>,
     /// Who waits for which units.
     hints: Mutex<HashMap<ObjectId, Vec<mpsc::UnboundedSender<Hint>>>>,
-    /// How long the units of each image take.
-    estimates: Mutex<HashMap<String, Estimate>>,
+    /// How long the units of each image take, and when that was measured.
+    estimates: Mutex<HashMap<String, (Estimate, Instant)>>,
     /// How many other nodes there are.
     peers: AtomicUsize,
     /// Has another reference for each run that other nodes have taken over from this one.
@@ -66,6 +69,10 @@ pub(crate) struct Shared {
     pub(crate) fresh: Arc<()>,
     /// The images of units that have begun here, so that their modules are compiled.
     compiled: Mutex<HashSet<String>>,
+    /// The revisions of memo entries that were refused: they need not be fetched again.
+    pub(crate) refused: Mutex<HashSet<u64>>,
+    /// Has another reference for each call whose outcome is being published.
+    publishing: Arc<()>,
     /// Whether this node is leaving, and takes nothing over any more.
     pub(crate) leaves: AtomicBool,
     /// The requests of calls that this node has claimed, or is about to.
@@ -86,17 +93,29 @@ pub(crate) struct Shared {
 #[derive(Debug, Clone)]
 pub(crate) struct Taken {
     pub(crate) stop: CancellationToken,
+    /// The session of the node that gave it away.
+    origin: String,
     /// The sessions that have its inputs.
     pub(crate) sources: Vec<String>,
+}
+
+impl Taken {
+    pub(crate) fn new(unit: &UnitMessage) -> Self {
+        /// How many nodes are asked for the inputs of a unit.
+        const MAX_SOURCES: usize = 8;
+        Self {
+            stop: CancellationToken::new(),
+            origin: unit.origin.clone(),
+            sources: unit.sources.iter().take(MAX_SOURCES).cloned().collect(),
+        }
+    }
 }
 
 /// What is said about a unit to whoever waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hint {
-    /// Its outcome is in the memo.
-    Done,
-    /// It could not be run.
-    Failed,
+    /// It has ended.
+    Ended(End),
     /// A run of this node has begun to wait for it, which may close a cycle.
     Waited,
 }
@@ -111,6 +130,14 @@ impl Shared {
                 () = work => {}
             }
         });
+    }
+
+    /// Waits until the node leaves, or has lost the server.
+    pub(crate) async fn ends(&self) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = self.bus.lost() => {}
+        }
     }
 
     /// Returns the host images of the runtimes.
@@ -138,6 +165,15 @@ impl Shared {
         self.dispatcher.is_in_progress(request)
             || self.taken.lock().contains_key(&request)
             || self.roots.lock().contains(&request)
+    }
+
+    /// Records that a memo entry is refused.
+    pub(crate) fn refuse(&self, revision: u64) {
+        let mut refused = self.refused.lock();
+        if refused.len() > MAX_IMAGES {
+            refused.clear();
+        }
+        refused.insert(revision);
     }
 
     /// Returns how many nodes there are.
@@ -183,7 +219,10 @@ impl Shared {
         if estimates.len() > MAX_IMAGES {
             estimates.clear();
         }
-        estimates.entry(image.to_owned()).or_default().measured(micros);
+        let unknown = (Estimate::default(), Instant::now());
+        let (estimate, at) = estimates.entry(image.to_owned()).or_insert(unknown);
+        estimate.measured(micros);
+        *at = Instant::now();
     }
 
     /// Returns whether the module of an image is compiled.
@@ -202,7 +241,10 @@ impl Shared {
 
     /// Returns how long a unit of an image takes, in microseconds. `None` if that is not known.
     pub(crate) fn estimate(&self, image: &str) -> Option<u64> {
-        self.estimates.lock().get(image)?.micros()
+        let estimates = self.estimates.lock();
+        let (estimate, at) = estimates.get(image)?;
+        // What is too small to be given away is not measured any more, and may be larger elsewhere.
+        if at.elapsed() < ESTIMATED { estimate.micros() } else { None }
     }
 }
 
@@ -238,6 +280,8 @@ impl Node {
             away: Arc::default(),
             fresh: Arc::default(),
             compiled: Mutex::default(),
+            refused: Mutex::default(),
+            publishing: Arc::default(),
             leaves: AtomicBool::new(false),
             roots: Mutex::default(),
             inputs: options.inputs.clone(),
@@ -261,13 +305,15 @@ impl Node {
         .await?;
         node.listen("done", |shared, payload| {
             let done: Done = message::decode(payload)?;
-            shared.hint(done.request.0, if done.succeeded { Hint::Done } else { Hint::Failed });
+            shared.hint(done.request.0, Hint::Ended(done.end));
             None
         })
         .await?;
         node.listen("cancel", |shared, payload| {
-            let about: About = message::decode(payload)?;
-            let taken = shared.taken.lock().get(&about.request.0).cloned();
+            let cancel: Cancel = message::decode(payload)?;
+            // Another node may have given the same run away, and still wait.
+            let taken = shared.taken.lock().get(&cancel.request.0).cloned();
+            let taken = taken.filter(|taken| taken.origin == cancel.origin);
             taken.into_iter().for_each(|taken| taken.stop.cancel());
             None
         })
@@ -350,7 +396,7 @@ impl Node {
         let claimed = claim.map_err(|_| Error::from(Limit::Deadline { time: deadline }))?;
         // Another call of this node may be running the same request.
         let is_mine = claimed && shared.roots.lock().insert(request);
-        let _running = is_mine.then(|| Root { shared: Arc::clone(shared), request });
+        let running = is_mine.then(|| Root { shared: Arc::clone(shared), request });
         let left = deadline.saturating_sub(began.elapsed());
         let invocation = match invocation.budget {
             Some(budget) => invocation.budget(budget.deadline(left)),
@@ -358,8 +404,14 @@ impl Node {
         };
         let began = Instant::now();
         let completion = shared.dispatcher.run(invocation).await;
-        if is_mine && !shared.bus.is_lost() {
-            memo::publish_and_release(shared, request, began).await;
+        if let Some(running) = running.filter(|_| !shared.bus.is_lost()) {
+            // The caller need not wait for it. `leave` does.
+            let (shared, publishing) = (Arc::clone(shared), Arc::clone(&shared.publishing));
+            let task = Arc::clone(&shared);
+            task.spawn(async move {
+                let _running = (running, publishing);
+                memo::publish_and_release(&shared, request, began).await;
+            });
         }
         completion
     }
@@ -400,6 +452,9 @@ impl Node {
         }
         let taken: Vec<_> = shared.taken.lock().drain().collect();
         let goodbye = async {
+            while Arc::strong_count(&shared.publishing) > 1 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
             shared.bus.depart(&shared.session).await;
             for (request, unit) in &taken {
                 unit.stop.cancel();

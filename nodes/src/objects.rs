@@ -78,6 +78,8 @@ pub(crate) enum InputError {
     TooLarge { id: ObjectId },
     #[error("the node that gave the run away does not answer: {0}")]
     NoAnswer(String),
+    #[error("object {id} does not arrive")]
+    Late { id: ObjectId },
     #[error("the store fails: {0}")]
     Store(#[from] manifold_runtime_api::Error),
 }

@@ -16,13 +16,10 @@ use crate::bus::{Claimed, Unavailable};
 use crate::cycle;
 use crate::inputs::without_others;
 use crate::memo::{self, Found};
-use crate::message::{self, Done, Given, Id, Steal, UnitMessage, encode};
+use crate::message::{self, Done, End, Given, Id, Steal, UnitMessage, encode};
 use crate::node::{Shared, Taken};
 use crate::objects::{self, in_place};
 use crate::policy::{MAX_UNITS, Pause};
-
-/// How many nodes are asked for the inputs of a unit.
-const MAX_SOURCES: usize = 8;
 
 /// How many units a node has at once, also those that wait for others.
 const MAX_TAKEN: usize = 20_000;
@@ -51,11 +48,15 @@ pub(crate) async fn take(shared: Arc<Shared>) {
             continue;
         }
         pause.reset();
+        if shared.leaves.load(Ordering::Relaxed) {
+            // They are taken back.
+            return;
+        }
         for unit in given.into_iter().take(MAX_UNITS as usize) {
-            let stop = CancellationToken::new();
+            let taken = Taken::new(&unit);
+            let stop = taken.stop.clone();
             if let Entry::Vacant(vacant) = shared.taken.lock().entry(unit.request.0) {
-                let sources = unit.sources.iter().take(MAX_SOURCES).cloned().collect();
-                vacant.insert(Taken { stop: stop.clone(), sources });
+                vacant.insert(taken);
                 let fresh = Arc::clone(&shared.fresh);
                 shared.spawn(run(Arc::clone(&shared), unit, stop, fresh));
             }
@@ -101,46 +102,54 @@ async fn ask(shared: &Shared) -> Vec<UnitMessage> {
 async fn run(shared: Arc<Shared>, unit: UnitMessage, stop: CancellationToken, fresh: Arc<()>) {
     let request = unit.request.0;
     let work = outcome(&shared, &unit, fresh);
-    let succeeded = tokio::select! {
-        () = stop.cancelled() => None,
-        done = work => done,
+    let ended = tokio::select! {
+        () = stop.cancelled() => Ended::Here(End::GivenUp),
+        ended = work => ended,
     };
     shared.taken.lock().remove(&request);
-    if succeeded == Some(false) {
-        // Another node runs it.
-        return;
-    }
+    let Ended::Here(end) = ended else { return };
     shared.bus.release(request, &shared.session).await;
-    let done = encode(&Done { request: Id(request), succeeded: succeeded.is_some() });
+    let done = encode(&Done { request: Id(request), end });
     let subject = shared.bus.subject("done", Some(&unit.origin));
     // If it is lost, the other node finds the outcome when it looks.
     let _ = shared.bus.client.publish(subject, done.into()).await;
 }
 
-/// Claims and runs a unit, and publishes its outcome. Returns whether the outcome is in the memo. `None`
-/// if the unit failed, and is to be run where it came from.
-async fn outcome(shared: &Shared, unit: &UnitMessage, fresh: Arc<()>) -> Option<bool> {
+/// What has become of a unit.
+enum Ended {
+    /// It was run here.
+    Here(End),
+    /// Another node runs it.
+    Elsewhere,
+}
+
+/// Claims and runs a unit, and publishes its outcome.
+async fn outcome(shared: &Shared, unit: &UnitMessage, fresh: Arc<()>) -> Ended {
+    const GIVEN_UP: Ended = Ended::Here(End::GivenUp);
     let request = unit.request.0;
     match shared.bus.claim(request, &shared.session, None).await {
         Ok(Claimed::Mine) => {}
         Ok(Claimed::Theirs(holder)) => {
             // The node that gives it away may have claimed it when it ran there before. If it runs there
             // again, this comes too late.
-            if holder.session != unit.origin
-                || !cycle::ask(shared, &holder.session, request).await?.is_away
-            {
-                return Some(false);
+            if holder.session != unit.origin {
+                return Ended::Elsewhere;
+            }
+            match cycle::ask(shared, &holder.session, request).await {
+                Some(waits) if waits.is_away => {}
+                Some(_) => return Ended::Elsewhere,
+                None => return GIVEN_UP,
             }
             match shared.bus.claim(request, &shared.session, Some(&holder)).await {
                 Ok(Claimed::Mine) => {}
-                Ok(Claimed::Theirs(_)) => return Some(false),
-                Err(Unavailable) => return None,
+                Ok(Claimed::Theirs(_)) => return Ended::Elsewhere,
+                Err(Unavailable) => return GIVEN_UP,
             }
         }
-        Err(Unavailable) => return None,
+        Err(Unavailable) => return GIVEN_UP,
     }
     if let Ok(Some(_)) = memo::fetch(shared, request).await {
-        return Some(true);
+        return Ended::Here(End::Published);
     }
     let roots = [Some(unit.args.0), ObjectId::from_hex(&unit.image).ok(), unit.std.map(|id| id.0)];
     let is_here =
@@ -179,24 +188,26 @@ async fn outcome(shared: &Shared, unit: &UnitMessage, fresh: Arc<()>) -> Option<
         Err(error) => {
             // The node that gave it away runs it, so that the error has its whole chain.
             tracing::debug!(%request, "a run of another node failed: {error}");
-            return None;
+            return Ended::Here(End::Failed);
         }
     };
     if completion.request != request {
         tracing::warn!(%request, "another node sent a run under a wrong request id");
-        return None;
+        return Ended::Here(End::Failed);
     }
     // An outcome that a failure influenced is not memoized.
     if shared.dispatcher.look_up(request).ok().flatten() != Some(completion.outcome) {
-        return None;
+        return Ended::Here(End::Failed);
     }
-    let found = Found::new(completion.outcome, completion.spent, began).entries(completion.entries);
+    let found = Found::new(completion.outcome, completion.spent, began)
+        .entries(completion.entries)
+        .of_unit(&unit.origin);
     let ended = Instant::now();
     loop {
         match memo::publish(shared, request, &found).await {
-            Ok(true) => return Some(true),
-            Ok(false) => return None,
-            Err(Unavailable) if ended.elapsed() > TO_PUBLISH => return None,
+            Ok(true) => return Ended::Here(End::Published),
+            Ok(false) => return Ended::Here(End::Failed),
+            Err(Unavailable) if ended.elapsed() > TO_PUBLISH => return GIVEN_UP,
             Err(Unavailable) => tokio::time::sleep(Duration::from_millis(200)).await,
         }
     }
