@@ -13,7 +13,7 @@ use manifold_testing::nats::Nats;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::machine::Machine;
+use crate::machine::{Machine, starts};
 
 /// Another node.
 struct Stranger {
@@ -232,4 +232,48 @@ async fn messages_that_are_none_are_ignored() {
     let steal = scene.stranger.client.publish("manifold.default.steal", "?".into());
     steal.await.unwrap();
     scene.ends_alone().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn only_the_node_that_gave_a_run_away_can_cancel_it() {
+    let Some(server) = Nats::start() else { return };
+    let (origin, helper) = (Machine::new(&server, false).await, Machine::new(&server, true).await);
+    origin.has_peers(1).await;
+    let stranger = Stranger::join(&server).await;
+    let session = helper.node.session().to_owned();
+    let invocation = origin.all("leaf", 8, 300);
+    let run = async { origin.run(invocation).await.unwrap().text().unwrap() };
+    let cancel = async {
+        for _ in 0..60 {
+            let started = helper.fixture.journal.started.lock().unwrap().clone();
+            for (request, _) in started {
+                let subject = format!("manifold.default.cancel.{session}");
+                let cancel = json!({ "request": request.to_string(), "origin": SESSION });
+                stranger.client.publish(subject, cancel.to_string().into()).await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let (sum, ()) = tokio::join!(run, cancel);
+    assert_eq!(sum, "28");
+    assert!(origin.fixture.dispatcher.stats().arrived > 0);
+    assert!(starts(&[&origin, &helper]).values().all(|count| *count == 1), "a run was cancelled");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_damaged_entry_is_replaced() {
+    let Some(server) = Nats::start() else { return };
+    let (first, second) = (Machine::new(&server, false).await, Machine::new(&server, false).await);
+    let stranger = Stranger::join(&server).await;
+    let call = |machine: &Machine| machine.all("leaf", 3, 1);
+    let request = first.fixture.dispatcher.request(&call(&first)).unwrap();
+    let (id, _) = pack("nowhere");
+    for damaged in [&b"no head"[..], &b"\n"[..]] {
+        stranger.memo.put(request.to_string(), damaged.to_vec().into()).await.unwrap();
+    }
+    stranger.remember(&json!({ "request": request.to_string() }), id, b"no pack").await;
+    assert_eq!(first.run(call(&first)).await.unwrap().text().unwrap(), "3");
+    first.node.leave().await;
+    assert!(second.run(call(&second)).await.unwrap().from_memo);
+    assert_eq!(second.fixture.runs(), 0);
 }
