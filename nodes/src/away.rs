@@ -97,7 +97,7 @@ pub(crate) async fn wait(shared: Arc<Shared>, mut unit: Unit, was_given: bool) {
         // The node runs it for others.
         return;
     }
-    // Nobody waits any more. A node that has not claimed the unit yet does so in a moment.
+    // The last caller has stopped waiting. The other node may be about to claim the unit.
     for _ in 0..5 {
         match shared.bus.holder(request).await {
             Ok(Some(holder)) if holder.session != shared.session => {

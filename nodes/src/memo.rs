@@ -105,12 +105,15 @@ pub(crate) async fn publish(
     found: &Found,
 ) -> Result<bool, Unavailable> {
     let bus = &shared.bus;
-    if let Some(known) = fetch(shared, request).await? {
-        report_difference(request, &known, found);
-        return Ok(true);
+    let mut damaged = None;
+    if let Some(entry) = read(bus, request).await? {
+        // One that is malformed, or whose objects are lost, would hide this one for as long as it is kept.
+        damaged = Some(entry.revision);
+        if let Some(known) = open(shared, entry).await {
+            report_difference(request, &known, found);
+            return Ok(true);
+        }
     }
-    // One that is malformed, or whose objects are lost, would hide this one for as long as it is kept.
-    let damaged = read(bus, request).await?.map(|entry| entry.revision);
     let packed = in_place(|| pack_of(&shared.dispatcher, request, found));
     let Some(pack) = packed else { return Ok(false) };
     let is_inline = pack.len() <= MAX_INLINE.min(bus.client.max_payload() / 2);
@@ -177,37 +180,41 @@ pub(crate) async fn fetch(
     shared: &Shared,
     request: ObjectId,
 ) -> Result<Option<Found>, Unavailable> {
-    let Some(entry) = read(&shared.bus, request).await? else { return Ok(None) };
+    Ok(match read(&shared.bus, request).await? {
+        Some(entry) => open(shared, entry).await,
+        None => None,
+    })
+}
+
+/// Reads an entry, and puts its objects in the store. `None` if it is malformed or its pack is not there.
+async fn open(shared: &Shared, entry: Entry) -> Option<Found> {
     if shared.refused.lock().contains(&entry.revision) {
-        return Ok(None);
+        return None;
     }
     let line = entry.value.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let Some(head) = message::decode::<Head>(line) else { return Ok(None) };
+    let head: Head = message::decode(line)?;
     let kind = match head.kind.as_str() {
         "blob" => ObjectKind::Blob,
         "tree" => ObjectKind::Tree,
-        _ => return Ok(None),
+        _ => return None,
     };
     // Packs can be large, and many may arrive at once.
-    let Ok(_turn) = shared.unpacking.acquire().await else { return Ok(None) };
+    let _turn = shared.unpacking.acquire().await.ok()?;
     let pack = match &head.pack {
         None => {
             let start = entry.value.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
             entry.value.slice(start..).to_vec()
         }
         // Parts that are missing would be waited for without end.
-        Some(name) => match tokio::time::timeout(TO_READ, large(&shared.bus, name)).await {
-            Ok(Some(pack)) => pack,
-            _ => return Ok(None),
-        },
+        Some(name) => tokio::time::timeout(TO_READ, large(&shared.bus, name)).await.ok()??,
     };
     let outcome = ObjectRef { kind, id: head.outcome.0 };
     let Some(entries) = in_place(|| unpack(shared, &pack, outcome)) else {
         shared.refuse(entry.revision);
-        return Ok(None);
+        return None;
     };
     let Head { runs, written_bytes, micros, origin, .. } = head;
-    Ok(Some(Found { outcome, spent: Spent::new(runs, written_bytes), micros, entries, origin }))
+    Some(Found { outcome, spent: Spent::new(runs, written_bytes), micros, entries, origin })
 }
 
 /// Reads a pack from the object store.

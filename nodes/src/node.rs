@@ -29,6 +29,9 @@ use crate::{cycle, give, long_runs, objects, take};
 /// How long an estimate holds.
 const ESTIMATED: Duration = Duration::from_secs(5);
 
+/// How many nodes are asked for the inputs of a unit.
+const MAX_SOURCES: usize = 8;
+
 /// How many images something is known of.
 const MAX_IMAGES: usize = 10_000;
 
@@ -101,8 +104,6 @@ pub(crate) struct Taken {
 
 impl Taken {
     pub(crate) fn new(unit: &UnitMessage) -> Self {
-        /// How many nodes are asked for the inputs of a unit.
-        const MAX_SOURCES: usize = 8;
         Self {
             stop: CancellationToken::new(),
             origin: unit.origin.clone(),
@@ -148,11 +149,10 @@ impl Shared {
     /// Returns the sessions that have the inputs of this node's runs: its own, and those from which its
     /// units came.
     pub(crate) fn sources(&self) -> Vec<String> {
-        const MOST: usize = 8;
         let mut sources = vec![self.session.clone()];
         for taken in self.taken.lock().values() {
             for source in &taken.sources {
-                if sources.len() < MOST && !sources.contains(source) {
+                if sources.len() < MAX_SOURCES && !sources.contains(source) {
                     sources.push(source.clone());
                 }
             }
