@@ -5,6 +5,7 @@
 //! is to be run; it is settled with an outcome from elsewhere, or given back and then run here.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -32,8 +33,8 @@ pub(crate) type Taker = oneshot::Sender<Unit>;
 /// How many nested runs of one `run_many` are in progress at once while somebody wants runs.
 const WIDE: usize = 1024;
 
-/// How many runs of a group of threads are remembered until [`Dispatcher::long_runs`] is called. Nobody may
-/// ever call it.
+/// How many runs of a group of threads are remembered until [`LongRuns::take`] is called, and how many for
+/// each list. Nobody may ever call it.
 const MAX_BEGUN: usize = 100_000;
 
 /// What a dispatcher needs to give runs away.
@@ -44,12 +45,15 @@ pub(crate) struct Sharing {
     wanted: Notify,
     /// The number of runs that were taken over so far.
     taken: AtomicU64,
-    /// The requests whose runs have begun since [`Dispatcher::long_runs`] was called. Most of the runs
-    /// have ended: references would keep their flights in memory, and cost a tenth of a small frame.
+    /// The requests whose runs have begun since [`LongRuns::take`] was called. Most of the runs have
+    /// ended: references would keep their flights in memory, and cost a tenth of a small frame.
     begun: ByThread<Mutex<Vec<ObjectId>>, 8>,
-    /// Those whose runs had begun before.
-    begun_before: Mutex<Vec<ObjectId>>,
+    /// What each list of long runs is still to learn.
+    inboxes: Mutex<Vec<Weak<Inbox>>>,
 }
+
+/// Requests whose runs have begun, for one list of long runs.
+type Inbox = Mutex<Vec<ObjectId>>;
 
 impl Sharing {
     /// Records that a run begins.
@@ -59,6 +63,20 @@ impl Sharing {
         if begun.len() < MAX_BEGUN {
             begun.push(flight.request);
         }
+    }
+
+    /// Tells all lists of long runs which runs have begun.
+    fn distribute(&self) {
+        let mut inboxes = self.inboxes.lock();
+        let begun: Vec<_> =
+            self.begun.all().flat_map(|begun| std::mem::take(&mut *begun.lock())).collect();
+        inboxes.retain(|inbox| {
+            let Some(inbox) = inbox.upgrade() else { return false };
+            let mut inbox = inbox.lock();
+            let room = MAX_BEGUN.saturating_sub(inbox.len());
+            inbox.extend(begun.iter().take(room));
+            true
+        });
     }
 
     /// Waits until somebody wants runs.
@@ -79,6 +97,26 @@ pub(crate) struct Offer {
     pub(crate) since: Instant,
     flight: Weak<Flight>,
     image: Weak<ResolvedImage>,
+}
+
+impl Offer {
+    fn run(&self) -> Option<(Arc<Flight>, Arc<ResolvedImage>)> {
+        self.flight.upgrade().zip(self.image.upgrade())
+    }
+
+    fn waiting<'a>(
+        &self,
+        flight: &Flight,
+        image: &'a ResolvedImage,
+        now: Instant,
+    ) -> WaitingRun<'a> {
+        WaitingRun {
+            request: flight.request,
+            image: &image.text,
+            host: image.runtime.host_image().id(),
+            waited: now.saturating_duration_since(self.since),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -210,7 +248,33 @@ impl Unit {
     }
 }
 
-/// A run that has been in progress for some time.
+/// The runs of a dispatcher that take long. Several parts of a program can each have such a list.
+pub struct LongRuns {
+    core: Arc<Core>,
+    inbox: Arc<Inbox>,
+    /// The requests whose runs had begun when [`LongRuns::take`] was called last.
+    before: Vec<ObjectId>,
+}
+
+impl fmt::Debug for LongRuns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LongRuns").finish_non_exhaustive()
+    }
+}
+
+impl LongRuns {
+    /// Returns the runs that have been in progress since before the last call of this method and may be
+    /// given away. Each is returned once.
+    pub fn take(&mut self) -> Vec<LongRun> {
+        let Some(sharing) = &self.core.sharing else { return Vec::new() };
+        sharing.distribute();
+        let begun = std::mem::take(&mut *self.inbox.lock());
+        let before = std::mem::replace(&mut self.before, begun);
+        before.into_iter().filter_map(|request| self.core.run_in_progress(request)).collect()
+    }
+}
+
+/// A run that is in progress.
 #[derive(Debug)]
 pub struct LongRun {
     request: ObjectId,
@@ -266,16 +330,8 @@ impl Dispatcher {
             let before = now.checked_sub(waited)?;
             let mut taken = None;
             let gave = self.core.permits.give_away(before, &mut |offer| {
-                let Some((flight, image)) = offer.flight.upgrade().zip(offer.image.upgrade())
-                else {
-                    return false;
-                };
-                let accepts = accept(&WaitingRun {
-                    request: flight.request,
-                    image: &image.text,
-                    host: image.runtime.host_image().id(),
-                    waited: now.saturating_duration_since(offer.since),
-                });
+                let Some((flight, image)) = offer.run() else { return false };
+                let accepts = accept(&offer.waiting(&flight, &image, now));
                 if accepts {
                     let (taker, receiver) = oneshot::channel();
                     flight.set_taker(taker);
@@ -291,6 +347,21 @@ impl Dispatcher {
                 return Some(unit);
             }
         }
+    }
+
+    /// Passes runs that have waited for a permit at least for `waited`, and that may be given away, to
+    /// `visit`, until that returns `false`. Those that have waited longer come before others of the same
+    /// thread and call. `visit` must not call methods of the dispatcher.
+    pub fn visit_queued(&self, waited: Duration, mut visit: impl FnMut(&WaitingRun<'_>) -> bool) {
+        let now = Instant::now();
+        let Some(before) = now.checked_sub(waited) else { return };
+        let mut goes_on = true;
+        self.core.permits.give_away(before, &mut |offer| {
+            if goes_on && let Some((flight, image)) = offer.run() {
+                goes_on = visit(&offer.waiting(&flight, &image, now));
+            }
+            false
+        });
     }
 
     /// Returns whether a run that may be given away has waited for a permit at least for `waited`, and
@@ -311,18 +382,18 @@ impl Dispatcher {
         }
     }
 
-    /// Returns the runs that have been in progress since before the last call of this method and may be
-    /// given away. Each is returned once.
-    pub fn long_runs(&self) -> Vec<LongRun> {
-        let Some(sharing) = &self.core.sharing else { return Vec::new() };
-        let begun = sharing.begun.all().flat_map(|begun| std::mem::take(&mut *begun.lock()));
-        let before = std::mem::replace(&mut *sharing.begun_before.lock(), begun.collect());
-        let running = before.into_iter().filter_map(|request| {
-            let flight =
-                self.core.claims.in_progress(request).filter(|flight| flight.can_leave())?;
-            Some(LongRun { request, flight: Arc::downgrade(&flight) })
-        });
-        running.collect()
+    /// Returns a list of the runs that take long.
+    pub fn long_runs(&self) -> LongRuns {
+        let inbox = Arc::new(Inbox::default());
+        if let Some(sharing) = &self.core.sharing {
+            sharing.inboxes.lock().push(Arc::downgrade(&inbox));
+        }
+        LongRuns { core: Arc::clone(&self.core), inbox, before: Vec::new() }
+    }
+
+    /// Returns the run of `request`, if it is in progress here and may be given away.
+    pub fn run_in_progress(&self, request: ObjectId) -> Option<LongRun> {
+        self.core.run_in_progress(request)
     }
 
     /// Returns whether a run of `request` is in progress, waits to begin, or is elsewhere.
@@ -350,6 +421,11 @@ impl Dispatcher {
 }
 
 impl Core {
+    fn run_in_progress(&self, request: ObjectId) -> Option<LongRun> {
+        let flight = self.claims.in_progress(request).filter(|flight| flight.can_leave())?;
+        Some(LongRun { request, flight: Arc::downgrade(&flight) })
+    }
+
     /// Returns the maximum number of nested runs of one `run_many` that are in progress at once.
     pub(crate) fn width(&self) -> usize {
         let sharing = self.sharing.as_ref();

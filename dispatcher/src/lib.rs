@@ -60,7 +60,7 @@ pub use budget::Budget;
 pub use builder::DispatcherBuilder;
 pub use completion::Completion;
 pub use dispatcher::Dispatcher;
-pub use elsewhere::{Arrived, LongRun, Unit, WaitingRun};
+pub use elsewhere::{Arrived, LongRun, LongRuns, Unit, WaitingRun};
 #[cfg(feature = "functions")]
 #[cfg_attr(docsrs, doc(cfg(feature = "functions")))]
 pub use function::{CallError, Function};

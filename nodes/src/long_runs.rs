@@ -23,13 +23,14 @@ const MAX_RUNS: usize = 10_000;
 /// Claims long runs and publishes their outcomes until the task is aborted.
 pub(crate) async fn follow(shared: Arc<Shared>) {
     let turns = Arc::new(Semaphore::new(AT_ONCE));
+    let mut long_runs = shared.dispatcher.long_runs();
     let (mut waiting, mut claimed): (Vec<LongRun>, Vec<(LongRun, Instant)>) = Default::default();
     let (send, mut receive) = tokio::sync::mpsc::unbounded_channel();
     loop {
         let permits = shared.dispatcher.permits().1 as u64;
         tokio::time::sleep(policy::long(shared.nodes(), permits)).await;
         waiting.retain(LongRun::is_in_progress);
-        waiting.extend(shared.dispatcher.long_runs());
+        waiting.extend(long_runs.take());
         // Alone, nobody else runs the same.
         if shared.has_peers() && !shared.bus.is_lost() {
             let room = MAX_RUNS.saturating_sub(claimed.len());

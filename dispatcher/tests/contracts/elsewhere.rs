@@ -204,10 +204,13 @@ async fn a_run_in_progress_is_stopped_and_taken_over() {
     let call = scene.start(scene.leaf("7"));
     scene.begun.notified().await;
     let dispatcher = &scene.fixture.dispatcher;
-    assert!(dispatcher.long_runs().is_empty(), "it began after the last call");
-    let mut long = dispatcher.long_runs();
-    assert!(dispatcher.long_runs().is_empty(), "it is returned once");
+    let (mut runs, mut others) = (dispatcher.long_runs(), dispatcher.long_runs());
+    assert!(runs.take().is_empty(), "it began after the last call");
+    let mut long = runs.take();
+    assert!(runs.take().is_empty(), "it is returned once");
+    assert!(others.take().is_empty(), "each list has a last call of its own");
     let run = long.pop().unwrap();
+    assert_eq!(others.take().pop().unwrap().request(), run.request());
     assert!(run.is_in_progress());
     let request = run.request();
     let unit = run.take_over().await.unwrap();
@@ -228,8 +231,7 @@ async fn a_run_that_is_stopped_cancels_its_nested_runs_and_can_be_given_back() {
     let request = dispatcher.request(&scene.all(2)).unwrap();
     let inner = scene.take().await;
     assert_eq!(dispatcher.waits_elsewhere(request), [(inner.request, inner.number)]);
-    dispatcher.long_runs();
-    let run = dispatcher.long_runs().into_iter().find(|run| run.request() == request).unwrap();
+    let run = dispatcher.run_in_progress(request).unwrap();
     let mut inner = inner;
     let unit = run.take_over().await.unwrap();
     inner.cancelled().await;
@@ -272,8 +274,9 @@ async fn the_deadline_counts_while_a_run_is_elsewhere() {
     let budget = Budget::new().deadline(Duration::from_millis(100));
     let call = scene.start(scene.leaf("1").budget(budget));
     scene.begun.notified().await;
-    scene.fixture.dispatcher.long_runs();
-    let run = scene.fixture.dispatcher.long_runs().pop().unwrap();
+    let mut long_runs = scene.fixture.dispatcher.long_runs();
+    long_runs.take();
+    let run = long_runs.take().pop().unwrap();
     let mut unit = run.take_over().await.unwrap();
     let error = call.await.unwrap().unwrap_err();
     assert!(matches!(error.breached_limit(), Some(Limit::Deadline { .. })), "{error}");
@@ -302,8 +305,9 @@ async fn calls_that_must_be_run_here_stay() {
         .into_iter()
         .collect();
     scene.begun.notified().await;
-    scene.fixture.dispatcher.long_runs();
-    assert!(scene.fixture.dispatcher.long_runs().is_empty());
+    let mut long_runs = scene.fixture.dispatcher.long_runs();
+    long_runs.take();
+    assert!(long_runs.take().is_empty());
     assert!(!scene.fixture.dispatcher.surplus(Duration::ZERO).0);
     assert!(scene.fixture.dispatcher.take_queued(Duration::ZERO, |_| true).await.is_none());
     scene.turns.add_permits(3);

@@ -333,13 +333,14 @@ async fn steal(dispatcher: Dispatcher, other: Dispatcher, mut number: u32) {
     };
     // A run that is taken over again and again comes to no end.
     let mut left = 50;
+    let mut long_runs = dispatcher.long_runs();
     while left > 0 {
         tokio::task::yield_now().await;
         dispatcher.want_runs(turn() % 2 == 0);
         let unit = if turn() % 2 == 0 {
             dispatcher.take_queued(Duration::ZERO, |_| turn() % 3 > 0).await
         } else {
-            match dispatcher.long_runs().pop() {
+            match long_runs.take().pop() {
                 Some(run) => run.take_over().await,
                 None => None,
             }
