@@ -10,9 +10,9 @@
 //! Both are uploaded, so that tools which show a cache can show them. Nothing ever executes them.
 
 use bazel_remote_apis::build::bazel::remote::execution::v2 as reapi;
-use manifold_runtime_api::ObjectId;
 use prost::Message;
 
+use crate::backend::Key;
 use crate::digest::Digest;
 
 const SALT: &[u8] = b"manifold cache 1";
@@ -25,12 +25,11 @@ pub(crate) struct Action {
 }
 
 impl Action {
-    pub(crate) fn of_request(request: ObjectId) -> Self {
-        Self::new("request", request.to_string())
-    }
-
-    pub(crate) fn of_ref(name: &str) -> Self {
-        Self::new("ref", name.to_owned())
+    pub(crate) fn of(key: &Key) -> Self {
+        match key {
+            Key::Request(id) => Self::new("request", id.to_string()),
+            Key::Ref(name) => Self::new("ref", name.clone()),
+        }
     }
 
     fn new(kind: &str, name: String) -> Self {

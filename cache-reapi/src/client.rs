@@ -6,7 +6,7 @@ use std::time::Duration;
 use bazel_remote_apis::build::bazel::remote::execution::v2 as reapi;
 use bazel_remote_apis::google::bytestream::byte_stream_client::ByteStreamClient;
 use bazel_remote_apis::google::bytestream::{ReadRequest, WriteRequest};
-use futures_util::stream;
+use futures_util::{FutureExt as _, TryStreamExt as _, stream};
 use manifold_runtime_api::bytes::Bytes;
 use reapi::action_cache_client::ActionCacheClient;
 use reapi::capabilities_client::CapabilitiesClient;
@@ -17,11 +17,16 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
-use crate::CacheError;
+use crate::action::Action;
+use crate::backend::{Answer, Backend, Key, Value};
 use crate::digest::Digest;
+use crate::error::chain;
 use crate::options::CacheOptions;
+use crate::shared::blocking;
+use crate::{CacheError, transit};
 
 const SHA256: i32 = reapi::digest_function::Value::Sha256 as i32;
+const ZSTD: i32 = reapi::compressor::Value::Zstd as i32;
 /// The largest message that is sent or received, in bytes, if the server names no bound.
 const BATCH_BYTES: u64 = 4 << 20;
 /// What a message may have beside the content of blobs, in bytes.
@@ -30,6 +35,10 @@ const OVERHEAD_BYTES: u64 = 64 << 10;
 const PIECE_BYTES: usize = 1 << 20;
 /// How often an operation is tried.
 const TRIES: u32 = 4;
+/// How many results are set at once.
+const AT_ONCE: usize = 8;
+/// The path of the pack in the result of a request.
+const OUTCOME: &str = "outcome";
 
 /// A connection to a server, which has what a cache needs.
 #[derive(Debug, Clone)]
@@ -43,6 +52,9 @@ pub(crate) struct Client {
     answer_within: Duration,
     /// Whether the server accepts results from this client, as far as it says so.
     accepts_results: bool,
+    /// Whether the server sends and accepts compressed blobs in streams, and accepts them in batches.
+    compresses_streams: bool,
+    compresses_batches: bool,
 }
 
 /// Adds the user's headers to requests.
@@ -91,17 +103,11 @@ impl Client {
             batch_bytes: BATCH_BYTES - OVERHEAD_BYTES,
             answer_within: options.answer_within,
             accepts_results: false,
+            compresses_streams: false,
+            compresses_batches: false,
         };
         client.ask_capabilities().await?;
         Ok(client)
-    }
-
-    pub(crate) fn accepts_results(&self) -> bool {
-        self.accepts_results
-    }
-
-    pub(crate) fn address(&self) -> &str {
-        &self.address
     }
 
     async fn ask_capabilities(&mut self) -> Result<(), CacheError> {
@@ -123,17 +129,15 @@ impl Client {
         if let Ok(bytes @ 1..) = u64::try_from(capabilities.max_batch_total_size_bytes) {
             self.batch_bytes = bytes.min(BATCH_BYTES).saturating_sub(OVERHEAD_BYTES).max(1);
         }
+        self.compresses_streams = capabilities.supported_compressors.contains(&ZSTD);
+        self.compresses_batches = capabilities.supported_batch_update_compressors.contains(&ZSTD);
         self.accepts_results = capabilities
             .action_cache_update_capabilities
             .is_some_and(|updates| updates.update_enabled);
         Ok(())
     }
 
-    /// Returns what the server has for an action.
-    pub(crate) async fn result(
-        &self,
-        action: &Digest,
-    ) -> Result<Option<reapi::ActionResult>, CacheError> {
+    async fn result(&self, action: &Digest) -> Result<Option<reapi::ActionResult>, CacheError> {
         let request = reapi::GetActionResultRequest {
             instance_name: self.instance.clone(),
             action_digest: Some(action.to_reapi()),
@@ -152,8 +156,7 @@ impl Client {
         }
     }
 
-    /// Sets what the server has for an action.
-    pub(crate) async fn set_result(
+    async fn set_result(
         &self,
         action: &Digest,
         result: reapi::ActionResult,
@@ -173,35 +176,13 @@ impl Client {
         answer.await.map(drop)
     }
 
-    /// Returns the content of a blob of at most `bound` bytes. `None` if the server does not have it.
-    pub(crate) async fn blob(
-        &self,
-        digest: &Digest,
-        bound: u64,
-    ) -> Result<Option<Vec<u8>>, CacheError> {
-        if digest.length() > bound {
-            return Err(CacheError::TooLarge { digest: digest.clone(), bound });
-        }
-        let content = if digest.length() <= self.batch_bytes {
-            self.small_blob(digest).await?
-        } else {
-            self.large_blob(digest).await?
-        };
-        let Some(content) = content else { return Ok(None) };
-        let found = Digest::of(&content);
-        if found != *digest {
-            return Err(CacheError::WrongContent { digest: digest.clone(), found });
-        }
-        Ok(Some(content))
-    }
-
     async fn small_blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, CacheError> {
         const OPERATION: &str = "send a blob";
         let request = reapi::BatchReadBlobsRequest {
             instance_name: self.instance.clone(),
             digests: vec![digest.to_reapi()],
             digest_function: SHA256,
-            ..reapi::BatchReadBlobsRequest::default()
+            acceptable_compressors: self.compresses_streams.then_some(ZSTD).into_iter().collect(),
         };
         let answer = self.retried(OPERATION, || {
             let (mut service, request) = (self.storage(), request.clone());
@@ -210,6 +191,9 @@ impl Client {
         let Some(response) = answer.await?.into_inner().responses.pop() else { return Ok(None) };
         let status = response.status.unwrap_or_default();
         match Code::from(status.code) {
+            Code::Ok if response.compressor == ZSTD => {
+                self.decompressed(digest, response.data).await.map(Some)
+            }
             Code::Ok => Ok(Some(response.data)),
             Code::NotFound => Ok(None),
             code => Err(self.refused(OPERATION, code, &status.message)),
@@ -218,11 +202,12 @@ impl Client {
 
     async fn large_blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, CacheError> {
         const OPERATION: &str = "send a large blob";
+        let is_compressed = self.compresses_streams;
         let request = ReadRequest {
-            resource_name: format!("{}blobs/{digest}", self.prefix()),
+            resource_name: format!("{}{}/{digest}", self.prefix(), kind_of_blobs(is_compressed)),
             ..ReadRequest::default()
         };
-        let length = digest.length();
+        let length = if is_compressed { transit::bound(digest.length()) } else { digest.length() };
         let read = self.retried_within(self.time_for(length), OPERATION, || {
             let mut service = ByteStreamClient::new(self.channel.clone());
             let request = request.clone();
@@ -240,19 +225,32 @@ impl Client {
             }
         });
         match read.await {
+            Ok(content) if is_compressed => self.decompressed(digest, content).await.map(Some),
             Ok(content) => Ok(Some(content)),
             Err(CacheError::Refused { code: Code::NotFound, .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
+    async fn decompressed(
+        &self,
+        digest: &Digest,
+        compressed: Vec<u8>,
+    ) -> Result<Vec<u8>, CacheError> {
+        let length = digest.length();
+        let content = blocking(move || transit::decompressed(&compressed, length)).await;
+        content.map_err(|source| CacheError::BadTransit { digest: digest.clone(), source })
+    }
+
     /// Uploads those of the blobs that the server does not have.
-    pub(crate) async fn add_blobs(&self, blobs: Vec<Vec<u8>>) -> Result<(), CacheError> {
-        let blobs: Vec<_> = blobs.into_iter().map(|blob| (Digest::of(&blob), blob)).collect();
-        let missing = self.missing(blobs.iter().map(|(digest, _)| digest.to_reapi())).await?;
+    async fn upload(&self, blobs: Vec<Vec<u8>>) -> Result<(), CacheError> {
+        let name = |blob: Vec<u8>| (Digest::of(&blob), blob);
+        let blobs = blocking(move || blobs.into_iter().map(name).collect::<Vec<_>>()).await;
+        let digests = blobs.iter().map(|(digest, _)| digest).collect::<HashSet<_>>();
+        let mut missing = self.missing(digests.into_iter().map(Digest::to_reapi)).await?;
         let (mut batch, mut bytes) = (Vec::new(), 0);
         for (digest, blob) in blobs {
-            if !missing.contains(&digest) {
+            if !missing.remove(&digest) {
                 continue;
             }
             if digest.length() > self.batch_bytes {
@@ -264,10 +262,11 @@ impl Client {
                 bytes = 0;
             }
             bytes += digest.length();
+            let (blob, is_compressed) = travelling(blob, self.compresses_batches).await;
             batch.push(reapi::batch_update_blobs_request::Request {
                 digest: Some(digest.to_reapi()),
                 data: blob,
-                ..reapi::batch_update_blobs_request::Request::default()
+                compressor: if is_compressed { ZSTD } else { 0 },
             });
         }
         if batch.is_empty() { Ok(()) } else { self.add_small_blobs(batch).await }
@@ -313,13 +312,14 @@ impl Client {
     }
 
     async fn add_large_blob(&self, digest: &Digest, blob: Vec<u8>) -> Result<(), CacheError> {
-        let blob = Bytes::from(blob);
+        let (blob, is_compressed) = travelling(blob, self.compresses_streams).await;
+        let (blob, kind) = (Bytes::from(blob), kind_of_blobs(is_compressed));
         let time = self.time_for(digest.length());
         let answer = self.retried_within(time, "accept a large blob", || {
             let mut service = ByteStreamClient::new(self.channel.clone());
             // Uploads are told apart by a random number.
             let (high, low) = (fastrand::u64(..), fastrand::u64(..));
-            let name = format!("{}uploads/{}/blobs/{digest}", self.prefix(), uuid(high, low));
+            let name = format!("{}uploads/{}/{kind}/{digest}", self.prefix(), uuid(high, low));
             let (blob, count) = (blob.clone(), blob.len().div_ceil(PIECE_BYTES));
             let pieces = (0..count).map(move |number| {
                 let start = number * PIECE_BYTES;
@@ -403,6 +403,97 @@ impl Client {
     }
 }
 
+impl Backend for Client {
+    fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn accepts_results(&self) -> bool {
+        self.accepts_results
+    }
+
+    fn compresses(&self) -> bool {
+        self.compresses_streams && self.compresses_batches
+    }
+
+    fn value<'a>(&'a self, key: &'a Key) -> Answer<'a, Option<Value>> {
+        let look_up = async move {
+            let Some(result) = self.result(&Action::of(key).digest).await? else { return Ok(None) };
+            let files = result.output_files.iter();
+            let packs = files.map(|file| Digest::from_reapi(file.digest.as_ref()?));
+            let packs = packs.collect::<Option<Vec<_>>>().ok_or_else(|| CacheError::BadResult {
+                what: key.to_string(),
+                problem: "a digest is malformed".to_owned(),
+            })?;
+            let text = String::from_utf8_lossy(&result.stdout_raw).into_owned();
+            Ok(Some(Value { packs, text }))
+        };
+        look_up.boxed()
+    }
+
+    fn set_values(&self, values: Vec<(Key, Value)>) -> Answer<'_, ()> {
+        let set = async move {
+            let (mut blobs, mut results) = (Vec::new(), Vec::new());
+            for (key, value) in values {
+                let action = Action::of(&key);
+                results.push((action.digest.clone(), result_of(&key, value)));
+                blobs.extend(action.blobs());
+            }
+            self.upload(blobs).await?;
+            let setting = results.into_iter().map(Ok);
+            let set = |(action, result)| async move { self.set_result(&action, result).await };
+            stream::iter(setting).try_for_each_concurrent(AT_ONCE, set).await
+        };
+        set.boxed()
+    }
+
+    fn blob<'a>(&'a self, digest: &'a Digest) -> Answer<'a, Option<Vec<u8>>> {
+        if digest.length() <= self.batch_bytes {
+            self.small_blob(digest).boxed()
+        } else {
+            self.large_blob(digest).boxed()
+        }
+    }
+
+    fn add_blobs(&self, blobs: Vec<Vec<u8>>) -> Answer<'_, ()> {
+        self.upload(blobs).boxed()
+    }
+}
+
+/// Returns the result that has the packs of a value as output files.
+fn result_of(key: &Key, value: Value) -> reapi::ActionResult {
+    let files = value.packs.iter().enumerate().map(|(number, digest)| reapi::OutputFile {
+        path: match key {
+            Key::Request(_) => OUTCOME.to_owned(),
+            Key::Ref(_) => format!("pack-{number:04}"),
+        },
+        digest: Some(digest.to_reapi()),
+        ..reapi::OutputFile::default()
+    });
+    reapi::ActionResult {
+        output_files: files.collect(),
+        stdout_raw: value.text.into_bytes(),
+        ..reapi::ActionResult::default()
+    }
+}
+
+/// Returns a blob as it travels, and whether that is compressed, if it may be.
+async fn travelling(blob: Vec<u8>, may_be_compressed: bool) -> (Vec<u8>, bool) {
+    if !may_be_compressed {
+        return (blob, false);
+    }
+    let compress = move || match transit::compressed(&blob) {
+        Some(compressed) => (compressed, true),
+        None => (blob, false),
+    };
+    blocking(compress).await
+}
+
+/// Returns a part of the names of resources.
+fn kind_of_blobs(is_compressed: bool) -> &'static str {
+    if is_compressed { "compressed-blobs/zstd" } else { "blobs" }
+}
+
 /// Formats a random number as a version 4 UUID.
 fn uuid(high: u64, low: u64) -> String {
     let high = high & !0xf000 | 0x4000;
@@ -415,11 +506,4 @@ fn uuid(high: u64, low: u64) -> String {
         low >> 48,
         low & 0xffff_ffff_ffff
     )
-}
-
-/// Returns an error with its causes in a line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let texts: Vec<_> = causes.map(ToString::to_string).collect();
-    texts.join(": ")
 }

@@ -1,5 +1,7 @@
 //! [`CacheError`]: why a shared cache could not be used.
 
+use std::time::Duration;
+
 use manifold_runtime_api::Error;
 use tonic::Code;
 
@@ -57,6 +59,26 @@ pub enum CacheError {
         /// The server's message.
         message: String,
     },
+    /// A [`Backend`](crate::Backend) could not do its work.
+    #[error("the cache {address} failed to {operation}")]
+    Failed {
+        /// The address of the cache.
+        address: String,
+        /// What was asked for.
+        operation: &'static str,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The cache takes longer than a call waits for it.
+    #[error("the cache {address} takes longer than {} s to {operation}", time.as_secs())]
+    TooSlow {
+        /// The address of the cache.
+        address: String,
+        /// What was asked for.
+        operation: &'static str,
+        /// How long was waited.
+        time: Duration,
+    },
     /// The server lacks something.
     #[error("the cache {address} {problem}")]
     Unsupported {
@@ -72,6 +94,14 @@ pub enum CacheError {
         digest: Digest,
         /// The digest of what was returned.
         found: Digest,
+    },
+    /// The server returned compressed content that is damaged.
+    #[error("the cache returned for the blob {digest} compressed content that is damaged")]
+    BadTransit {
+        /// The digest of what was asked for.
+        digest: Digest,
+        /// What is wrong with it.
+        source: std::io::Error,
     },
     /// A blob is too large to be read.
     #[error("the blob {digest} of the cache is over the limit of {bound} bytes")]
@@ -100,4 +130,17 @@ pub enum CacheError {
     /// The local store failed.
     #[error("the local store failed")]
     Store(#[from] Error),
+}
+
+impl CacheError {
+    /// Formats the error with its causes in a line.
+    pub fn in_a_line(&self) -> String {
+        chain(self)
+    }
+}
+
+/// Formats an error with its causes in a line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -20,6 +20,7 @@ pub struct CacheOptions {
     pub(crate) connect_within: Duration,
     pub(crate) answer_within: Duration,
     pub(crate) headers: MetadataMap,
+    pub(crate) packs: Option<PathBuf>,
     authority_file: Option<PathBuf>,
     identity_files: Option<(PathBuf, PathBuf)>,
 }
@@ -40,6 +41,7 @@ impl CacheOptions {
             connect_within: Duration::from_secs(2),
             answer_within: Duration::from_secs(30),
             headers: MetadataMap::new(),
+            packs: None,
             authority_file: None,
             identity_files: None,
         }
@@ -60,6 +62,13 @@ impl CacheOptions {
     /// Sets how long the server may take for one answer. Default: 30 seconds.
     pub fn answer_within(mut self, time: Duration) -> Self {
         self.answer_within = time;
+        self
+    }
+
+    /// Keeps packs that were fetched or sent as files in this directory, up to 1 GiB, so that they need
+    /// not be fetched again.
+    pub fn packs_in(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.packs = Some(directory.into());
         self
     }
 

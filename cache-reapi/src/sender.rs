@@ -32,8 +32,6 @@ pub struct Sender {
 pub struct Sent {
     /// The digests of the packs, in the order in which they were sent.
     pub packs: Vec<Digest>,
-    /// Their number of bytes.
-    pub bytes: u64,
     /// The requests whose entries were sent.
     pub requests: HashSet<ObjectId>,
 }
@@ -89,7 +87,6 @@ async fn send(
             let entries = recorded.take(FULL_ENTRIES);
             sent.requests.extend(entries.iter().map(|(request, _)| *request));
             let packs = cache.publish_entries(entries, recorded.store()).await?;
-            sent.bytes += packs.iter().map(Digest::length).sum::<u64>();
             sent.packs.extend(packs);
         }
         if is_last {

@@ -3,34 +3,36 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use bazel_remote_apis::build::bazel::remote::execution::v2 as reapi;
+use manifold_cached_files::CachedFiles;
 use manifold_dispatcher::{Provenance, Store};
 use manifold_pack::Pack;
 use manifold_runtime_api::{Object, ObjectId, ObjectKind, ObjectRef, Result as ApiResult, Tree};
 use tokio::task::JoinError;
 
 use crate::CacheError;
-use crate::action::Action;
+use crate::backend::{Backend, Key, Value};
 use crate::client::Client;
 use crate::digest::Digest;
 use crate::options::CacheOptions;
 
 /// The largest pack, in bytes, compressed and decompressed.
 const MAX_PACK_BYTES: u64 = 256 << 20;
+/// Which kind of files packs are kept in, and how many bytes of them there are at most.
+const PACK_FILES: &str = "pack-1";
+const MAX_FILE_BYTES: u64 = 1 << 30;
 /// A pack that has as many bytes of objects is full.
 const FULL_BYTES: u64 = 4 << 20;
 /// The largest number of entries in a pack.
 pub const FULL_ENTRIES: usize = 50_000;
 /// An outcome that reaches more bytes of objects is not shared.
 const MAX_OUTCOME_BYTES: u64 = 64 << 20;
-/// The path of the pack in the result of a request.
-const OUTCOME: &str = "outcome";
 /// How many packs a result or a ref has at most.
 const MAX_PACKS: usize = 1024;
 
-/// Outcomes on a server of the Remote Execution API, which many machines share.
+/// Outcomes in a cache that many machines share: a server of the Remote Execution API, or another
+/// [`Backend`].
 ///
-/// A request has a result there ([`SharedCache::fetch`]): a [`Pack`] with its outcome. A *ref* is a name
+/// A request has a value there ([`SharedCache::fetch`]): a [`Pack`] with its outcome. A *ref* is a name
 /// for several packs ([`SharedCache::fetch_ref`]), which together have the outcomes of all runs of a
 /// call, so that a similar call on another machine runs only what is different.
 ///
@@ -41,8 +43,10 @@ const MAX_PACKS: usize = 1024;
 /// much as your own.
 #[derive(Debug, Clone)]
 pub struct SharedCache {
-    client: Client,
+    backend: Arc<dyn Backend>,
     is_read_only: bool,
+    /// Packs that were fetched or sent before.
+    files: Option<CachedFiles>,
 }
 
 /// What a ref has.
@@ -51,7 +55,9 @@ pub struct SharedCache {
 pub struct Seed {
     /// The digests of its packs, the oldest first, without those that could not be read.
     pub packs: Vec<Digest>,
-    /// Their number of bytes.
+    /// The digests of all packs that it names.
+    pub listed: Vec<Digest>,
+    /// The number of bytes of `packs`.
     pub bytes: u64,
     /// All memo entries in them.
     pub entries: Vec<(ObjectId, ObjectRef)>,
@@ -68,18 +74,26 @@ impl SharedCache {
     /// [`CacheError`] if the server cannot be reached or lacks something.
     pub async fn connect(options: &CacheOptions) -> Result<Self, CacheError> {
         let client = Client::connect(options).await?;
-        Ok(Self { client, is_read_only: options.is_read_only })
+        let files = |directory| CachedFiles::new(directory, PACK_FILES, MAX_FILE_BYTES);
+        let files = options.packs.clone().map(files);
+        Ok(Self { backend: Arc::new(client), is_read_only: options.is_read_only, files })
+    }
+
+    /// Uses another cache than a server of the Remote Execution API. Nothing is sent if `is_read_only` is
+    /// true.
+    pub fn with_backend(backend: impl Backend, is_read_only: bool) -> Self {
+        Self { backend: Arc::new(backend), is_read_only, files: None }
     }
 
     /// Returns the server's address.
     pub fn address(&self) -> &str {
-        self.client.address()
+        self.backend.address()
     }
 
     /// Returns whether results may be sent: the options allow it, and so does the server, as far as it
     /// says so.
     pub fn can_write(&self) -> bool {
-        !self.is_read_only && self.client.accepts_results()
+        !self.is_read_only && self.backend.accepts_results()
     }
 
     /// Looks up the outcome of a request, and puts it in `store` with its memo entry. `None` if the
@@ -92,21 +106,17 @@ impl SharedCache {
         request: ObjectId,
         store: &Arc<dyn Store>,
     ) -> Result<Option<ObjectRef>, CacheError> {
-        let action = Action::of_request(request);
-        let Some(result) = self.client.result(&action.digest).await? else { return Ok(None) };
-        let malformed = |problem: &str| CacheError::BadResult {
-            what: format!("request {request}"),
-            problem: problem.to_owned(),
-        };
-        let digests = packs(&result).ok_or_else(|| malformed("a digest is malformed"))?;
+        let key = Key::Request(request);
+        let Some(value) = self.value(&key).await? else { return Ok(None) };
         let mut whole = Pack::default();
-        for digest in &digests {
+        for digest in &value.packs {
             let Some(pack) = self.pack(digest).await? else { return Ok(None) };
             whole.entries.extend(pack.entries.into_iter().filter(|(found, _)| *found == request));
             whole.objects.extend(pack.objects);
         }
         let [(_, outcome)] = whole.entries[..] else {
-            return Err(malformed("its packs do not have one outcome of the request"));
+            let problem = "its packs do not have one outcome of the request";
+            return Err(malformed(&key, problem));
         };
         put(whole, store).await?;
         // Its outcome may not be in the pack.
@@ -123,12 +133,33 @@ impl SharedCache {
         outcome: ObjectRef,
         store: &Arc<dyn Store>,
     ) -> Result<(), CacheError> {
-        let mut packs = collect(vec![(request, outcome)], store).await?;
-        let Some(pack) = packs.pop() else { return Ok(()) };
-        let digest = self.send(pack).await?;
-        let text = format!("{} {}\n", outcome.kind, outcome.id);
-        let files = [(OUTCOME.to_owned(), digest)];
-        self.set(Action::of_request(request), files, text.into_bytes()).await
+        self.publish_each(vec![(request, outcome)], store).await
+    }
+
+    /// Sends the outcomes of several requests at once, as [`SharedCache::publish`] does.
+    ///
+    /// # Errors
+    /// [`CacheError`] if the server or the store fails.
+    pub async fn publish_each(
+        &self,
+        entries: Vec<(ObjectId, ObjectRef)>,
+        store: &Arc<dyn Store>,
+    ) -> Result<(), CacheError> {
+        let (mut values, mut blobs) = (Vec::new(), Vec::new());
+        for (request, outcome) in entries {
+            let Some(pack) = collect(vec![(request, outcome)], store).await?.pop() else {
+                continue;
+            };
+            let (digest, content) = self.encoded(pack).await;
+            blobs.push(content);
+            let text = format!("{} {}\n", outcome.kind, outcome.id);
+            values.push((Key::Request(request), Value { packs: vec![digest], text }));
+        }
+        if values.is_empty() {
+            return Ok(());
+        }
+        self.backend.add_blobs(blobs).await?;
+        self.backend.set_values(values).await
     }
 
     /// Sends memo entries in packs, with the objects of their outcomes that `store` has. Returns the
@@ -158,13 +189,11 @@ impl SharedCache {
         name: &str,
         store: &Arc<dyn Store>,
     ) -> Result<Option<Seed>, CacheError> {
-        let action = Action::of_ref(check_name(name)?);
-        let Some(result) = self.client.result(&action.digest).await? else { return Ok(None) };
-        let digests = packs(&result).ok_or_else(|| CacheError::BadResult {
-            what: format!("ref {name}"),
-            problem: "a digest is malformed, or there are too many packs".to_owned(),
-        })?;
-        let (mut seed, mut met) = (Seed { is_whole: true, ..Seed::default() }, HashSet::new());
+        let key = Key::Ref(check_name(name)?.to_owned());
+        let Some(Value { packs: digests, .. }) = self.value(&key).await? else { return Ok(None) };
+        let listed = digests.clone();
+        let mut seed = Seed { is_whole: true, listed, ..Seed::default() };
+        let mut met = HashSet::new();
         for digest in digests {
             if !met.insert(digest.clone()) {
                 continue;
@@ -178,6 +207,7 @@ impl SharedCache {
                 Err(
                     problem @ (CacheError::TooLarge { .. }
                     | CacheError::BadPack { .. }
+                    | CacheError::BadTransit { .. }
                     | CacheError::WrongContent { .. }),
                 ) => {
                     tracing::warn!("a pack of the ref {name} is left out: {problem}");
@@ -199,51 +229,88 @@ impl SharedCache {
     /// # Errors
     /// [`CacheError`] if the server fails.
     pub async fn publish_ref(&self, name: &str, packs: &[Digest]) -> Result<(), CacheError> {
-        let packs = &packs[packs.len().saturating_sub(MAX_PACKS)..];
-        let files = packs.iter().enumerate();
-        let files = files.map(|(number, digest)| (format!("pack-{number:04}"), digest.clone()));
-        self.set(Action::of_ref(check_name(name)?), files, Vec::new()).await
+        let packs = packs[packs.len().saturating_sub(MAX_PACKS)..].to_vec();
+        let text = format!("{} packs\n", packs.len());
+        let key = Key::Ref(check_name(name)?.to_owned());
+        self.backend.set_values(vec![(key, Value { packs, text })]).await
+    }
+
+    /// Returns the digests of the packs of a ref, the oldest first. `None` if there is no such ref.
+    ///
+    /// # Errors
+    /// [`CacheError`] if the server fails.
+    pub async fn packs_of_ref(&self, name: &str) -> Result<Option<Vec<Digest>>, CacheError> {
+        let key = Key::Ref(check_name(name)?.to_owned());
+        Ok(self.value(&key).await?.map(|value| value.packs))
+    }
+
+    async fn value(&self, key: &Key) -> Result<Option<Value>, CacheError> {
+        let value = self.backend.value(key).await?;
+        if value.as_ref().is_some_and(|value| value.packs.len() > MAX_PACKS) {
+            return Err(malformed(key, "it has more than 1024 packs"));
+        }
+        Ok(value)
     }
 
     async fn pack(&self, digest: &Digest) -> Result<Option<Pack>, CacheError> {
-        let Some(content) = self.client.blob(digest, MAX_PACK_BYTES).await? else {
-            return Ok(None);
+        let digest = digest.clone();
+        if digest.length() > MAX_PACK_BYTES {
+            return Err(CacheError::TooLarge { digest, bound: MAX_PACK_BYTES });
+        }
+        let kept = match self.files.clone() {
+            Some(files) => {
+                let digest = digest.clone();
+                let read = move || {
+                    let content = files.read(digest.hash())?;
+                    (Digest::of(&content) == digest).then_some(content)
+                };
+                blocking(read).await
+            }
+            None => None,
         };
-        let pack = blocking(move || Pack::decode(&content, MAX_PACK_BYTES)).await;
-        let pack = pack.map_err(|source| CacheError::BadPack { digest: digest.clone(), source })?;
-        Ok(Some(pack))
+        let (content, files) = match kept {
+            Some(content) => (content, None),
+            None => match self.backend.blob(&digest).await? {
+                Some(content) => (content, self.files.clone()),
+                None => return Ok(None),
+            },
+        };
+        let decode = move || {
+            let found = Digest::of(&content);
+            if found != digest {
+                return Err(CacheError::WrongContent { digest, found });
+            }
+            if let Some(files) = files {
+                files.write(digest.hash(), &[&content]);
+            }
+            let pack = Pack::decode(&content, MAX_PACK_BYTES);
+            pack.map(Some).map_err(|source| CacheError::BadPack { digest, source })
+        };
+        blocking(decode).await
     }
 
     async fn send(&self, pack: Pack) -> Result<Digest, CacheError> {
-        let (digest, content) = blocking(move || {
-            let content = pack.encode();
-            (Digest::of(&content), content)
-        })
-        .await;
-        self.client.add_blobs(vec![content]).await?;
+        let (digest, content) = self.encoded(pack).await;
+        if let Some(files) = self.files.clone() {
+            let (name, content) = (digest.hash().to_owned(), content.clone());
+            blocking(move || files.write(&name, &[&content])).await;
+        }
+        self.backend.add_blobs(vec![content]).await?;
         Ok(digest)
     }
 
-    async fn set(
-        &self,
-        action: Action,
-        files: impl IntoIterator<Item = (String, Digest)>,
-        stdout: Vec<u8>,
-    ) -> Result<(), CacheError> {
-        let files = files.into_iter().map(|(path, digest)| reapi::OutputFile {
-            path,
-            digest: Some(digest.to_reapi()),
-            ..reapi::OutputFile::default()
-        });
-        let result = reapi::ActionResult {
-            output_files: files.collect(),
-            stdout_raw: stdout,
-            ..reapi::ActionResult::default()
+    async fn encoded(&self, pack: Pack) -> (Digest, Vec<u8>) {
+        let is_plain = self.backend.compresses();
+        let encode = move || {
+            let content = if is_plain { pack.encode_plain() } else { pack.encode() };
+            (Digest::of(&content), content)
         };
-        let digest = action.digest.clone();
-        self.client.add_blobs(action.blobs().into()).await?;
-        self.client.set_result(&digest, result).await
+        blocking(encode).await
     }
+}
+
+fn malformed(key: &Key, problem: &str) -> CacheError {
+    CacheError::BadResult { what: key.to_string(), problem: problem.to_owned() }
 }
 
 /// Returns `name` if a ref can have it: 1 to 200 bytes without control characters.
@@ -255,17 +322,8 @@ pub fn check_name(name: &str) -> Result<&str, CacheError> {
     if is_name { Ok(name) } else { Err(CacheError::RefName { name: name.to_owned() }) }
 }
 
-/// Returns the digests of the packs of a result. `None` if one is malformed, or if there are too many.
-fn packs(result: &reapi::ActionResult) -> Option<Vec<Digest>> {
-    let files = result.output_files.iter();
-    if files.len() > MAX_PACKS {
-        return None;
-    }
-    files.map(|file| Digest::from_reapi(file.digest.as_ref()?)).collect()
-}
-
 /// Runs work that takes long or reads files. Panics where the work does.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match joined(tokio::task::spawn_blocking(work).await) {
         Some(done) => done,
         // The runtime is shutting down, so the result is not needed.

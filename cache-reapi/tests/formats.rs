@@ -54,16 +54,21 @@ fn packs_are_read_as_they_were_written() {
     assert_eq!(read.entries, pack.entries);
     assert_eq!(read.objects, pack.objects);
     assert_eq!(read.encode(), bytes);
-    let bound = Pack::decode(&bytes, 100).unwrap_err();
-    assert!(matches!(bound, PackError::TooLarge { bound: 100 }));
+    let plain = pack.encode_plain();
+    let read = Pack::decode(&plain, 1 << 20).unwrap();
+    assert_eq!((&read.entries, &read.objects), (&pack.entries, &pack.objects));
+    for bytes in [bytes, plain] {
+        let bound = Pack::decode(&bytes, 100).unwrap_err();
+        assert!(matches!(bound, PackError::TooLarge { bound: 100 }));
+    }
     assert!(matches!(Pack::decode(b"PACK", 100), Err(PackError::Foreign)));
 }
 
 proptest! {
     /// Damage is an error, or makes a pack whose objects have the ids of their content.
     #[test]
-    fn damaged_packs_are_errors(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4), length in any::<prop::sample::Index>()) {
-        let mut bytes = pack().encode();
+    fn damaged_packs_are_errors(is_plain: bool, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4), length in any::<prop::sample::Index>()) {
+        let mut bytes = if is_plain { pack().encode_plain() } else { pack().encode() };
         for (place, value) in changes {
             let place = place.index(bytes.len());
             bytes[place] = value;

@@ -351,6 +351,8 @@ pub(crate) struct History {
     #[command(flatten)]
     pub(crate) using: UseArgs,
     #[command(flatten)]
+    pub(crate) cache: CacheArgs,
+    #[command(flatten)]
     pub(crate) nodes: NodeArgs,
 }
 

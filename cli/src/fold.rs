@@ -19,7 +19,6 @@ use manifold_runtime_api::{ObjectRef, TreeEntry};
 
 use crate::args::{Fold, Language};
 use crate::arguments::Arguments;
-use crate::cache::Link;
 use crate::error::CliError;
 use crate::explain::Names;
 use crate::input::{self, Input};
@@ -46,7 +45,7 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     let arguments = Arguments::read(&options.args, &options.using.reading()?)?;
     let mut sources: Vec<Arc<dyn ObjectSource>> = vec![Arc::clone(&source) as _];
     sources.extend(arguments.sources());
-    let (store, cache) = options.cache.begin(options.using.open()?)?;
+    let (store, cache) = options.cache.begin(&options.using)?;
     let running = Arc::new(Running::default());
     let mut settings = options.using.session();
     if can_draw() {
@@ -55,7 +54,7 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     if options.keep_going {
         settings.record();
     }
-    let session = options.nodes.session(Arc::clone(&store), sources, settings).await?;
+    let session = options.nodes.session(Arc::clone(&store), cache, sources, settings).await?;
     let with = arguments.for_visitors(&session)?;
     let mut pipelines = Vec::new();
     for language in &options.guest {
@@ -81,7 +80,7 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
         if compiled { Compiling::Done(end.elapsed()) } else { Compiling::Todo(compiling) };
     source.set(Arc::clone(&input.source));
     session.tracing.input(&input, &options.path, options.rev.as_deref());
-    let place = Place { store, running, cache };
+    let place = Place { store, running };
     let folded = fold_input(&session, place, &options, &pipelines, &input, scan_time, compiling)
         .await
         .map_err(|error| places::explain(error, &session.dispatcher, &input));
@@ -93,8 +92,6 @@ pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
 struct Place {
     store: Arc<dyn Store>,
     running: Arc<Running>,
-    /// The cache that other machines share.
-    cache: Link,
 }
 
 /// The compilation of the guests.
@@ -108,7 +105,7 @@ enum Compiling<F> {
 /// Folds the input with every pipeline and prints the reports.
 async fn fold_input(
     session: &Session,
-    Place { store, running, mut cache }: Place,
+    Place { store, running }: Place,
     options: &Fold,
     pipelines: &[Pipeline],
     input: &Input,
@@ -121,8 +118,7 @@ async fn fold_input(
         let invocation = pipeline.invocation(session, input.root, options)?;
         let request = session.dispatcher.request(&invocation)?;
         // The guests are compiled before the first fold, so that its time does not include that.
-        let recompute = options.using.recompute;
-        let is_hit = cache.look_up(&session.dispatcher, &invocation, recompute).await?;
+        let is_hit = session.look_up(&invocation).await?;
         Phase::Computing.begin();
         let compile_time = match &mut compiling {
             Compiling::Todo(_) if is_hit => Duration::ZERO,
@@ -147,7 +143,7 @@ async fn fold_input(
             Ok(fold) => fold,
             Err(error) => {
                 // What was computed nevertheless is shared.
-                cache.finish(&session.dispatcher, &options.using).await;
+                session.finish_cache(&options.using).await;
                 let lists = options.keep_going;
                 return Err(failures::explain(error, session, input, request, lists));
             }
@@ -166,7 +162,6 @@ async fn fold_input(
             _ => Vec::new(),
         };
         let outcome = fold.completion.outcome;
-        cache.add(request, outcome, fold.repeats.first().map_or(0, |first| first.runs));
         let result = if options.json {
             OutcomeReport::with_values(&session.dispatcher, outcome)?
         } else {
@@ -192,7 +187,7 @@ async fn fold_input(
     Phase::Storing.begin();
     session.dispatcher.flush()?;
     if options.json {
-        let exchanged = cache.finish(&session.dispatcher, &options.using).await;
+        let exchanged = session.finish_cache(&options.using).await;
         if let Some(report) = reports.first_mut() {
             report.cache = exchanged;
         }
@@ -205,7 +200,7 @@ async fn fold_input(
         report::print(report::fold_table(&reports, &lines).as_bytes())?;
         report::print(session.nodes_line().as_bytes())?;
         // The user need not wait for what is sent.
-        if let Some(exchanged) = cache.finish(&session.dispatcher, &options.using).await {
+        if let Some(exchanged) = session.finish_cache(&options.using).await {
             report::print(exchanged.line().as_bytes())?;
         }
     }

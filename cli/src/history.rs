@@ -33,9 +33,13 @@ pub(crate) async fn history(options: History) -> Result<(), CliError> {
     let arguments = Arguments::read(&options.args, &options.using.reading()?)?;
     let mut sources = vec![Arc::new(objects) as Arc<dyn ObjectSource>];
     sources.extend(arguments.sources());
-    let (store, settings) = (options.using.open()?, options.using.session());
-    let session = options.nodes.session(store, sources, settings).await?;
+    let (store, cache) = options.cache.begin(&options.using)?;
+    let settings = options.using.session();
+    let session = options.nodes.session(store, cache, sources, settings).await?;
     let calls = Calls::new(&session, &options, &arguments).await?;
+    if let Some(cache) = &session.cache {
+        cache.wait().await;
+    }
 
     Phase::Computing.begin();
     let mut output = Output::new(&options);
@@ -47,8 +51,12 @@ pub(crate) async fn history(options: History) -> Result<(), CliError> {
     let mut rest = commits.iter();
     let (mut failed, mut last_error) = (0, None);
     while let (Some(result), Some(commit)) = (results.next().await, rest.next()) {
-        let value =
-            result.and_then(|completion| outcome::value(&session.dispatcher, completion.outcome));
+        let value = result.and_then(|completion| {
+            if let Some(cache) = &session.cache {
+                cache.add(&completion);
+            }
+            outcome::value(&session.dispatcher, completion.outcome)
+        });
         let value = value.map_err(|error| {
             failed += 1;
             let text = error::render(&CliError::Failed(error.clone()));
@@ -65,6 +73,11 @@ pub(crate) async fn history(options: History) -> Result<(), CliError> {
     Phase::Writing.begin();
     session.tracing.end()?;
     output.finish()?;
+    let exchanged = session.finish_cache(&options.using).await;
+    // Everything that is printed to standard output is rows.
+    if let Some(exchanged) = exchanged.filter(|_| !options.json && !options.csv) {
+        say(&exchanged.line());
+    }
     match last_error {
         Some(error) if failed == commits.len() => Err(error.into()),
         Some(_) => {

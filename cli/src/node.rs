@@ -3,9 +3,9 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use manifold_cache_reapi::CacheTier;
 use manifold_dispatcher::{ObjectSource, Store};
 use manifold_nodes::{Inputs, Node, NodeOptions};
-
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Node as Command, NodeArgs};
@@ -29,17 +29,22 @@ impl NodeArgs {
         Some(options.credentials(self.credentials.clone()).authority(self.authority.clone()))
     }
 
-    /// Opens a session that shares its work with the other nodes, if a server is named. If they cannot
-    /// be joined, the work goes on without them.
+    /// Opens a session that shares its work with the other nodes, if a server is named, and its outcomes
+    /// through `cache`. If the nodes cannot be joined, the work goes on without them.
     pub(crate) async fn session(
         &self,
         store: Arc<dyn Store>,
+        cache: Option<CacheTier>,
         sources: Vec<Arc<dyn ObjectSource>>,
         mut settings: Options,
     ) -> Result<Session, CliError> {
-        let Some(options) = self.options() else { return Session::new(store, sources, &settings) };
-        settings.share_runs();
+        let options = self.options();
+        if options.is_some() || cache.is_some() {
+            settings.share_runs();
+        }
         let mut session = Session::new(Arc::clone(&store), sources, &settings)?;
+        session.share(cache);
+        let Some(options) = options else { return Ok(session) };
         match Node::join(session.dispatcher.clone(), store, &options).await {
             Ok(node) => session.node = Some(Arc::clone(JOINED.get_or_init(|| Arc::new(node)))),
             Err(error) => warn(&format!("{error}; the work goes on without other nodes")),

@@ -7,7 +7,6 @@ use crate::args::{
     ArgumentArgs, CacheArgs, Language, LeaveOutArgs, NodeArgs, Request, Run, UseArgs,
 };
 use crate::arguments::Arguments;
-use crate::cache::Link;
 use crate::error::CliError;
 use crate::patience::Phase;
 use crate::pins;
@@ -16,7 +15,7 @@ use crate::report::{self, OutcomeReport, RunReport};
 use crate::session::Session;
 
 pub(crate) async fn run(options: Run) -> Result<(), CliError> {
-    let Call { arguments, session, invocation, mut cache } = call(
+    let Call { arguments, session, invocation } = call(
         &options.image,
         &options.args,
         &options.leaving_out,
@@ -27,8 +26,7 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
     )
     .await?;
     let dispatcher = &session.dispatcher;
-    cache.look_up(dispatcher, &invocation, options.using.recompute).await?;
-    let before = dispatcher.stats();
+    session.look_up(&invocation).await?;
     Phase::Computing.begin();
     let completion = session.run(invocation).await.map_err(|error| {
         let inputs = arguments.inputs.iter();
@@ -48,8 +46,7 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
     session.leave().await;
     Phase::Storing.begin();
     dispatcher.flush()?;
-    cache.add(completion.request, completion.outcome, (dispatcher.stats() - before).runs);
-    let cache = cache.finish(dispatcher, &options.using).await;
+    let cache = session.finish_cache(&options.using).await;
     Phase::Writing.begin();
     session.tracing.end()?;
 
@@ -72,7 +69,6 @@ struct Call<'a> {
     arguments: Arguments<'a>,
     session: Session,
     invocation: Invocation,
-    cache: Link,
 }
 
 /// Reads the arguments, opens a session, and creates the root call of an image.
@@ -87,12 +83,12 @@ async fn call<'a>(
 ) -> Result<Call<'a>, CliError> {
     Phase::Hashing.begin();
     let arguments = Arguments::read(args, &leaving_out.apply(using.reading()?))?;
-    let (store, cache) = cache.begin(using.open()?)?;
-    let session = nodes.session(store, arguments.sources(), using.session()).await?;
+    let (store, cache) = cache.begin(using)?;
+    let session = nodes.session(store, cache, arguments.sources(), using.session()).await?;
     let args = session.arguments(arguments.entries(&session)?)?;
     let image = session.image(image, Language::Wasm).await?;
     let invocation = session.invocation(&image, args, salt, using);
-    Ok(Call { arguments, session, invocation, cache })
+    Ok(Call { arguments, session, invocation })
 }
 
 pub(crate) async fn request(options: Request) -> Result<(), CliError> {

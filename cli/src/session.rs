@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use manifold_cache_reapi::CacheTier;
 use manifold_dispatcher::{
     Completion, Dispatcher, DispatcherBuilder, Event, Held, Invocation, ObjectSource, Observer,
     Policy, Store,
@@ -53,6 +54,8 @@ pub(crate) struct Session {
     pub(crate) tracing: Tracing,
     /// The other machines that take runs over.
     pub(crate) node: Option<Arc<Node>>,
+    /// The cache that other machines share.
+    pub(crate) cache: Option<CacheTier>,
 }
 
 /// The options of a command that concern its session.
@@ -189,6 +192,7 @@ impl Session {
             held,
             tracing,
             node: None,
+            cache: None,
         };
         session.tracing.name_images(&session.dispatcher, &[std, standard])?;
         // The user's own images are pinned, and can be too large to be held.
@@ -196,8 +200,19 @@ impl Session {
         Ok(session)
     }
 
-    /// Runs a call here, or with the other nodes.
+    /// Runs a call here, or with the other nodes. If it was looked up in the cache, and its outcome
+    /// arrives meanwhile, the run ends with that.
     pub(crate) async fn run(&self, invocation: Invocation) -> ApiResult<Completion> {
+        match &self.cache {
+            Some(cache) => {
+                let run = self.run_uncached(invocation.clone());
+                cache.run_beside(&self.dispatcher, &invocation, run).await
+            }
+            None => self.run_uncached(invocation).await,
+        }
+    }
+
+    async fn run_uncached(&self, invocation: Invocation) -> ApiResult<Completion> {
         match &self.node {
             Some(node) => node.run(invocation).await,
             None => self.dispatcher.run(invocation).await,

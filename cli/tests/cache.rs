@@ -1,10 +1,14 @@
 //! The command with a cache that several machines share. Each machine is a store here.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use manifold_testing::buildgrid::BuildGrid;
+use manifold_testing::certificates::Certificates;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -142,4 +146,208 @@ fn wrong_options_are_usage_errors_that_show_no_secrets() {
     }
     let output = manifold(place.path(), &["cache", "status"]);
     assert_eq!(output.status.code(), Some(2));
+}
+
+/// A directory with enough files that a fold of it takes a while.
+fn large_place() -> TempDir {
+    let place = TempDir::new().unwrap();
+    for directory in 0..40 {
+        let directory = place.path().join(format!("input/d{directory}"));
+        fs::create_dir_all(&directory).unwrap();
+        for file in 0..40 {
+            let text = format!("let x = {}; // {file}\n", directory.display()).repeat(200);
+            fs::write(directory.join(format!("f{file}.rs")), text).unwrap();
+        }
+    }
+    place
+}
+
+/// A fold that goes on while the test does something.
+struct Folding {
+    process: Child,
+}
+
+impl Folding {
+    fn start(place: &Path, options: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_manifold"));
+        command.args(["fold", "input", "--post", "lines-by-language"]).args(options);
+        command.current_dir(place).env_remove("MANIFOLD_CACHE");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self { process: command.spawn().unwrap() }
+    }
+
+    /// Waits for the result in the table.
+    fn result(&mut self) -> String {
+        let stdout = self.process.stdout.as_mut().unwrap();
+        let mut text = String::new();
+        for line in BufReader::new(stdout).lines() {
+            let line = line.unwrap();
+            text.push_str(&line);
+            text.push('\n');
+            let is_id =
+                |word: &&str| word.len() == 40 && u128::from_str_radix(&word[..32], 16).is_ok();
+            if let Some(id) = line.split_whitespace().find(is_id) {
+                return id.to_owned();
+            }
+        }
+        panic!("no id in {text}");
+    }
+
+    /// Waits for the end. Returns what the command wrote to standard error.
+    fn end(self) -> String {
+        let output = self.process.wait_with_output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{errors}");
+        errors
+    }
+}
+
+fn signal(process: u32, signal: &str) {
+    let kill = Command::new("kill").args([&format!("-{signal}"), &process.to_string()]).status();
+    assert!(kill.unwrap().success());
+}
+
+/// Folds without a cache.
+fn expected(place: &Path) -> String {
+    let mut alone = Folding::start(place, &["--store", "alone"]);
+    let result = alone.result();
+    alone.end();
+    result
+}
+
+#[test]
+fn a_server_that_is_killed_during_a_fold_is_one_warning() {
+    let place = large_place();
+    let place = place.path();
+    let expected = expected(place);
+    for time in [100, 400, 800] {
+        let Some(mut server) = BuildGrid::start() else { return };
+        let store = format!("store-{time}");
+        let options = ["--cache", &server.address(""), "--cache-ref", "main", "--store", &store];
+        let mut fold = Folding::start(place, &options);
+        thread::sleep(Duration::from_millis(time));
+        server.kill();
+        assert_eq!(fold.result(), expected);
+        let errors = fold.end();
+        assert!(errors.matches("warning: ").count() <= 1, "{errors}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_server_that_stops_answering_during_a_fold_does_not_hold_its_result() {
+    let Some(mut server) = BuildGrid::start() else { return };
+    let place = large_place();
+    let place = place.path();
+    let expected = expected(place);
+    let options = ["--cache", &server.address(""), "--cache-ref", "main", "--store", "one"];
+    let mut fold = Folding::start(place, &options);
+    thread::sleep(Duration::from_millis(300));
+    signal(server.process().unwrap(), "STOP");
+    let start = Instant::now();
+    assert_eq!(fold.result(), expected);
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    server.kill();
+    let errors = fold.end();
+    assert_eq!(errors.matches("warning: ").count(), 1, "{errors}");
+}
+
+/// The server has room for a part of a pack only, and then for a few packs.
+#[test]
+fn a_server_that_is_full_or_removes_what_it_has_makes_nothing_wrong() {
+    let place = large_place();
+    let place = place.path();
+    let expected = expected(place);
+    for size in ["10K", "200K"] {
+        let Some(server) = BuildGrid::start_small(size) else { return };
+        let address = server.address("");
+        for store in ["one", "two", "three"] {
+            let store = format!("{store}-{size}");
+            let options = ["--cache", &address, "--cache-ref", "main", "--store", &store];
+            let mut fold = Folding::start(place, &options);
+            assert_eq!(fold.result(), expected);
+            let errors = fold.end();
+            assert!(errors.matches("warning: ").count() <= 1, "{errors}");
+        }
+    }
+}
+
+#[test]
+fn a_collection_during_a_fold_with_a_cache_makes_nothing_wrong() {
+    let Some(server) = BuildGrid::start() else { return };
+    let place = large_place();
+    let place = place.path();
+    let expected = expected(place);
+    let address = server.address("");
+    let options = |store| ["--cache", &address, "--cache-ref", "main", "--store", store];
+    let mut first = Folding::start(place, &options("one"));
+    assert_eq!(first.result(), expected);
+    first.end();
+    fs::write(place.join("input/d3/f3.rs"), "let y = 1;\n").unwrap();
+    let expected = self::expected(place);
+    let mut second = Folding::start(place, &options("two"));
+    let is_over = |fold: &mut Folding| fold.process.try_wait().unwrap().is_some();
+    let mut collections = 0;
+    while !is_over(&mut second) && collections < 10 {
+        let all = ["--used-within", "0s", "--written-within", "0s"];
+        let gc = manifold(place, &[&["gc", "--store", "two"], &all[..]].concat());
+        assert!(gc.status.success(), "{}", String::from_utf8_lossy(&gc.stderr));
+        collections += 1;
+    }
+    assert_eq!(second.result(), expected);
+    assert_eq!(second.end(), "");
+}
+
+#[test]
+fn a_history_shares_outcomes() {
+    let Some(server) = BuildGrid::start() else { return };
+    let place = TempDir::new().unwrap();
+    let git = |arguments: &[&str]| {
+        let mut git = Command::new("git");
+        git.args(["-c", "user.name=t", "-c", "user.email=t@example.com"]).args(arguments);
+        assert!(git.current_dir(place.path()).output().unwrap().status.success());
+    };
+    git(&["init", "--quiet"]);
+    for commit in 0..4 {
+        fs::write(place.path().join(format!("f{commit}.txt")), "line\n".repeat(commit + 1))
+            .unwrap();
+        git(&["add", "."]);
+        git(&["commit", "--quiet", "-m", "more"]);
+    }
+    let address = server.address("");
+    let history = |store: &str| {
+        let history = ["history", ".", "--post", "total-size", "--store", store];
+        let options = ["--cache", &address, "--cache-ref", "history"];
+        let output = manifold(place.path(), &[&history[..], &options].concat());
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{errors}");
+        (String::from_utf8(output.stdout).unwrap(), errors)
+    };
+    let (rows, exchanged) = history("one");
+    assert!(exchanged.contains("1 pack sent"), "{exchanged}");
+    let (again, exchanged) = history("two");
+    assert_eq!(again, rows);
+    // Each commit has a root and a file of its own.
+    assert!(exchanged.contains("outcomes taken") && !exchanged.contains("sent"), "{exchanged}");
+}
+
+#[test]
+fn a_secure_server_wants_a_certificate() {
+    let certificates = Certificates::new();
+    let Some(server) = BuildGrid::start_secure(&certificates) else { return };
+    let place = place();
+    let place = place.path();
+    let address = server.address("");
+    let file = |name| certificates.file(name).to_str().unwrap().to_owned();
+    let authority = ["--cache", &address, "--cache-ca", &file("authority.pem")];
+    let identity = ["--cache-cert", &file("client.pem"), "--cache-key", &file("client.key")];
+    let known = [&authority[..], &identity].concat();
+    let status = manifold(place, &[&["cache", "status"], &known[..]].concat());
+    assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
+    assert!(fold(place, "one", &known)["cache"]["sent_packs"].as_u64() > Some(0));
+    assert_eq!(fold(place, "two", &known)["cache"]["hit"], true);
+    for unknown in [&authority[..], &["--cache", &address]] {
+        let status = manifold(place, &[&["cache", "status"], unknown].concat());
+        assert_eq!(status.status.code(), Some(6), "{}", String::from_utf8_lossy(&status.stderr));
+    }
 }

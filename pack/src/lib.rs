@@ -10,6 +10,7 @@ use flate2::write::ZlibEncoder;
 use manifold_runtime_api::{Object, ObjectId, ObjectKind, ObjectRef};
 
 const MAGIC: &[u8] = b"manifold pack 1\n";
+const PLAIN_MAGIC: &[u8] = b"manifold pack 1 plain\n";
 const ID_BYTES: usize = 20;
 
 /// Memo entries with the objects of their outcomes.
@@ -26,7 +27,7 @@ pub struct Pack {
 #[non_exhaustive]
 pub enum PackError {
     /// It does not begin as packs do.
-    #[error("it does not begin with the line `manifold pack 1`")]
+    #[error("it does not begin with the line `manifold pack 1` or `manifold pack 1 plain`")]
     Foreign,
     /// It is damaged, or ends too early.
     #[error("it is damaged: {problem}")]
@@ -62,12 +63,25 @@ fn kind_of(number: u8) -> Result<ObjectKind, PackError> {
 }
 
 impl Pack {
-    /// Encodes the pack. The same pack always has the same encoding.
+    /// Encodes the pack, compressed. The same pack always has the same encoding.
     pub fn encode(&self) -> Vec<u8> {
         let mut encoder = ZlibEncoder::new(MAGIC.to_vec(), Compression::fast());
+        self.write(&mut encoder);
+        encoder.finish().unwrap_or_default()
+    }
+
+    /// Encodes the pack for a place that compresses what it is given. The same pack always has the same
+    /// encoding.
+    pub fn encode_plain(&self) -> Vec<u8> {
+        let mut encoded = PLAIN_MAGIC.to_vec();
+        self.write(&mut encoded);
+        encoded
+    }
+
+    fn write(&self, to: &mut impl Write) {
         let mut write = |bytes: &[u8]| {
             // Writing to a vector cannot fail.
-            let _ = encoder.write_all(bytes);
+            let _ = to.write_all(bytes);
         };
         write(&u32::try_from(self.entries.len()).unwrap_or(u32::MAX).to_le_bytes());
         for (request, outcome) in &self.entries {
@@ -82,7 +96,6 @@ impl Pack {
             write(&(object.content.len() as u64).to_le_bytes());
             write(&object.content);
         }
-        encoder.finish().unwrap_or_default()
     }
 
     /// Decodes a pack that takes at most `bound` bytes when it is decompressed.
@@ -90,15 +103,20 @@ impl Pack {
     /// # Errors
     /// [`PackError`] if `bytes` is no sound pack.
     pub fn decode(bytes: &[u8], bound: u64) -> Result<Self, PackError> {
-        let rest = bytes.strip_prefix(MAGIC).ok_or(PackError::Foreign)?;
-        let mut content = Vec::new();
-        let mut decoder = ZlibDecoder::new(rest);
-        let read = decoder.by_ref().take(bound.saturating_add(1)).read_to_end(&mut content);
-        read.map_err(|error| damaged(&error.to_string()))?;
-        if content.len() as u64 > bound {
+        let mut decompressed = Vec::new();
+        let mut rest = match bytes.strip_prefix(PLAIN_MAGIC) {
+            Some(rest) => rest,
+            None => {
+                let rest = bytes.strip_prefix(MAGIC).ok_or(PackError::Foreign)?;
+                let decoder = ZlibDecoder::new(rest);
+                let read = decoder.take(bound.saturating_add(1)).read_to_end(&mut decompressed);
+                read.map_err(|error| damaged(&error.to_string()))?;
+                &decompressed
+            }
+        };
+        if rest.len() as u64 > bound {
             return Err(PackError::TooLarge { bound });
         }
-        let mut rest = content.as_slice();
         let mut pack = Self::default();
         for _ in 0..u32::from_le_bytes(array(&mut rest)?) {
             let request = id(&mut rest)?;

@@ -4,6 +4,7 @@
 
 pub mod browser;
 pub mod buildgrid;
+pub mod certificates;
 #[cfg(feature = "containers")]
 pub mod containers;
 mod fixture;

@@ -44,6 +44,13 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Returns the id of its process.
+    pub(crate) fn process(&self) -> u32 {
+        self.0.id()
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.0.kill();
