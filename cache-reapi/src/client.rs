@@ -31,6 +31,8 @@ const ZSTD: i32 = reapi::compressor::Value::Zstd as i32;
 const BATCH_BYTES: u64 = 4 << 20;
 /// What a message may have beside the content of blobs, in bytes.
 const OVERHEAD_BYTES: u64 = 64 << 10;
+/// What a message has beside the content of one blob, in bytes, at most.
+const BESIDE_BYTES: u64 = 128;
 /// The length of the pieces in which large blobs are sent, in bytes.
 const PIECE_BYTES: usize = 1 << 20;
 /// How often an operation is tried.
@@ -87,11 +89,13 @@ impl Client {
             endpoint = endpoint.tls_config(options.tls()?).map_err(unreachable)?;
         }
         // The bound on establishing a connection does not count the TLS handshake.
-        let connecting = tokio::time::timeout(options.connect_within * 2, endpoint.connect());
+        let connecting =
+            tokio::time::timeout(options.connect_within.saturating_mul(2), endpoint.connect());
         let channel = match connecting.await {
             Ok(connected) => connected.map_err(unreachable)?,
             Err(_) => {
-                let problem = format!("no connection within {:?}", options.connect_within * 2);
+                let problem =
+                    format!("no connection within {:?}", options.connect_within.saturating_mul(2));
                 return Err(CacheError::Unreachable { address, problem });
             }
         };
@@ -257,11 +261,12 @@ impl Client {
                 self.add_large_blob(&digest, blob).await?;
                 continue;
             }
-            if bytes + digest.length() > self.batch_bytes {
+            let length = digest.length() + BESIDE_BYTES;
+            if bytes + length > self.batch_bytes {
                 self.add_small_blobs(std::mem::take(&mut batch)).await?;
                 bytes = 0;
             }
-            bytes += digest.length();
+            bytes += length;
             let (blob, is_compressed) = travelling(blob, self.compresses_batches).await;
             batch.push(reapi::batch_update_blobs_request::Request {
                 digest: Some(digest.to_reapi()),
@@ -340,7 +345,8 @@ impl Client {
     /// Returns how long it may take to move a blob of this length.
     fn time_for(&self, length: u64) -> Duration {
         const SLOWEST_BYTES_PER_SECOND: u64 = 256 << 10;
-        self.answer_within + Duration::from_secs(length / SLOWEST_BYTES_PER_SECOND)
+        let time = Duration::from_secs(length / SLOWEST_BYTES_PER_SECOND);
+        self.answer_within.saturating_add(time)
     }
 
     fn storage(&self) -> ContentAddressableStorageClient<InterceptedService<Channel, Headers>> {

@@ -30,12 +30,17 @@ impl Digest {
         &self.hash
     }
 
+    /// Returns the digest with this SHA-256, in lower-case hexadecimal, and the length of the blob in
+    /// bytes. `None` if `hash` is none.
+    pub fn new(hash: &str, length: u64) -> Option<Self> {
+        let is_hash = hash.len() == 64
+            && hash.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+        is_hash.then(|| Self { hash: hash.to_owned(), length })
+    }
+
     /// Returns `None` if it is no digest of SHA-256.
     pub(crate) fn from_reapi(digest: &reapi::Digest) -> Option<Self> {
-        let is_hash = digest.hash.len() == 64
-            && digest.hash.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
-        let length = u64::try_from(digest.size_bytes).ok()?;
-        is_hash.then(|| Self { hash: digest.hash.clone(), length })
+        Self::new(&digest.hash, u64::try_from(digest.size_bytes).ok()?)
     }
 
     pub(crate) fn to_reapi(&self) -> reapi::Digest {

@@ -70,7 +70,7 @@ pub enum CacheError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The cache takes longer than a call waits for it.
-    #[error("the cache {address} takes longer than {} s to {operation}", time.as_secs())]
+    #[error("the cache {address} takes longer than {time:?} to {operation}")]
     TooSlow {
         /// The address of the cache.
         address: String,
@@ -133,6 +133,18 @@ pub enum CacheError {
 }
 
 impl CacheError {
+    /// Returns whether something that the cache has is wrong, and not the cache as a whole.
+    pub fn is_about_content(&self) -> bool {
+        matches!(
+            self,
+            Self::WrongContent { .. }
+                | Self::BadTransit { .. }
+                | Self::TooLarge { .. }
+                | Self::BadPack { .. }
+                | Self::BadResult { .. }
+        )
+    }
+
     /// Formats the error with its causes in a line.
     pub fn in_a_line(&self) -> String {
         chain(self)

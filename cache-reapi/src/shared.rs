@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use manifold_cached_files::CachedFiles;
 use manifold_dispatcher::{Provenance, Store};
-use manifold_pack::Pack;
+use manifold_pack::{Pack, PackError};
 use manifold_runtime_api::{Object, ObjectId, ObjectKind, ObjectRef, Result as ApiResult, Tree};
+use tokio::sync::Semaphore;
 use tokio::task::JoinError;
 
 use crate::CacheError;
@@ -21,13 +22,20 @@ const MAX_PACK_BYTES: u64 = 256 << 20;
 const PACK_FILES: &str = "pack-1";
 const MAX_FILE_BYTES: u64 = 1 << 30;
 /// A pack that has as many bytes of objects is full.
-const FULL_BYTES: u64 = 4 << 20;
+pub(crate) const FULL_BYTES: u64 = 4 << 20;
 /// The largest number of entries in a pack.
 pub const FULL_ENTRIES: usize = 50_000;
 /// An outcome that reaches more bytes of objects is not shared.
 const MAX_OUTCOME_BYTES: u64 = 64 << 20;
-/// How many packs a result or a ref has at most.
+/// The largest pack of a request, in bytes: its outcome, and the names and lengths of its objects.
+const MAX_RESULT_BYTES: u64 = MAX_OUTCOME_BYTES + (16 << 20);
+/// How many bytes of packs are sent at once, about.
+const MAX_PENDING_BYTES: usize = 16 << 20;
+/// How many packs a ref has at most, and how many entries.
 const MAX_PACKS: usize = 1024;
+const MAX_ENTRIES: usize = 4_000_000;
+/// How many packs are in memory at once.
+const UNPACKING: usize = 2;
 
 /// Outcomes in a cache that many machines share: a server of the Remote Execution API, or another
 /// [`Backend`].
@@ -45,8 +53,10 @@ const MAX_PACKS: usize = 1024;
 pub struct SharedCache {
     backend: Arc<dyn Backend>,
     is_read_only: bool,
-    /// Packs that were fetched or sent before.
+    /// Packs of refs that were fetched or sent before.
     files: Option<CachedFiles>,
+    /// Limits how many packs are in memory at once, because a small one can become large.
+    unpacking: Arc<Semaphore>,
 }
 
 /// What a ref has.
@@ -59,8 +69,10 @@ pub struct Seed {
     pub listed: Vec<Digest>,
     /// The number of bytes of `packs`.
     pub bytes: u64,
-    /// All memo entries in them.
+    /// All memo entries in them, at most 4,000,000: packs beyond that are left out.
     pub entries: Vec<(ObjectId, ObjectRef)>,
+    /// The number of bytes of the objects in them.
+    pub object_bytes: u64,
     /// How many of the entries the store did not have.
     pub new_entries: usize,
     /// Whether all packs could be read. The server may have removed some, or they may be damaged.
@@ -75,14 +87,15 @@ impl SharedCache {
     pub async fn connect(options: &CacheOptions) -> Result<Self, CacheError> {
         let client = Client::connect(options).await?;
         let files = |directory| CachedFiles::new(directory, PACK_FILES, MAX_FILE_BYTES);
-        let files = options.packs.clone().map(files);
-        Ok(Self { backend: Arc::new(client), is_read_only: options.is_read_only, files })
+        let cache = Self::with_backend(client, options.is_read_only);
+        Ok(Self { files: options.packs.clone().map(files), ..cache })
     }
 
     /// Uses another cache than a server of the Remote Execution API. Nothing is sent if `is_read_only` is
     /// true.
     pub fn with_backend(backend: impl Backend, is_read_only: bool) -> Self {
-        Self { backend: Arc::new(backend), is_read_only, files: None }
+        let unpacking = Arc::new(Semaphore::new(UNPACKING));
+        Self { backend: Arc::new(backend), is_read_only, files: None, unpacking }
     }
 
     /// Returns the server's address.
@@ -108,17 +121,18 @@ impl SharedCache {
     ) -> Result<Option<ObjectRef>, CacheError> {
         let key = Key::Request(request);
         let Some(value) = self.value(&key).await? else { return Ok(None) };
-        let mut whole = Pack::default();
-        for digest in &value.packs {
-            let Some(pack) = self.pack(digest).await? else { return Ok(None) };
-            whole.entries.extend(pack.entries.into_iter().filter(|(found, _)| *found == request));
-            whole.objects.extend(pack.objects);
-        }
-        let [(_, outcome)] = whole.entries[..] else {
-            let problem = "its packs do not have one outcome of the request";
-            return Err(malformed(&key, problem));
+        let [digest] = &value.packs[..] else {
+            return Err(malformed(&key, "it has not one pack"));
         };
-        put(whole, store).await?;
+        let _turn = self.unpacking.acquire().await;
+        let Some(mut pack) = self.pack(digest, MAX_RESULT_BYTES, None).await? else {
+            return Ok(None);
+        };
+        pack.entries.retain(|(found, _)| *found == request);
+        let [(_, outcome)] = pack.entries[..] else {
+            return Err(malformed(&key, "its pack does not have one outcome of the request"));
+        };
+        put(pack, store).await?;
         // Its outcome may not be in the pack.
         Ok(store.look_up(request)?.filter(|found| *found == outcome))
     }
@@ -133,10 +147,11 @@ impl SharedCache {
         outcome: ObjectRef,
         store: &Arc<dyn Store>,
     ) -> Result<(), CacheError> {
-        self.publish_each(vec![(request, outcome)], store).await
+        self.publish_each(vec![(request, outcome)], store).await.map(drop)
     }
 
-    /// Sends the outcomes of several requests at once, as [`SharedCache::publish`] does.
+    /// Sends the outcomes of several requests, as [`SharedCache::publish`] does. Returns the digests of
+    /// their packs.
     ///
     /// # Errors
     /// [`CacheError`] if the server or the store fails.
@@ -144,22 +159,27 @@ impl SharedCache {
         &self,
         entries: Vec<(ObjectId, ObjectRef)>,
         store: &Arc<dyn Store>,
-    ) -> Result<(), CacheError> {
-        let (mut values, mut blobs) = (Vec::new(), Vec::new());
-        for (request, outcome) in entries {
-            let Some(pack) = collect(vec![(request, outcome)], store).await?.pop() else {
-                continue;
-            };
-            let (digest, content) = self.encoded(pack).await;
-            blobs.push(content);
-            let text = format!("{} {}\n", outcome.kind, outcome.id);
-            values.push((Key::Request(request), Value { packs: vec![digest], text }));
+    ) -> Result<Vec<Digest>, CacheError> {
+        let (mut digests, mut values, mut blobs) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut bytes, count) = (0, entries.len());
+        for (number, (request, outcome)) in entries.into_iter().enumerate() {
+            if let (Some(pack), _) = collect(vec![(request, outcome)], store).await? {
+                let (digest, content) = self.encoded(pack).await;
+                bytes += content.len();
+                blobs.push(content);
+                digests.push(digest.clone());
+                let text = format!("{} {}\n", outcome.kind, outcome.id);
+                values.push((Key::Request(request), Value { packs: vec![digest], text }));
+            }
+            // So that large ones do not gather in memory.
+            let sends = bytes >= MAX_PENDING_BYTES || number + 1 == count;
+            if sends && !values.is_empty() {
+                self.backend.add_blobs(std::mem::take(&mut blobs)).await?;
+                self.backend.set_values(std::mem::take(&mut values)).await?;
+                bytes = 0;
+            }
         }
-        if values.is_empty() {
-            return Ok(());
-        }
-        self.backend.add_blobs(blobs).await?;
-        self.backend.set_values(values).await
+        Ok(digests)
     }
 
     /// Sends memo entries in packs, with the objects of their outcomes that `store` has. Returns the
@@ -169,12 +189,16 @@ impl SharedCache {
     /// [`CacheError`] if the server or the store fails.
     pub async fn publish_entries(
         &self,
-        entries: Vec<(ObjectId, ObjectRef)>,
+        mut entries: Vec<(ObjectId, ObjectRef)>,
         store: &Arc<dyn Store>,
     ) -> Result<Vec<Digest>, CacheError> {
         let mut digests = Vec::new();
-        for pack in collect(entries, store).await? {
-            digests.push(self.send(pack).await?);
+        while !entries.is_empty() {
+            let (pack, rest) = collect(entries, store).await?;
+            entries = rest;
+            if let Some(pack) = pack {
+                digests.push(self.send(pack).await?);
+            }
         }
         Ok(digests)
     }
@@ -198,18 +222,24 @@ impl SharedCache {
             if !met.insert(digest.clone()) {
                 continue;
             }
-            let pack = match self.pack(&digest).await {
-                Ok(Some(pack)) => pack,
+            let _turn = self.unpacking.acquire().await;
+            let pack = match self.pack(&digest, MAX_PACK_BYTES, self.files.as_ref()).await {
+                Ok(Some(pack)) if seed.entries.len() + pack.entries.len() <= MAX_ENTRIES => pack,
+                Ok(Some(_)) => {
+                    tracing::warn!("a pack of the ref {name} is left out: it has too many entries");
+                    seed.is_whole = false;
+                    continue;
+                }
+                // Another version may know it.
+                Err(CacheError::BadPack { source: PackError::Foreign, .. }) => {
+                    seed.packs.push(digest);
+                    continue;
+                }
                 Ok(None) => {
                     seed.is_whole = false;
                     continue;
                 }
-                Err(
-                    problem @ (CacheError::TooLarge { .. }
-                    | CacheError::BadPack { .. }
-                    | CacheError::BadTransit { .. }
-                    | CacheError::WrongContent { .. }),
-                ) => {
+                Err(problem) if problem.is_about_content() => {
                     tracing::warn!("a pack of the ref {name} is left out: {problem}");
                     seed.is_whole = false;
                     continue;
@@ -218,6 +248,8 @@ impl SharedCache {
             };
             seed.bytes += digest.length();
             seed.entries.extend(&pack.entries);
+            let bytes = |object: &Object| object.content.len() as u64;
+            seed.object_bytes += pack.objects.values().map(bytes).sum::<u64>();
             seed.new_entries += put(pack, store).await?;
             seed.packs.push(digest);
         }
@@ -252,26 +284,36 @@ impl SharedCache {
         Ok(value)
     }
 
-    async fn pack(&self, digest: &Digest) -> Result<Option<Pack>, CacheError> {
-        let digest = digest.clone();
-        if digest.length() > MAX_PACK_BYTES {
-            return Err(CacheError::TooLarge { digest, bound: MAX_PACK_BYTES });
-        }
-        let kept = match self.files.clone() {
-            Some(files) => {
-                let digest = digest.clone();
-                let read = move || {
-                    let content = files.read(digest.hash())?;
-                    (Digest::of(&content) == digest).then_some(content)
-                };
-                blocking(read).await
+    /// Sends the packs of a ref again, as far as they are in files here and the server has removed them.
+    pub(crate) async fn keep_packs(&self, packs: &[Digest]) -> Result<(), CacheError> {
+        let Some(files) = &self.files else { return Ok(()) };
+        for digest in packs {
+            if let Some(content) = read_file(files, digest).await {
+                self.backend.add_blobs(vec![content]).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Returns a pack of at most `bound` bytes, compressed and decompressed, from a file if it is there.
+    async fn pack(
+        &self,
+        digest: &Digest,
+        bound: u64,
+        files: Option<&CachedFiles>,
+    ) -> Result<Option<Pack>, CacheError> {
+        let digest = digest.clone();
+        if digest.length() > bound {
+            return Err(CacheError::TooLarge { digest, bound });
+        }
+        let kept = match files {
+            Some(files) => read_file(files, &digest).await,
             None => None,
         };
         let (content, files) = match kept {
             Some(content) => (content, None),
             None => match self.backend.blob(&digest).await? {
-                Some(content) => (content, self.files.clone()),
+                Some(content) => (content, files.cloned()),
                 None => return Ok(None),
             },
         };
@@ -283,7 +325,7 @@ impl SharedCache {
             if let Some(files) = files {
                 files.write(digest.hash(), &[&content]);
             }
-            let pack = Pack::decode(&content, MAX_PACK_BYTES);
+            let pack = Pack::decode(&content, bound);
             pack.map(Some).map_err(|source| CacheError::BadPack { digest, source })
         };
         blocking(decode).await
@@ -307,6 +349,16 @@ impl SharedCache {
         };
         blocking(encode).await
     }
+}
+
+/// Returns the content of a pack that is in a file.
+async fn read_file(files: &CachedFiles, digest: &Digest) -> Option<Vec<u8>> {
+    let (files, digest) = (files.clone(), digest.clone());
+    let read = move || {
+        let content = files.read(digest.hash())?;
+        (Digest::of(&content) == digest).then_some(content)
+    };
+    blocking(read).await
 }
 
 fn malformed(key: &Key, problem: &str) -> CacheError {
@@ -372,29 +424,24 @@ async fn put(pack: Pack, store: &Arc<dyn Store>) -> Result<usize, CacheError> {
     Ok(stored.await?)
 }
 
-/// Collects the objects of outcomes, as far as `store` has them, in packs.
+/// Collects the objects of outcomes, as far as `store` has them, until a pack is full. Returns also the
+/// rest of the entries.
 async fn collect(
     entries: Vec<(ObjectId, ObjectRef)>,
     store: &Arc<dyn Store>,
-) -> Result<Vec<Pack>, CacheError> {
+) -> Result<(Option<Pack>, Vec<(ObjectId, ObjectRef)>), CacheError> {
     let store = Arc::clone(store);
-    let collected = blocking(move || -> ApiResult<Vec<Pack>> {
-        let (mut packs, mut pack, mut bytes) = (Vec::new(), Pack::default(), 0);
-        let mut met = HashSet::new();
-        for (request, outcome) in entries {
+    let collected = blocking(move || -> ApiResult<_> {
+        let (mut pack, mut bytes, mut met) = (Pack::default(), 0, HashSet::new());
+        let mut rest = entries.into_iter();
+        while bytes < FULL_BYTES && pack.entries.len() < FULL_ENTRIES {
+            let Some((request, outcome)) = rest.next() else { break };
             let Some(objects) = reached(outcome, &*store, &mut met)? else { continue };
             bytes += objects.iter().map(|(_, object)| object.content.len() as u64).sum::<u64>();
             pack.objects.extend(objects);
             pack.entries.push((request, outcome));
-            if bytes >= FULL_BYTES || pack.entries.len() >= FULL_ENTRIES {
-                packs.push(std::mem::take(&mut pack));
-                (bytes, met) = (0, HashSet::new());
-            }
         }
-        if !pack.entries.is_empty() {
-            packs.push(pack);
-        }
-        Ok(packs)
+        Ok(((!pack.entries.is_empty()).then_some(pack), rest.collect()))
     });
     Ok(collected.await?)
 }

@@ -2,12 +2,13 @@
 
 mod name;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use manifold_dispatcher::{Completion, Dispatcher, Invocation, Policy, Store};
 use manifold_runtime_api::{ObjectId, ObjectRef, Result as ApiResult};
 use parking_lot::Mutex;
@@ -16,11 +17,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::digest::Digest;
-use crate::units::Units;
+use crate::shared::{blocking, joined};
+use crate::units::{self, Units};
 use crate::{CacheError, CacheOptions, Recorded, Seed, Sender, SharedCache, check_name};
 
-/// How many outcomes of calls are sent at once.
-const BATCH: usize = 64;
+/// How many requests are remembered whose outcomes were sent.
+const MAX_PUBLISHED: usize = 100_000;
+/// How many calls a ref has at most from one tier.
+const MAX_CALLS: usize = 1_000_000;
 
 /// How the calls of a dispatcher use a shared cache.
 #[derive(Clone)]
@@ -80,8 +84,8 @@ impl TierOptions {
         self
     }
 
-    /// Sets what is called when the cache fails, at most once. The cache is not used any more then.
-    /// Default: an event of `tracing`.
+    /// Sets what is called when the cache fails, at most once. Then it is not used any more, or, if it has
+    /// refused what was sent, only read. Default: an event of `tracing`.
     pub fn on_problem(mut self, handle: impl Fn(&CacheError) + Send + Sync + 'static) -> Self {
         self.on_problem = Arc::new(handle);
         self
@@ -111,11 +115,8 @@ impl TierOptions {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
 pub struct CacheTier {
     shared: Arc<Shared>,
-    /// Connects, and fetches the outcomes of the ref.
-    _begins: AbortOnDropHandle<()>,
     units: Mutex<Option<Following>>,
 }
 
@@ -131,37 +132,53 @@ pub struct Exchanged {
     pub seeded: usize,
     /// How many runs below calls the cache had the outcomes of.
     pub found: usize,
-    /// How many packs with new outcomes were sent.
+    /// How many packs with outcomes were sent.
     pub sent_packs: usize,
     /// Their number of bytes.
     pub sent_bytes: u64,
 }
 
 /// The runs below the calls, and what follows them.
-#[derive(Debug)]
 struct Following {
+    units: Arc<Units>,
     ended: CancellationToken,
-    task: AbortOnDropHandle<Option<usize>>,
+    /// Returns the requests whose outcomes are still to be sent.
+    task: AbortOnDropHandle<Vec<ObjectId>>,
 }
 
 /// The state of a tier.
-struct Shared {
+pub(crate) struct Shared {
     options: TierOptions,
+    /// The address of the cache, for messages.
+    address: String,
     recorded: Arc<Recorded>,
     state: watch::Sender<State>,
-    has_failed: AtomicBool,
+    /// Ends all tasks once the cache is not used any more.
+    stop: CancellationToken,
+    /// Whether the user was told that the cache has failed.
+    was_told: AtomicBool,
+    /// Whether the cache has refused something that was sent, so that nothing is sent any more.
+    refuses: AtomicBool,
     /// What the ref had.
     seed: Mutex<Option<Seed>>,
+    /// Sends what the ref gets.
     sender: Mutex<Option<Sender>>,
     calls: Mutex<Calls>,
     /// Look-ups of calls that took longer than the head start.
-    late: Mutex<HashMap<ObjectId, oneshot::Receiver<()>>>,
+    late: Mutex<HashMap<ObjectId, Late>>,
     hit: AtomicBool,
+    /// The requests whose outcomes were sent on their own, as far as they are remembered.
+    published: Mutex<HashSet<ObjectId>>,
+    /// How many packs were sent, and their number of bytes.
+    sent: Mutex<(usize, u64)>,
 }
 
-impl fmt::Debug for Shared {
+/// Is there once the outcome has arrived. An error if it does not come.
+type Late = futures_util::future::Shared<oneshot::Receiver<()>>;
+
+impl fmt::Debug for CacheTier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("CacheTier").field("address", &self.shared.address).finish_non_exhaustive()
     }
 }
 
@@ -171,15 +188,16 @@ enum State {
     /// It is connected, and the outcomes of the ref may still arrive.
     Connected(SharedCache),
     Ready(SharedCache),
-    Failed,
+    /// It is not used any more.
+    Ended,
 }
 
 #[derive(Debug, Default)]
 struct Calls {
-    /// The requests of all calls.
-    all: Vec<ObjectId>,
-    /// Those that were run, with their outcomes.
-    ran: Vec<(ObjectId, ObjectRef)>,
+    /// The requests of all calls, if there is a ref.
+    all: HashSet<ObjectId>,
+    /// Those that were run, and whose outcomes are to be sent.
+    ran: Vec<ObjectId>,
 }
 
 impl CacheTier {
@@ -193,8 +211,9 @@ impl CacheTier {
         options: TierOptions,
         store: Arc<dyn Store>,
     ) -> (Arc<dyn Store>, Self) {
+        let address = server.address.to_string();
         let connect = async move { SharedCache::connect(&server).await };
-        Self::begin(connect, options, store)
+        Self::begin(connect, address, options, store)
     }
 
     /// Uses a cache to which a connection exists. Otherwise like [`CacheTier::connect`].
@@ -206,36 +225,48 @@ impl CacheTier {
         options: TierOptions,
         store: Arc<dyn Store>,
     ) -> (Arc<dyn Store>, Self) {
-        Self::begin(async move { Ok(cache) }, options, store)
+        let address = cache.address().to_owned();
+        Self::begin(async move { Ok(cache) }, address, options, store)
     }
 
     fn begin(
         connect: impl Future<Output = Result<SharedCache, CacheError>> + Send + 'static,
+        address: String,
         options: TierOptions,
         store: Arc<dyn Store>,
     ) -> (Arc<dyn Store>, Self) {
         let recorded = Arc::new(Recorded::new(store));
+        if options.name.is_none() {
+            // Only a ref has the outcomes of short runs.
+            recorded.stop();
+        }
         let shared = Arc::new(Shared {
             options,
+            address,
             recorded: Arc::clone(&recorded),
             state: watch::Sender::new(State::Connecting),
-            has_failed: AtomicBool::new(false),
+            stop: CancellationToken::new(),
+            was_told: AtomicBool::new(false),
+            refuses: AtomicBool::new(false),
             seed: Mutex::default(),
             sender: Mutex::default(),
             calls: Mutex::default(),
             late: Mutex::default(),
             hit: AtomicBool::new(false),
+            published: Mutex::default(),
+            sent: Mutex::default(),
         });
         let task = Arc::clone(&shared);
-        let begins = tokio::spawn(async move {
-            if let Err(error) = task.start(connect).await {
+        tokio::spawn(async move {
+            let started = tokio::select! {
+                started = task.start(connect) => started,
+                () = task.stopped() => Ok(()),
+            };
+            if let Err(error) = started {
                 task.fail(&error);
             }
         });
-        (
-            recorded,
-            Self { shared, _begins: AbortOnDropHandle::new(begins), units: Mutex::default() },
-        )
+        (recorded, Self { shared, units: Mutex::default() })
     }
 
     /// Looks up a call in the cache, unless its outcome is known here, and waits for that as long as the
@@ -255,25 +286,48 @@ impl CacheTier {
             return Ok(true);
         }
         let request = dispatcher.request(invocation)?;
-        let (found, mut is_found) = oneshot::channel();
+        let late = self.shared.late.lock().get(&request).cloned();
+        let found = late.unwrap_or_else(|| self.begin_look_up(dispatcher, invocation, request));
+        let deadline = invocation.budget.map_or(Duration::MAX, |budget| budget.deadline);
+        let head_start = self.shared.options.head_start.min(deadline / 4);
+        let found = tokio::time::timeout(head_start, found).await;
+        Ok(found.is_ok_and(|found| found.is_ok()))
+    }
+
+    fn begin_look_up(
+        &self,
+        dispatcher: &Dispatcher,
+        invocation: &Invocation,
+        request: ObjectId,
+    ) -> Late {
+        let (found, is_found) = oneshot::channel();
+        let is_found = is_found.shared();
+        self.shared.late.lock().insert(request, is_found.clone());
         let (shared, invocation, dispatcher) =
             (Arc::clone(&self.shared), invocation.clone(), dispatcher.clone());
         tokio::spawn(async move {
-            let Some(cache) = shared.ready().await else { return };
-            // The ref may have it.
-            let is_known = dispatcher.is_memoized(&invocation).unwrap_or_default();
-            if is_known || shared.fetch(&cache, request).await {
-                // The call may have ended.
+            let look_up = async {
+                let cache = shared.connected().await?;
+                if shared.fetch(&cache, request).await.is_none() {
+                    // The ref may have it.
+                    shared.ready().await?;
+                    let is_known = dispatcher.is_memoized(&invocation).unwrap_or_default();
+                    return is_known.then_some(());
+                }
+                shared.hit.store(true, Ordering::Relaxed);
+                Some(())
+            };
+            let arrived = tokio::select! {
+                arrived = look_up => arrived,
+                () = shared.stopped() => None,
+            };
+            if arrived.is_some() {
+                // Nobody may wait for it any more.
                 let _ = found.send(());
             }
+            shared.late.lock().remove(&request);
         });
-        match tokio::time::timeout(self.shared.options.head_start, &mut is_found).await {
-            Ok(found) => Ok(found.is_ok()),
-            Err(_) => {
-                self.shared.late.lock().insert(request, is_found);
-                Ok(false)
-            }
-        }
+        is_found
     }
 
     /// Runs a call. If it was looked up ([`CacheTier::look_up`]) and its outcome arrives meanwhile, the
@@ -290,10 +344,8 @@ impl CacheTier {
         run: impl Future<Output = ApiResult<Completion>>,
     ) -> ApiResult<Completion> {
         self.follow(dispatcher);
-        let late = {
-            let mut late = self.shared.late.lock();
-            if late.is_empty() { None } else { late.remove(&dispatcher.request(invocation)?) }
-        };
+        let request = dispatcher.request(invocation)?;
+        let late = self.shared.late.lock().get(&request).cloned();
         let arrives = async {
             match late {
                 Some(late) => late.await.is_ok(),
@@ -305,12 +357,10 @@ impl CacheTier {
             completion = &mut run => completion,
             true = arrives => dispatcher.run(invocation.clone()).await,
         }?;
-        let mut calls = self.shared.calls.lock();
-        calls.all.push(completion.request);
+        self.add(&completion);
         if !completion.from_memo {
-            calls.ran.push((completion.request, completion.outcome));
+            self.shared.calls.lock().ran.push(completion.request);
         }
-        drop(calls);
         Ok(completion)
     }
 
@@ -330,21 +380,18 @@ impl CacheTier {
     /// Begins to look up and to send the runs below the calls of `dispatcher`. Further calls have no
     /// effect. It has none either if the dispatcher does not share runs
     /// ([`DispatcherBuilder::shares_runs`](manifold_dispatcher::DispatcherBuilder::shares_runs)).
+    ///
+    /// # Panics
+    /// Panics outside of a tokio runtime.
     pub fn follow(&self, dispatcher: &Dispatcher) {
+        if self.shared.stop.is_cancelled() {
+            return;
+        }
         self.units.lock().get_or_insert_with(|| {
-            let (ended, shared) = (CancellationToken::new(), Arc::clone(&self.shared));
-            let (until, dispatcher) = (ended.clone(), dispatcher.clone());
-            let task = tokio::spawn(async move {
-                // A ref has most of what is worth a look-up.
-                let cache = shared.ready().await?;
-                let store = Arc::clone(shared.recorded.store());
-                let units = Arc::new(Units::new(cache, store, dispatcher));
-                if let Err(error) = Arc::clone(&units).follow(until).await {
-                    shared.fail(&error);
-                }
-                Some(units.found())
-            });
-            Following { ended, task: AbortOnDropHandle::new(task) }
+            let units = Arc::new(Units::new(Arc::clone(&self.shared), dispatcher.clone()));
+            let ended = CancellationToken::new();
+            let task = tokio::spawn(Arc::clone(&units).follow(ended.clone()));
+            Following { units, ended, task: AbortOnDropHandle::new(task) }
         });
     }
 
@@ -357,22 +404,39 @@ impl CacheTier {
 
     /// Adds a call that has ended and was not run with this tier, so that a ref has what it reaches.
     pub fn add(&self, completion: &Completion) {
-        self.shared.calls.lock().all.push(completion.request);
+        let mut calls = self.shared.calls.lock();
+        if self.shared.options.name.is_some() && calls.all.len() < MAX_CALLS {
+            calls.all.insert(completion.request);
+        }
     }
 
-    /// Sends the rest, the outcomes of the calls, and what the ref has now. Gives up after `time`.
-    /// The cache is not used any more then.
+    /// Sends the outcomes of the calls, what the ref has now, and the rest. Gives up after `time`. The
+    /// cache is not used any more then.
     pub async fn finish(&self, dispatcher: &Dispatcher, time: Duration) -> Exchanged {
-        let (shared, units) = (&self.shared, self.units.lock().take());
-        let mut exchanged = Exchanged::default();
-        let finish = shared.finish(dispatcher, units, &mut exchanged);
+        let (shared, following) = (&self.shared, self.units.lock().take());
+        let units = following.as_ref().map(|following| Arc::clone(&following.units));
         // What is sent has a large state.
-        match tokio::time::timeout(time, Box::pin(finish)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => shared.fail(&error),
-            Err(_) => shared.fail(&shared.too_slow("accept the rest", time)),
+        let finish = Box::pin(shared.finish(dispatcher, following));
+        if tokio::time::timeout(time, finish).await.is_err() {
+            shared.fail(&shared.too_slow("accept the rest", time));
         }
-        exchanged
+        let is_connected = shared.cache().is_some();
+        shared.stop();
+        let (sent_packs, sent_bytes) = *shared.sent.lock();
+        Exchanged {
+            address: if is_connected { shared.address.clone() } else { String::new() },
+            hit: shared.hit.load(Ordering::Relaxed),
+            seeded: shared.seed.lock().as_ref().map_or(0, |seed| seed.new_entries),
+            found: units.map_or(0, |units| units.found()),
+            sent_packs,
+            sent_bytes,
+        }
+    }
+}
+
+impl Drop for CacheTier {
+    fn drop(&mut self) {
+        self.shared.stop();
     }
 }
 
@@ -384,102 +448,200 @@ impl Shared {
         let within = self.options.look_up_within;
         let cache = tokio::time::timeout(within, connect).await;
         let cache = cache.map_err(|_| self.too_slow("connect", within))??;
-        if cache.can_write() {
+        let name = self.options.name.as_ref();
+        if !cache.can_write() {
+            self.recorded.stop();
+        } else if name.is_some() {
             let sender = Sender::start(cache.clone(), Arc::clone(&self.recorded));
             *self.sender.lock() = Some(sender);
-        } else {
-            self.recorded.stop();
         }
-        self.state.send_replace(State::Connected(cache.clone()));
-        if let Some(name) = &self.options.name {
+        self.enter(State::Connected(cache.clone()));
+        if let Some(name) = name {
             let within = self.options.fetch_within;
             let fetch = cache.fetch_ref(name, self.recorded.store());
             let seed = tokio::time::timeout(within, fetch).await;
             *self.seed.lock() = seed.map_err(|_| self.too_slow("send a ref", within))??;
         }
-        self.state.send_replace(State::Ready(cache));
+        self.enter(State::Ready(cache));
         Ok(())
     }
 
-    /// Waits until the cache is connected and the outcomes of the ref are here. `None` if it has failed.
-    async fn ready(&self) -> Option<SharedCache> {
-        let mut state = self.state.subscribe();
-        let is_decided = |state: &State| matches!(state, State::Ready(_) | State::Failed);
-        match &*state.wait_for(is_decided).await.ok()? {
-            State::Ready(cache) => Some(cache.clone()),
-            _ => None,
+    /// Changes the state, unless the cache is not used any more.
+    fn enter(&self, next: State) {
+        self.state.send_if_modified(|state| {
+            let changes = !matches!(state, State::Ended);
+            if changes {
+                *state = next;
+            }
+            changes
+        });
+    }
+
+    /// Returns the cache if there is a connection.
+    fn cache(&self) -> Option<SharedCache> {
+        match &*self.state.borrow() {
+            State::Connected(cache) | State::Ready(cache) => Some(cache.clone()),
+            State::Connecting | State::Ended => None,
         }
     }
 
-    /// Fetches the outcome of a request. Returns whether it is here then.
-    async fn fetch(&self, cache: &SharedCache, request: ObjectId) -> bool {
+    /// Waits until the cache is connected. `None` if it is not used any more.
+    async fn connected(&self) -> Option<SharedCache> {
+        let mut state = self.state.subscribe();
+        // Fails if the tier is gone.
+        drop(state.wait_for(|state| !matches!(state, State::Connecting)).await.ok()?);
+        self.cache()
+    }
+
+    /// Waits until the outcomes of the ref are here, too. `None` if the cache is not used any more.
+    pub(crate) async fn ready(&self) -> Option<SharedCache> {
+        let mut state = self.state.subscribe();
+        let is_decided = |state: &State| matches!(state, State::Ready(_) | State::Ended);
+        drop(state.wait_for(is_decided).await.ok()?);
+        self.cache()
+    }
+
+    /// Waits until the cache is not used any more.
+    pub(crate) async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// Fetches the outcome of a request. `None` if the cache does not have it, or has something that is
+    /// malformed.
+    pub(crate) async fn fetch(&self, cache: &SharedCache, request: ObjectId) -> Option<ObjectRef> {
         let within = self.options.look_up_within;
         let fetch = cache.fetch(request, self.recorded.store());
         let fetched = match tokio::time::timeout(within, fetch).await {
             Ok(fetched) => fetched,
-            Err(_) => Err(self.too_slow("look up a call", within)),
+            Err(_) => Err(self.too_slow("look up a result", within)),
         };
         match fetched {
-            Ok(found) => {
-                self.hit.fetch_or(found.is_some(), Ordering::Relaxed);
-                found.is_some()
+            Ok(found) => found,
+            Err(error) if error.is_about_content() => {
+                // It is run, and sent again.
+                tracing::warn!("a result of the cache is not used: {}", error.in_a_line());
+                None
             }
             Err(error) => {
                 self.fail(&error);
-                false
+                None
             }
         }
     }
 
-    /// Uses the cache no more.
-    fn fail(&self, error: &CacheError) {
-        if !self.has_failed.swap(true, Ordering::Relaxed) {
+    /// Sends the outcomes of requests, as far as they are memoized.
+    pub(crate) async fn publish(&self, cache: &SharedCache, mut requests: Vec<ObjectId>) {
+        if !self.can_write(cache) {
+            return;
+        }
+        {
+            let mut published = self.published.lock();
+            if published.len() >= MAX_PUBLISHED {
+                published.clear();
+            }
+            requests.retain(|request| published.insert(*request));
+        }
+        let store = Arc::clone(self.recorded.store());
+        let memoized = move || -> ApiResult<Vec<_>> {
+            let mut outcomes = Vec::new();
+            for request in requests {
+                outcomes.extend(store.look_up(request)?.map(|outcome| (request, outcome)));
+            }
+            Ok(outcomes)
+        };
+        let published = async {
+            let outcomes = blocking(memoized).await?;
+            cache.publish_each(outcomes, self.recorded.store()).await
+        };
+        match published.await {
+            Ok(packs) => self.count_sent(&packs),
+            Err(error) => self.refuse(&error),
+        }
+    }
+
+    /// Takes the requests that were run and whose outcomes are to be sent.
+    pub(crate) fn take_ran(&self) -> Vec<ObjectId> {
+        std::mem::take(&mut self.calls.lock().ran)
+    }
+
+    pub(crate) fn can_write(&self, cache: &SharedCache) -> bool {
+        cache.can_write() && !self.refuses.load(Ordering::Relaxed)
+    }
+
+    fn count_sent(&self, packs: &[Digest]) {
+        let mut sent = self.sent.lock();
+        sent.0 += packs.len();
+        sent.1 += packs.iter().map(Digest::length).sum::<u64>();
+    }
+
+    fn tell(&self, error: &CacheError) {
+        if !self.was_told.swap(true, Ordering::Relaxed) {
             (self.options.on_problem)(error);
         }
+    }
+
+    /// Sends nothing any more, because the cache has refused something.
+    fn refuse(&self, error: &CacheError) {
+        self.tell(error);
+        self.refuses.store(true, Ordering::Relaxed);
         self.recorded.stop();
         *self.sender.lock() = None;
-        self.state.send_replace(State::Failed);
+    }
+
+    /// Uses the cache no more, because it has failed.
+    fn fail(&self, error: &CacheError) {
+        self.tell(error);
+        self.stop();
+    }
+
+    /// Uses the cache no more.
+    fn stop(&self) {
+        self.enter(State::Ended);
+        self.stop.cancel();
+        self.recorded.stop();
+        *self.sender.lock() = None;
     }
 
     fn too_slow(&self, operation: &'static str, time: Duration) -> CacheError {
-        let address = match &*self.state.borrow() {
-            State::Connected(cache) | State::Ready(cache) => cache.address().to_owned(),
-            State::Connecting | State::Failed => String::new(),
-        };
-        CacheError::TooSlow { address, operation, time }
+        CacheError::TooSlow { address: self.address.clone(), operation, time }
     }
 
-    async fn finish(
-        &self,
-        dispatcher: &Dispatcher,
-        units: Option<Following>,
-        exchanged: &mut Exchanged,
-    ) -> Result<(), CacheError> {
-        let ready = self.ready().await;
-        if let Some(Following { ended, task }) = units {
-            ended.cancel();
-            exchanged.found = task.await.ok().flatten().unwrap_or_default();
-        }
-        let Some(cache) = ready else { return Ok(()) };
-        exchanged.address = cache.address().to_owned();
-        exchanged.hit = self.hit.load(Ordering::Relaxed);
-        let seed = self.seed.lock().take();
-        exchanged.seeded = seed.as_ref().map_or(0, |seed| seed.new_entries);
+    async fn finish(&self, dispatcher: &Dispatcher, following: Option<Following>) {
+        let rest = match following {
+            Some(Following { ended, task, .. }) => {
+                ended.cancel();
+                joined(task.await).unwrap_or_default()
+            }
+            None => Vec::new(),
+        };
+        let ran = self.take_ran();
+        // If nothing is to be sent, nothing is waited for.
+        let has_name = self.options.name.is_some();
+        let cache = if has_name { self.ready().await } else { self.connected().await };
+        let Some(cache) = cache.filter(|cache| self.can_write(cache)) else { return };
+        units::publish_rest(self, &cache, &ran).await;
         let sender = self.sender.lock().take();
-        // It is gone if the cache has failed.
-        let Some(sender) = sender else { return Ok(()) };
+        if let Some((name, sender)) = self.options.name.as_ref().zip(sender)
+            && let Err(error) = self.set_name(name, &cache, dispatcher, sender).await
+        {
+            return self.refuse(&error);
+        }
+        units::publish_rest(self, &cache, &rest).await;
+    }
+
+    async fn set_name(
+        &self,
+        name: &str,
+        cache: &SharedCache,
+        dispatcher: &Dispatcher,
+        sender: Sender,
+    ) -> Result<(), CacheError> {
         let mut sent = sender.finish().await?;
-        let Calls { all, ran } = std::mem::take(&mut *self.calls.lock());
-        let store = self.recorded.store();
-        if let Some(name) = &self.options.name {
-            let ended = name::Ended { cache: &cache, store, dispatcher, calls: &all };
-            ended.set(name, seed.as_ref(), &mut sent).await?;
-        }
-        for outcomes in ran.chunks(BATCH) {
-            cache.publish_each(outcomes.to_vec(), store).await?;
-        }
-        exchanged.sent_packs = sent.packs.len();
-        exchanged.sent_bytes = sent.packs.iter().map(Digest::length).sum();
+        let calls: Vec<_> = self.calls.lock().all.drain().collect();
+        let seed = self.seed.lock().clone();
+        let ended = name::Ended { cache, store: self.recorded.store(), dispatcher, calls: &calls };
+        ended.set(name, seed.as_ref(), &mut sent).await?;
+        self.count_sent(&sent.packs);
         Ok(())
     }
 }

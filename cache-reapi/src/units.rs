@@ -1,12 +1,12 @@
-//! The runs below a call that take long: they are looked up in the shared cache while they wait or run,
+//! The runs below calls that take long: they are looked up in the shared cache while they wait or run,
 //! and their outcomes are sent there. What computes never waits for that.
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use manifold_dispatcher::{Arrived, Dispatcher, LongRun, Store};
+use manifold_dispatcher::{Arrived, Dispatcher, LongRun};
 use manifold_runtime_api::{ObjectId, ObjectRef};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -14,8 +14,8 @@ use tokio::task::JoinSet;
 use tokio::time::{self, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::CacheError;
 use crate::shared::{SharedCache, joined};
+use crate::tier::Shared;
 use crate::worth::Worth;
 
 /// How often it is looked what waits and what runs: a run that takes longer is worth a look-up.
@@ -26,126 +26,126 @@ const AT_ONCE: usize = 16;
 const EACH_PERIOD: usize = 4;
 /// How many outcomes are sent at once.
 const BATCH: usize = 64;
-/// How many outcomes wait to be sent. Others are not sent on their own.
-const MAX_WAITING: usize = 10_000;
+/// How many runs are followed, and how many outcomes wait to be sent. Others are not sent on their own.
+const MAX_RUNS: usize = 10_000;
 
 /// The runs below calls of a dispatcher.
 pub(crate) struct Units {
-    cache: SharedCache,
-    store: Arc<dyn Store>,
+    shared: Arc<Shared>,
     dispatcher: Dispatcher,
     worth: Mutex<Worth>,
-    /// The number of runs that were found.
-    found: AtomicUsize,
+    /// The runs that were found.
+    found: Mutex<HashSet<ObjectId>>,
 }
 
 impl Units {
-    pub(crate) fn new(cache: SharedCache, store: Arc<dyn Store>, dispatcher: Dispatcher) -> Self {
-        Self { cache, store, dispatcher, worth: Mutex::default(), found: AtomicUsize::new(0) }
+    pub(crate) fn new(shared: Arc<Shared>, dispatcher: Dispatcher) -> Self {
+        Self { shared, dispatcher, worth: Mutex::default(), found: Mutex::default() }
     }
 
     /// Returns the number of runs that were found in the cache.
     pub(crate) fn found(&self) -> usize {
-        self.found.load(Ordering::Relaxed)
+        self.found.lock().len()
     }
 
-    /// Looks up what waits or runs, and sends the outcomes of what took long, until `ended`. Sends what
-    /// is left then.
-    ///
-    /// # Errors
-    /// [`CacheError`] if the cache fails.
-    pub(crate) async fn follow(
-        self: Arc<Self>,
-        ended: CancellationToken,
-    ) -> Result<(), CacheError> {
+    /// Looks up what waits or runs, and sends the outcomes of what took long, until `ended` or until the
+    /// cache is not used any more. Returns the requests whose outcomes are still to be sent.
+    pub(crate) async fn follow(self: Arc<Self>, ended: CancellationToken) -> Vec<ObjectId> {
         let turns = Arc::new(Semaphore::new(AT_ONCE));
         let mut long_runs = self.dispatcher.long_runs();
         let (mut running, mut waiting): (Vec<LongRun>, Vec<ObjectId>) = Default::default();
         let (mut looking, mut sending) = (JoinSet::new(), JoinSet::new());
+        // A ref has most of what is worth a look-up.
+        let (mut ready, mut cache) = (pin!(self.shared.ready()), None);
         let mut ticks = time::interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let is_last = tokio::select! {
-                _ = ticks.tick() => false,
-                () = ended.cancelled() => true,
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = ended.cancelled() => break,
+                () = self.shared.stopped() => return Vec::new(),
+                found = &mut ready, if cache.is_none() => {
+                    let Some(found) = found else { return Vec::new() };
+                    cache = Some(found);
+                }
                 Some(looked) = looking.join_next() => {
-                    joined(looked).unwrap_or(Ok(()))?;
+                    joined(looked);
                     continue;
                 }
                 Some(sent) = sending.join_next() => {
-                    joined(sent).unwrap_or(Ok(()))?;
+                    joined(sent);
                     continue;
                 }
-            };
+            }
             let new = long_runs.take();
-            if !is_last {
-                let room = EACH_PERIOD.min(turns.available_permits());
-                for request in self.candidates(&new, room) {
-                    let Ok(turn) = Arc::clone(&turns).try_acquire_owned() else { break };
-                    let units = Arc::clone(&self);
-                    looking.spawn(async move {
-                        let _turn = turn;
-                        units.look_up(request).await
-                    });
-                }
-            }
-            if !self.cache.can_write() {
-                if is_last {
-                    return Ok(());
-                }
-                continue;
-            }
+            self.were_worth_it(&new);
             running.extend(new);
-            let ends = running.extract_if(.., |run| is_last || !run.is_in_progress());
-            let room = MAX_WAITING.saturating_sub(waiting.len());
-            waiting.extend(ends.map(|run| run.request()).take(room));
-            while !waiting.is_empty() && (is_last || sending.is_empty()) {
-                let batch =
-                    self.outcomes(waiting.split_off(waiting.len().saturating_sub(BATCH)))?;
-                let units = Arc::clone(&self);
-                let send = async move { units.cache.publish_each(batch, &units.store).await };
-                if is_last {
-                    send.await?;
-                } else {
-                    sending.spawn(send);
-                }
+            waiting.extend(self.ended(&mut running));
+            running.truncate(MAX_RUNS);
+            let Some(cache) = &cache else { continue };
+            for request in self.candidates(&running, EACH_PERIOD.min(turns.available_permits())) {
+                let Ok(turn) = Arc::clone(&turns).try_acquire_owned() else { break };
+                let (units, cache) = (Arc::clone(&self), cache.clone());
+                looking.spawn(async move {
+                    if let Some(outcome) = units.shared.fetch(&cache, request).await {
+                        drop(turn);
+                        units.settle(request, outcome).await;
+                    }
+                });
             }
-            if is_last {
-                while let Some(sent) = sending.join_next().await {
-                    joined(sent).unwrap_or(Ok(()))?;
-                }
-                return Ok(());
+            waiting.extend(self.shared.take_ran());
+            waiting.truncate(MAX_RUNS);
+            if !self.shared.can_write(cache) {
+                waiting.clear();
+            } else if sending.is_empty() && !waiting.is_empty() {
+                let batch = waiting.split_off(waiting.len().saturating_sub(BATCH));
+                let (units, cache) = (Arc::clone(&self), cache.clone());
+                sending.spawn(async move { units.shared.publish(&cache, batch).await });
             }
         }
+        drop(looking);
+        running.extend(long_runs.take());
+        waiting.extend(self.ended(&mut running));
+        while let Some(sent) = sending.join_next().await {
+            joined(sent);
+        }
+        waiting
     }
 
-    /// Returns runs that are worth a look-up: those that have waited the longest, and those that take
-    /// long.
-    fn candidates(&self, long: &[LongRun], room: usize) -> Vec<ObjectId> {
+    fn were_worth_it(&self, long: &[LongRun]) {
         let mut worth = self.worth.lock();
-        let mut found = Vec::new();
-        for run in long {
-            worth.was_worth_it(run.request());
+        long.iter().for_each(|run| worth.was_worth_it(run.request()));
+    }
+
+    /// Removes the runs that have ended. Returns those whose outcomes the cache does not have.
+    fn ended(&self, running: &mut Vec<LongRun>) -> Vec<ObjectId> {
+        let found = self.found.lock();
+        let ended = running.extract_if(.., |run| !run.is_in_progress());
+        ended.map(|run| run.request()).filter(|request| !found.contains(request)).collect()
+    }
+
+    /// Returns runs that are worth a look-up: those that take long, and those that have waited the
+    /// longest.
+    fn candidates(&self, running: &[LongRun], room: usize) -> Vec<ObjectId> {
+        let mut worth = self.worth.lock();
+        let long = running.iter().map(LongRun::request);
+        let mut found: Vec<_> =
+            long.filter(|request| worth.asks_long(*request)).take(room).collect();
+        if found.len() < room {
+            self.dispatcher.visit_queued(PERIOD, |run| {
+                if worth.asks_waiting(run.request, run.image) {
+                    found.push(run.request);
+                }
+                found.len() < room
+            });
         }
-        for run in long {
-            if found.len() < room && worth.asks_long(run.request()) {
-                found.push(run.request());
-            }
-        }
-        self.dispatcher.visit_queued(PERIOD, |run| {
-            if found.len() < room && worth.asks_waiting(run.request, run.image) {
-                found.push(run.request);
-            }
-            found.len() < room
-        });
         found
     }
 
-    /// Looks up a run. If the cache has its outcome, the run ends with that.
-    async fn look_up(&self, request: ObjectId) -> Result<(), CacheError> {
-        let Some(outcome) = self.cache.fetch(request, &self.store).await? else { return Ok(()) };
+    /// Ends a run with an outcome that was found.
+    async fn settle(&self, request: ObjectId, outcome: ObjectRef) {
         self.worth.lock().was_worth_it(request);
-        self.found.fetch_add(1, Ordering::Relaxed);
+        self.found.lock().insert(request);
         let queued = self.dispatcher.take_queued(Duration::ZERO, |run| run.request == request);
         let unit = match queued.await {
             Some(unit) => Some(unit),
@@ -157,15 +157,12 @@ impl Units {
         if let Some(unit) = unit {
             unit.settle(Arrived::new(outcome));
         }
-        Ok(())
     }
+}
 
-    /// Returns the outcomes of requests, as far as they are memoized.
-    fn outcomes(&self, requests: Vec<ObjectId>) -> Result<Vec<(ObjectId, ObjectRef)>, CacheError> {
-        let mut outcomes = Vec::new();
-        for request in requests.into_iter().collect::<HashSet<_>>() {
-            outcomes.extend(self.store.look_up(request)?.map(|outcome| (request, outcome)));
-        }
-        Ok(outcomes)
+/// Sends the outcomes of requests in batches.
+pub(crate) async fn publish_rest(shared: &Shared, cache: &SharedCache, requests: &[ObjectId]) {
+    for batch in requests.chunks(BATCH) {
+        shared.publish(cache, batch.to_vec()).await;
     }
 }

@@ -44,10 +44,13 @@ impl Worth {
     /// Returns whether a run that waits is to be looked up, and records that it is: unless it was before,
     /// or few runs of its image take long, as far as that is known.
     pub(crate) fn asks_waiting(&mut self, request: ObjectId, image: &str) -> bool {
+        if !self.is_new(request) {
+            return false;
+        }
         let seen = self.images.get(image);
         let is_worth_it =
             seen.is_none_or(|seen| seen.asked < ENOUGH || seen.worth_it * RARELY >= seen.asked);
-        if !is_worth_it || !self.is_new(request) {
+        if !is_worth_it {
             return false;
         }
         if self.images.len() >= MAX_IMAGES {
@@ -65,8 +68,12 @@ impl Worth {
         true
     }
 
-    fn is_new(&self, request: ObjectId) -> bool {
-        !self.asked.contains_key(&request) && self.asked.len() < MAX_ASKED
+    fn is_new(&mut self, request: ObjectId) -> bool {
+        if self.asked.len() >= MAX_ASKED {
+            // A few requests are looked up twice then.
+            self.asked.clear();
+        }
+        !self.asked.contains_key(&request)
     }
 
     /// Records that a run that was looked up took long, or was found.

@@ -9,7 +9,7 @@ use manifold_cache_reapi::{
     Answer, Backend, CacheError, CacheTier, Digest, Exchanged, Key, SharedCache, TierOptions, Value,
 };
 use manifold_dispatcher::native::{NativeGuest, NativeRuntime, argument};
-use manifold_dispatcher::{Completion, Dispatcher, Input, Invocation, MemoryStore, Store};
+use manifold_dispatcher::{Completion, Dispatcher, Input, Invocation, MemoryStore, Policy, Store};
 use manifold_runtime_api::{Call, EntryMode, ObjectRef, Result};
 use parking_lot::Mutex;
 
@@ -18,6 +18,8 @@ use parking_lot::Mutex;
 struct Memory {
     content: Arc<Mutex<Content>>,
     is_full: bool,
+    /// Whether no answer ever comes.
+    hangs: bool,
     /// How long every answer takes.
     delay: Duration,
 }
@@ -26,6 +28,8 @@ struct Memory {
 struct Content {
     values: HashMap<Key, Value>,
     blobs: HashMap<Digest, Vec<u8>>,
+    /// How many values were set.
+    sets: usize,
 }
 
 impl Memory {
@@ -38,6 +42,9 @@ impl Memory {
         answer: impl FnOnce(&mut Content) -> std::result::Result<T, CacheError> + Send + 'a,
     ) -> Answer<'a, T> {
         let answer = async move {
+            if self.hangs {
+                std::future::pending::<()>().await;
+            }
             tokio::time::sleep(self.delay).await;
             answer(&mut self.content.lock())
         };
@@ -67,9 +74,7 @@ impl Backend for Memory {
     fn set_values(&self, values: Vec<(Key, Value)>) -> Answer<'_, ()> {
         self.answer(move |content| {
             self.check_room()?;
-            for (_, value) in &values {
-                assert!(value.packs.iter().all(|pack| content.blobs.contains_key(pack)));
-            }
+            content.sets += values.len();
             content.values.extend(values);
             Ok(())
         })
@@ -96,27 +101,36 @@ struct Machine {
     tier: CacheTier,
     dispatcher: Dispatcher,
     image: String,
+    failing: String,
     problems: Arc<Mutex<Vec<String>>>,
 }
 
 impl Machine {
     fn new(cache: &Memory, options: TierOptions) -> Self {
-        Self::with(SharedCache::with_backend(cache.clone(), false), options)
+        Self::with(SharedCache::with_backend(cache.clone(), false), options, 2)
     }
 
-    fn with(cache: SharedCache, options: TierOptions) -> Self {
+    fn with(cache: SharedCache, options: TierOptions, permits: usize) -> Self {
         let problems = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&problems);
         let options = options.on_problem(move |error| seen.lock().push(error.in_a_line()));
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let (store, tier) = CacheTier::new(cache, options, store);
-        let guests = NativeRuntime::builder("joiner", "1").guest("join", join).build().unwrap();
+        let guests = NativeRuntime::builder("joiner", "1").guest("join", join);
+        let failing = |guest: NativeGuest| async move {
+            // What depends on a failure that may pass is not a function of the request.
+            let nested = Call { image: "no image".to_owned(), args: guest.job().args };
+            let failed = guest.host().run(nested).await.is_err();
+            guest.blob(failed.to_string()).await
+        };
+        let guests = guests.guest("failing", failing).build().unwrap();
         let dispatcher =
-            Dispatcher::builder().store(store).provenance(true).shares_runs(true).permits(2);
+            Dispatcher::builder().store(store).provenance(true).shares_runs(true).permits(permits);
         let dispatcher = dispatcher.build().unwrap();
         let host = dispatcher.add_runtime(guests).unwrap();
         let image = dispatcher.install(host, "join").unwrap().to_string();
-        Self { tier, dispatcher, image, problems }
+        let failing = dispatcher.install(host, "failing").unwrap().to_string();
+        Self { tier, dispatcher, image, failing, problems }
     }
 
     /// Runs the image on a tree of leaves. Returns also how many frames ran.
@@ -138,7 +152,8 @@ async fn join(guest: NativeGuest) -> Result<ObjectRef> {
     let input = guest.required("in").await?;
     if input.mode != EntryMode::Tree {
         // A guest that waits would let others compute.
-        std::thread::sleep(LEAF);
+        let is_very_long = guest.text("in").await?.starts_with("very long");
+        std::thread::sleep(if is_very_long { 10 * LEAF } else { LEAF });
         return guest.blob(guest.text("in").await?.to_uppercase()).await;
     }
     let mut calls = Vec::new();
@@ -235,6 +250,107 @@ async fn a_cache_that_fails_is_one_problem_and_the_work_goes_on() {
     assert!(cache.content.lock().values.is_empty());
 }
 
+/// What is refused when it is sent can still be read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_full_cache_is_still_read() {
+    let cache = Memory::default();
+    let one = Machine::new(&cache, TierOptions::default());
+    one.run(&["a", "b"]).await;
+    one.finish().await;
+    let full = Memory { is_full: true, ..cache.clone() };
+    let other = Machine::new(&full, TierOptions::default());
+    other.run(&LEAVES).await;
+    let (completion, _) = other.run(&["a", "b"]).await;
+    assert!(completion.from_memo);
+    assert!(other.finish().await.hit);
+    assert_eq!(other.problems.lock().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_cache_that_has_failed_is_not_waited_for_at_the_end() {
+    let cache = Memory { hangs: true, ..Memory::default() };
+    let options = quick().look_up_within(Duration::from_millis(300));
+    let machine = Machine::new(&cache, options);
+    machine.run(&LEAVES).await;
+    let start = Instant::now();
+    machine.finish().await;
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    let problems = machine.problems.lock().clone();
+    assert_eq!(problems, ["the cache memory takes longer than 300ms to look up a result"]);
+}
+
+/// More of them begin at once than look-ups do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 16)]
+async fn every_run_that_takes_long_is_looked_up() {
+    let cache = Memory::default();
+    let leaves: Vec<_> = (0..12).map(|number| format!("very long {number}")).collect();
+    let leaves: Vec<_> = leaves.iter().map(|leaf| &**leaf).collect();
+    let one = Machine::with(SharedCache::with_backend(cache.clone(), false), quick(), 12);
+    one.run(&leaves).await;
+    one.finish().await;
+    let sets = cache.content.lock().sets;
+    assert!(sets >= 13, "{sets} results of 12 leaves and the root");
+    let other = Machine::with(SharedCache::with_backend(cache.clone(), false), quick(), 12);
+    other.run(&[&leaves[..], &["new"]].concat()).await;
+    let found = other.finish().await.found;
+    assert_eq!(found, 12);
+    let sets = cache.content.lock().sets - sets;
+    assert!(sets <= 2, "what was found is not sent again: {sets}");
+}
+
+/// A guest that goes on after a failure has an outcome that is not that of its request.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn outcomes_that_are_not_memoized_are_not_sent() {
+    let cache = Memory::default();
+    let machine = Machine::new(&cache, TierOptions::default());
+    let call = Invocation::new(&machine.failing).arg("in", "text").policy(Policy::DoNotCache);
+    let completion = machine.tier.run(&machine.dispatcher, call).await.unwrap();
+    assert_eq!(completion.text().unwrap(), "true");
+    assert_eq!(machine.finish().await.sent_packs, 0);
+    assert!(cache.content.lock().values.is_empty());
+}
+
+/// A result that is malformed is a miss, and is replaced.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_damaged_result_does_not_end_the_cache() {
+    let cache = Memory::default();
+    let one = Machine::new(&cache, TierOptions::default());
+    let (first, _) = one.run(&["a"]).await;
+    one.finish().await;
+    for blob in cache.content.lock().blobs.values_mut() {
+        blob.truncate(20);
+    }
+    let other = Machine::new(&cache, TierOptions::default());
+    let (second, runs) = other.run(&["a"]).await;
+    assert_eq!((second.outcome, runs), (first.outcome, 2));
+    assert!(other.finish().await.sent_packs > 0);
+    assert_eq!(other.problems.lock().len(), 0);
+    let third = Machine::new(&cache, TierOptions::default());
+    assert!(third.run(&["a"]).await.0.from_memo);
+}
+
+/// Nothing holds the store once the tier is gone, also if the cache never answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_tier_that_is_dropped_leaves_nothing_behind() {
+    let cache = SharedCache::with_backend(Memory { hangs: true, ..Memory::default() }, false);
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let weak = Arc::downgrade(&store);
+    let options = quick().name("main").unwrap();
+    let (store, tier) = CacheTier::new(cache, options, store);
+    let dispatcher = Dispatcher::builder().store(store).shares_runs(true).build().unwrap();
+    let guests = NativeRuntime::builder("joiner", "1").guest("join", join).build().unwrap();
+    let host = dispatcher.add_runtime(guests).unwrap();
+    let image = dispatcher.install(host, "join").unwrap();
+    let call = Invocation::new(image).arg("in", "text");
+    tier.run(&dispatcher, call).await.unwrap();
+    drop((tier, dispatcher));
+    let start = Instant::now();
+    while weak.upgrade().is_some() {
+        assert!(start.elapsed() < Duration::from_secs(5), "something holds the store");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_end_does_not_wait_for_a_slow_cache_for_ever() {
     let cache = Memory::default();
@@ -251,7 +367,7 @@ async fn the_end_does_not_wait_for_a_slow_cache_for_ever() {
 async fn what_only_reads_sends_nothing() {
     let cache = Memory::default();
     let reader = SharedCache::with_backend(cache.clone(), true);
-    let machine = Machine::with(reader, quick().name("main").unwrap());
+    let machine = Machine::with(reader, quick().name("main").unwrap(), 2);
     machine.run(&LEAVES).await;
     assert_eq!(machine.finish().await.sent_packs, 0);
     let content = cache.content.lock();

@@ -28,12 +28,17 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
     let dispatcher = &session.dispatcher;
     session.look_up(&invocation).await?;
     Phase::Computing.begin();
-    let completion = session.run(invocation).await.map_err(|error| {
-        let inputs = arguments.inputs.iter();
-        inputs.fold(CliError::Failed(error), |error, named| {
-            places::explain(error, dispatcher, &named.input)
-        })
-    })?;
+    let completion = match session.run(invocation).await {
+        Ok(completion) => completion,
+        Err(error) => {
+            // What was computed nevertheless is shared.
+            session.finish_cache(&options.using).await;
+            let inputs = arguments.inputs.iter();
+            return Err(inputs.fold(CliError::Failed(error), |error, named| {
+                places::explain(error, dispatcher, &named.input)
+            }));
+        }
+    };
     if options.using.keeps_provenance() && !options.using.no_pin {
         let inputs = arguments.inputs.iter();
         let names = inputs

@@ -206,7 +206,7 @@ impl Session {
         match &self.cache {
             Some(cache) => {
                 let run = self.run_uncached(invocation.clone());
-                cache.run_beside(&self.dispatcher, &invocation, run).await
+                Box::pin(cache.run_beside(&self.dispatcher, &invocation, run)).await
             }
             None => self.run_uncached(invocation).await,
         }

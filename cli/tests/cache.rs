@@ -229,7 +229,7 @@ fn a_server_that_is_killed_during_a_fold_is_one_warning() {
         server.kill();
         assert_eq!(fold.result(), expected);
         let errors = fold.end();
-        assert!(errors.matches("warning: ").count() <= 1, "{errors}");
+        assert_eq!(errors.matches("warning: ").count(), 1, "{errors}");
     }
 }
 
@@ -279,11 +279,14 @@ fn a_collection_during_a_fold_with_a_cache_makes_nothing_wrong() {
     let place = place.path();
     let expected = expected(place);
     let address = server.address("");
-    let options = |store| ["--cache", &address, "--cache-ref", "main", "--store", store];
+    let options = |store| ["--cache", &address, "--store", store];
     let mut first = Folding::start(place, &options("one"));
     assert_eq!(first.result(), expected);
     first.end();
-    fs::write(place.join("input/d3/f3.rs"), "let y = 1;\n").unwrap();
+    // Most of it is run, and some directories come from the cache.
+    for directory in 0..40 {
+        fs::write(place.join(format!("input/d{directory}/f3.rs")), "let y = 1;\n").unwrap();
+    }
     let expected = self::expected(place);
     let mut second = Folding::start(place, &options("two"));
     let is_over = |fold: &mut Folding| fold.process.try_wait().unwrap().is_some();
@@ -294,6 +297,7 @@ fn a_collection_during_a_fold_with_a_cache_makes_nothing_wrong() {
         assert!(gc.status.success(), "{}", String::from_utf8_lossy(&gc.stderr));
         collections += 1;
     }
+    assert!(collections > 0);
     assert_eq!(second.result(), expected);
     assert_eq!(second.end(), "");
 }
@@ -324,7 +328,7 @@ fn a_history_shares_outcomes() {
         (String::from_utf8(output.stdout).unwrap(), errors)
     };
     let (rows, exchanged) = history("one");
-    assert!(exchanged.contains("1 pack sent"), "{exchanged}");
+    assert!(exchanged.contains(" sent ("), "{exchanged}");
     let (again, exchanged) = history("two");
     assert_eq!(again, rows);
     // Each commit has a root and a file of its own.

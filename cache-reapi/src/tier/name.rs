@@ -6,7 +6,7 @@ use std::sync::Arc;
 use manifold_dispatcher::{Dispatcher, Store};
 use manifold_runtime_api::{ObjectId, ObjectRef};
 
-use crate::shared::blocking;
+use crate::shared::{FULL_BYTES, blocking};
 use crate::{CacheError, FULL_ENTRIES, Seed, Sent, SharedCache};
 
 /// A ref that has more packs than this, beside full ones, gets its outcomes in new packs.
@@ -32,7 +32,8 @@ impl Ended<'_> {
         match seed {
             Some(seed) => {
                 packs.clone_from(&seed.packs);
-                if packs.len() + sent.packs.len() > most_packs(seed) {
+                let too_many = packs.len() + sent.packs.len() > most_packs(seed);
+                if too_many && !sent.packs.is_empty() {
                     let entries: BTreeMap<_, _> = seed.entries.iter().copied().collect();
                     let entries = entries.into_iter().collect();
                     packs = self.cache.publish_entries(entries, self.store).await?;
@@ -57,6 +58,8 @@ impl Ended<'_> {
         if packs.is_empty() || now.as_ref() == Some(&packs) {
             return Ok(());
         }
+        // The server sees no reads of packs that are in files here, and may remove them first.
+        self.cache.keep_packs(&packs).await?;
         self.cache.publish_ref(name, &packs).await
     }
 
@@ -81,5 +84,6 @@ impl Ended<'_> {
 
 /// Returns how many packs a ref has at most that has the entries of `seed`.
 fn most_packs(seed: &Seed) -> usize {
-    SMALL_PACKS + seed.entries.len() / FULL_ENTRIES * 2
+    let by_bytes = usize::try_from(seed.object_bytes / FULL_BYTES).unwrap_or(usize::MAX);
+    SMALL_PACKS.saturating_add((seed.entries.len() / FULL_ENTRIES).max(by_bytes).saturating_mul(2))
 }
