@@ -1,7 +1,7 @@
 //! Certificates for tests of TLS.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -44,11 +44,6 @@ impl Certificates {
     /// `client.key`.
     pub fn file(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
-    }
-
-    /// Returns the directory with the files.
-    pub fn directory(&self) -> &Path {
-        self.0.path()
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(missing_docs, reason = "an unpublished crate for tests")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+pub mod accounts;
 pub mod browser;
 pub mod buildgrid;
 pub mod certificates;

@@ -6,6 +6,8 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use crate::accounts::Accounts;
+use crate::certificates::Certificates;
 use crate::server::Server;
 
 /// A server with JetStream, which is stopped when this is dropped.
@@ -13,6 +15,7 @@ use crate::server::Server;
 pub struct Nats {
     program: PathBuf,
     server: Option<Server>,
+    scheme: &'static str,
     port: u16,
     place: TempDir,
     /// What the configuration has beside the port and the place.
@@ -37,9 +40,27 @@ impl Nats {
         Some(nats)
     }
 
+    /// Starts a server that is reached through TLS. Returns `None` as [`Nats::start`] does.
+    pub fn start_secure(certificates: &Certificates) -> Option<Self> {
+        let (certificate, key) = (certificates.file("server.pem"), certificates.file("server.key"));
+        let tls = format!("tls {{ cert_file: {certificate:?}, key_file: {key:?} }}\n");
+        let mut nats = Self::stopped(Server::free_port(), tls)?;
+        nats.scheme = "tls";
+        nats.resume();
+        Some(nats)
+    }
+
+    /// Starts a server whose users show a file with credentials. Returns `None` as [`Nats::start`] does.
+    pub fn with_accounts(accounts: &Accounts) -> Option<Self> {
+        let mut nats = Self::stopped(Server::free_port(), accounts.config().to_owned())?;
+        nats.resume();
+        Some(nats)
+    }
+
     fn stopped(port: u16, more: String) -> Option<Self> {
         let program = Server::program("nats", "nats-server", "nodes")?;
-        Some(Self { program, server: None, port, place: TempDir::new().unwrap(), more })
+        let place = TempDir::new().unwrap();
+        Some(Self { program, server: None, scheme: "nats", port, place, more })
     }
 
     /// Starts the server again, with what it had stored.
@@ -56,7 +77,7 @@ impl Nats {
 
     /// Returns the address of the server.
     pub fn address(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("{}://127.0.0.1:{}", self.scheme, self.port)
     }
 
     /// Ends the server at once.

@@ -8,4 +8,5 @@ mod machine;
 mod outages;
 mod processes;
 mod protocol;
+mod security;
 mod sharing;

@@ -164,25 +164,6 @@ async fn the_budget_counts_runs_on_other_nodes() {
     assert_eq!(error.breached_limit(), Some(Limit::Runs { count: 20 }), "{error:?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_server_with_users_wants_a_password() {
-    let Some(server) = Nats::with_user("builder", "secret words") else { return };
-    let host = server.address().replace("nats://", "");
-    let join = |address: String| async move {
-        let dispatcher = manifold_dispatcher::Dispatcher::builder().build().unwrap();
-        let store = Arc::new(MemoryStore::new());
-        Node::join(dispatcher, store, &NodeOptions::new(address)).await
-    };
-    for wrong in [format!("nats://{host}"), format!("nats://builder:wrong@{host}")] {
-        let error = join(wrong).await.unwrap_err();
-        assert!(matches!(error, NodeError::Connect { .. }), "{error:?}");
-        assert!(error.to_string().contains(&host) && !error.to_string().contains("wrong"));
-    }
-    let address = format!("nats://builder:secret%20words@{host}");
-    let node = join(address).await.unwrap();
-    node.leave().await;
-}
-
 #[tokio::test]
 async fn what_cannot_join_says_why() {
     let dispatcher = manifold_dispatcher::Dispatcher::builder().build().unwrap();
