@@ -19,7 +19,7 @@ pub use floor::{count_files, fold_files};
 pub use host::FixedHost;
 pub use inputs::{branching, chain, sized, tree_of, wide, with_one_changed};
 pub use machine::{all_cores, one_core};
-pub use measured::{Cores, Measured, append_result};
+pub use measured::{Cores, Measured, Waited, append_result};
 pub use memory::{forget_peak, resident};
 pub use setting::{Language, PYTHON, Setting, container_engine};
 

@@ -113,3 +113,35 @@ impl Cores {
         format!("| {name} | {one} | {two} | {gain:.2} | {hop} |")
     }
 }
+
+/// What a user of the command waits for, beside the same without Manifold. Times are medians in seconds.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Waited {
+    /// What was done.
+    pub name: String,
+    /// How long it takes.
+    pub seconds: f64,
+    /// What was done beside it.
+    pub beside: String,
+    /// How long that takes.
+    pub beside_seconds: f64,
+    /// What else was measured.
+    pub note: String,
+}
+
+impl Waited {
+    /// The head of the Markdown table that [`Waited::row`] returns a row of.
+    pub const HEAD: &str = "| what | Manifold | beside it | ratio | |\n|---|--:|---|--:|---|";
+
+    /// Returns a row of the Markdown table with the head [`Waited::HEAD`].
+    pub fn row(&self) -> String {
+        let time = |seconds: f64| format!("{:.3?}", Duration::from_secs_f64(seconds));
+        let Self { name, seconds, beside, beside_seconds, note } = self;
+        let ratio = seconds / beside_seconds;
+        format!(
+            "| {name} | {} | {beside}: {} | {ratio:.2} | {note} |",
+            time(*seconds),
+            time(*beside_seconds)
+        )
+    }
+}

@@ -45,7 +45,8 @@ pub(crate) fn bench(arguments: &[OsString], installing: Installing) -> Result {
         }
     };
     let (results, output) = (target().join("criterion"), target().join("bench"));
-    let (scales, cores) = (output.join("scale.jsonl"), output.join("cores.jsonl"));
+    let [scales, cores, waits] =
+        ["scale", "cores", "waits"].map(|name| output.join(name).with_extension("jsonl"));
     // The report must not contain results of an earlier run.
     for old in [&results, &output] {
         if old.exists() {
@@ -55,6 +56,10 @@ pub(crate) fn bench(arguments: &[OsString], installing: Installing) -> Result {
     }
     fs::create_dir_all(&output)
         .map_err(|error| format!("cannot create {}: {error}", output.display()))?;
+
+    let mut command = cargo();
+    command.args(["build", "--quiet", "--release", "--workspace", "--bin", "manifold"]);
+    run(command.args(workspace_selection()?))?;
 
     let mut ours = cargo();
     // The selection of the tests, so that their build of the engines is used again.
@@ -66,7 +71,8 @@ pub(crate) fn bench(arguments: &[OsString], installing: Installing) -> Result {
     peers.env("CARGO_TARGET_DIR", target().join("peers"));
     for benchmarks in [&mut ours, &mut peers] {
         benchmarks.env("CRITERION_HOME", &results).env("MANIFOLD_BENCH_OUT", &scales);
-        benchmarks.env("MANIFOLD_BENCH_CORES", &cores);
+        benchmarks.env("MANIFOLD_BENCH_CORES", &cores).env("MANIFOLD_BENCH_WAITS", &waits);
+        benchmarks.env("MANIFOLD_BENCH_COMMAND", target().join("release/manifold"));
         if let Some(engine) = &engine {
             engine.reveal(benchmarks);
             if let Some(python) = &python {
@@ -83,7 +89,7 @@ pub(crate) fn bench(arguments: &[OsString], installing: Installing) -> Result {
     build.args(["build", "--quiet", "--release", "--workspace", "--bin", "report"]);
     run(build.args(workspace_selection()?))?;
     let mut report = Command::new(target().join("release/report"));
-    report.args([&results, &scales, &cores, &output]);
+    report.args([&results, &scales, &cores, &waits, &output]);
     if update_readme {
         report.arg(root().join("README.md"));
     }

@@ -16,7 +16,7 @@ h2{margin-top:2em;font-size:1.1em}svg text{font:12px system-ui,sans-serif}\
 
 /// Returns the page.
 pub(crate) fn report(results: &Results) -> String {
-    let Results { machine, groups, cores, scales } = results;
+    let Results { machine, groups, waits, cores, scales } = results;
     let mut page = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
          <title>Manifold: benchmark report</title><style>{STYLE}</style>\
@@ -25,7 +25,13 @@ pub(crate) fn report(results: &Results) -> String {
     for (name, value) in machine {
         let _ = write!(page, "<tr><th>{name}<td>{}", escaped(value));
     }
-    page += "</table><p>Bars show medians; the thin line is the middle half of the samples. Every \
+    page += "</table>";
+    if !waits.is_empty() {
+        let _ = write!(page, "<h1>The command</h1><p>{}", escaped(markdown::WAITS));
+        page += &table_of(&markdown::waits_table(waits));
+        page += "<h1>Operations</h1>";
+    }
+    page += "<p>Bars show medians; the thin line is the middle half of the samples. Every \
              plot has its own logarithmic scale. Blue is Manifold, grey its floor (the same \
              operation in the underlying library alone), orange a peer. A ratio is Manifold's time \
              divided by the other's. If Manifold has several lines, there is a ratio for each, in \

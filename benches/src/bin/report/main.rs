@@ -1,5 +1,5 @@
 //! Writes a report of the benchmarks' results:
-//! `report CRITERION_DIRECTORY SCALE_FILE CORES_FILE OUTPUT_DIRECTORY [README]`.
+//! `report CRITERION_DIRECTORY SCALE_FILE CORES_FILE WAITS_FILE OUTPUT_DIRECTORY [README]`.
 //!
 //! `cargo xtask bench` runs this program. It writes `report.md` and `report.html`, which are
 //! self-contained, to `OUTPUT_DIRECTORY`. In the README, it replaces the text between two comments
@@ -19,28 +19,23 @@ use std::process::ExitCode;
 use measured::Results;
 
 fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
-    let (criterion, scale, cores, output, readme) = match arguments {
-        [criterion, scale, cores, output] => (criterion, scale, cores, output, None),
-        [criterion, scale, cores, output, readme] => {
-            (criterion, scale, cores, output, Some(readme))
-        }
-        _ => {
-            let usage = "usage: report CRITERION_DIRECTORY SCALE_FILE CORES_FILE \
-                         OUTPUT_DIRECTORY [README]";
-            return Err(usage.into());
-        }
+    let [criterion, scale, cores, waits, output, readme @ ..] = arguments else {
+        let usage = "usage: report CRITERION_DIRECTORY SCALE_FILE CORES_FILE WAITS_FILE \
+                     OUTPUT_DIRECTORY [README]";
+        return Err(usage.into());
     };
     let results = Results {
         machine: machine::describe(),
         groups: measured::groups(Path::new(criterion))?,
         cores: measured::lines(Path::new(cores))?,
+        waits: measured::lines(Path::new(waits))?,
         scales: measured::lines(Path::new(scale))?,
     };
     let output = Path::new(output);
     fs::create_dir_all(output)?;
     fs::write(output.join("report.md"), markdown::report(&results))?;
     fs::write(output.join("report.html"), html::report(&results))?;
-    if let Some(readme) = readme {
+    if let [readme] = readme {
         let text = readme::with_short_form(&fs::read_to_string(readme)?, &results)?;
         fs::write(readme, text)?;
     }

@@ -3,19 +3,24 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use manifold_benches::{Cores, Measured};
+use manifold_benches::{Cores, Measured, Waited};
 
 use crate::measured::{Group, Line, Results, Role};
 
 /// Returns the report.
 pub(crate) fn report(results: &Results) -> String {
-    let Results { machine, groups, cores, scales } = results;
+    let Results { machine, groups, waits, cores, scales } = results;
     let mut text = String::from("# Manifold: benchmark report\n\n");
     for (name, value) in machine {
         let _ = writeln!(text, "- {name}: {value}");
     }
     text += "\nMedians, with the middle half of the samples in parentheses. A ratio is Manifold's \
              time divided by the other's: below 1, Manifold is faster.\n\n";
+    if !waits.is_empty() {
+        let _ = write!(text, "# The command\n\n{WAITS}\n\n");
+        text += &waits_table(waits);
+        text += "\n# Operations\n\n";
+    }
     text += &table(groups);
     if !cores.is_empty() {
         let _ = write!(text, "\n# A second core\n\n{CORES}\n\n");
@@ -31,6 +36,17 @@ pub(crate) fn report(results: &Results) -> String {
         text += &scale_table(scales);
     }
     text
+}
+
+/// What the table of [`waits_table`] shows.
+pub(crate) const WAITS: &str = "\
+    What users of the command wait for: whole processes, in wasm, with records of what ran unless there \
+    is no store, and the page cache warm. What is beside each was measured by turns with it.";
+
+/// Returns a table with a row for each thing that is waited for.
+pub(crate) fn waits_table(waits: &[Waited]) -> String {
+    let rows = waits.iter().map(|waited| waited.row() + "\n");
+    [Waited::HEAD.to_owned() + "\n"].into_iter().chain(rows).collect()
 }
 
 /// What the table of [`cores_table`] shows.

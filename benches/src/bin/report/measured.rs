@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
-use manifold_benches::{Cores, Measured, OURS};
+use manifold_benches::{Cores, Measured, OURS, Waited};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -120,6 +120,7 @@ pub(crate) struct Results {
     /// What the machine is: names and values.
     pub(crate) machine: Vec<(&'static str, String)>,
     pub(crate) groups: Vec<Group>,
+    pub(crate) waits: Vec<Waited>,
     pub(crate) cores: Vec<Cores>,
     pub(crate) scales: Vec<Measured>,
 }

@@ -29,7 +29,7 @@ const SHOWN: [&str; 10] = [
 /// # Errors
 /// Returns an error if `readme` does not contain the two lines.
 pub(crate) fn with_short_form(readme: &str, results: &Results) -> Result<String, Box<dyn Error>> {
-    let Results { machine, groups, scales, .. } = results;
+    let Results { machine, groups, waits, scales, .. } = results;
     let parts =
         readme.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
     let (before, after) =
@@ -81,6 +81,19 @@ pub(crate) fn with_short_form(readme: &str, results: &Results) -> Result<String,
                 seconds(measured.floor_seconds),
             );
         }
+    }
+    for waited in waits {
+        let note =
+            if waited.note.is_empty() { String::new() } else { format!(" ({})", waited.note) };
+        let _ = writeln!(
+            text,
+            "| command: {}{note} | {} | {}: {} (ratio {}) |",
+            waited.name,
+            seconds(waited.seconds),
+            waited.beside,
+            seconds(waited.beside_seconds),
+            ratio(waited.seconds / waited.beside_seconds)
+        );
     }
     if let Some(largest) =
         scales.iter().filter(|scale| scale.name == "files, wasm").max_by_key(|scale| scale.size)
