@@ -119,7 +119,9 @@ fn run(arguments: &[OsString], installing: Installing) -> process::Result {
             None => Err(USAGE.to_owned()),
         },
         ("docker", [program, arguments @ ..]) => {
-            docker::with_engine(Command::new(program).args(arguments), installing)
+            let mut command = Command::new(program);
+            process::without_own_package(&mut command);
+            docker::with_engine(command.args(arguments), installing)
         }
         ("v8", []) => v8::install(),
         ("v8", [option]) if option == "--from-source" => v8::build_from_source(installing),

@@ -29,7 +29,19 @@ pub(crate) fn cargo() -> Command {
         .env("CARGO_TARGET_DIR", target())
         .env_remove("CARGO_BUILD_TARGET_DIR")
         .env_remove("CARGO_BUILD_TARGET");
+    without_own_package(&mut cargo);
     cargo
+}
+
+/// Removes what cargo has set about the package of this program. Build scripts of other packages look at
+/// variables of the same names, and would run again whenever cargo is called without this program.
+pub(crate) fn without_own_package(command: &mut Command) {
+    let is_own = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_own) {
+            command.env_remove(name);
+        }
+    }
 }
 
 /// Runs a command and shows its output to the user.
