@@ -42,7 +42,12 @@ impl FromStr for CacheAddress {
     fn from_str(text: &str) -> Result<Self, CacheError> {
         let wrong = |problem: &str| CacheError::Address {
             // Credentials in an address do not belong into messages.
-            address: text.rsplit('@').next().unwrap_or_default().to_owned(),
+            address: text
+                .rsplit('@')
+                .next()
+                .and_then(|text| text.split('?').next())
+                .unwrap_or_default()
+                .to_owned(),
             problem: problem.to_owned(),
         };
         let uri: Uri = text.parse().map_err(|_| wrong("it is no URI"))?;

@@ -199,7 +199,7 @@ impl Client {
                 self.decompressed(digest, response.data).await.map(Some)
             }
             Code::Ok => Ok(Some(response.data)),
-            Code::NotFound => Ok(None),
+            code if is_lost(code) => Ok(None),
             code => Err(self.refused(OPERATION, code, &status.message)),
         }
     }
@@ -231,7 +231,7 @@ impl Client {
         match read.await {
             Ok(content) if is_compressed => self.decompressed(digest, content).await.map(Some),
             Ok(content) => Ok(Some(content)),
-            Err(CacheError::Refused { code: Code::NotFound, .. }) => Ok(None),
+            Err(CacheError::Refused { code, .. }) if is_lost(code) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -424,7 +424,15 @@ impl Backend for Client {
 
     fn value<'a>(&'a self, key: &'a Key) -> Answer<'a, Option<Value>> {
         let look_up = async move {
-            let Some(result) = self.result(&Action::of(key).digest).await? else { return Ok(None) };
+            let result = match self.result(&Action::of(key).digest).await {
+                Ok(Some(result)) => result,
+                Ok(None) => return Ok(None),
+                // Such as a result that is too large.
+                Err(CacheError::Refused { code, message, .. }) if is_lost(code) => {
+                    return Err(CacheError::BadResult { what: key.to_string(), problem: message });
+                }
+                Err(error) => return Err(error),
+            };
             let files = result.output_files.iter();
             let packs = files.map(|file| Digest::from_reapi(file.digest.as_ref()?));
             let packs = packs.collect::<Option<Vec<_>>>().ok_or_else(|| CacheError::BadResult {
@@ -464,6 +472,11 @@ impl Backend for Client {
     fn add_blobs(&self, blobs: Vec<Vec<u8>>) -> Answer<'_, ()> {
         self.upload(blobs).boxed()
     }
+}
+
+/// Returns whether a status says that the server has lost or damaged what it was asked for.
+fn is_lost(code: Code) -> bool {
+    matches!(code, Code::NotFound | Code::DataLoss | Code::InvalidArgument | Code::OutOfRange)
 }
 
 /// Returns the result that has the packs of a value as output files.

@@ -24,4 +24,4 @@ pub use options::CacheOptions;
 pub use recorded::Recorded;
 pub use sender::{Sender, Sent};
 pub use shared::{FULL_ENTRIES, Seed, SharedCache, check_name};
-pub use tier::{CacheTier, Exchanged, TierOptions};
+pub use tier::{CacheTier, Exchanged, TierOptions, Use};

@@ -17,6 +17,9 @@ use crate::shared::{FULL_ENTRIES, SharedCache, joined};
 /// How often the sender looks whether there is enough for a pack.
 const PERIOD: Duration = Duration::from_millis(200);
 
+/// How many requests are remembered, about.
+const MAX_REQUESTS: usize = 4_000_000;
+
 /// Sends the memo entries that a store records, in packs, while others compute.
 ///
 /// After a failure it sends nothing more. Dropping it ends it without sending the rest.
@@ -32,7 +35,7 @@ pub struct Sender {
 pub struct Sent {
     /// The digests of the packs, in the order in which they were sent.
     pub packs: Vec<Digest>,
-    /// The requests whose entries were sent.
+    /// The requests whose entries were sent, about the first 4,000,000.
     pub requests: HashSet<ObjectId>,
 }
 
@@ -85,7 +88,9 @@ async fn send(
         }
         while recorded.waiting() >= if is_last { 1 } else { FULL_ENTRIES } {
             let entries = recorded.take(FULL_ENTRIES);
-            sent.requests.extend(entries.iter().map(|(request, _)| *request));
+            if sent.requests.len() < MAX_REQUESTS {
+                sent.requests.extend(entries.iter().map(|(request, _)| *request));
+            }
             let packs = cache.publish_entries(entries, recorded.store()).await?;
             sent.packs.extend(packs);
         }

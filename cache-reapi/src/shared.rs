@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use manifold_cached_files::CachedFiles;
 use manifold_dispatcher::{Provenance, Store};
-use manifold_pack::{Pack, PackError};
+use manifold_pack::{BESIDE_BYTES, Pack, PackError};
 use manifold_runtime_api::{Object, ObjectId, ObjectKind, ObjectRef, Result as ApiResult, Tree};
 use tokio::sync::Semaphore;
 use tokio::task::JoinError;
@@ -67,6 +67,9 @@ pub struct Seed {
     pub packs: Vec<Digest>,
     /// The digests of all packs that it names.
     pub listed: Vec<Digest>,
+    /// The digests of packs that are left out although they may be sound: of another format, or beyond
+    /// the limit.
+    pub unread: Vec<Digest>,
     /// The number of bytes of `packs`.
     pub bytes: u64,
     /// All memo entries in them, at most 4,000,000: packs beyond that are left out.
@@ -119,15 +122,37 @@ impl SharedCache {
         request: ObjectId,
         store: &Arc<dyn Store>,
     ) -> Result<Option<ObjectRef>, CacheError> {
+        match self.download(request).await? {
+            Some(download) => self.unpack(request, download, store).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The part of [`SharedCache::fetch`] that waits for the server.
+    pub(crate) async fn download(&self, request: ObjectId) -> Result<Option<Download>, CacheError> {
         let key = Key::Request(request);
         let Some(value) = self.value(&key).await? else { return Ok(None) };
         let [digest] = &value.packs[..] else {
             return Err(malformed(&key, "it has not one pack"));
         };
+        let (digest, bound) = (digest.clone(), MAX_RESULT_BYTES);
+        if digest.length() > bound {
+            return Err(CacheError::TooLarge { digest, bound });
+        }
+        let content = self.backend.blob(&digest).await?;
+        Ok(content.map(|content| Download { digest, content }))
+    }
+
+    /// The part of [`SharedCache::fetch`] after that.
+    pub(crate) async fn unpack(
+        &self,
+        request: ObjectId,
+        download: Download,
+        store: &Arc<dyn Store>,
+    ) -> Result<Option<ObjectRef>, CacheError> {
+        let key = Key::Request(request);
         let _turn = self.unpacking.acquire().await;
-        let Some(mut pack) = self.pack(digest, MAX_RESULT_BYTES, None).await? else {
-            return Ok(None);
-        };
+        let mut pack = download.decode(MAX_RESULT_BYTES, None).await?;
         pack.entries.retain(|(found, _)| *found == request);
         let [(_, outcome)] = pack.entries[..] else {
             return Err(malformed(&key, "its pack does not have one outcome of the request"));
@@ -214,25 +239,29 @@ impl SharedCache {
         store: &Arc<dyn Store>,
     ) -> Result<Option<Seed>, CacheError> {
         let key = Key::Ref(check_name(name)?.to_owned());
-        let Some(Value { packs: digests, .. }) = self.value(&key).await? else { return Ok(None) };
-        let listed = digests.clone();
-        let mut seed = Seed { is_whole: true, listed, ..Seed::default() };
+        let Some(Value { packs: listed, .. }) = self.value_of_ref(&key).await? else {
+            return Ok(None);
+        };
+        let mut seed = Seed { is_whole: true, ..Seed::default() };
         let mut met = HashSet::new();
-        for digest in digests {
+        // If there are too many, the oldest are left out.
+        for digest in listed.iter().rev().cloned() {
             if !met.insert(digest.clone()) {
                 continue;
             }
             let _turn = self.unpacking.acquire().await;
-            let pack = match self.pack(&digest, MAX_PACK_BYTES, self.files.as_ref()).await {
+            let pack = match self.pack(&digest).await {
                 Ok(Some(pack)) if seed.entries.len() + pack.entries.len() <= MAX_ENTRIES => pack,
                 Ok(Some(_)) => {
                     tracing::warn!("a pack of the ref {name} is left out: it has too many entries");
                     seed.is_whole = false;
+                    seed.unread.push(digest);
                     continue;
                 }
                 // Another version may know it.
                 Err(CacheError::BadPack { source: PackError::Foreign, .. }) => {
-                    seed.packs.push(digest);
+                    seed.is_whole = false;
+                    seed.unread.push(digest);
                     continue;
                 }
                 Ok(None) => {
@@ -248,12 +277,14 @@ impl SharedCache {
             };
             seed.bytes += digest.length();
             seed.entries.extend(&pack.entries);
-            let bytes = |object: &Object| object.content.len() as u64;
+            let bytes = |object: &Object| object.content.len() as u64 + BESIDE_BYTES;
             seed.object_bytes += pack.objects.values().map(bytes).sum::<u64>();
             seed.new_entries += put(pack, store).await?;
             seed.packs.push(digest);
         }
-        Ok(Some(seed))
+        seed.packs.reverse();
+        seed.unread.reverse();
+        Ok(Some(Seed { listed, ..seed }))
     }
 
     /// Makes `name` refer to these packs, the oldest first. Of more than 1024, the oldest are left out.
@@ -273,7 +304,18 @@ impl SharedCache {
     /// [`CacheError`] if the server fails.
     pub async fn packs_of_ref(&self, name: &str) -> Result<Option<Vec<Digest>>, CacheError> {
         let key = Key::Ref(check_name(name)?.to_owned());
-        Ok(self.value(&key).await?.map(|value| value.packs))
+        Ok(self.value_of_ref(&key).await?.map(|value| value.packs))
+    }
+
+    /// Returns the value of a ref. One that is malformed counts as none, and can be set again.
+    async fn value_of_ref(&self, key: &Key) -> Result<Option<Value>, CacheError> {
+        match self.value(key).await {
+            Err(error) if error.is_about_content() => {
+                tracing::warn!("{}", error.in_a_line());
+                Ok(None)
+            }
+            value => value,
+        }
     }
 
     async fn value(&self, key: &Key) -> Result<Option<Value>, CacheError> {
@@ -287,48 +329,38 @@ impl SharedCache {
     /// Sends the packs of a ref again, as far as they are in files here and the server has removed them.
     pub(crate) async fn keep_packs(&self, packs: &[Digest]) -> Result<(), CacheError> {
         let Some(files) = &self.files else { return Ok(()) };
-        for digest in packs {
+        let (mut pending, mut bytes) = (Vec::new(), 0);
+        for (number, digest) in packs.iter().enumerate() {
             if let Some(content) = read_file(files, digest).await {
-                self.backend.add_blobs(vec![content]).await?;
+                bytes += content.len();
+                pending.push(content);
+            }
+            if bytes >= MAX_PENDING_BYTES || number + 1 == packs.len() && !pending.is_empty() {
+                self.backend.add_blobs(std::mem::take(&mut pending)).await?;
+                bytes = 0;
             }
         }
         Ok(())
     }
 
-    /// Returns a pack of at most `bound` bytes, compressed and decompressed, from a file if it is there.
-    async fn pack(
-        &self,
-        digest: &Digest,
-        bound: u64,
-        files: Option<&CachedFiles>,
-    ) -> Result<Option<Pack>, CacheError> {
-        let digest = digest.clone();
+    /// Returns a pack of a ref, from a file if it is there.
+    async fn pack(&self, digest: &Digest) -> Result<Option<Pack>, CacheError> {
+        let (digest, bound) = (digest.clone(), MAX_PACK_BYTES);
         if digest.length() > bound {
             return Err(CacheError::TooLarge { digest, bound });
         }
-        let kept = match files {
+        let kept = match &self.files {
             Some(files) => read_file(files, &digest).await,
             None => None,
         };
         let (content, files) = match kept {
             Some(content) => (content, None),
             None => match self.backend.blob(&digest).await? {
-                Some(content) => (content, files.cloned()),
+                Some(content) => (content, self.files.clone()),
                 None => return Ok(None),
             },
         };
-        let decode = move || {
-            let found = Digest::of(&content);
-            if found != digest {
-                return Err(CacheError::WrongContent { digest, found });
-            }
-            if let Some(files) = files {
-                files.write(digest.hash(), &[&content]);
-            }
-            let pack = Pack::decode(&content, bound);
-            pack.map(Some).map_err(|source| CacheError::BadPack { digest, source })
-        };
-        blocking(decode).await
+        Download { digest, content }.decode(bound, files).await.map(Some)
     }
 
     async fn send(&self, pack: Pack) -> Result<Digest, CacheError> {
@@ -348,6 +380,31 @@ impl SharedCache {
             (Digest::of(&content), content)
         };
         blocking(encode).await
+    }
+}
+
+/// The content of a pack, which was not looked at.
+pub(crate) struct Download {
+    digest: Digest,
+    content: Vec<u8>,
+}
+
+impl Download {
+    /// Decodes the pack, which takes at most `bound` bytes in memory, and writes it to a file of its own
+    /// among `files`.
+    async fn decode(self, bound: u64, files: Option<CachedFiles>) -> Result<Pack, CacheError> {
+        let Self { digest, content } = self;
+        let decode = move || {
+            let found = Digest::of(&content);
+            if found != digest {
+                return Err(CacheError::WrongContent { digest, found });
+            }
+            if let Some(files) = files {
+                files.write(digest.hash(), &[&content]);
+            }
+            Pack::decode(&content, bound).map_err(|source| CacheError::BadPack { digest, source })
+        };
+        blocking(decode).await
     }
 }
 
@@ -437,7 +494,9 @@ async fn collect(
         while bytes < FULL_BYTES && pack.entries.len() < FULL_ENTRIES {
             let Some((request, outcome)) = rest.next() else { break };
             let Some(objects) = reached(outcome, &*store, &mut met)? else { continue };
-            bytes += objects.iter().map(|(_, object)| object.content.len() as u64).sum::<u64>();
+            let size =
+                |(_, object): &(ObjectId, Object)| object.content.len() as u64 + BESIDE_BYTES;
+            bytes += objects.iter().map(size).sum::<u64>();
             pack.objects.extend(objects);
             pack.entries.push((request, outcome));
         }
@@ -461,7 +520,7 @@ fn reached(
             continue;
         }
         new.push(id);
-        bytes += store.size(id)?.unwrap_or(0);
+        bytes += store.size(id)?.unwrap_or(0) + BESIDE_BYTES;
         let object = if bytes > MAX_OUTCOME_BYTES { None } else { store.read(id)? };
         let is_shared = object.as_ref().is_some_and(|object| !Provenance::is_record(object));
         if bytes > MAX_OUTCOME_BYTES || id == outcome.id && !is_shared {

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use manifold_dispatcher::{Arrived, Dispatcher, LongRun};
@@ -29,23 +30,28 @@ const BATCH: usize = 64;
 /// How many runs are followed, and how many outcomes wait to be sent. Others are not sent on their own.
 const MAX_RUNS: usize = 10_000;
 
+/// How many runs that were found are remembered.
+const MAX_FOUND: usize = 100_000;
+
 /// The runs below calls of a dispatcher.
 pub(crate) struct Units {
     shared: Arc<Shared>,
     dispatcher: Dispatcher,
     worth: Mutex<Worth>,
-    /// The runs that were found.
+    /// The runs that were found, as far as they are remembered, and how many there were.
     found: Mutex<HashSet<ObjectId>>,
+    count: AtomicUsize,
 }
 
 impl Units {
     pub(crate) fn new(shared: Arc<Shared>, dispatcher: Dispatcher) -> Self {
-        Self { shared, dispatcher, worth: Mutex::default(), found: Mutex::default() }
+        let (worth, found) = (Mutex::default(), Mutex::default());
+        Self { shared, dispatcher, worth, found, count: AtomicUsize::new(0) }
     }
 
     /// Returns the number of runs that were found in the cache.
     pub(crate) fn found(&self) -> usize {
-        self.found.lock().len()
+        self.count.load(Ordering::Relaxed)
     }
 
     /// Looks up what waits or runs, and sends the outcomes of what took long, until `ended` or until the
@@ -109,6 +115,7 @@ impl Units {
         while let Some(sent) = sending.join_next().await {
             joined(sent);
         }
+        waiting.truncate(MAX_RUNS);
         waiting
     }
 
@@ -129,8 +136,9 @@ impl Units {
     fn candidates(&self, running: &[LongRun], room: usize) -> Vec<ObjectId> {
         let mut worth = self.worth.lock();
         let long = running.iter().map(LongRun::request);
-        let mut found: Vec<_> =
-            long.filter(|request| worth.asks_long(*request)).take(room).collect();
+        let found =
+            long.filter(|request| !self.shared.looks_up(*request) && worth.asks_long(*request));
+        let mut found: Vec<_> = found.take(room).collect();
         if found.len() < room {
             self.dispatcher.visit_queued(PERIOD, |run| {
                 if worth.asks_waiting(run.request, run.image) {
@@ -145,7 +153,14 @@ impl Units {
     /// Ends a run with an outcome that was found.
     async fn settle(&self, request: ObjectId, outcome: ObjectRef) {
         self.worth.lock().was_worth_it(request);
-        self.found.lock().insert(request);
+        self.count.fetch_add(1, Ordering::Relaxed);
+        {
+            let mut found = self.found.lock();
+            if found.len() >= MAX_FOUND {
+                found.clear();
+            }
+            found.insert(request);
+        }
         let queued = self.dispatcher.take_queued(Duration::ZERO, |run| run.request == request);
         let unit = match queued.await {
             Some(unit) => Some(unit),

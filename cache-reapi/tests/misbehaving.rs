@@ -266,12 +266,13 @@ async fn what_the_server_has_removed_is_a_miss() {
     for (fault, packs, entries, is_whole) in [
         (Fault::PartlyEvicted, 1, 1, false),
         (Fault::AnotherBlob, 0, 0, false),
-        // Another version may know what it is.
-        (Fault::NoPack, 1, 0, true),
+        (Fault::NoPack, 0, 0, false),
     ] {
         let seed = connect(fault).await.unwrap().fetch_ref("main", &store).await.unwrap().unwrap();
         let found = (seed.packs.len(), seed.entries.len(), seed.is_whole);
         assert_eq!(found, (packs, entries, is_whole));
+        // Another version may know what it is.
+        assert_eq!(seed.unread.len(), usize::from(fault == Fault::NoPack));
     }
     assert_eq!(store.look_up(request()).unwrap(), Some(ObjectRef::blob(outcome().id())));
 }

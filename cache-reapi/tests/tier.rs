@@ -113,7 +113,7 @@ impl Machine {
     fn with(cache: SharedCache, options: TierOptions, permits: usize) -> Self {
         let problems = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&problems);
-        let options = options.on_problem(move |error| seen.lock().push(error.in_a_line()));
+        let options = options.on_problem(move |error, _| seen.lock().push(error.in_a_line()));
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let (store, tier) = CacheTier::new(cache, options, store);
         let guests = NativeRuntime::builder("joiner", "1").guest("join", join);
@@ -415,4 +415,84 @@ async fn what_the_cache_removes_meanwhile_is_run() {
     task.abort();
     assert_eq!(second.outcome, first.outcome);
     assert_eq!(other.problems.lock().len(), 0);
+}
+
+/// A call that was given up and made again is sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_succeeds_the_second_time_is_sent() {
+    let cache = Memory::default();
+    let machine = Machine::new(&cache, quick());
+    let tree = Input::tree(LEAVES.map(|leaf| (leaf, Input::from(leaf.to_owned()))));
+    let call = || Invocation::new(&machine.image).arg("in", tree.clone());
+    let run = machine.tier.run(&machine.dispatcher, call());
+    assert!(tokio::time::timeout(Duration::from_millis(250), run).await.is_err());
+    // So that the run is seen to have ended.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let completion = machine.tier.run(&machine.dispatcher, call()).await.unwrap();
+    machine.finish().await;
+    let key = Key::Request(completion.request);
+    assert!(cache.content.lock().values.contains_key(&key));
+}
+
+fn ref_named(name: &str) -> Key {
+    Key::Ref(name.to_owned())
+}
+
+/// A ref that cannot be read counts as none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_malformed_ref_is_replaced() {
+    let cache = Memory::default();
+    let packs = vec![Digest::of(b"pack"); 2000];
+    let value = Value { packs, text: String::new() };
+    cache.content.lock().values.insert(ref_named("main"), value);
+    let one = Machine::new(&cache, TierOptions::default().name("main").unwrap());
+    one.run(&["a"]).await;
+    one.finish().await;
+    assert_eq!(one.problems.lock().len(), 0);
+    assert_eq!(cache.content.lock().values[&ref_named("main")].packs.len(), 1);
+}
+
+/// What was computed without the cache comes to the ref with the first call that has one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_ref_gets_what_was_known_before() {
+    let cache = Memory::default();
+    let options = || TierOptions::default().name("main").unwrap();
+    let before = Machine::new(&cache, options());
+    before.run(&["a"]).await;
+    before.finish().await;
+    let one = Machine::new(&cache, options());
+    let call = Invocation::new(&one.image)
+        .arg("in", Input::tree(["b", "c"].map(|leaf| (leaf, Input::from(leaf.to_owned())))));
+    // Not through the tier.
+    one.dispatcher.run(call.clone()).await.unwrap();
+    let completion = one.tier.run(&one.dispatcher, call).await.unwrap();
+    assert!(completion.from_memo);
+    one.finish().await;
+    let packs = cache.content.lock().values[&ref_named("main")].packs.clone();
+    assert_eq!(packs.len(), 2);
+    // Who only takes from it leaves it as it is.
+    let other = Machine::new(&cache, options());
+    let (_, runs) = other.run(&["b", "c", "d"]).await;
+    assert_eq!(runs, 2, "d and the root");
+    let third = Machine::new(&cache, options());
+    third.run(&["b", "c"]).await;
+    assert_eq!(third.finish().await.sent_packs, 0);
+    assert_eq!(cache.content.lock().values[&ref_named("main")].packs, packs);
+    other.finish().await;
+}
+
+/// The newest packs are kept if all together would be too large to be fetched.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_ref_is_bounded() {
+    let cache = Memory::default();
+    let digest = |number: usize| Digest::new(&format!("{number:064x}"), 10 << 20).unwrap();
+    let value = Value { packs: (0..100).map(digest).collect(), text: String::new() };
+    let machine = Machine::new(&cache, TierOptions::default().name("main").unwrap());
+    machine.run(&["a"]).await;
+    // Others set it meanwhile.
+    machine.tier.wait().await;
+    cache.content.lock().values.insert(ref_named("main"), value);
+    machine.finish().await;
+    let packs = cache.content.lock().values[&ref_named("main")].packs.clone();
+    assert_eq!(packs[..packs.len() - 1], (75..100).map(digest).collect::<Vec<_>>());
 }

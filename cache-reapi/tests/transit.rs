@@ -43,6 +43,8 @@ struct Content {
     in_streams: usize,
     /// How many blobs were read.
     reads: usize,
+    /// How many calls there were.
+    calls: usize,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -239,7 +241,9 @@ async fn start(server: Server, certificates: Option<&Certificates>) -> String {
         builder = builder.tls_config(tls).unwrap();
     }
     let is_secure = certificates.is_some();
+    let content = Arc::clone(&server.content);
     let check = move |request: Request<()>| {
+        content.lock().calls += 1;
         let token = request.metadata().get("authorization");
         if is_secure && token.is_none_or(|token| token != TOKEN) {
             return Err(Status::unauthenticated("the token is wrong"));
@@ -280,6 +284,17 @@ async fn packs_that_were_sent_or_fetched_are_not_fetched_again() {
         assert_eq!((seed.new_entries, server.content.lock().reads), (1, reads), "{directory}");
         assert_eq!(store.look_up(request()).unwrap(), Some(outcome));
     }
+}
+
+/// What the server can do, the result, and its pack.
+#[tokio::test]
+async fn a_hit_takes_three_round_trips() {
+    let server = Server::default();
+    let address = start(server.clone(), None).await;
+    let outcome = publish(&connect(&address).await, 10).await;
+    server.content.lock().calls = 0;
+    assert_eq!(fetch(&connect(&address).await).await.unwrap(), Some(outcome));
+    assert_eq!(server.content.lock().calls, 3);
 }
 
 /// Publishes an outcome of so many lines that are much alike, and returns it.

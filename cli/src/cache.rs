@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use manifold_cache_reapi::{
-    CacheAddress, CacheError, CacheOptions, CacheTier, Exchanged, SharedCache, TierOptions,
+    CacheAddress, CacheError, CacheOptions, CacheTier, Exchanged, SharedCache, TierOptions, Use,
 };
 use manifold_dispatcher::{Invocation, Store};
 use serde::Serialize;
@@ -80,8 +80,13 @@ impl CacheArgs {
         if !using.no_store {
             server = server.packs_in(using.store.directory()?);
         }
-        let mut options = TierOptions::default().on_problem(|error| {
-            warn(&format!("{}; the work goes on without the cache", error.in_a_line()));
+        let mut options = TierOptions::default().on_problem(|error, still| {
+            let goes_on = match still {
+                Use::ReadOnly => "nothing is sent to it any more",
+                Use::WithoutRef => "the work goes on without what the name has",
+                _ => "the work goes on without the cache",
+            };
+            warn(&format!("{}; {goes_on}", error.in_a_line()));
         });
         if let Some(name) = self.name() {
             options = options.name(name)?;

@@ -229,7 +229,9 @@ fn a_server_that_is_killed_during_a_fold_is_one_warning() {
         server.kill();
         assert_eq!(fold.result(), expected);
         let errors = fold.end();
-        assert_eq!(errors.matches("warning: ").count(), 1, "{errors}");
+        let warnings = errors.matches("warning: ").count();
+        // On a fast machine, everything may be sent before the later times.
+        assert!(warnings == 1 || time > 100 && warnings == 0, "{errors}");
     }
 }
 

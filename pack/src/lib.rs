@@ -22,6 +22,9 @@ pub struct Pack {
     pub objects: HashMap<ObjectId, Object>,
 }
 
+/// What an object or an entry of a pack takes in memory beside its content, in bytes, about.
+pub const BESIDE_BYTES: u64 = 100;
+
 /// Why a blob is no pack.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -98,7 +101,8 @@ impl Pack {
         }
     }
 
-    /// Decodes a pack that takes at most `bound` bytes when it is decompressed.
+    /// Decodes a pack that takes at most `bound` bytes when it is decompressed, with [`BESIDE_BYTES`] for
+    /// each object and entry.
     ///
     /// # Errors
     /// [`PackError`] if `bytes` is no sound pack.
@@ -117,14 +121,21 @@ impl Pack {
         if rest.len() as u64 > bound {
             return Err(PackError::TooLarge { bound });
         }
+        let mut left = bound - rest.len() as u64;
+        let mut count = || -> Result<(), PackError> {
+            left = left.checked_sub(BESIDE_BYTES).ok_or(PackError::TooLarge { bound })?;
+            Ok(())
+        };
         let mut pack = Self::default();
         for _ in 0..u32::from_le_bytes(array(&mut rest)?) {
+            count()?;
             let request = id(&mut rest)?;
             let [kind] = array(&mut rest)?;
             let outcome = ObjectRef { kind: kind_of(kind)?, id: id(&mut rest)? };
             pack.entries.push((request, outcome));
         }
         while !rest.is_empty() {
+            count()?;
             let [kind] = array(&mut rest)?;
             let length = usize::try_from(u64::from_le_bytes(array(&mut rest)?));
             let length = length.map_err(|_| damaged("an object is too long"))?;

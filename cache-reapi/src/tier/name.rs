@@ -6,11 +6,15 @@ use std::sync::Arc;
 use manifold_dispatcher::{Dispatcher, Store};
 use manifold_runtime_api::{ObjectId, ObjectRef};
 
+use crate::digest::Digest;
 use crate::shared::{FULL_BYTES, blocking};
 use crate::{CacheError, FULL_ENTRIES, Seed, Sent, SharedCache};
 
 /// A ref that has more packs than this, beside full ones, gets its outcomes in new packs.
 const SMALL_PACKS: usize = 32;
+
+/// The packs of a ref have at most so many bytes: others wait for them.
+const MAX_REF_BYTES: u64 = 256 << 20;
 
 /// Calls that have ended.
 pub(super) struct Ended<'a> {
@@ -21,57 +25,63 @@ pub(super) struct Ended<'a> {
 }
 
 impl Ended<'_> {
-    /// Makes the ref have what it had (`seed`), what was sent, and what others gave it meanwhile.
+    /// Makes the ref have what it had (`seed`), what was sent, what the calls reach and it lacks, and what
+    /// others gave it meanwhile. Returns the digests of the packs that this sends.
     pub(super) async fn set(
         &self,
         name: &str,
-        seed: Option<&Seed>,
-        sent: &mut Sent,
-    ) -> Result<(), CacheError> {
-        let mut packs = Vec::new();
-        match seed {
-            Some(seed) => {
-                packs.clone_from(&seed.packs);
-                let too_many = packs.len() + sent.packs.len() > most_packs(seed);
-                if too_many && !sent.packs.is_empty() {
-                    let entries: BTreeMap<_, _> = seed.entries.iter().copied().collect();
-                    let entries = entries.into_iter().collect();
-                    packs = self.cache.publish_entries(entries, self.store).await?;
-                }
-            }
-            None => {
-                // A new ref gets all outcomes that the calls reach, also those that were known before.
-                let mut entries = self.known().await?;
-                entries.retain(|(request, _)| !sent.requests.contains(request));
-                sent.packs.extend(self.cache.publish_entries(entries, self.store).await?);
-            }
+        seed: Option<Seed>,
+        sent: Sent,
+    ) -> Result<Vec<Digest>, CacheError> {
+        let seed = seed.unwrap_or_default();
+        let known = self.known(&seed, sent.requests).await?;
+        let mut new = self.cache.publish_entries(known, self.store).await?;
+        if sent.packs.is_empty() && new.is_empty() {
+            return Ok(new);
         }
-        packs.extend(sent.packs.iter().cloned());
+        let mut packs = seed.packs.clone();
+        if packs.len() + sent.packs.len() + new.len() > most_packs(&seed) {
+            let entries: BTreeMap<_, _> = seed.entries.iter().copied().collect();
+            let entries = entries.into_iter().collect();
+            packs = self.cache.publish_entries(entries, self.store).await?;
+            new.extend(packs.iter().cloned());
+        } else {
+            // The server sees no reads of packs that are in files here, and may have removed them.
+            self.cache.keep_packs(&packs).await?;
+        }
         // Another machine may have set it since. The protocol has no way to set it only if nobody has,
         // so what one sets in the next moment can still be lost.
-        let now = self.cache.packs_of_ref(name).await?;
-        let listed: HashSet<_> = seed.iter().flat_map(|seed| &seed.listed).collect();
-        let others = now.iter().flatten().filter(|pack| !listed.contains(pack)).cloned();
-        packs.extend(others.collect::<Vec<_>>());
+        let now = self.cache.packs_of_ref(name).await?.unwrap_or_default();
+        let listed: HashSet<_> = seed.listed.iter().collect();
+        let stays = |pack: &&Digest| !listed.contains(pack) || seed.unread.contains(pack);
+        let mut all: Vec<_> = now.iter().filter(stays).cloned().collect();
+        all.extend(packs);
+        all.extend(sent.packs);
+        all.extend(new.iter().cloned());
         let mut met = HashSet::new();
-        packs.retain(|pack| met.insert(pack.clone()));
-        if packs.is_empty() || now.as_ref() == Some(&packs) {
-            return Ok(());
-        }
-        // The server sees no reads of packs that are in files here, and may remove them first.
-        self.cache.keep_packs(&packs).await?;
-        self.cache.publish_ref(name, &packs).await
+        all.retain(|pack| met.insert(pack.clone()));
+        self.cache.publish_ref(name, newest(&all)).await?;
+        Ok(new)
     }
 
-    /// Returns the memo entries that the calls reach, as far as the store has records of them.
-    async fn known(&self) -> Result<Vec<(ObjectId, ObjectRef)>, CacheError> {
+    /// Returns the memo entries that the calls reach, and that neither the ref has nor were sent, as far
+    /// as the store has records of them. What is below a request that the ref has is not looked at.
+    async fn known(
+        &self,
+        seed: &Seed,
+        sent: HashSet<ObjectId>,
+    ) -> Result<Vec<(ObjectId, ObjectRef)>, CacheError> {
         let (store, dispatcher) = (Arc::clone(self.store), self.dispatcher.clone());
-        let mut open = self.calls.to_vec();
+        let mut met: HashSet<_> = seed.entries.iter().map(|(request, _)| *request).collect();
+        let calls = self.calls.to_vec();
         let walk = move || {
-            let mut met: HashSet<_> = open.iter().copied().collect();
+            let mut open: Vec<_> =
+                calls.into_iter().filter(|request| met.insert(*request)).collect();
             let mut entries = Vec::new();
             while let Some(request) = open.pop() {
-                entries.extend(store.look_up(request)?.map(|outcome| (request, outcome)));
+                if !sent.contains(&request) {
+                    entries.extend(store.look_up(request)?.map(|outcome| (request, outcome)));
+                }
                 if let Some(record) = dispatcher.provenance(request)? {
                     open.extend(record.wanted.into_iter().filter(|wanted| met.insert(*wanted)));
                 }
@@ -80,6 +90,16 @@ impl Ended<'_> {
         };
         blocking(walk).await
     }
+}
+
+/// Returns the newest of the packs, which are not too large together to be fetched.
+fn newest(packs: &[Digest]) -> &[Digest] {
+    let mut bytes = 0_u64;
+    let fits = packs.iter().rev().take_while(|pack| {
+        bytes = bytes.saturating_add(pack.length());
+        bytes <= MAX_REF_BYTES
+    });
+    &packs[packs.len() - fits.count()..]
 }
 
 /// Returns how many packs a ref has at most that has the entries of `seed`.
