@@ -1,7 +1,7 @@
 //! Measures what users of the command wait for: whole processes over directories, revisions and
 //! histories, each beside the same work without Manifold, by turns.
 //!
-//! `MANIFOLD_BENCH_COMMAND=target/release/manifold cargo bench --package manifold-benches --bench command
+//! `MANIFOLD_BENCH_COMMAND=$PWD/target/release/manifold cargo bench --package manifold-benches --bench command
 //! [PART OF A NAME]`. If `MANIFOLD_BENCH_WAITS` is set, every result is also appended to that file, as a
 //! line of JSON.
 
@@ -10,6 +10,7 @@ mod input;
 mod process;
 
 use std::error::Error;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -79,25 +80,36 @@ impl Bench {
     fn directory(&self, (files, rounds): (usize, usize)) -> Result<()> {
         let (input, store) = (self.path(&format!("input-{files}")), self.path("store"));
         input::write(&input, files)?;
-        let mut used = Used::default();
-        let [without, with] = alternate(
+        let (mut used, mut plain_bytes) = (Used::default(), 0);
+        let [without, plain, with] = alternate(
             rounds,
-            [&mut || fold(&input, Path::new(""), &["--no-store"]), &mut || {
-                self.empty("store")?;
-                let fold = fold_with_use(&input, &store)?;
-                used = fold.1;
-                Ok(fold.0)
-            }],
+            [
+                &mut || fold(&input, Path::new(""), &["--no-store"]),
+                &mut || {
+                    self.empty("store")?;
+                    let time = fold(&input, &store, &["--no-provenance"])?;
+                    plain_bytes = input::bytes(&store)?;
+                    Ok(time)
+                },
+                &mut || {
+                    self.empty("store")?;
+                    let fold = fold_with_use(&input, &store)?;
+                    used = fold.1;
+                    Ok(fold.0)
+                },
+            ],
         )?;
-        let frames = input::frames(files);
+        let frames = input::frames(files) as u64;
+        let name = format!("fold of {files} files, with a new store");
         let note = format!(
             "{} B a frame on disk, {} MB written, {} MB of memory at most",
-            input::bytes(&store)? / frames as u64,
+            input::bytes(&store)? / frames,
             used.written_bytes / 1_000_000,
             used.peak_bytes / 1_000_000
         );
-        let name = format!("fold of {files} files, with a new store");
         report(&name, with, "without a store", without, note)?;
+        let note = format!("{} B a frame on disk", plain_bytes / frames);
+        report(&format!("{name}, without records"), plain, "without a store", without, note)?;
 
         let [unchanged, walk] =
             alternate(rounds, [&mut || fold(&input, &store, &[]), &mut || floor::walk(&input)])?;
@@ -184,7 +196,7 @@ fn fold(input: &Path, store: &Path, options: &[&str]) -> Result<f64> {
     if !store.as_os_str().is_empty() {
         arguments.extend(["--store".as_ref(), store.as_os_str()]);
     }
-    arguments.extend(options.iter().map(AsRef::as_ref));
+    arguments.extend(options.iter().map(|option| OsStr::new(*option)));
     manifold(&arguments)
 }
 

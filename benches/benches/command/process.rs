@@ -50,13 +50,17 @@ pub(crate) fn git<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<f6
 
 fn time(command: &mut Command) -> Result<f64> {
     let start = Instant::now();
-    let status = command.status()?;
+    let status = command.status().map_err(|error| cannot_start(command, &error))?;
     let time = start.elapsed();
     if status.success() {
         Ok(time.as_secs_f64())
     } else {
         Err(format!("{command:?} failed").into())
     }
+}
+
+fn cannot_start(command: &Command, error: &std::io::Error) -> String {
+    format!("cannot start {}: {error}", command.get_program().display())
 }
 
 /// Runs the command, and looks meanwhile at what it has used.
@@ -66,7 +70,8 @@ fn time(command: &mut Command) -> Result<f64> {
 pub(crate) fn with_use(arguments: &[&OsStr]) -> Result<(f64, Used)> {
     let mut command = command()?;
     let start = Instant::now();
-    let mut process = command.args(arguments).spawn()?;
+    let process = command.args(arguments).spawn();
+    let mut process = process.map_err(|error| cannot_start(&command, &error))?;
     let mut used = Used::default();
     let directory: OsString = format!("/proc/{}/", process.id()).into();
     let status = loop {
