@@ -182,6 +182,48 @@ async fn a_visitor_in_python_runs_in_recycled_containers() {
     engine.close().unwrap();
 }
 
+/// A script that replaces itself by another program, and does not read its input to the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shell_script_runs_in_recycled_containers() {
+    let Some(engine) = engine().await else { return };
+    let Some(python) = python_image() else { return };
+    let Ok(shell) = std::fs::read("/bin/dash") else {
+        eprintln!("SKIPPED: shell scripts are not tested without /bin/dash. apt-get install dash");
+        return;
+    };
+    // It has the libraries of the shell.
+    let objects = DirectoryObjects::scan(python.join("layer00").as_ref()).unwrap();
+    let libraries = objects.root().id;
+    let builder = DockerRuntime::builder().mode(Mode::Recycled);
+    let fixture = ContainerFixture::with_sources(&engine, builder, vec![Arc::new(objects)]);
+    let blob = |content: Vec<u8>| fixture.dispatcher.put_blob(content).unwrap();
+    let first = r#"
+        echo '{"op":"put_blob","bytes_b64":"c2hlbGwK"}'
+        read -r response
+        hash=${response#*\"hash\":\"}
+        exec /sh /second "${hash%%\"*}"
+    "#;
+    let second = r#"echo "{\"op\":\"out\",\"kind\":\"blob\",\"hash\":\"$1\"}""#;
+    let scripts = fixture.tree(&[
+        ("first", EntryMode::Blob, blob(first.into())),
+        ("second", EntryMode::Blob, blob(second.into())),
+        ("sh", EntryMode::Executable, blob(shell)),
+    ]);
+    let config = serde_json::json!({ "config": { "Entrypoint": ["/sh", "/first"] } });
+    let module = fixture.tree(&[
+        ("config.json", EntryMode::Blob, blob(config.to_string().into())),
+        ("layer00", EntryMode::Tree, libraries),
+        ("layer01", EntryMode::Tree, scripts),
+    ]);
+    let image = fixture.dispatcher.put_image(fixture.host, ObjectRef::tree(module)).unwrap();
+    for number in 0..3 {
+        let call = Invocation::new(image).arg("number", number.to_string());
+        let completion = fixture.dispatcher.run(call).await.unwrap();
+        assert_eq!(completion.text().unwrap(), "shell\n");
+    }
+    engine.close().unwrap();
+}
+
 /// Images share what is kept. What fits is not started again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn containers_of_many_images_are_kept_up_to_a_number() {

@@ -18,8 +18,8 @@ pub enum ImportError {
     },
     /// The archive has neither of the two formats.
     #[error(
-        "it is not an archive of container images: expected a manifest.json, as `docker save` \
-         writes it, or an index.json of the OCI layout"
+        "it is not an archive of container images, or it is cut off: expected a manifest.json, as \
+         `docker save` writes it, or an index.json of the OCI layout"
     )]
     NotAnImage,
     /// A file of the archive is not what the format requires.
