@@ -81,11 +81,13 @@ struct Following {
     /// Returns the requests whose outcomes are still to be sent.
     task: AbortOnDropHandle<Vec<ObjectId>>,
 }
+
 impl fmt::Debug for CacheTier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CacheTier").field("address", &self.shared.address).finish_non_exhaustive()
     }
 }
+
 impl CacheTier {
     /// Begins to connect to a server. Returns the store for the dispatcher, which keeps everything in
     /// `store`.
@@ -195,8 +197,10 @@ impl CacheTier {
         tokio::spawn(async move {
             let look_up = async {
                 let cache = shared.connected().await?;
-                let _turn = shared.looking.acquire().await.ok()?;
-                if shared.fetch(&cache, request).await.is_none() {
+                let turn = shared.looking.acquire().await.ok()?;
+                let fetched = shared.fetch(&cache, request).await;
+                drop(turn);
+                if fetched.is_none() {
                     // The ref may have it.
                     shared.ready().await?;
                     let is_known = dispatcher.is_memoized(&invocation).unwrap_or_default();

@@ -50,6 +50,7 @@ pub(crate) struct Shared {
 
 /// Is there once the outcome has arrived. An error if it does not come.
 pub(super) type Late = futures_util::future::Shared<oneshot::Receiver<()>>;
+
 #[derive(Debug, Clone)]
 pub(super) enum State {
     Connecting,
@@ -67,6 +68,7 @@ pub(super) struct Calls {
     /// Those that were run, and whose outcomes are to be sent.
     pub(super) ran: Vec<ObjectId>,
 }
+
 impl Shared {
     pub(super) async fn start(
         &self,
