@@ -175,7 +175,7 @@ impl CacheTier {
             return Ok(true);
         }
         let request = dispatcher.request(invocation)?;
-        let late = self.shared.late.lock().get(&request).cloned();
+        let late = self.shared.late_look_up(request);
         let found = late.unwrap_or_else(|| self.begin_look_up(dispatcher, invocation, request));
         let deadline = invocation.budget.map_or(Duration::MAX, |budget| budget.deadline);
         let head_start = self.shared.options.head_start.min(deadline / 4);
@@ -214,7 +214,7 @@ impl CacheTier {
                 () = shared.stopped() => None,
             };
             if arrived.is_some() {
-                // Nobody may wait for it any more.
+                // This fails if the caller has stopped waiting.
                 let _ = found.send(());
             }
             shared.late.lock().remove(&request);
@@ -236,8 +236,11 @@ impl CacheTier {
         run: impl Future<Output = ApiResult<Completion>>,
     ) -> ApiResult<Completion> {
         self.follow(dispatcher);
-        let request = dispatcher.request(invocation)?;
-        let late = self.shared.late.lock().get(&request).cloned();
+        // Most calls are not looked up any more, and need not be hashed for that.
+        let late = match self.shared.looks_up_some() {
+            true => self.shared.late_look_up(dispatcher.request(invocation)?),
+            false => None,
+        };
         let arrives = async {
             match late {
                 Some(late) => late.await.is_ok(),

@@ -188,7 +188,7 @@ async fn a_call_is_a_hit_on_another_machine() {
     assert!(exchanged.hit && exchanged.sent_packs == 0, "{exchanged:?}");
 }
 
-/// A call that nobody has made finds the runs below it that another machine has run.
+/// A new call takes the outcomes of nested runs that another machine has sent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn runs_below_a_call_are_found_while_they_wait() {
     let cache = Memory::default();
@@ -227,7 +227,7 @@ async fn an_outcome_that_arrives_late_ends_the_run() {
     let one = Machine::new(&cache, TierOptions::default());
     let (first, _) = one.run(&leaves).await;
     one.finish().await;
-    // Two answers, for the value and its pack.
+    // Both the value and its pack are delayed.
     let other = Machine::new(&cache.slow(Duration::from_millis(300)), quick());
     let start = Instant::now();
     let (second, runs) = other.run(&leaves).await;
@@ -329,7 +329,7 @@ async fn one_damaged_result_does_not_end_the_cache() {
     assert!(third.run(&["a"]).await.0.from_memo);
 }
 
-/// Nothing holds the store once the tier is gone, also if the cache never answers.
+/// Dropping the tier releases the store, even if the cache never answers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_tier_that_is_dropped_leaves_nothing_behind() {
     let cache = SharedCache::with_backend(Memory { hangs: true, ..Memory::default() }, false);

@@ -34,7 +34,7 @@ pub(crate) type Taker = oneshot::Sender<Unit>;
 const WIDE: usize = 1024;
 
 /// How many runs of a group of threads are remembered until [`LongRuns::take`] is called, and how many for
-/// each list. Nobody may ever call it.
+/// each list. The bound holds even if it is never called.
 const MAX_BEGUN: usize = 100_000;
 
 /// What a dispatcher needs to give runs away.

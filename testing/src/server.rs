@@ -42,9 +42,7 @@ impl Server {
         }
         server
     }
-}
 
-impl Server {
     /// Returns the id of its process.
     pub(crate) fn process(&self) -> u32 {
         self.0.id()

@@ -49,8 +49,8 @@ impl Ended<'_> {
             // The server sees no reads of packs that are in files here, and may have removed them.
             self.cache.keep_packs(&packs).await?;
         }
-        // Another machine may have set it since. The protocol has no way to set it only if nobody has,
-        // so what one sets in the next moment can still be lost.
+        // Another machine may have set the ref since it was fetched. The protocol has no compare-and-set,
+        // so a write between this look-up and the next write is still lost.
         let now = self.cache.packs_of_ref(name).await?.unwrap_or_default();
         let listed: HashSet<_> = seed.listed.iter().collect();
         let stays = |pack: &&Digest| !listed.contains(pack) || seed.unread.contains(pack);

@@ -205,6 +205,16 @@ impl Shared {
         published.extend(outcomes.iter().map(|(request, _)| *request));
     }
 
+    /// Returns whether any call is being looked up.
+    pub(super) fn looks_up_some(&self) -> bool {
+        !self.late.lock().is_empty()
+    }
+
+    /// Returns the look-up of a call of the request, if it has not ended.
+    pub(super) fn late_look_up(&self, request: ObjectId) -> Option<Late> {
+        self.late.lock().get(&request).cloned()
+    }
+
     /// Returns whether a call of the request is being looked up.
     pub(crate) fn looks_up(&self, request: ObjectId) -> bool {
         self.late.lock().contains_key(&request)
