@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use manifold_dispatcher::{ObjectSource, Pin, Store};
+use manifold_dispatcher::{ObjectSource, Pin, RunRecord, Store};
 use manifold_runtime_api::bytes::Bytes;
 use manifold_runtime_api::{Object, ObjectId, ObjectKind, ObjectRef, Result};
 use parking_lot::Mutex;
@@ -73,6 +73,15 @@ impl ObjectSource for Recorded {
     }
 }
 
+impl Recorded {
+    /// Notes an outcome that is to be sent. What is not sent is computed elsewhere.
+    fn waits(&self, request: ObjectId, outcome: ObjectRef) {
+        if let Some(waiting) = self.waiting.lock().as_mut().filter(|all| all.len() < MAX_WAITING) {
+            waiting.push((request, outcome));
+        }
+    }
+}
+
 impl Store for Recorded {
     fn write(&self, object: Object) -> Result<ObjectId> {
         self.store.write(object)
@@ -88,11 +97,29 @@ impl Store for Recorded {
 
     fn record(&self, request: ObjectId, outcome: ObjectRef) -> Result<()> {
         self.store.record(request, outcome)?;
-        // What is not sent is computed elsewhere.
-        if let Some(waiting) = self.waiting.lock().as_mut().filter(|all| all.len() < MAX_WAITING) {
-            waiting.push((request, outcome));
+        self.waits(request, outcome);
+        Ok(())
+    }
+
+    fn record_run(
+        &self,
+        request: ObjectId,
+        outcome: Option<ObjectRef>,
+        run: RunRecord,
+    ) -> Result<()> {
+        self.store.record_run(request, outcome, run)?;
+        if let Some(outcome) = outcome {
+            self.waits(request, outcome);
         }
         Ok(())
+    }
+
+    fn run_record(&self, request: ObjectId) -> Result<Option<RunRecord>> {
+        self.store.run_record(request)
+    }
+
+    fn run_records(&self) -> Result<Vec<(ObjectId, RunRecord)>> {
+        self.store.run_records()
     }
 
     fn pin(&self, request: ObjectId, outcome: ObjectRef) -> Result<()> {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use manifold_cached_files::CachedFiles;
-use manifold_dispatcher::{Provenance, Store};
+use manifold_dispatcher::{Store, is_note};
 use manifold_pack::{BESIDE_BYTES, Pack, PackError};
 use manifold_runtime_api::{Object, ObjectId, ObjectKind, ObjectRef, Result as ApiResult, Tree};
 use tokio::sync::Semaphore;
@@ -455,13 +455,13 @@ async fn put(pack: Pack, store: &Arc<dyn Store>) -> Result<usize, CacheError> {
     let store = Arc::clone(store);
     let stored = blocking(move || -> ApiResult<usize> {
         let mut count = 0;
-        // Records and notes are those of this machine.
-        let is_record = |id| pack.objects.get(id).is_some_and(Provenance::is_record);
-        for object in pack.objects.values().filter(|object| !Provenance::is_record(object)) {
+        // Notes are those of this machine.
+        let is_note_at = |id| pack.objects.get(id).is_some_and(is_note);
+        for object in pack.objects.values().filter(|object| !is_note(object)) {
             store.write(object.clone())?;
         }
         for &(request, outcome) in
-            pack.entries.iter().filter(|(_, outcome)| !is_record(&outcome.id))
+            pack.entries.iter().filter(|(_, outcome)| !is_note_at(&outcome.id))
         {
             match store.look_up(request)? {
                 Some(known) if known != outcome => tracing::warn!(
@@ -507,7 +507,7 @@ async fn collect(
 
 /// Returns the objects that `outcome` reaches, as far as `store` has them and they are not in `met`.
 /// `None` if they are not to be shared: the outcome is missing, the objects are too large, or it is a
-/// record that only concerns this machine.
+/// note, which only concerns this machine.
 fn reached(
     outcome: ObjectRef,
     store: &dyn Store,
@@ -522,7 +522,7 @@ fn reached(
         new.push(id);
         bytes += store.size(id)?.unwrap_or(0) + BESIDE_BYTES;
         let object = if bytes > MAX_OUTCOME_BYTES { None } else { store.read(id)? };
-        let is_shared = object.as_ref().is_some_and(|object| !Provenance::is_record(object));
+        let is_shared = object.as_ref().is_some_and(|object| !is_note(object));
         if bytes > MAX_OUTCOME_BYTES || id == outcome.id && !is_shared {
             for id in &new {
                 met.remove(id);

@@ -7,7 +7,7 @@ mod nearest;
 use std::collections::{HashMap, HashSet};
 
 use manifold_dispatcher::{Dispatcher, Provenance};
-use manifold_runtime_api::{Object, ObjectId, ObjectKind, ObjectRef, Tree};
+use manifold_runtime_api::{Error, Object, ObjectId, ObjectKind, ObjectRef, Tree};
 use serde_json::{Value as Json, json};
 
 use crate::args::{Explain, Where};
@@ -290,21 +290,23 @@ pub(crate) fn store_trees(
     dispatcher: &Dispatcher,
     root: ObjectRef,
     is_stored: impl Fn(ObjectId) -> bool,
-    mut write: impl FnMut(Object) -> Result<(), CliError>,
+    write: impl FnMut(Object) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
     let mut met = HashSet::new();
-    let mut trees: Vec<Tree> = Vec::new();
+    let mut trees: Vec<Object> = Vec::new();
     let mut open = if root.kind == ObjectKind::Tree { vec![root.id] } else { Vec::new() };
     while let Some(id) = open.pop() {
         if !met.insert(id) || is_stored(id) {
             continue;
         }
-        let tree = dispatcher.read_tree(id)?;
+        let object = dispatcher.read(id)?;
+        let tree = Tree::decode_as_git_reads(&object.content)
+            .map_err(|problem| Error::bad_tree(id, problem))?;
         open.extend(
             tree.objects().filter(|below| below.kind == ObjectKind::Tree).map(|below| below.id),
         );
-        trees.push(tree);
+        trees.push(object);
     }
     // From the leaves up, so that the store never has a tree without those below it.
-    trees.into_iter().rev().try_for_each(|tree| write(tree.to_object()))
+    trees.into_iter().rev().try_for_each(write)
 }

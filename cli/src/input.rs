@@ -76,7 +76,10 @@ pub(crate) fn directory(path: &Path, reading: &ScanOptions) -> Result<Input, Cli
         ));
     }
     let (root, nodes) = (objects.root(), Some(objects.nodes()));
-    Ok(Input { root, nodes, source: Arc::new(objects), is_partial: false })
+    let source = Arc::new(objects);
+    // The process ends when the command does, and to free all records takes a while.
+    std::mem::forget(Arc::clone(&source));
+    Ok(Input { root, nodes, source, is_partial: false })
 }
 
 /// Returns the metadata of `path`. Distinguishes a missing path from one that cannot be accessed.

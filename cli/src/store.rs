@@ -32,7 +32,7 @@ impl StoreArgs {
 
     fn open_with(&self, options: StoreOptions) -> Result<Arc<DurableStore>, CliError> {
         Phase::OpeningTheStore.begin();
-        let options = options.on_wait(|waits| say(&waits.to_string()));
+        let options = options.until_exit(true).on_wait(|waits| say(&waits.to_string()));
         Ok(Arc::new(options.open(self.directory()?).map_err(CliError::Store)?))
     }
 
@@ -117,6 +117,12 @@ fn cannot_be_written(error: &OpenError) -> bool {
 impl UseArgs {
     /// Opens the store to compute with.
     pub(crate) fn open(&self) -> Result<Arc<dyn Store>, CliError> {
-        if self.no_store { Ok(Arc::new(MemoryStore::new())) } else { self.store.open_to_compute() }
+        if !self.no_store {
+            return self.store.open_to_compute();
+        }
+        let store = Arc::new(MemoryStore::new());
+        // The process ends when the command does, and to free all objects takes a while.
+        std::mem::forget(Arc::clone(&store));
+        Ok(store)
     }
 }

@@ -75,6 +75,7 @@ pub(crate) const PIN_REACHES: &str =
 pub(crate) const LOOK_UP: &str = "Looks up the memoized outcome of request.";
 pub(crate) const RECORD: &str =
     "Records the outcome of request in the memo. Replaces an earlier entry.";
+pub(crate) const RUN: &str = "Replaces an earlier record of a run of this request.";
 pub(crate) const PIN: &str = "Pins the outcome of request. Replaces an earlier pin of the request.";
 pub(crate) const UNPIN: &str = "Removes a pin. Returns whether the request was pinned.";
 pub(crate) const PINNED: &str =

@@ -72,6 +72,7 @@ macro_rules! __store_checks {
             objects::threads_write_and_read_at_once: ANY_THREAD,
             memo::entries_are_recorded_and_replaced: RECORD,
             memo::unknown_requests_have_no_entry: LOOK_UP,
+            memo::runs_are_recorded: RUN,
             pins::pins_are_set_and_replaced: PIN,
             pins::pins_are_removed: UNPIN,
             pins::pins_are_listed: PINS,

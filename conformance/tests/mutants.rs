@@ -119,6 +119,7 @@ mod stores {
         threads_write_and_read_at_once: LosesConcurrentWrites, "an object that a thread wrote";
         entries_are_recorded_and_replaced: KeepsTheFirstEntry, "an entry that was replaced";
         unknown_requests_have_no_entry: ObjectsAreEntries, "that is only an object to be None";
+        runs_are_recorded: KeepsTheFirstRun, "the record of a second run";
         pins_are_set_and_replaced: KeepsTheFirstPin, "a pin that was replaced";
         pins_are_removed: UnpinIsAlwaysTrue, "`unpin` in an empty store";
         pins_are_listed: ListsOnePinLess, "the number of listed pins";

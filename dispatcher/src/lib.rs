@@ -6,7 +6,6 @@
 )]
 
 mod announcement;
-mod beside;
 mod budget;
 mod builder;
 mod by_id;
@@ -68,6 +67,7 @@ pub use held::Held;
 pub use input::Input;
 pub use invocation::{Invocation, Policy};
 pub use manifold_runtime_api as api;
+pub use note::is_note;
 pub use observe::{Event, Observed, Observer, Stats};
 pub use progress::Progress;
 pub use provenance::Provenance;
@@ -88,4 +88,4 @@ pub use store::{
     Collected, Damage, DurableStore, Keep, OpenError, StoreCommit, StoreOptions, StoreWait,
     VerifyReport,
 };
-pub use store::{MemoryStore, Pin, Store};
+pub use store::{MemoryStore, Pin, RunRecord, Store};

@@ -1,13 +1,27 @@
 //! Notes: texts that a store keeps with requests.
+//!
+//! A note is a blob that is found like the outcome of a request, so that collection, verification and
+//! damage need little of their own for it. Its key is the id of the request with some bits inverted.
 
 use manifold_runtime_api::{Object, ObjectId, ObjectKind, ObjectRef, Result};
 
-use crate::beside::Beside;
 use crate::core::Core;
 use crate::dispatcher::Dispatcher;
 
 /// A note begins with this, and the id of its request in hexadecimal.
-pub(crate) const MAGIC: &str = "manifold note 1\n";
+const MAGIC: &str = "manifold note 1\n";
+
+/// Returns the key of the note on a request, and the request for a key.
+pub(crate) fn key(request: ObjectId) -> ObjectId {
+    let bytes: Vec<u8> = request.as_bytes().iter().map(|byte| byte ^ 0x55).collect();
+    ObjectId::from_bytes(&bytes).unwrap_or(request)
+}
+
+/// Returns whether an object is a note on a request, which is kept like an outcome but is none. What
+/// copies a memo elsewhere leaves notes out, because they name paths.
+pub fn is_note(object: &Object) -> bool {
+    object.kind == ObjectKind::Blob && object.content.starts_with(MAGIC.as_bytes())
+}
 
 fn head(request: ObjectId) -> String {
     format!("{MAGIC}{request}\n")
@@ -21,7 +35,7 @@ impl Core {
         }
         let object = self.objects.find(note.id)?;
         let text = object.and_then(|object| String::from_utf8(object.content.to_vec()).ok());
-        let head = head(Beside::Note.key(key));
+        let head = head(self::key(key));
         Ok(text.and_then(|text| text.strip_prefix(&head).map(str::to_owned)))
     }
 }
@@ -39,7 +53,7 @@ impl Dispatcher {
         }
         let store = &self.core.objects.store;
         let blob = store.write(Object::blob(head(request) + text))?;
-        store.record(Beside::Note.key(request), ObjectRef::blob(blob))
+        store.record(key(request), ObjectRef::blob(blob))
     }
 
     /// Returns the note that is kept with a request.
@@ -47,7 +61,7 @@ impl Dispatcher {
     /// # Errors
     /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the store fails.
     pub fn note(&self, request: ObjectId) -> Result<Option<String>> {
-        let key = Beside::Note.key(request);
+        let key = key(request);
         match self.core.objects.store.look_up(key)? {
             Some(note) => self.core.note_at(key, note),
             None => Ok(None),

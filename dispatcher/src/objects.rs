@@ -30,10 +30,20 @@ impl Objects {
     }
 
     pub(crate) fn kind(&self, id: ObjectId) -> Result<Option<ObjectKind>> {
+        if let Some(kind) = self.kind_in_memory(id) {
+            return Ok(Some(kind));
+        }
         match self.first(|layer| layer.kind(id))? {
             None => Ok(self.kind_without_layers(id)),
             found => Ok(found),
         }
+    }
+
+    fn kind_in_memory(&self, id: ObjectId) -> Option<ObjectKind> {
+        self.store.kind_in_memory(id).or_else(|| {
+            let sources = self.sources.read_recursive();
+            sources.iter().find_map(|source| source.kind_in_memory(id))
+        })
     }
 
     #[cold]

@@ -1,26 +1,20 @@
 //! [`Provenance`]: what a request was, and which requests its run wanted.
 //!
-//! A record is a blob that the memo keeps beside the outcome ([`crate::beside`]).
-//!
-//! The blob begins with [`MAGIC`]. Then come the ids of the request, of its arguments and of the host
-//! image, and that of the tree of named images after a byte that says whether there is one. Then come
-//! the image reference, the salt and the error, each after its length in four bytes in little-endian
-//! order; the error is empty if the run succeeded. The rest is the ids of the requests that the run
+//! It is kept as a [`RunRecord`]. The common part has [`VERSION`], the id of the host image, a byte that
+//! says whether there are named images, the id of their tree if so, and the image reference and the salt,
+//! each after its length in four bytes in little-endian order. The rest has the id of the arguments, the
+//! error after its length, which is empty if the run succeeded, and the ids of the requests that the run
 //! wanted, in the order in which it wanted them.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use manifold_runtime_api::{
-    EncodedNode, Error, Object, ObjectId, ObjectKind, ObjectRef, Request, Result,
-};
+use manifold_runtime_api::{EncodedNode, Error, ObjectId, ObjectRef, Request, Result};
 
-use crate::beside::Beside;
 use crate::core::{Core, Keyed};
 use crate::dispatcher::Dispatcher;
 use crate::scope::Scope;
+use crate::store::{RunRecord, Store};
 
-const MAGIC: &[u8] = b"manifold provenance 1\n";
+const VERSION: u8 = 1;
 const ID_BYTES: usize = 20;
 /// The maximum length of an error's text in characters.
 const MAX_ERROR_CHARS: usize = 1000;
@@ -52,110 +46,86 @@ impl Provenance {
         Ok(self.request.encode()?)
     }
 
-    /// Returns whether an object is the record of a request or a note on one, which are kept beside
-    /// outcomes but are none. What copies a memo elsewhere leaves them out, because they name paths.
-    pub fn is_record(object: &Object) -> bool {
-        object.kind == ObjectKind::Blob
-            && [MAGIC, crate::note::MAGIC.as_bytes()]
-                .iter()
-                .any(|magic| object.content.starts_with(magic))
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        let error = self.error.as_deref().unwrap_or_default();
-        let mut bytes = Vec::with_capacity(160 + error.len() + ID_BYTES * self.wanted.len());
-        bytes.extend_from_slice(MAGIC);
-        for id in [self.id, self.request.args, self.host] {
-            bytes.extend_from_slice(id.as_bytes());
-        }
-        bytes.push(u8::from(self.request.std.is_some()));
-        bytes.extend_from_slice(self.request.std.unwrap_or(self.host).as_bytes());
-        for text in [&*self.request.image, &*self.request.salt, error] {
-            bytes.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
-            bytes.extend_from_slice(text.as_bytes());
-        }
-        for id in &self.wanted {
-            bytes.extend_from_slice(id.as_bytes());
-        }
-        bytes
-    }
-
-    /// Returns `None` if `bytes` is no record.
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    /// Returns `None` if `bytes` is no record of a run of `id`.
+    fn decode(id: ObjectId, bytes: &[u8]) -> Option<Self> {
         fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
             let (taken, left) = rest.split_at_checked(length)?;
             *rest = left;
             Some(taken)
         }
-        let rest = &mut bytes.strip_prefix(MAGIC)?;
-        let mut id = || ObjectId::from_bytes(take(rest, ID_BYTES)?).ok();
-        let (request, args, host) = (id()?, id()?, id()?);
-        let has_std = take(rest, 1)? == [1];
-        let std = ObjectId::from_bytes(take(rest, ID_BYTES)?).ok()?;
-        let mut text = || {
+        fn take_id(rest: &mut &[u8]) -> Option<ObjectId> {
+            ObjectId::from_bytes(take(rest, ID_BYTES)?).ok()
+        }
+        fn take_text(rest: &mut &[u8]) -> Option<String> {
             let length = u32::from_le_bytes(take(rest, 4)?.try_into().ok()?);
             String::from_utf8(take(rest, length as usize)?.to_vec()).ok()
+        }
+        let rest = &mut bytes.strip_prefix(&[VERSION])?;
+        let host = take_id(rest)?;
+        let std = match take(rest, 1)? {
+            [0] => None,
+            _ => Some(take_id(rest)?),
         };
-        let (image, salt, error) = (text()?, text()?, text()?);
+        let (image, salt) = (take_text(rest)?, take_text(rest)?);
+        let args = take_id(rest)?;
+        let error = Some(take_text(rest)?).filter(|error| !error.is_empty());
         let wanted = rest.chunks(ID_BYTES).map(|id| ObjectId::from_bytes(id).ok());
         Some(Self {
-            id: request,
-            request: Request {
-                args,
-                image: image.into(),
-                salt: salt.into(),
-                std: has_std.then_some(std),
-            },
+            id,
+            request: Request { args, image: image.into(), salt: salt.into(), std },
             host,
             wanted: wanted.collect::<Option<_>>()?,
-            error: Some(error).filter(|error| !error.is_empty()),
+            error,
         })
     }
 }
 
+/// Encodes the record of a run that wanted the requests `wanted` and may have failed with `error`.
+fn encode(scope: &Scope, keyed: &Keyed, wanted: &[ObjectId], error: &str) -> RunRecord {
+    let (image, salt) = (&*keyed.image.text, &*scope.salt);
+    let ids = 3 + wanted.len();
+    let mut bytes =
+        Vec::with_capacity(16 + image.len() + salt.len() + error.len() + ID_BYTES * ids);
+    bytes.push(VERSION);
+    bytes.extend_from_slice(keyed.image.runtime.host_image().id().as_bytes());
+    bytes.push(u8::from(scope.std.is_some()));
+    bytes.extend_from_slice(scope.std.as_ref().map_or(&[], |std| std.as_bytes()));
+    for text in [image, salt] {
+        push_text(text, &mut bytes);
+    }
+    let common = bytes.len();
+    bytes.extend_from_slice(keyed.args.as_bytes());
+    push_text(error, &mut bytes);
+    for id in wanted {
+        bytes.extend_from_slice(id.as_bytes());
+    }
+    RunRecord { bytes: Bytes::from(bytes), common }
+}
+
+fn push_text(text: &str, bytes: &mut Vec<u8>) {
+    bytes.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
+    bytes.extend_from_slice(text.as_bytes());
+}
+
 impl Core {
-    /// Records the provenance of a run that has ended with `result`.
-    pub(crate) fn record_provenance(
+    /// Returns the record of a run that has ended, with `error` if it failed. `None` if an earlier record
+    /// tells more.
+    pub(crate) fn run_record(
         &self,
         scope: &Scope,
         keyed: &Keyed,
-        wanted: Vec<ObjectId>,
+        wanted: &[ObjectId],
         error: Option<&Error>,
-    ) -> Result<()> {
+    ) -> Result<Option<RunRecord>> {
         // A failure that the request did not decide does not replace the record of a success.
         let is_accident = error.is_some_and(|error| !error.is_function_of_request());
         if is_accident && self.memoized(keyed.request)?.is_some() {
-            return Ok(());
-        }
-        let error = error.map(|error| {
-            let text = error.root_cause().to_string();
-            text.chars().take(MAX_ERROR_CHARS).collect()
-        });
-        let record = Provenance {
-            id: keyed.request,
-            request: Request {
-                args: keyed.args,
-                image: Arc::clone(&keyed.image.text),
-                salt: Arc::clone(&scope.salt),
-                std: scope.std,
-            },
-            host: keyed.image.runtime.host_image().id(),
-            wanted,
-            error,
-        };
-        let store = &self.objects.store;
-        let blob = store.write(Object::blob(Bytes::from(record.encode())))?;
-        store.record(Beside::Provenance.key(keyed.request), ObjectRef::blob(blob))
-    }
-
-    /// Returns the record that the memo entry of `key` with the outcome `record` is, if it is one.
-    fn provenance_at(&self, key: ObjectId, record: ObjectRef) -> Result<Option<Provenance>> {
-        if record.kind != ObjectKind::Blob {
             return Ok(None);
         }
-        let object = self.objects.find(record.id)?;
-        let found = object.and_then(|object| Provenance::decode(&object.content));
-        Ok(found.filter(|found| found.id == Beside::Provenance.key(key)))
+        let error: String = error.map_or_else(String::new, |error| {
+            error.root_cause().to_string().chars().take(MAX_ERROR_CHARS).collect()
+        });
+        Ok(Some(encode(scope, keyed, wanted, &error)))
     }
 }
 
@@ -168,11 +138,8 @@ impl Dispatcher {
     /// # Errors
     /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the store fails.
     pub fn provenance(&self, request: ObjectId) -> Result<Option<Provenance>> {
-        let key = Beside::Provenance.key(request);
-        match self.core.objects.store.look_up(key)? {
-            Some(record) => self.core.provenance_at(key, record),
-            None => Ok(None),
-        }
+        let record = self.core.objects.store.run_record(request)?;
+        Ok(record.and_then(|record| Provenance::decode(request, &record.bytes)))
     }
 
     /// Returns all records of requests that the store has, in the order of the ids of the requests.
@@ -181,10 +148,10 @@ impl Dispatcher {
     /// # Errors
     /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the store fails.
     pub fn provenances(&self) -> Result<Vec<Provenance>> {
-        let mut found = Vec::new();
-        for (key, record) in self.core.objects.store.entries()? {
-            found.extend(self.core.provenance_at(key, record)?);
-        }
+        let records = self.core.objects.store.run_records()?.into_iter();
+        let mut found: Vec<_> = records
+            .filter_map(|(request, record)| Provenance::decode(request, &record.bytes))
+            .collect();
         found.sort_unstable_by_key(|found| found.id);
         Ok(found)
     }
@@ -197,10 +164,8 @@ impl Dispatcher {
     pub fn memo(&self) -> Result<Vec<(ObjectId, ObjectRef)>> {
         let mut outcomes = Vec::new();
         for (key, outcome) in self.core.objects.store.entries()? {
-            // What is beside outcomes is none.
-            if self.core.provenance_at(key, outcome)?.is_none()
-                && self.core.note_at(key, outcome)?.is_none()
-            {
+            // A note is no outcome.
+            if self.core.note_at(key, outcome)?.is_none() {
                 outcomes.push((key, outcome));
             }
         }

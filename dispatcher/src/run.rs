@@ -23,6 +23,7 @@ use crate::resolve::ResolvedImage;
 use crate::rewind::Rewinds;
 use crate::running::Running;
 use crate::scope::{Allowance, Scope};
+use crate::settle::Ended;
 use crate::settled::Settled;
 use crate::span::{FrameSpan, OpenSpan, Phase, SpanKind};
 
@@ -237,17 +238,15 @@ impl Core {
                 .and_then(|outcome| self.objects.check(outcome.id, outcome.kind).map(|()| outcome));
             let seen = host.seen();
             let Some(lost) = rewinds.recoverable(self, scope, keyed, &result, seen) else {
-                if self.provenance && !want.private {
+                let record = if self.provenance && !want.private {
                     // It is of no importance for the outcome. A store that fails also fails
                     // to record that.
-                    let _ = self.record_provenance(
-                        scope,
-                        keyed,
-                        host.take_wanted(),
-                        result.as_ref().err(),
-                    );
-                }
-                return Ok(self.settle(scope, keyed, want, result, seen, run));
+                    let wanted = host.take_wanted();
+                    self.run_record(scope, keyed, &wanted, result.as_ref().err()).unwrap_or(None)
+                } else {
+                    None
+                };
+                return Ok(self.settle(scope, keyed, want, Ended { result, seen, record }, run));
             };
             self.emit(&Event::Rewound { request: keyed.request, lost });
             want.complete = true;

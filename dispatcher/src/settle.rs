@@ -10,6 +10,15 @@ use crate::observe::Event;
 use crate::running::Running;
 use crate::scope::Scope;
 use crate::settled::{Limited, Settled};
+use crate::store::{RunRecord, Store};
+
+/// What a run came to.
+pub(crate) struct Ended {
+    pub(crate) result: Result<ObjectRef>,
+    pub(crate) seen: Seen,
+    /// What to keep of the run.
+    pub(crate) record: Option<RunRecord>,
+}
 
 impl Core {
     /// Memoizes the outcome of a run, if the run succeeded and the request alone decided the
@@ -19,16 +28,17 @@ impl Core {
         scope: &Scope,
         keyed: &Keyed,
         want: Want,
-        result: Result<ObjectRef>,
-        seen: Seen,
+        ended: Ended,
         run: Running<'_>,
     ) -> Settled {
+        let Ended { result, seen, mut record } = ended;
         let request = keyed.request;
         let mut memoized = false;
         let result = result
             .and_then(|outcome| {
                 if !seen.impure && !want.private && !run.lead.is_abandoned() {
-                    self.record(want.fresh || scope.recomputes_all(), request, outcome)?;
+                    let recomputed = want.fresh || scope.recomputes_all();
+                    self.record(recomputed, request, outcome, record.take())?;
                     scope.note_success(request, outcome);
                     memoized = true;
                 }
@@ -42,6 +52,10 @@ impl Core {
                 }
                 error
             });
+        if let Some(record) = record {
+            // It is of no importance for the result.
+            let _ = self.objects.store.record_run(request, None, record);
+        }
         if let Some(span) = &run.lead.span {
             span.settling(memoized);
         }
@@ -58,7 +72,13 @@ impl Core {
 
     /// Records an outcome in the memo. If the request was recomputed, also reports an outcome that
     /// differs from the memoized one.
-    fn record(&self, recomputed: bool, request: ObjectId, outcome: ObjectRef) -> Result<()> {
+    fn record(
+        &self,
+        recomputed: bool,
+        request: ObjectId,
+        outcome: ObjectRef,
+        record: Option<RunRecord>,
+    ) -> Result<()> {
         let store = &self.objects.store;
         if recomputed
             && let Some(memoized) = store.look_up(request)?
@@ -72,7 +92,10 @@ impl Core {
             );
             self.emit(&Event::Diverged { request, memoized: &memoized, recomputed: &outcome });
         }
-        store.record(request, outcome)
+        match record {
+            Some(record) => store.record_run(request, Some(outcome), record),
+            None => store.record(request, outcome),
+        }
     }
 
     /// Returns the frame of `keyed` for errors.

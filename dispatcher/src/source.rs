@@ -40,6 +40,14 @@ pub trait ObjectSource: Send + Sync + 'static {
         Ok(self.read(id)?.map(|object| object.kind))
     }
 
+    /// Returns the kind of an object if the source knows it without a look at a disk or at another
+    /// machine. The dispatcher asks the store and all sources for it before it calls
+    /// [`ObjectSource::kind`]. Default: it does not.
+    fn kind_in_memory(&self, id: ObjectId) -> Option<ObjectKind> {
+        let _ = id;
+        None
+    }
+
     /// Returns the length of an object's content in bytes, or `None` if the source does not have
     /// the object. The default implementation reads the object.
     ///

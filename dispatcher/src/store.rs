@@ -8,6 +8,7 @@ mod reach;
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use manifold_runtime_api::{Error, Object, ObjectId, ObjectKind, ObjectRef, Result};
 
 use crate::source::ObjectSource;
@@ -60,6 +61,18 @@ pub(crate) fn named_images_key() -> ObjectId {
     *KEY
 }
 
+/// What the dispatcher wants a store to keep of a run
+/// ([`DispatcherBuilder::provenance`](crate::DispatcherBuilder::provenance)). Only the dispatcher knows
+/// what the bytes mean.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RunRecord {
+    /// The whole record.
+    pub bytes: Bytes,
+    /// How many bytes at the beginning the record has in common with those of many other runs, so that a
+    /// store may keep them once for all of these.
+    pub common: usize,
+}
+
 /// Stores objects, the memo (a map from requests to outcomes), and pins.
 ///
 /// # Behavior
@@ -96,6 +109,40 @@ pub trait Store: ObjectSource {
     /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the entry cannot be
     /// recorded.
     fn record(&self, request: ObjectId, outcome: ObjectRef) -> Result<()>;
+
+    /// Records a run of `request`: its outcome as [`Store::record`] if there is one to memoize, and `run`.
+    /// Replaces an earlier record of a run of this request. A store that keeps no records of runs only
+    /// records the outcome, which is the default.
+    ///
+    /// # Errors
+    /// As [`Store::record`].
+    fn record_run(
+        &self,
+        request: ObjectId,
+        outcome: Option<ObjectRef>,
+        run: RunRecord,
+    ) -> Result<()> {
+        let _ = run;
+        outcome.map_or(Ok(()), |outcome| self.record(request, outcome))
+    }
+
+    /// Returns the record of the last run of `request`. The store keeps it as long as the memo entry of
+    /// the request, or as long as it would keep one. [`Store::record`] does not change it. Default: none.
+    ///
+    /// # Errors
+    /// As [`Store::look_up`].
+    fn run_record(&self, request: ObjectId) -> Result<Option<RunRecord>> {
+        let _ = request;
+        Ok(None)
+    }
+
+    /// Returns the records of all runs with their requests, in no particular order. Default: none.
+    ///
+    /// # Errors
+    /// As [`Store::look_up`].
+    fn run_records(&self) -> Result<Vec<(ObjectId, RunRecord)>> {
+        Ok(Vec::new())
+    }
 
     /// Pins the outcome of `request`. Replaces an earlier pin of the request.
     ///

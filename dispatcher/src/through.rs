@@ -11,6 +11,10 @@ macro_rules! source_through {
             $inner.kind(id)
         }
 
+        fn kind_in_memory(&$self, id: ObjectId) -> Option<ObjectKind> {
+            $inner.kind_in_memory(id)
+        }
+
         fn size(&$self, id: ObjectId) -> Result<Option<u64>> {
             $inner.size(id)
         }
@@ -38,6 +42,23 @@ macro_rules! store_through {
 
         fn record(&$self, request: ObjectId, outcome: ObjectRef) -> Result<()> {
             $inner.record(request, outcome)
+        }
+
+        fn record_run(
+            &$self,
+            request: ObjectId,
+            outcome: Option<ObjectRef>,
+            run: crate::store::RunRecord,
+        ) -> Result<()> {
+            $inner.record_run(request, outcome, run)
+        }
+
+        fn run_record(&$self, request: ObjectId) -> Result<Option<crate::store::RunRecord>> {
+            $inner.run_record(request)
+        }
+
+        fn run_records(&$self) -> Result<Vec<(ObjectId, crate::store::RunRecord)>> {
+            $inner.run_records()
         }
 
         fn pin(&$self, request: ObjectId, outcome: ObjectRef) -> Result<()> {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use manifold_conformance::StoreFixture;
-use manifold_dispatcher::{MemoryStore, ObjectSource, Pin, Store};
+use manifold_dispatcher::{MemoryStore, ObjectSource, Pin, RunRecord, Store};
 use manifold_runtime_api::bytes::Bytes;
 use manifold_runtime_api::{Error, Object, ObjectId, ObjectKind, ObjectRef, Result, Tree};
 
@@ -30,6 +30,8 @@ pub(crate) enum StoreFlaw {
     KeepsTheFirstEntry,
     /// Every object is an entry of its own.
     ObjectsAreEntries,
+    /// The record of a run is not replaced.
+    KeepsTheFirstRun,
     /// A pin is not replaced.
     KeepsTheFirstPin,
     /// `unpin` always returns true.
@@ -149,6 +151,25 @@ impl Store for TestStore {
             return Ok(());
         }
         self.inner.record(request, outcome)
+    }
+
+    fn record_run(
+        &self,
+        request: ObjectId,
+        outcome: Option<ObjectRef>,
+        run: RunRecord,
+    ) -> Result<()> {
+        let kept = self.inner.run_record(request)?;
+        let kept = kept.filter(|_| self.is(StoreFlaw::KeepsTheFirstRun));
+        self.inner.record_run(request, outcome, kept.unwrap_or(run))
+    }
+
+    fn run_record(&self, request: ObjectId) -> Result<Option<RunRecord>> {
+        self.inner.run_record(request)
+    }
+
+    fn run_records(&self) -> Result<Vec<(ObjectId, RunRecord)>> {
+        self.inner.run_records()
     }
 
     fn pin(&self, request: ObjectId, outcome: ObjectRef) -> Result<()> {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use manifold_runtime_api::{
@@ -12,7 +13,7 @@ use manifold_runtime_api::{
 use parking_lot::Mutex;
 
 use crate::source::ObjectSource;
-use crate::store::{Pin, Store};
+use crate::store::{Pin, RunRecord, Store};
 use crate::through::description_through;
 
 /// The kinds of faults to inject, and their probabilities from 0 to 1.
@@ -218,6 +219,18 @@ impl<T: ObjectSource> ObjectSource for Faulty<T> {
     }
 }
 
+impl<T: Store> Faulty<T> {
+    /// Records something about a request, unless that fails or is forgotten.
+    fn may_forget(&self, request: ObjectId, record: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.fail("record", request)?;
+        if self.faults.forgotten > 0.0 && self.roll("forget", request) < self.faults.forgotten {
+            return Ok(());
+        }
+        record()?;
+        self.fail_after("record, half done,", request)
+    }
+}
+
 impl<T: Store> Store for Faulty<T> {
     fn write(&self, object: Object) -> Result<ObjectId> {
         let id = object.id();
@@ -234,12 +247,28 @@ impl<T: Store> Store for Faulty<T> {
     }
 
     fn record(&self, request: ObjectId, outcome: ObjectRef) -> Result<()> {
-        self.fail("record", request)?;
-        if self.faults.forgotten > 0.0 && self.roll("forget", request) < self.faults.forgotten {
-            return Ok(());
-        }
-        self.inner.record(request, outcome)?;
-        self.fail_after("record, half done,", request)
+        self.may_forget(request, || self.inner.record(request, outcome))
+    }
+
+    fn record_run(
+        &self,
+        request: ObjectId,
+        outcome: Option<ObjectRef>,
+        run: RunRecord,
+    ) -> Result<()> {
+        self.may_forget(request, || self.inner.record_run(request, outcome, run))
+    }
+
+    fn run_record(&self, request: ObjectId) -> Result<Option<RunRecord>> {
+        self.inner.run_record(request)
+    }
+
+    fn run_records(&self) -> Result<Vec<(ObjectId, RunRecord)>> {
+        self.inner.run_records()
+    }
+
+    fn entries(&self) -> Result<Vec<(ObjectId, ObjectRef)>> {
+        self.inner.entries()
     }
 
     fn pin(&self, request: ObjectId, outcome: ObjectRef) -> Result<()> {
@@ -255,6 +284,10 @@ impl<T: Store> Store for Faulty<T> {
 
     fn pinned(&self, request: ObjectId) -> Result<Option<ObjectRef>> {
         self.inner.pinned(request)
+    }
+
+    fn pinned_at(&self, request: ObjectId) -> Result<Option<SystemTime>> {
+        self.inner.pinned_at(request)
     }
 
     fn pins(&self) -> Result<Vec<Pin>> {

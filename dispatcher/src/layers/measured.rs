@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use manifold_runtime_api::{
@@ -12,7 +12,7 @@ use manifold_runtime_api::{
 };
 
 use crate::source::ObjectSource;
-use crate::store::{Pin, Store};
+use crate::store::{Pin, RunRecord, Store};
 use crate::through::description_through;
 
 /// A source, store or runtime whose operations are counted and timed.
@@ -40,10 +40,10 @@ pub struct Measures {
     pub look_ups: u64,
     /// How many of these `look_ups` found an outcome.
     pub found: u64,
-    /// The number of memo entries that were recorded.
+    /// The number of memo entries and runs that were recorded.
     pub records: u64,
-    /// The number of other operations: pins that were set, looked up, removed or listed, and
-    /// flushes.
+    /// The number of other operations: pins that were set, looked up, removed or listed, records of
+    /// runs that were looked up or listed, lists of all entries, and flushes.
     pub other: u64,
     /// The number of jobs that were run.
     pub jobs: u64,
@@ -165,6 +165,34 @@ impl<T: Store> Store for Measured<T> {
         self.timed(&self.counters.records, |inner| inner.record(request, outcome))
     }
 
+    fn look_up_with_object(&self, request: ObjectId) -> Result<Option<(ObjectRef, bool)>> {
+        let found =
+            self.timed(&self.counters.look_ups, |inner| inner.look_up_with_object(request))?;
+        add(&self.counters.found, u64::from(found.is_some()));
+        Ok(found)
+    }
+
+    fn record_run(
+        &self,
+        request: ObjectId,
+        outcome: Option<ObjectRef>,
+        run: RunRecord,
+    ) -> Result<()> {
+        self.timed(&self.counters.records, |inner| inner.record_run(request, outcome, run))
+    }
+
+    fn run_record(&self, request: ObjectId) -> Result<Option<RunRecord>> {
+        self.timed(&self.counters.other, |inner| inner.run_record(request))
+    }
+
+    fn run_records(&self) -> Result<Vec<(ObjectId, RunRecord)>> {
+        self.timed(&self.counters.other, Store::run_records)
+    }
+
+    fn entries(&self) -> Result<Vec<(ObjectId, ObjectRef)>> {
+        self.timed(&self.counters.other, Store::entries)
+    }
+
     fn pin(&self, request: ObjectId, outcome: ObjectRef) -> Result<()> {
         self.timed(&self.counters.other, |inner| inner.pin(request, outcome))
     }
@@ -175,6 +203,10 @@ impl<T: Store> Store for Measured<T> {
 
     fn pinned(&self, request: ObjectId) -> Result<Option<ObjectRef>> {
         self.timed(&self.counters.other, |inner| inner.pinned(request))
+    }
+
+    fn pinned_at(&self, request: ObjectId) -> Result<Option<SystemTime>> {
+        self.timed(&self.counters.other, |inner| inner.pinned_at(request))
     }
 
     fn pins(&self) -> Result<Vec<Pin>> {

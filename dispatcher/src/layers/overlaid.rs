@@ -8,7 +8,7 @@ use bytes::Bytes;
 use manifold_runtime_api::{Object, ObjectId, ObjectKind, ObjectRef, Result};
 
 use crate::source::ObjectSource;
-use crate::store::{Pin, Store};
+use crate::store::{Pin, RunRecord, Store};
 
 /// A store over another one that is only read. Objects, memo entries and pins are written to the
 /// upper store. Lookups ask the upper store first, then the lower one.
@@ -56,6 +56,23 @@ impl<U: Store, L: Store> Store for Overlaid<U, L> {
         self.upper.record(request, outcome)
     }
 
+    fn record_run(
+        &self,
+        request: ObjectId,
+        outcome: Option<ObjectRef>,
+        run: RunRecord,
+    ) -> Result<()> {
+        self.upper.record_run(request, outcome, run)
+    }
+
+    fn run_record(&self, request: ObjectId) -> Result<Option<RunRecord>> {
+        either(self.upper.run_record(request), || self.lower.run_record(request))
+    }
+
+    fn run_records(&self) -> Result<Vec<(ObjectId, RunRecord)>> {
+        Ok(both(self.lower.run_records()?, self.upper.run_records()?))
+    }
+
     fn pin(&self, request: ObjectId, outcome: ObjectRef) -> Result<()> {
         self.upper.pin(request, outcome)
     }
@@ -79,13 +96,17 @@ impl<U: Store, L: Store> Store for Overlaid<U, L> {
     }
 
     fn entries(&self) -> Result<Vec<(ObjectId, ObjectRef)>> {
-        let entries = self.lower.entries()?.into_iter().chain(self.upper.entries()?);
-        Ok(entries.collect::<BTreeMap<_, _>>().into_iter().collect())
+        Ok(both(self.lower.entries()?, self.upper.entries()?))
     }
 
     fn flush(&self) -> Result<()> {
         self.upper.flush()
     }
+}
+
+/// Returns what either store has for each request: if both have something, that of the upper one.
+fn both<T>(lower: Vec<(ObjectId, T)>, upper: Vec<(ObjectId, T)>) -> Vec<(ObjectId, T)> {
+    lower.into_iter().chain(upper).collect::<BTreeMap<_, _>>().into_iter().collect()
 }
 
 /// Returns the result of `first`, or that of `second` if `first` found nothing.

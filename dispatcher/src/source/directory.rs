@@ -177,10 +177,14 @@ impl ObjectSource for DirectoryObjects {
     }
 
     fn kind(&self, id: ObjectId) -> Result<Option<ObjectKind>> {
-        Ok(self.content.find(id).map(|found| match found {
+        Ok(self.kind_in_memory(id))
+    }
+
+    fn kind_in_memory(&self, id: ObjectId) -> Option<ObjectKind> {
+        self.content.find(id).map(|found| match found {
             Found::Tree(_) => ObjectKind::Tree,
             Found::Link(_) | Found::File { .. } => ObjectKind::Blob,
-        }))
+        })
     }
 
     fn size(&self, id: ObjectId) -> Result<Option<u64>> {

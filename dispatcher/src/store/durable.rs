@@ -14,6 +14,7 @@ mod format;
 mod index;
 mod kept;
 mod locks;
+mod memo_value;
 mod open;
 mod tables;
 mod verify;
@@ -33,8 +34,8 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::source::ObjectSource;
-use crate::store::{Pin, Store, id_to_store, named_images_key};
-use batch::{Change, OVERHEAD};
+use crate::store::{Pin, RunRecord, Store, id_to_store, named_images_key};
+use batch::{Change, OVERHEAD, Recorded};
 pub use collect::{Collected, Keep};
 use committer::Committer;
 use disk::{Disk, Generation};
@@ -42,7 +43,7 @@ use fault::StoreFault;
 use format::{Entry, EntryTable, Stamp};
 pub use locks::StoreWait;
 pub use open::{OpenError, StoreCommit, StoreOptions};
-use tables::{Index, Value};
+use tables::{Index, ReadTables, Value};
 pub use verify::{Damage, VerifyReport};
 
 /// A store that keeps objects, memo and pins in one file, with a memory tier in front.
@@ -83,6 +84,8 @@ struct Hot {
     generation: Mutex<Generation>,
     /// When `generation` was last compared with the disk ([`coarse_ms`]).
     checked_ms: AtomicU64,
+    /// Whether the memory is not freed ([`StoreOptions::until_exit`]).
+    outlives_the_store: bool,
 }
 
 /// How often the memory tier is checked against removals by other processes, in milliseconds.
@@ -148,6 +151,7 @@ impl DurableStore {
             fill_lock: RwLock::new(()),
             generation: Mutex::new(disk.generation().unwrap_or_default()),
             checked_ms: AtomicU64::new(coarse_ms()),
+            outlives_the_store: options.until_exit,
         });
         let thread = {
             let (disk, committer, hot) =
@@ -242,12 +246,30 @@ impl DurableStore {
         self.check_writable()?;
         let entry = Entry { outcome, stamp: Stamp::now() };
         let added = self.committer.add(|batch| match table {
-            EntryTable::Memo => batch.add_memo(request, entry),
+            EntryTable::Memo => {
+                batch.add_memo(request, Recorded { entry: Some(entry), run: None });
+            }
             EntryTable::Pins => batch.add_pin(request, Change::Set(entry)),
         })?;
-        let _guard = self.hot.fill_lock.write();
-        self.hot.entries(table).insert(request, entry);
+        self.replace_cached_entry(table, request, Some(entry));
         added.result()
+    }
+
+    /// Runs a query that lists what was written, also by this process.
+    fn list_all<T>(&self, query: impl Fn(&ReadTables) -> Result<T, StoreFault>) -> Result<T> {
+        if !self.disk.is_read_only() {
+            self.flush()?;
+        }
+        self.disk.read(query)
+    }
+
+    /// Replaces an entry that is cached. A new one is cached when it is first used, because most entries
+    /// of a fold are not.
+    fn replace_cached_entry(&self, table: EntryTable, request: ObjectId, entry: Option<Entry>) {
+        let Some(entry) = entry else { return };
+        let _guard = self.hot.fill_lock.write();
+        // The error is that it is not cached.
+        let _ = self.hot.entries(table).replace(request, entry, true);
     }
 }
 
@@ -274,6 +296,12 @@ impl ObjectSource for DurableStore {
         };
         self.hot.objects.insert(id, (object.clone(), stamp));
         Ok(Some(object))
+    }
+
+    fn kind_in_memory(&self, id: ObjectId) -> Option<ObjectKind> {
+        // An error is that of the method which is called next.
+        self.check_removals().ok()?;
+        self.hot.objects.get(&id).map(|(object, _)| object.kind)
     }
 
     fn kind(&self, id: ObjectId) -> Result<Option<ObjectKind>> {
@@ -328,13 +356,35 @@ impl Store for DurableStore {
         self.record_entry(EntryTable::Memo, request, outcome)
     }
 
-    fn entries(&self) -> Result<Vec<(ObjectId, ObjectRef)>> {
-        if !self.disk.is_read_only() {
-            self.flush()?;
+    fn record_run(
+        &self,
+        request: ObjectId,
+        outcome: Option<ObjectRef>,
+        run: RunRecord,
+    ) -> Result<()> {
+        self.check_writable()?;
+        let entry = outcome.map(|outcome| Entry { outcome, stamp: Stamp::now() });
+        let recorded = Recorded { entry, run: Some(run) };
+        let added = self.committer.add(|batch| batch.add_memo(request, recorded))?;
+        self.replace_cached_entry(EntryTable::Memo, request, entry);
+        added.result()
+    }
+
+    fn run_record(&self, request: ObjectId) -> Result<Option<RunRecord>> {
+        match self.committer.run_record(request) {
+            Some(run) => Ok(Some(run)),
+            None => self.disk.read(|tables| tables.run_record(request)),
         }
-        let listing = self.disk.read(|tables| tables.list(Index::Memo))?;
+    }
+
+    fn run_records(&self) -> Result<Vec<(ObjectId, RunRecord)>> {
+        self.list_all(|tables| tables.run_records())
+    }
+
+    fn entries(&self) -> Result<Vec<(ObjectId, ObjectRef)>> {
+        let listing = self.list_all(|tables| tables.list(Index::Memo))?;
         let entries = listing.values.into_iter().filter_map(|(_, value)| match value {
-            Value::Memo(request, Some(entry)) => Some((request, entry.outcome)),
+            Value::Memo { request, entry: Some(entry), .. } => Some((request, entry.outcome?)),
             _ => None,
         });
         Ok(entries.collect())
@@ -387,6 +437,9 @@ impl Store for DurableStore {
 
 impl Drop for DurableStore {
     fn drop(&mut self) {
+        if self.hot.outlives_the_store {
+            mem::forget(Arc::clone(&self.hot));
+        }
         self.committer.close();
         if let Some(thread) = self.thread.take() {
             // A panic of the thread was logged when it happened, and `drop` cannot return an error.

@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 use crate::by_id::ById;
 use crate::padded::Padded;
 use crate::source::ObjectSource;
-use crate::store::{Pin, Store, id_to_store};
+use crate::store::{Pin, RunRecord, Store, id_to_store};
 
 /// A store in memory. It keeps everything until it is dropped, except for objects passed to
 /// [`MemoryStore::evict`].
@@ -18,6 +18,7 @@ pub struct MemoryStore {
     objects: Sharded<Object>,
     memo: Sharded<Memoized>,
     pins: Sharded<ObjectRef>,
+    runs: Sharded<RunRecord>,
     /// Whether an object was removed.
     evicted: AtomicBool,
 }
@@ -52,8 +53,7 @@ impl MemoryStore {
 
     /// Returns the ids of all objects, in no particular order.
     pub fn object_ids(&self) -> Vec<ObjectId> {
-        let shards = self.objects.all();
-        shards.flat_map(|shard| shard.read().keys().copied().collect::<Vec<_>>()).collect()
+        self.objects.list(|_| ()).into_iter().map(|(id, ())| id).collect()
     }
 
     /// Returns the total length of all objects' contents, in bytes.
@@ -84,7 +84,11 @@ impl ObjectSource for MemoryStore {
     }
 
     fn kind(&self, id: ObjectId) -> Result<Option<ObjectKind>> {
-        Ok(self.objects.shard(id).read().get(&id).map(|object| object.kind))
+        Ok(self.kind_in_memory(id))
+    }
+
+    fn kind_in_memory(&self, id: ObjectId) -> Option<ObjectKind> {
+        self.objects.shard(id).read().get(&id).map(|object| object.kind)
     }
 
     fn size(&self, id: ObjectId) -> Result<Option<u64>> {
@@ -119,6 +123,24 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn record_run(
+        &self,
+        request: ObjectId,
+        outcome: Option<ObjectRef>,
+        run: RunRecord,
+    ) -> Result<()> {
+        self.runs.shard(request).write().insert(request, run);
+        outcome.map_or(Ok(()), |outcome| self.record(request, outcome))
+    }
+
+    fn run_record(&self, request: ObjectId) -> Result<Option<RunRecord>> {
+        Ok(self.runs.shard(request).read().get(&request).cloned())
+    }
+
+    fn run_records(&self) -> Result<Vec<(ObjectId, RunRecord)>> {
+        Ok(self.runs.list(RunRecord::clone))
+    }
+
     fn pin(&self, request: ObjectId, outcome: ObjectRef) -> Result<()> {
         self.pins.shard(request).write().insert(request, outcome);
         Ok(())
@@ -133,12 +155,7 @@ impl Store for MemoryStore {
     }
 
     fn entries(&self) -> Result<Vec<(ObjectId, ObjectRef)>> {
-        let shards = self.memo.all().map(RwLock::read);
-        let list = |shard: parking_lot::RwLockReadGuard<'_, ById<Memoized>>| {
-            let entries = shard.iter().map(|(request, memoized)| (*request, memoized.outcome));
-            entries.collect::<Vec<_>>()
-        };
-        Ok(shards.flat_map(list).collect())
+        Ok(self.memo.list(|memoized| memoized.outcome))
     }
 
     fn keeps_everything(&self) -> bool {
@@ -146,14 +163,8 @@ impl Store for MemoryStore {
     }
 
     fn pins(&self) -> Result<Vec<Pin>> {
-        let shards = self.pins.all().map(RwLock::read);
-        let list = |shard: parking_lot::RwLockReadGuard<'_, ById<ObjectRef>>| {
-            shard
-                .iter()
-                .map(|(request, outcome)| Pin { request: *request, outcome: *outcome })
-                .collect::<Vec<_>>()
-        };
-        Ok(shards.flat_map(list).collect())
+        let pins = self.pins.list(|outcome| *outcome).into_iter();
+        Ok(pins.map(|(request, outcome)| Pin { request, outcome }).collect())
     }
 }
 
@@ -180,6 +191,14 @@ impl<T> Sharded<T> {
 
     fn all(&self) -> impl Iterator<Item = &RwLock<ById<T>>> {
         self.0.iter().map(|shard| &shard.0.map)
+    }
+
+    /// Returns all ids, with what `value` makes of their values.
+    fn list<V>(&self, value: impl Fn(&T) -> V) -> Vec<(ObjectId, V)> {
+        let of_shard = |shard: &RwLock<ById<T>>| {
+            shard.read().iter().map(|(id, item)| (*id, value(item))).collect::<Vec<_>>()
+        };
+        self.all().flat_map(of_shard).collect()
     }
 
     fn len(&self) -> usize {

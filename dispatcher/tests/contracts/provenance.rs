@@ -6,7 +6,7 @@ use std::time::Duration;
 use manifold_dispatcher::api::{Error, ObjectId, ObjectRef, Result};
 use manifold_dispatcher::native::{NativeGuest, NativeRuntime, argument};
 use manifold_dispatcher::{
-    Dispatcher, DurableStore, Invocation, Keep, MemoryStore, Policy, Provenance, Store,
+    Dispatcher, DurableStore, Invocation, Keep, MemoryStore, Policy, Provenance, RunRecord, Store,
 };
 
 /// Runs itself on the rest of the text, and fails at an `x`.
@@ -137,11 +137,13 @@ async fn a_damaged_record_is_none() {
     let completion = dispatcher.run(Invocation::new(image).arg("in", "")).await.unwrap();
     let found = dispatcher.provenance(completion.request).unwrap();
     assert!(found.is_some());
-    // Some other blob in its place.
-    let key: Vec<u8> = completion.request.as_bytes().iter().map(|byte| !byte).collect();
-    let key = ObjectId::from_bytes(&key).unwrap();
-    let blob = dispatcher.put_blob("manifold provenance 1\nand nothing").unwrap();
-    store.record(key, ObjectRef::blob(blob)).unwrap();
-    assert_eq!(dispatcher.provenance(completion.request).unwrap(), None);
-    assert_eq!(dispatcher.provenances().unwrap(), []);
+    let record = store.run_record(completion.request).unwrap().unwrap();
+    for length in 0..record.bytes.len() {
+        let bytes = record.bytes.slice(..length);
+        store.record_run(completion.request, None, RunRecord { bytes, common: 7 }).unwrap();
+        assert_eq!(dispatcher.provenance(completion.request).unwrap(), None, "{length}");
+        assert_eq!(dispatcher.provenances().unwrap(), []);
+    }
+    store.record_run(completion.request, None, record).unwrap();
+    assert_eq!(dispatcher.provenance(completion.request).unwrap(), found);
 }

@@ -4,13 +4,18 @@ use std::fs;
 use std::sync::LazyLock;
 
 use manifold_dispatcher::api::{Object, ObjectId, ObjectRef};
-use manifold_dispatcher::{DurableStore, ObjectSource, Store};
+use manifold_dispatcher::{DurableStore, ObjectSource, RunRecord, Store};
 use proptest::prelude::*;
 
 use crate::{blob, lazy, request};
 
 /// The bytes of a store's file, and the requests in it with the objects of their outcomes.
 type Sample = (Vec<u8>, Vec<(ObjectId, Object)>);
+
+/// Returns the record of the run with this number.
+fn run(number: usize) -> String {
+    "common".repeat(10) + &number.to_string()
+}
 
 /// Creates a store with a hundred outcomes.
 fn sample() -> Sample {
@@ -20,7 +25,8 @@ fn sample() -> Sample {
     for number in 0..100usize {
         let object = Object::blob(number.to_string().repeat(1 + number * 7));
         let id = store.write(object.clone()).unwrap();
-        store.record(request(&number.to_string()), ObjectRef::blob(id)).unwrap();
+        let run = RunRecord { bytes: run(number).into(), common: 60 };
+        store.record_run(request(&number.to_string()), Some(ObjectRef::blob(id)), run).unwrap();
         objects.push((request(&number.to_string()), object));
         if number % 20 == 0 {
             store.flush().unwrap();
@@ -40,7 +46,12 @@ fn assert_never_wrong(bytes: &[u8], objects: &[(ObjectId, Object)], check_up_to:
         return;
     };
     let mut lost = false;
-    for (request, object) in objects {
+    for (number, (request, object)) in objects.iter().enumerate() {
+        match store.run_record(*request) {
+            Ok(Some(found)) => assert_eq!(found.bytes, run(number), "a wrong record of a run"),
+            Ok(None) => lost = true,
+            Err(error) => assert!(error.to_string().contains("damaged"), "{error}"),
+        }
         match store.look_up(*request) {
             Ok(Some(outcome)) => {
                 assert_eq!(outcome, ObjectRef::of(object), "a wrong outcome");

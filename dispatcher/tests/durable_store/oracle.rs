@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use manifold_dispatcher::api::{Object, ObjectId, ObjectRef};
-use manifold_dispatcher::{DurableStore, ObjectSource, Store};
+use manifold_dispatcher::{DurableStore, ObjectSource, RunRecord, Store};
 use proptest::prelude::*;
 
 use crate::{lazy, nothing_but_pins, request};
@@ -14,6 +14,9 @@ enum Operation {
     Write(u8, usize),
     /// Records the blob with the second number as the outcome of the request with the first.
     Record(u8, u8),
+    /// Records a run of the request with the first number, with the outcome as above if it is stated.
+    /// The record of the run has the last number and this size.
+    RecordRun(u8, Option<u8>, u8, usize),
     Pin(u8, u8),
     Unpin(u8),
     Flush,
@@ -25,8 +28,11 @@ enum Operation {
 fn operations() -> impl Strategy<Value = Vec<Operation>> {
     let size = prop_oneof![8 => 0..200usize, 1 => 10_000..40_000usize];
     let operation = prop_oneof![
-        12 => (any::<u8>(), size).prop_map(|(number, size)| Operation::Write(number, size)),
+        12 => (any::<u8>(), size.clone()).prop_map(|(number, size)| Operation::Write(number, size)),
         8 => (0..40u8, any::<u8>()).prop_map(|(name, number)| Operation::Record(name, number)),
+        8 => (0..40u8, any::<Option<u8>>(), any::<u8>(), size.clone()).prop_map(
+            |(name, outcome, number, size)| Operation::RecordRun(name, outcome, number, size)
+        ),
         2 => (0..40u8, any::<u8>()).prop_map(|(name, number)| Operation::Pin(name, number)),
         1 => (0..40u8).prop_map(Operation::Unpin),
         6 => Just(Operation::Flush),
@@ -43,6 +49,7 @@ struct Expected {
     numbers: BTreeMap<u8, ObjectId>,
     objects: BTreeMap<ObjectId, Object>,
     memo: BTreeMap<ObjectId, ObjectRef>,
+    runs: BTreeMap<ObjectId, RunRecord>,
     pins: BTreeMap<ObjectId, ObjectRef>,
 }
 
@@ -62,6 +69,12 @@ impl Expected {
             kept.into_iter().chain(of_memo.map(|(_, outcome)| outcome.id)).collect();
         self.objects.retain(|id, _| kept.contains(id));
         self.memo.retain(|request, _| self.pins.contains_key(request));
+        self.runs.retain(|request, _| self.pins.contains_key(request));
+    }
+
+    /// Returns how many memo entries there are. One may have a record of a run only.
+    fn entries(&self) -> usize {
+        self.memo.keys().chain(self.runs.keys()).collect::<BTreeSet<_>>().len()
     }
 
     fn check(&self, store: &DurableStore) {
@@ -72,8 +85,13 @@ impl Expected {
         for name in 0..40 {
             let request = request(&name.to_string());
             assert_eq!(store.look_up(request).unwrap(), self.memo.get(&request).copied());
+            assert_eq!(store.run_record(request).unwrap().as_ref(), self.runs.get(&request));
             assert_eq!(store.pinned(request).unwrap(), self.pins.get(&request).copied());
         }
+        let entries = store.entries().unwrap().into_iter().collect::<BTreeMap<_, _>>();
+        assert_eq!(entries, self.memo);
+        let runs = store.run_records().unwrap().into_iter().collect::<BTreeMap<_, _>>();
+        assert_eq!(runs, self.runs);
         let gone = self.numbers.values().filter(|id| !self.objects.contains_key(*id));
         for id in gone {
             assert_eq!(store.read(*id).unwrap(), None, "object {id}");
@@ -99,6 +117,18 @@ fn run(operations: &[Operation]) {
                 store.record(request, outcome).unwrap();
                 expected.memo.insert(request, outcome);
             }
+            Operation::RecordRun(name, number, of_run, size) => {
+                let outcome = number.and_then(|number| expected.outcome(number));
+                let request = request(&name.to_string());
+                let text =
+                    format!("{} ", of_run % 3).repeat(40) + &of_run.to_string().repeat(*size);
+                let run = RunRecord { bytes: text.into(), common: 80 };
+                store.record_run(request, outcome, run.clone()).unwrap();
+                expected.runs.insert(request, run);
+                if let Some(outcome) = outcome {
+                    expected.memo.insert(request, outcome);
+                }
+            }
             Operation::Pin(name, number) => {
                 let Some(outcome) = expected.outcome(*number) else { continue };
                 let request = request(&name.to_string());
@@ -115,7 +145,7 @@ fn run(operations: &[Operation]) {
                 let collected = store.collect(&nothing_but_pins(), |_| ()).unwrap();
                 expected.collect();
                 let kept = [collected.kept_objects, collected.kept_entries, collected.kept_pins];
-                let maps = [expected.objects.len(), expected.memo.len(), expected.pins.len()];
+                let maps = [expected.objects.len(), expected.entries(), expected.pins.len()];
                 assert_eq!(kept, maps.map(|count| count as u64), "{collected:?}");
             }
             Operation::Reopen => {
@@ -131,7 +161,7 @@ fn run(operations: &[Operation]) {
     let verified = store.verify(|_| ()).unwrap();
     assert_eq!(verified.damages, []);
     assert_eq!(verified.objects, expected.objects.len() as u64);
-    assert_eq!(verified.entries, expected.memo.len() as u64);
+    assert_eq!(verified.entries, expected.entries() as u64);
 }
 
 proptest! {

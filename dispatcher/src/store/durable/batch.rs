@@ -4,16 +4,24 @@ use manifold_runtime_api::{Object, ObjectId};
 
 use super::format::Entry;
 use crate::by_id::ById;
+use crate::store::RunRecord;
 
 /// Writes that are committed in one transaction.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) objects: ById<Object>,
-    pub(super) memo: ById<Entry>,
+    pub(super) memo: ById<Recorded>,
     pub(super) pins: ById<Change>,
-    /// The size of the batch in bytes: the lengths of the objects' contents, plus [`OVERHEAD`] for
-    /// each entry of any table.
+    /// The size of the batch in bytes: the lengths of the objects' contents and of the records of runs, plus
+    /// [`OVERHEAD`] for each entry of any table.
     pub(super) bytes: usize,
+}
+
+/// What was recorded for a request. What is not there is as before.
+#[derive(Debug, Clone)]
+pub(super) struct Recorded {
+    pub(super) entry: Option<Entry>,
+    pub(super) run: Option<RunRecord>,
 }
 
 /// A change of a memo entry or pin that is not on disk yet.
@@ -39,6 +47,20 @@ impl Change {
 pub(super) const OVERHEAD: usize = 128;
 
 impl Batch {
+    /// Removes everything, and keeps the memory of the maps: filling fresh memory would keep the lock
+    /// of the batch for longer. Returns `None` if the maps are too large to be kept.
+    pub(super) fn emptied(mut self) -> Option<Self> {
+        const MAX_KEPT_BYTES: usize = 32 << 20;
+        if self.bytes > MAX_KEPT_BYTES {
+            return None;
+        }
+        self.objects.clear();
+        self.memo.clear();
+        self.pins.clear();
+        self.bytes = 0;
+        Some(self)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.objects.is_empty() && self.memo.is_empty() && self.pins.is_empty()
     }
@@ -50,9 +72,15 @@ impl Batch {
         }
     }
 
-    pub(super) fn add_memo(&mut self, request: ObjectId, entry: Entry) {
-        if self.memo.insert(request, entry).is_none() {
+    pub(super) fn add_memo(&mut self, request: ObjectId, new: Recorded) {
+        let recorded = self.memo.entry(request).or_insert_with(|| {
             self.bytes += OVERHEAD;
+            Recorded { entry: None, run: None }
+        });
+        recorded.entry = new.entry.or(recorded.entry);
+        if let Some(run) = new.run {
+            self.bytes += run.bytes.len();
+            recorded.run = Some(run);
         }
     }
 
@@ -69,9 +97,11 @@ impl Batch {
                 self.add_object(*id, object.clone());
             }
         }
-        for (request, entry) in &earlier.memo {
-            if !self.memo.contains_key(request) {
-                self.add_memo(*request, *entry);
+        for (request, recorded) in &earlier.memo {
+            let newer = self.memo.get(request).cloned();
+            self.add_memo(*request, recorded.clone());
+            if let Some(newer) = newer {
+                self.add_memo(*request, newer);
             }
         }
         for (request, change) in &earlier.pins {

@@ -1,13 +1,15 @@
 //! The data of a store: chunks with many small values, and large contents by themselves.
+//! [`memo_value`](super::memo_value) has the values of memo entries.
 //!
 //! A chunk is written once, by one commit. A value in it begins with its id, so that data which an
 //! index finds by a part of an id is compared with all of it.
 
 use bytes::Bytes;
-use manifold_runtime_api::{Object, ObjectId, ObjectKind, ObjectRef};
+use manifold_runtime_api::{Object, ObjectId, ObjectKind};
 
-use super::format::{check, kind_code, kind_of};
+use super::format::{kind_code, kind_of};
 use super::index::Place;
+use super::memo_value::{Bases, Memo};
 
 /// The maximum length of a chunk in bytes. With what the database adds, it fits into a page of
 /// 64 KiB.
@@ -101,10 +103,14 @@ impl<'a> ObjectValue<'a> {
         content.saturating_add(1 + id.as_bytes().len() + 1 + 4)
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let length = Self::bytes(self.id, self.content.length(), self.content.number());
-        let mut value = Vec::with_capacity(length);
-        encode_id(self.id, &mut value);
+    /// Returns the length of the encoded value in bytes.
+    pub(super) fn length(&self) -> usize {
+        Self::bytes(self.id, self.content.length(), self.content.number())
+    }
+
+    /// Adds the encoded value to `value`.
+    pub(super) fn encode(&self, value: &mut Vec<u8>) {
+        encode_id(self.id, value);
         value.push(kind_code(self.kind));
         match self.content {
             Content::Inline(content) => {
@@ -118,80 +124,88 @@ impl<'a> ObjectValue<'a> {
                 value.extend_from_slice(&length.to_le_bytes());
             }
         }
-        value
     }
 }
 
-/// A memo entry in a chunk: the request, the outcome, and a CRC-32 of both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct MemoValue {
-    pub(super) request: ObjectId,
-    /// `None` if the checksum does not match.
-    pub(super) outcome: Option<ObjectRef>,
-}
-
-impl MemoValue {
-    /// Decodes the entry at the beginning of `bytes`. `None` if it is malformed.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (request, rest) = decode_id(bytes)?;
-        let (&[kind], rest) = rest.split_first_chunk()?;
-        let (id, rest) = decode_id(rest)?;
-        let (found, _) = rest.split_first_chunk()?;
-        let outcome = kind_of(kind)
-            .filter(|_| check(request, &[kind], id.as_bytes()).to_le_bytes() == *found)
-            .map(|kind| ObjectRef { kind, id });
-        Some(Self { request, outcome })
-    }
-
-    /// Returns the length in bytes of an encoded entry.
-    pub(super) fn bytes(request: ObjectId, outcome: ObjectRef) -> usize {
-        1 + request.as_bytes().len() + 1 + 1 + outcome.id.as_bytes().len() + 4
-    }
-
-    pub(super) fn encode(request: ObjectId, outcome: ObjectRef) -> Vec<u8> {
-        let mut value = Vec::with_capacity(Self::bytes(request, outcome));
-        encode_id(request, &mut value);
-        let kind = kind_code(outcome.kind);
-        value.push(kind);
-        encode_id(outcome.id, &mut value);
-        let check = check(request, &[kind], outcome.id.as_bytes());
-        value.extend_from_slice(&check.to_le_bytes());
-        value
-    }
-}
-
-fn encode_id(id: ObjectId, value: &mut Vec<u8>) {
+pub(super) fn encode_id(id: ObjectId, value: &mut Vec<u8>) {
     let bytes = id.as_bytes();
     value.push(u8::try_from(bytes.len()).unwrap_or(0));
     value.extend_from_slice(bytes);
 }
 
-fn decode_id(bytes: &[u8]) -> Option<(ObjectId, &[u8])> {
+pub(super) fn decode_id(bytes: &[u8]) -> Option<(ObjectId, &[u8])> {
     let (&[length], rest) = bytes.split_first_chunk()?;
     let (id, rest) = rest.split_at_checked(usize::from(length))?;
     Some((ObjectId::from_bytes(id).ok()?, rest))
 }
 
 /// The chunk that is being filled.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Filling {
     /// The number of the chunk.
     pub(super) chunk: u32,
     pub(super) bytes: Vec<u8>,
+    bases: Bases,
+    /// The memory for the next chunk.
+    spare: Vec<u8>,
 }
 
+/// The number and the bytes of a chunk to which nothing can be added any more.
+type Full = (u32, Vec<u8>);
+
 impl Filling {
-    /// Adds a value. Returns its place, and the chunk before if the value did not fit into it.
-    pub(super) fn add(&mut self, value: &[u8]) -> (Place, Option<(u32, Vec<u8>)>) {
-        let mut full = None;
-        if !self.bytes.is_empty() && self.bytes.len() + value.len() > MAX_CHUNK_BYTES {
-            let bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(MAX_CHUNK_BYTES));
-            full = Some((self.chunk, bytes));
-            self.chunk += 1;
+    pub(super) fn new(chunk: u32) -> Self {
+        Self { chunk, ..Self::default() }
+    }
+
+    /// Adds a value of at most this length, which `encode` adds to the bytes. Returns its place, and the
+    /// chunk before if the value did not fit into it.
+    pub(super) fn add(
+        &mut self,
+        length: usize,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> (Place, Option<Full>) {
+        let full = self.make_room(length);
+        let place = self.end();
+        encode(&mut self.bytes);
+        (place, full)
+    }
+
+    /// Adds a memo entry, as [`Filling::add`].
+    pub(super) fn add_memo(&mut self, request: ObjectId, memo: &Memo<'_>) -> (Place, Option<Full>) {
+        let full = self.make_room(memo.max_length(request));
+        let base = memo.run.and_then(|run| self.bases.find(&self.bytes, run));
+        let place = self.end();
+        memo.encode(request, base, &mut self.bytes);
+        if let (Some(run), None) = (memo.run, base) {
+            self.bases.offer(place.offset, run, self.bytes.len());
         }
+        (place, full)
+    }
+
+    /// Begins the next chunk if `length` more bytes do not fit. Returns the one before.
+    fn make_room(&mut self, length: usize) -> Option<Full> {
+        if self.bytes.is_empty() || self.bytes.len() + length <= MAX_CHUNK_BYTES {
+            return None;
+        }
+        let mut next = std::mem::take(&mut self.spare);
+        next.reserve(MAX_CHUNK_BYTES);
+        let bytes = std::mem::replace(&mut self.bytes, next);
+        self.bases = Bases::default();
+        self.chunk += 1;
+        Some((self.chunk - 1, bytes))
+    }
+
+    /// Takes the memory of a chunk that was written.
+    pub(super) fn reuse(&mut self, mut bytes: Vec<u8>) {
+        bytes.clear();
+        self.spare = bytes;
+    }
+
+    /// Returns the place of the next value.
+    fn end(&self) -> Place {
         let offset = u16::try_from(self.bytes.len()).unwrap_or(u16::MAX);
-        self.bytes.extend_from_slice(value);
-        (Place { chunk: self.chunk, offset }, full)
+        Place { chunk: self.chunk, offset }
     }
 }
 
@@ -208,25 +222,21 @@ mod tests {
         for content in [Content::Inline(b"hello"), Content::Separate { number: 7, length: 1 << 40 }]
         {
             let value = ObjectValue { id: id("hello"), kind: ObjectKind::Blob, content };
-            assert_eq!(ObjectValue::decode(&[&value.encode()[..], b"more"].concat()), Some(value));
+            let mut bytes = Vec::new();
+            value.encode(&mut bytes);
+            assert_eq!(bytes.len(), value.length());
+            bytes.extend_from_slice(b"more");
+            assert_eq!(ObjectValue::decode(&bytes), Some(value));
         }
-        let outcome = ObjectRef::tree(id("tree"));
-        let mut value = MemoValue::encode(id("request"), outcome);
-        let decoded = MemoValue::decode(&value).unwrap();
-        assert_eq!(decoded, MemoValue { request: id("request"), outcome: Some(outcome) });
-        if let Some(byte) = value.last_mut() {
-            *byte ^= 1;
-        }
-        assert_eq!(MemoValue::decode(&value).unwrap().outcome, None);
     }
 
     #[test]
     fn a_full_chunk_is_returned() {
-        let mut filling = Filling { chunk: 3, bytes: Vec::new() };
-        let value = vec![1; 30_000];
-        assert_eq!(filling.add(&value), (Place { chunk: 3, offset: 0 }, None));
-        assert_eq!(filling.add(&value), (Place { chunk: 3, offset: 30_000 }, None));
-        let (place, full) = filling.add(&value);
+        let mut filling = Filling::new(3);
+        let mut add = || filling.add(30_000, |bytes| bytes.extend_from_slice(&[1; 30_000]));
+        assert_eq!(add(), (Place { chunk: 3, offset: 0 }, None));
+        assert_eq!(add(), (Place { chunk: 3, offset: 30_000 }, None));
+        let (place, full) = add();
         assert_eq!(place, Place { chunk: 4, offset: 0 });
         assert_eq!(full.map(|(chunk, bytes)| (chunk, bytes.len())), Some((3, 60_000)));
     }

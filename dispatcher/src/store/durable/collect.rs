@@ -15,8 +15,8 @@ use super::fault::StoreFault;
 use super::format::{Entry, Head, Stamp};
 use super::tables::{Index, Value};
 use super::write::WriteTables;
-use crate::beside::Beside;
 use crate::by_id::ById;
+use crate::note;
 use crate::progress::Progress;
 use crate::store::{MAX_REFERENCE_BYTES, Pin, Store, named_node};
 
@@ -150,7 +150,7 @@ fn sweep(
     let [objects, memo] = &listings;
     let heads = objects.values.iter().filter_map(|(_, value)| match value {
         Value::Object { id, head, .. } => Some((*id, *head)),
-        Value::Memo(..) => None,
+        Value::Memo { .. } => None,
     });
     let heads: ById<Head> = heads.collect();
     let mut marks =
@@ -187,25 +187,21 @@ fn sweep(
     let (mut stale, mut with_pins) = (HashSet::new(), HashSet::new());
     for (_, value) in &memo.values {
         match value {
-            Value::Memo(request, Some(entry)) => entries.push((*request, *entry)),
+            Value::Memo { request, entry: Some(entry), .. } => entries.push((*request, *entry)),
             other => drop(stale.insert(other.id())),
         }
     }
-    // What is kept beside an outcome is used as recently as the outcome, and stays with it.
+    // A note is used as recently as its request, and stays with it.
     let stamps: ById<Stamp> =
         entries.iter().map(|(request, entry)| (*request, entry.stamp)).collect();
     for (request, entry) in &mut entries {
-        for beside in Beside::ALL {
-            let of = beside.key(*request);
-            let with = stamps.get(&of).filter(|stamp| !stamp.is_wrong(now));
-            if let Some(with) =
-                with.filter(|with| !entry.stamp.is_wrong(now) && **with > entry.stamp)
-            {
-                entry.stamp = *with;
-            }
-            if pinned.contains(&of) {
-                with_pins.insert(*request);
-            }
+        let of = note::key(*request);
+        let with = stamps.get(&of).filter(|stamp| !stamp.is_wrong(now));
+        if let Some(with) = with.filter(|with| !entry.stamp.is_wrong(now) && **with > entry.stamp) {
+            entry.stamp = *with;
+        }
+        if pinned.contains(&of) {
+            with_pins.insert(*request);
         }
     }
     // The most recently used first.
@@ -213,12 +209,13 @@ fn sweep(
     let total = entries.len() as u64;
     for (done, (request, entry)) in entries.into_iter().enumerate() {
         progress(Progress::new("memo entries", done as u64, total));
-        let stays = if pinned.contains(&request) || with_pins.contains(&request) {
-            marks.mark(entry.outcome.id, None)?
-        } else {
-            is_within(entry.stamp, keep.used_within, now)
-                && marks.mark(entry.outcome.id, keep.at_most_bytes)?
-        };
+        let is_pinned = pinned.contains(&request) || with_pins.contains(&request);
+        let bound = keep.at_most_bytes.filter(|_| !is_pinned);
+        let stays = (is_pinned || is_within(entry.stamp, keep.used_within, now))
+            && match entry.outcome {
+                Some(outcome) => marks.mark(outcome.id, bound)?,
+                None => true,
+            };
         if stays {
             collected.kept_entries += 1;
         } else {

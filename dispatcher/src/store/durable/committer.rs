@@ -13,6 +13,7 @@ use super::disk::Disk;
 use super::format::EntryTable;
 use super::open::{OnCommit, StoreOptions};
 use crate::panic_message::panic_message;
+use crate::store::RunRecord;
 
 /// Writes that are not on disk yet. Reads find them here until a snapshot of the disk has them.
 pub(super) struct Committer {
@@ -36,6 +37,8 @@ struct State {
     since: Option<Instant>,
     /// The writes that are being committed.
     committing: Option<Arc<Batch>>,
+    /// An empty batch for the writes after those.
+    spare: Option<Batch>,
     /// The number of writes that were added so far.
     added: u64,
     /// The number of writes that are on disk.
@@ -141,9 +144,14 @@ impl Committer {
     /// Returns the pending change of an entry, or `None` if the entry on disk is current.
     pub(super) fn change(&self, table: EntryTable, request: ObjectId) -> Option<Change> {
         self.find(|batch| match table {
-            EntryTable::Memo => batch.memo.get(&request).copied().map(Change::Set),
+            EntryTable::Memo => batch.memo.get(&request)?.entry.map(Change::Set),
             EntryTable::Pins => batch.pins.get(&request).copied(),
         })
+    }
+
+    /// Returns the record of a run that is not on disk yet.
+    pub(super) fn run_record(&self, request: ObjectId) -> Option<RunRecord> {
+        self.find(|batch| batch.memo.get(&request)?.run.clone())
     }
 
     fn find<T>(&self, look: impl Fn(&Batch) -> Option<T>) -> Option<T> {
@@ -170,6 +178,8 @@ impl Committer {
                 if !self.finish_commit(&batch, added, result) {
                     return;
                 }
+                let spare = Arc::into_inner(batch).and_then(Batch::emptied);
+                self.state.lock().spare = spare;
             }
         };
         let panicked = catch_unwind(AssertUnwindSafe(work)).err();
@@ -231,6 +241,7 @@ impl Committer {
                 None => {
                     state.commit_now = false;
                     if self.work.wait_for(&mut state, IDLE).timed_out() {
+                        state.spare = None;
                         MutexGuard::unlocked(&mut state, || disk.drop_old_snapshot());
                     }
                 }
@@ -244,7 +255,8 @@ impl Committer {
         }
         state.commit_now = false;
         state.since = None;
-        let batch = Arc::new(std::mem::take(&mut state.gathering));
+        let next = state.spare.take().unwrap_or_default();
+        let batch = Arc::new(std::mem::replace(&mut state.gathering, next));
         state.committing = Some(Arc::clone(&batch));
         self.changed.notify_all();
         Some((batch, state.added))

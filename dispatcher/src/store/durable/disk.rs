@@ -200,24 +200,23 @@ impl Disk {
         let now = Stamp::now();
         self.write(|tables| {
             let mut done = Done::unchanged(Vec::new());
-            // In key order, so that neighbors are written to a page while it is cached.
-            let mut objects: Vec<_> = batch.objects.iter().collect();
-            objects.sort_unstable_by_key(|(id, _)| **id);
-            for (id, object) in objects {
+            tables.expect(batch.objects.len(), batch.memo.len());
+            for (id, object) in &batch.objects {
                 done.changed |= tables.put(*id, object, now)?;
             }
-            let mut memo: Vec<_> = batch.memo.iter().collect();
-            memo.sort_unstable_by_key(|(request, _)| **request);
-            for (request, entry) in memo {
-                let outcome = entry.outcome.id;
-                if !batch.objects.contains_key(&outcome)
+            for (request, recorded) in &batch.memo {
+                if let Some(outcome) = recorded.entry.map(|entry| entry.outcome.id)
+                    && !batch.objects.contains_key(&outcome)
                     && tables.head(outcome)?.is_none()
                     && let Some(object) = rescue(outcome)
                 {
-                    tables.put(outcome, &object, now)?;
+                    tables.put_once(outcome, &object, now)?;
                 }
-                tables.put_memo(*request, *entry)?;
+                tables.put_memo(*request, recorded, now)?;
                 done.changed = true;
+            }
+            if !batch.pins.is_empty() {
+                tables.have_put(batch.objects.keys());
             }
             for (request, change) in &batch.pins {
                 match change {

@@ -14,8 +14,6 @@
 //! A kind takes one byte. Numbers are little-endian in values, and big-endian in keys, so that they
 //! are sorted. An object is verified by its id. A memo entry and a pin carry a CRC-32.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use manifold_runtime_api::{ObjectId, ObjectKind, ObjectRef};
 use redb::TableDefinition;
 
@@ -34,7 +32,7 @@ pub(super) const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new(
 /// The key of the number of removals in the table `numbers`.
 pub(super) const REMOVALS: &str = "removals";
 /// The name of the format that this code reads and writes.
-pub(super) const FORMAT: &str = "manifold-store-2";
+pub(super) const FORMAT: &str = "manifold-store-3";
 
 /// A point in time, in minutes since the Unix epoch. Ages are differences of stamps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,9 +40,7 @@ pub(super) struct Stamp(pub(super) u32);
 
 impl Stamp {
     pub(super) fn now() -> Self {
-        let seconds =
-            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Self(u32::try_from(seconds / 60).unwrap_or(u32::MAX))
+        Self(u32::try_from(unix_seconds() / 60).unwrap_or(u32::MAX))
     }
 
     /// Returns whether the stamp is less than an hour old, so that it need not be renewed.
@@ -59,6 +55,19 @@ impl Stamp {
         const DAY: u32 = 24 * 60;
         self.0 > now.0.saturating_add(DAY)
     }
+}
+
+/// Returns the time in seconds. This clock takes a fraction of the time that `SystemTime` takes.
+#[cfg(target_os = "linux")]
+fn unix_seconds() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    u64::try_from(time.tv_sec).unwrap_or(0)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn unix_seconds() -> u64 {
+    use std::time::{SystemTime, UNIX_EPOCH};
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// The metadata of an object.
@@ -96,7 +105,7 @@ impl Entry {
         let mut value = Vec::with_capacity(ID_OFFSET + self.outcome.id.as_bytes().len());
         value.push(kind_code(self.outcome.kind));
         value.extend_from_slice(&self.stamp.0.to_le_bytes());
-        let check = check(request, &value, self.outcome.id.as_bytes());
+        let check = check(request, [&value, self.outcome.id.as_bytes()]);
         value.extend_from_slice(&check.to_le_bytes());
         value.extend_from_slice(self.outcome.id.as_bytes());
         value
@@ -106,7 +115,7 @@ impl Entry {
     pub(super) fn decode(request: ObjectId, value: &[u8]) -> Option<Self> {
         let (head, id) = value.split_at_checked(ID_OFFSET)?;
         let (checked, found) = head.split_at(CHECKSUM_OFFSET);
-        if check(request, checked, id).to_le_bytes() != found {
+        if check(request, [checked, id]).to_le_bytes() != found {
             return None;
         }
         let stamp = Stamp(u32::from_le_bytes(checked[1..].try_into().ok()?));
@@ -115,12 +124,13 @@ impl Entry {
     }
 }
 
-/// Returns the CRC-32 of a request, what precedes the id of its outcome, and that id.
-pub(super) fn check(request: ObjectId, head: &[u8], id: &[u8]) -> u32 {
+/// Returns the CRC-32 of a request and of what is kept with it.
+pub(super) fn check<const PARTS: usize>(request: ObjectId, parts: [&[u8]; PARTS]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(request.as_bytes());
-    hasher.update(head);
-    hasher.update(id);
+    for part in parts {
+        hasher.update(part);
+    }
     hasher.finalize()
 }
 

@@ -98,6 +98,7 @@ pub struct StoreOptions {
     pub(super) page_cache_bytes: usize,
     pub(super) check_up_to: u64,
     pub(super) read_only: bool,
+    pub(super) until_exit: bool,
     pub(super) listener: Listener,
     pub(super) on_commit: OnCommit,
 }
@@ -146,6 +147,7 @@ impl Default for StoreOptions {
             page_cache_bytes: 64 * MIB,
             check_up_to: 32 << 20,
             read_only: false,
+            until_exit: false,
             listener: Listener::default(),
             on_commit: OnCommit::default(),
         }
@@ -209,6 +211,13 @@ impl StoreOptions {
     /// once before it can be opened read-only.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
+        self
+    }
+
+    /// Sets whether the process ends soon after the store is dropped. The memory tier is then not freed,
+    /// which can take some ten milliseconds. The file is closed as ever. Default: `false`.
+    pub fn until_exit(mut self, until_exit: bool) -> Self {
+        self.until_exit = until_exit;
         self
     }
 

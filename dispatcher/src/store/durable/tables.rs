@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use manifold_runtime_api::{Object, ObjectId, ObjectKind, Tree};
+use manifold_runtime_api::{Object, ObjectId, ObjectKind, ObjectRef, Tree};
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition};
 
-use super::chunks::{MemoValue, ObjectValue};
+use super::chunks::ObjectValue;
 use super::fault::StoreFault;
 use super::format::{self, CHUNKS, CONTENTS, Entry, EntryTable, Head, PAGES, PINS, RUNS, Stamp};
 use super::index::{self, Filter, KnownRuns, Place, Record, Run};
+use super::memo_value::{Memo, MemoValue, RunParts};
 use crate::by_id::ById;
 use crate::progress::Progress;
+use crate::store::RunRecord;
 
 /// The open tables of a read or write transaction.
 pub(super) struct Tables<T> {
@@ -54,14 +56,32 @@ pub(super) fn page_key(run: u64, page: u32) -> [u8; 12] {
 
 /// What the data of an object or memo entry turns out to be.
 pub(super) enum Value {
-    Object { id: ObjectId, head: Head, number: Option<u64>, is_sound: bool },
-    Memo(ObjectId, Option<Entry>),
+    Object {
+        id: ObjectId,
+        head: Head,
+        number: Option<u64>,
+        is_sound: bool,
+    },
+    /// The entry is `None` if it is damaged.
+    Memo {
+        request: ObjectId,
+        entry: Option<Memoized>,
+        bytes: usize,
+    },
+}
+
+/// A memo entry, without the record of the run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Memoized {
+    /// `None` if there is only the record of a run.
+    pub(super) outcome: Option<ObjectRef>,
+    pub(super) stamp: Stamp,
 }
 
 impl Value {
     pub(super) fn id(&self) -> ObjectId {
         match self {
-            Self::Object { id, .. } | Self::Memo(id, _) => *id,
+            Self::Object { id, .. } | Self::Memo { request: id, .. } => *id,
         }
     }
 
@@ -69,22 +89,23 @@ impl Value {
     fn number(&self) -> Option<u64> {
         match self {
             Self::Object { number, .. } => *number,
-            Self::Memo(..) => None,
+            Self::Memo { .. } => None,
         }
     }
 
-    /// Decodes the value of an index. Returns `None` if it is malformed.
-    fn decode(index: Index, record: Record, data: &[u8]) -> Option<Self> {
+    /// Decodes the value of an index that a record names in a chunk. Returns `None` if it is malformed.
+    fn decode(index: Index, record: Record, chunk: &[u8]) -> Option<Self> {
         let value = match index {
             Index::Objects => {
-                let value = ObjectValue::decode(data)?;
+                let value = object_at(chunk, record.place)?;
                 let number = value.content.number();
                 Self::Object { id: value.id, head: head(record, &value), number, is_sound: true }
             }
             Index::Memo => {
-                let value = MemoValue::decode(data)?;
-                let entry = value.outcome.map(|outcome| Entry { outcome, stamp: record.stamp });
-                Self::Memo(value.request, entry)
+                let value = MemoValue::decode(chunk, record.place.offset)?;
+                let entry =
+                    value.memo.map(|memo| Memoized { outcome: memo.outcome, stamp: record.stamp });
+                Self::Memo { request: value.request, entry, bytes: value.bytes }
             }
         };
         (index::prefix(value.id()) == record.prefix).then_some(value)
@@ -108,6 +129,11 @@ impl ReadTables {
     ) -> Result<Self, StoreFault> {
         Self::open(known, |table| Ok(transaction.open_table(table)?))
     }
+}
+
+/// Returns the object at a place of a chunk. `None` if it is malformed.
+fn object_at(chunk: &[u8], place: Place) -> Option<ObjectValue<'_>> {
+    ObjectValue::decode(chunk.get(usize::from(place.offset)..)?)
 }
 
 fn malformed(what: &str) -> StoreFault {
@@ -157,8 +183,8 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
         Ok(tables)
     }
 
-    /// Calls `accept` with the records for `id` and their data, the newest first, until it returns a
-    /// value. The data may be that of another id.
+    /// Calls `accept` with the records for `id` and their chunks, the newest first, until it returns a
+    /// value. The data in the chunk may be that of another id.
     fn find<V>(
         &self,
         index: Index,
@@ -185,10 +211,8 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
                 let found = index::find(bytes, prefix);
                 for record in found.ok_or_else(|| malformed("a page of a run"))? {
                     let chunk = self.chunks.get(&record.place.chunk.to_be_bytes()[..])?;
-                    let data = chunk
-                        .as_ref()
-                        .and_then(|chunk| chunk.value().get(usize::from(record.place.offset)..));
-                    if let Some(value) = accept(record, data)? {
+                    if let Some(value) = accept(record, chunk.as_ref().map(|chunk| chunk.value()))?
+                    {
                         return Ok(Some(value));
                     }
                 }
@@ -231,8 +255,8 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
         id: ObjectId,
         with: impl Fn(Record, ObjectValue<'_>) -> Result<V, StoreFault>,
     ) -> Result<Option<V>, StoreFault> {
-        self.find(Index::Objects, id, |record, data| {
-            let value = data.and_then(ObjectValue::decode);
+        self.find(Index::Objects, id, |record, chunk| {
+            let value = chunk.and_then(|chunk| object_at(chunk, record.place));
             let value = value.ok_or(StoreFault::Value("object", id))?;
             if value.id == id { with(record, value).map(Some) } else { Ok(None) }
         })
@@ -288,7 +312,12 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
         request: ObjectId,
     ) -> Result<Option<Entry>, StoreFault> {
         match table {
-            EntryTable::Memo => Ok(self.memo_at(request)?.map(|(entry, _)| entry)),
+            EntryTable::Memo => {
+                let entry = self.memo_value(request, |record, memo| {
+                    memo.outcome.map(|outcome| Entry { outcome, stamp: record.stamp })
+                });
+                Ok(entry?.flatten())
+            }
             EntryTable::Pins => {
                 let Some(value) = self.pins.get(request.as_bytes())? else { return Ok(None) };
                 let pin = Entry::decode(request, value.value());
@@ -297,17 +326,44 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
         }
     }
 
-    /// Reads a memo entry, and where it is.
-    pub(super) fn memo_at(&self, request: ObjectId) -> Result<Option<(Entry, Place)>, StoreFault> {
-        self.find(Index::Memo, request, |record, data| {
-            let value = data.and_then(MemoValue::decode);
+    /// Calls `with` with what the memo has for a request, and its record.
+    pub(super) fn memo_value<V>(
+        &self,
+        request: ObjectId,
+        with: impl Fn(Record, Memo<'_>) -> V,
+    ) -> Result<Option<V>, StoreFault> {
+        self.find(Index::Memo, request, |record, chunk| {
+            let value = chunk.and_then(|chunk| MemoValue::decode(chunk, record.place.offset));
             let value = value.ok_or(StoreFault::Value("memo entry", request))?;
             if value.request != request {
                 return Ok(None);
             }
-            let outcome = value.outcome.ok_or(StoreFault::Value("memo entry", request))?;
-            Ok(Some((Entry { outcome, stamp: record.stamp }, record.place)))
+            let memo = value.memo.ok_or(StoreFault::Value("memo entry", request))?;
+            Ok(Some(with(record, memo)))
         })
+    }
+
+    /// Reads the record of the last run of a request.
+    pub(super) fn run_record(&self, request: ObjectId) -> Result<Option<RunRecord>, StoreFault> {
+        Ok(self.memo_value(request, |_, memo| memo.run.map(RunParts::to_record))?.flatten())
+    }
+
+    /// Reads the records of all runs, but for damaged ones.
+    pub(super) fn run_records(&self) -> Result<Vec<(ObjectId, RunRecord)>, StoreFault> {
+        let mut found = Vec::new();
+        let values = self.list(Index::Memo)?.values;
+        for of_chunk in values.chunk_by(|(one, _), (other, _)| one.place.chunk == other.place.chunk)
+        {
+            let Some((first, _)) = of_chunk.first() else { continue };
+            let Some(chunk) = self.chunks.get(&first.place.chunk.to_be_bytes()[..])? else {
+                continue;
+            };
+            found.extend(of_chunk.iter().filter_map(|(record, _)| {
+                let value = MemoValue::decode(chunk.value(), record.place.offset)?;
+                Some((value.request, value.memo?.run?.to_record()))
+            }));
+        }
+        Ok(found)
     }
 
     /// Lists an index. Takes all objects for sound.
@@ -351,10 +407,11 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
         index: Index,
         mut is_sound: impl FnMut(&ObjectValue<'_>, usize) -> Result<bool, StoreFault>,
     ) -> Result<Listing, StoreFault> {
-        // By place, so that each chunk is read once. Of the records of one place, the newest stays.
+        // By place, so that each chunk is read once. Of the records of one place, the newest stays. The
+        // records of an id have different ages also in one run, where the newest is first.
         let mut records: Vec<(Record, usize)> = Vec::new();
-        for (age, run) in self.indexes[index as usize].iter().enumerate() {
-            self.each_record(run, |record| records.push((record, age)))?;
+        for run in &self.indexes[index as usize] {
+            self.each_record(run, |record| records.push((record, records.len())))?;
         }
         records.sort_by_key(|(record, age)| (record.place, *age));
         records.dedup_by_key(|(record, _)| record.place);
@@ -369,23 +426,21 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
             let number = first.place.chunk;
             let chunk = self.chunks.get(&number.to_be_bytes()[..])?;
             for (record, age) in of_chunk {
-                let data = chunk
-                    .as_ref()
-                    .and_then(|chunk| chunk.value().get(usize::from(record.place.offset)..));
-                let Some((mut value, data)) =
-                    data.and_then(|data| Some((Value::decode(index, *record, data)?, data)))
+                let chunk = chunk.as_ref().map(|chunk| chunk.value());
+                let Some((mut value, chunk)) =
+                    chunk.and_then(|chunk| Some((Value::decode(index, *record, chunk)?, chunk)))
                 else {
                     malformed.push(number);
                     continue;
                 };
                 if let Value::Object { is_sound: sound, .. } = &mut value
-                    && let Some(value) = ObjectValue::decode(data)
+                    && let Some(value) = object_at(chunk, record.place)
                 {
                     *sound = is_sound(&value, records.len())?;
                 }
                 let place = values.len();
                 match newest.get(&value.id()) {
-                    Some((known, _)) if known <= age => {
+                    Some((known, _)) if known < age => {
                         superseded.extend(value.number());
                         continue;
                     }

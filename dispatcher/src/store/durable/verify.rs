@@ -185,11 +185,11 @@ fn verify_tables(
         }
     }
     for (_, value) in entries.values {
-        let Value::Memo(request, entry) = value else { continue };
+        let Value::Memo { request, entry, .. } = value else { continue };
         verified.entries += 1;
         match entry {
             None => verified.damages.push(Damage::Entry { request }),
-            Some(entry) if !sound.contains(&entry.outcome.id) => {
+            Some(entry) if entry.outcome.is_some_and(|outcome| !sound.contains(&outcome.id)) => {
                 verified.entries_without_object += 1
             }
             Some(_) => {}

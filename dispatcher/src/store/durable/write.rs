@@ -8,11 +8,13 @@ use std::sync::Arc;
 use manifold_runtime_api::{Object, ObjectId, ObjectKind, Tree};
 use redb::{ReadableTable, Table, WriteTransaction};
 
-use super::chunks::{Content, Filling, MAX_INLINE_BYTES, MemoValue, ObjectValue};
+use super::batch::Recorded;
+use super::chunks::{Content, Filling, MAX_INLINE_BYTES, ObjectValue};
 use super::fault::StoreFault;
 use super::format::{self, Entry, EntryTable, NUMBERS, Stamp};
 use super::index::{self, KnownRuns, Place, Record, Run};
 use super::kept::Budget;
+use super::memo_value::{Memo, MemoValue, RunParts};
 use super::tables::{Index, Listing, Tables, Value, page_key};
 
 type Data<'a> = Table<'a, format::Bytes, format::Bytes>;
@@ -25,8 +27,8 @@ pub(super) struct WriteTables<'a> {
     filling: Filling,
     /// The records to add to each index, from the oldest to the newest.
     added: [Vec<Record>; 2],
-    /// The objects that were put.
-    objects: HashSet<ObjectId, foldhash::quality::RandomState>,
+    /// Objects that were put in this transaction, as far as they may be put again.
+    put: HashSet<ObjectId, foldhash::quality::RandomState>,
     next_content: u64,
     next_run: u64,
     budget: Budget,
@@ -58,13 +60,20 @@ impl<'a> WriteTables<'a> {
         Ok(Self {
             tables: Tables::open(known, |table| Ok(transaction.open_table(table)?))?,
             numbers,
-            filling: Filling { chunk, bytes: Vec::new() },
+            filling: Filling::new(chunk),
             added: Default::default(),
-            objects: HashSet::default(),
+            put: HashSet::default(),
             next_content,
             next_run,
             budget: known.budget.clone(),
         })
+    }
+
+    /// Reserves memory for as many objects and memo entries.
+    pub(super) fn expect(&mut self, objects: usize, entries: usize) {
+        for (index, count) in [(Index::Objects, objects), (Index::Memo, entries)] {
+            self.added[index as usize].reserve(count);
+        }
     }
 
     /// Sets a pin. Returns whether anything changed: a pin that was set within the last hour stays as
@@ -90,8 +99,25 @@ impl<'a> WriteTables<'a> {
         Ok(self.tables.pins.remove(request.as_bytes())?.is_some())
     }
 
+    /// Notes that these objects were put.
+    pub(super) fn have_put<'b>(&mut self, objects: impl Iterator<Item = &'b ObjectId>) {
+        self.put.extend(objects);
+    }
+
+    /// Like [`WriteTables::put`], for an object that may be put again in this transaction.
+    pub(super) fn put_once(
+        &mut self,
+        id: ObjectId,
+        object: &Object,
+        now: Stamp,
+    ) -> Result<bool, StoreFault> {
+        let changed = self.put(id, object, now)?;
+        self.put.insert(id);
+        Ok(changed)
+    }
+
     /// Stores an object, or renews the stamp of an object that is there. Returns whether anything
-    /// changed.
+    /// changed. An object is not put twice in one transaction.
     pub(super) fn put(
         &mut self,
         id: ObjectId,
@@ -111,16 +137,15 @@ impl<'a> WriteTables<'a> {
             Content::Separate { number, length: length as u64 }
         };
         let value = ObjectValue { id, kind: object.kind, content };
-        let place = self.fill(&value.encode())?;
+        let place = self.fill(value.length(), |bytes| value.encode(bytes))?;
         self.add(Index::Objects, id, place, now);
-        self.objects.insert(id);
         Ok(true)
     }
 
     /// Renews the stamp of an object unless it is fresh. Returns whether anything changed, or
     /// `None` if the object is missing or damaged.
     fn restamp(&mut self, id: ObjectId, now: Stamp) -> Result<Option<bool>, StoreFault> {
-        if self.objects.contains(&id) {
+        if self.put.contains(&id) {
             return Ok(Some(false));
         }
         let (head, place) = match self.tables.head_at(id) {
@@ -163,7 +188,7 @@ impl<'a> WriteTables<'a> {
                 None => return Ok(false),
             };
             if !is_there {
-                self.put(id, &object, now)?;
+                self.put_once(id, &object, now)?;
             }
             let tree = match object.kind {
                 ObjectKind::Blob => None,
@@ -175,17 +200,31 @@ impl<'a> WriteTables<'a> {
         Ok(true)
     }
 
-    /// Stores a memo entry.
-    pub(super) fn put_memo(&mut self, request: ObjectId, entry: Entry) -> Result<(), StoreFault> {
-        let place = match self.tables.memo_at(request) {
-            // Only the stamp is new.
-            Ok(Some((known, place))) if known.outcome == entry.outcome => place,
-            Ok(_) | Err(StoreFault::Value(..)) => {
-                self.fill(&MemoValue::encode(request, entry.outcome))?
-            }
+    /// Stores what was recorded for a request, or renews the stamp if that is known. What was not
+    /// recorded stays as it is.
+    pub(super) fn put_memo(
+        &mut self,
+        request: ObjectId,
+        recorded: &Recorded,
+        now: Stamp,
+    ) -> Result<(), StoreFault> {
+        let known = self.tables.memo_value(request, |record, memo| {
+            (record.place, memo.outcome, memo.run.map(RunParts::to_record))
+        });
+        let (place, known_outcome, known_run) = match known {
+            Ok(Some((place, outcome, run))) => (Some(place), outcome, run),
+            Ok(None) | Err(StoreFault::Value(..)) => (None, None, None),
             Err(fault) => return Err(fault),
         };
-        self.add(Index::Memo, request, place, entry.stamp);
+        let outcome = recorded.entry.map(|entry| entry.outcome).or(known_outcome);
+        let run = recorded.run.as_ref().or(known_run.as_ref());
+        let is_known = outcome == known_outcome && run == known_run.as_ref();
+        let place = match place.filter(|_| is_known) {
+            Some(place) => place,
+            None => self.fill_memo(request, &Memo { outcome, run: run.map(RunParts::of) })?,
+        };
+        let stamp = recorded.entry.map_or(now, |entry| entry.stamp);
+        self.add(Index::Memo, request, place, stamp);
         Ok(())
     }
 
@@ -193,11 +232,30 @@ impl<'a> WriteTables<'a> {
         self.added[index as usize].push(Record { prefix: index::prefix(id), place, stamp });
     }
 
-    /// Adds a value to the chunk that is being filled.
-    fn fill(&mut self, value: &[u8]) -> Result<Place, StoreFault> {
-        let (place, full) = self.filling.add(value);
+    /// Adds a value of this length, which `encode` adds, to the chunk that is being filled.
+    fn fill(
+        &mut self,
+        length: usize,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<Place, StoreFault> {
+        let added = self.filling.add(length, encode);
+        self.write_full(added)
+    }
+
+    /// Adds a memo entry to the chunk that is being filled.
+    fn fill_memo(&mut self, request: ObjectId, memo: &Memo<'_>) -> Result<Place, StoreFault> {
+        let added = self.filling.add_memo(request, memo);
+        self.write_full(added)
+    }
+
+    /// Writes the chunk that is full, if one is. Returns the place of what was added.
+    fn write_full(
+        &mut self,
+        (place, full): (Place, Option<(u32, Vec<u8>)>),
+    ) -> Result<Place, StoreFault> {
         if let Some((number, bytes)) = full {
             self.tables.chunks.insert(&number.to_be_bytes()[..], &*bytes)?;
+            self.filling.reuse(bytes);
         }
         Ok(place)
     }
@@ -223,8 +281,8 @@ impl<'a> WriteTables<'a> {
                     Value::Object { number: Some(number), .. } => {
                         self.tables.contents.remove(&number.to_be_bytes()[..])?;
                     }
-                    Value::Memo(request, Some(entry)) if keeps_entry(request) => {
-                        live.push((record, index, MemoValue::bytes(request, entry.outcome)));
+                    Value::Memo { request, entry: Some(_), bytes } if keeps_entry(request) => {
+                        live.push((record, index, bytes));
                     }
                     _ => {}
                 }
@@ -244,11 +302,23 @@ impl<'a> WriteTables<'a> {
                 kept.insert(number);
             }
             for (record, index, bytes) in of_chunk {
-                let start = usize::from(record.place.offset);
-                let place = if is_kept {
-                    record.place
-                } else {
-                    self.fill(chunk.get(start..start + bytes).unwrap_or_default())?
+                let Place { offset, .. } = record.place;
+                let start = usize::from(offset);
+                let place = match index {
+                    _ if is_kept => record.place,
+                    Index::Objects => {
+                        let value = chunk.get(start..start + bytes).unwrap_or_default();
+                        self.fill(value.len(), |bytes| bytes.extend_from_slice(value))?
+                    }
+                    Index::Memo => {
+                        let value = MemoValue::decode(&chunk, offset);
+                        let Some((request, memo)) =
+                            value.and_then(|value| Some((value.request, value.memo?)))
+                        else {
+                            continue;
+                        };
+                        self.fill_memo(request, &memo)?
+                    }
                 };
                 records[*index as usize].push(Record { place, ..*record });
             }
