@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -54,16 +55,10 @@ fn text(number: usize, version: usize) -> String {
     text
 }
 
-/// Returns the size of the files in a directory, in bytes.
-pub(crate) fn bytes(directory: &Path) -> Result<u64> {
-    let mut bytes = 0;
-    for entry in fs::read_dir(directory)? {
-        let file = entry?.metadata()?;
-        if file.is_file() {
-            bytes += file.len();
-        }
-    }
-    Ok(bytes)
+/// Returns how many bytes the file of a store takes on the disk.
+pub(crate) fn bytes(store: &Path) -> Result<u64> {
+    const BLOCK_BYTES: u64 = 512;
+    Ok(fs::metadata(store.join("manifold.redb"))?.blocks() * BLOCK_BYTES)
 }
 
 /// Imports a history: a commit with so many files in directories of twenty, and further commits that

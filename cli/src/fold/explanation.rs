@@ -112,8 +112,14 @@ fn short(reason: &str) -> &str {
 
 fn keep_trees(session: &Session, store: &Arc<dyn Store>, root: ObjectRef) -> Result<(), CliError> {
     let is_stored = |id| store.kind(id).is_ok_and(|kind| kind.is_some());
-    store_trees(&session.dispatcher, root, is_stored, |tree| {
-        store.write(tree)?;
+    std::thread::scope(|scope| {
+        // What the fold has written becomes durable meanwhile.
+        let flush = scope.spawn(|| store.flush());
+        store_trees(&session.dispatcher, root, is_stored, |tree| {
+            store.write(tree)?;
+            Ok(())
+        })?;
+        flush.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         Ok(())
     })
 }

@@ -5,9 +5,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifold_dispatcher::api::{EntryMode, Object, ObjectId, ObjectKind, ObjectRef};
-use manifold_dispatcher::{Dispatcher, DurableStore, MemoryStore, ObjectSource, Store};
+use manifold_dispatcher::{
+    Dispatcher, DurableStore, Keep, MemoryStore, ObjectSource, RunRecord, Store,
+};
 
 use crate::{blob, lazy, nothing_but_pins, request, tree};
+
+/// Runs of the index are merged meanwhile, so that both entries come to be in one.
+#[test]
+fn an_entry_that_was_replaced_does_not_come_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = lazy(directory.path());
+    let mut last = None;
+    for number in 0..40 {
+        let outcome = ObjectRef::blob(store.write(blob(&number.to_string())).unwrap());
+        let run = RunRecord { bytes: number.to_string().into(), common: 0 };
+        store.record_run(request("one"), Some(outcome), run.clone()).unwrap();
+        store.flush().unwrap();
+        last = Some((outcome, run));
+    }
+    let (outcome, run) = last.unwrap();
+    assert_eq!(store.entries().unwrap(), [(request("one"), outcome)]);
+    assert_eq!(store.run_records().unwrap(), [(request("one"), run.clone())]);
+    store.collect(&Keep::default(), |_| ()).unwrap();
+    assert_eq!(store.look_up(request("one")).unwrap(), Some(outcome));
+    assert_eq!(store.run_record(request("one")).unwrap(), Some(run));
+}
 
 #[test]
 fn a_collection_keeps_what_pins_reach() {

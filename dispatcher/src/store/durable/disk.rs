@@ -18,7 +18,7 @@ use super::coarse_ms;
 use super::fault::StoreFault;
 use super::file::{self, FileIdentity, OpenFile};
 use super::format::{NUMBERS, REMOVALS, Stamp};
-use super::index::KnownRuns;
+use super::known_runs::KnownRuns;
 use super::open::{OpenError, StoreOptions};
 use super::tables::ReadTables;
 use super::write::WriteTables;
@@ -177,7 +177,7 @@ impl Disk {
                     count_removal(&transaction)?;
                 }
                 transaction.commit()?;
-                runs.into_iter().for_each(|run| self.known.insert(run));
+                runs.into_iter().for_each(|run| self.known.insert_new(run));
             } else {
                 drop(tables);
                 transaction.abort()?;

@@ -7,13 +7,12 @@
 //! A record contains the first eight bytes of an id. Several ids can share them, so a lookup compares
 //! the whole id with the one at the start of the data.
 
-use std::collections::HashMap;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use manifold_runtime_api::ObjectId;
-use parking_lot::Mutex;
 
+use super::filter::Filter;
 use super::format::Stamp;
 use super::kept::{Budget, KeptPages};
 
@@ -203,7 +202,7 @@ pub(super) fn encode(
     records: &[Record],
     budget: &Budget,
 ) -> (Run, Vec<Vec<u8>>) {
-    let mut filter = Filter::new(records.len());
+    let filter = Filter::new(records.len());
     let mut firsts = Vec::new();
     let pages = records.chunks(PAGE_RECORDS).map(|records| {
         firsts.extend(records.first().map(|record| record.prefix));
@@ -268,78 +267,6 @@ pub(super) fn to_merge(sizes: impl Iterator<Item = u64>) -> usize {
     0
 }
 
-/// A Bloom filter whose bits for one prefix are in one block, so that a lookup touches one cache
-/// line. See "Cache-, Hash- and Space-Efficient Bloom Filters" by Putze, Sanders and Singler.
-#[derive(Debug)]
-pub(super) struct Filter {
-    blocks: Vec<[u32; 8]>,
-}
-
-impl Filter {
-    /// Creates an empty filter for about this many prefixes. With them, it takes one of two hundred
-    /// absent ones for present.
-    pub(super) fn new(prefixes: usize) -> Self {
-        const BITS_OF_PREFIX: usize = 12;
-        let blocks = (prefixes * BITS_OF_PREFIX).div_ceil(256).max(1);
-        Self { blocks: vec![[0; 8]; blocks] }
-    }
-
-    pub(super) fn insert(&mut self, prefix: Prefix) {
-        let (block, mask) = self.place(prefix);
-        if let Some(block) = self.blocks.get_mut(block) {
-            for (word, mask) in block.iter_mut().zip(mask) {
-                *word |= mask;
-            }
-        }
-    }
-
-    fn may_contain(&self, prefix: Prefix) -> bool {
-        let (block, mask) = self.place(prefix);
-        self.blocks
-            .get(block)
-            .is_none_or(|block| block.iter().zip(mask).all(|(word, mask)| word & mask != 0))
-    }
-
-    /// Returns the block of a prefix, and its bit in each word of the block.
-    fn place(&self, prefix: Prefix) -> (usize, [u32; 8]) {
-        const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
-        let hash = (prefix ^ SEED).wrapping_mul(SEED);
-        let hash = hash ^ (hash >> 29);
-        let block = (u128::from(hash) * self.blocks.len() as u128) >> 64;
-        let bits = hash.wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mask = std::array::from_fn(|word| 1 << (bits >> (5 * word) & 31));
-        (usize::try_from(block).unwrap_or(0), mask)
-    }
-}
-
-/// The runs that this process has read or written, by id. Ids are never used twice in one file.
-#[derive(Debug, Default)]
-pub(super) struct KnownRuns {
-    runs: Mutex<HashMap<u64, Arc<Run>>>,
-    /// For the pages that are kept of them.
-    pub(super) budget: Budget,
-}
-
-impl KnownRuns {
-    pub(super) fn get(&self, id: u64) -> Option<Arc<Run>> {
-        self.runs.lock().get(&id).cloned()
-    }
-
-    pub(super) fn insert(&self, run: Arc<Run>) {
-        self.runs.lock().insert(run.id, run);
-    }
-
-    /// Forgets all runs but these.
-    pub(super) fn keep(&self, runs: impl Iterator<Item = Arc<Run>>) {
-        let kept = runs.map(|run| (run.id, run)).collect();
-        *self.runs.lock() = kept;
-    }
-
-    pub(super) fn clear(&self) {
-        self.runs.lock().clear();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -392,16 +319,6 @@ mod tests {
         let mut all = vec![record(2, 1, 9), record(1, 2, 9), record(2, 1, 3), record(2, 5, 1)];
         sort(&mut all);
         assert_eq!(all, [record(1, 2, 9), record(2, 1, 9), record(2, 5, 1)]);
-    }
-
-    #[test]
-    fn a_filter_excludes_most_absent_prefixes() {
-        let mix = |number: u64| number.wrapping_mul(0xd134_2543_de82_ef95).rotate_left(17);
-        let mut filter = Filter::new(10_000);
-        (0..10_000).for_each(|number| filter.insert(mix(number)));
-        assert!((0..10_000).all(|number| filter.may_contain(mix(number))));
-        let wrong = (10_000..110_000).filter(|number| filter.may_contain(mix(*number))).count();
-        assert!(wrong < 2000, "{wrong} of 100000");
     }
 
     #[test]

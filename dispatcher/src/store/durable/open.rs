@@ -145,7 +145,7 @@ impl Default for StoreOptions {
             hot_bytes: 64 << 20,
             hot_entries: 100_000,
             page_cache_bytes: 64 * MIB,
-            check_up_to: 32 << 20,
+            check_up_to: 4 << 20,
             read_only: false,
             until_exit: false,
             listener: Listener::default(),
@@ -197,7 +197,7 @@ impl StoreOptions {
 
     /// Sets up to which size, in bytes, every page of the file is checked when it is opened. The
     /// check takes about a millisecond for 2.5 MB. Damage to a larger file is found when the
-    /// damaged data is read, or by [`DurableStore::verify`]. Default: 32 MiB.
+    /// damaged data is read, or by [`DurableStore::verify`]. Default: 4 MiB.
     pub fn check_up_to(mut self, bytes: u64) -> Self {
         self.check_up_to = bytes;
         self

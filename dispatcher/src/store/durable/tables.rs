@@ -8,8 +8,10 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition};
 
 use super::chunks::ObjectValue;
 use super::fault::StoreFault;
+use super::filter::Filter;
 use super::format::{self, CHUNKS, CONTENTS, Entry, EntryTable, Head, PAGES, PINS, RUNS, Stamp};
-use super::index::{self, Filter, KnownRuns, Place, Record, Run};
+use super::index::{self, Place, Record, Run};
+use super::known_runs::{JointFilter, KnownRuns};
 use super::memo_value::{Memo, MemoValue, RunParts};
 use crate::by_id::ById;
 use crate::progress::Progress;
@@ -24,6 +26,8 @@ pub(super) struct Tables<T> {
     pub(super) pins: T,
     /// The runs of each index, from the newest to the oldest.
     pub(super) indexes: [Vec<Arc<Run>>; 2],
+    /// Filters for all runs of each index together, where they are known.
+    joint: [Option<JointFilter>; 2],
 }
 
 pub(super) type ReadTables = Tables<ReadOnlyTable<format::Bytes, format::Bytes>>;
@@ -153,6 +157,7 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
             pages: open(PAGES)?,
             pins: open(PINS)?,
             indexes: Default::default(),
+            joint: Default::default(),
         };
         let mut indexes: [Vec<Arc<Run>>; 2] = Default::default();
         for item in tables.runs.iter()? {
@@ -179,6 +184,7 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
             runs.sort_unstable_by_key(|run| std::cmp::Reverse(run.order));
         }
         known.keep(indexes.iter().flatten().cloned());
+        tables.joint = Index::ALL.map(|index| known.joint_filter(index, &indexes[index as usize]));
         tables.indexes = indexes;
         Ok(tables)
     }
@@ -192,6 +198,9 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
         mut accept: impl FnMut(Record, Option<&[u8]>) -> Result<Option<V>, StoreFault>,
     ) -> Result<Option<V>, StoreFault> {
         let prefix = index::prefix(id);
+        if self.joint[index as usize].as_ref().is_some_and(|joint| !joint.may_contain(prefix)) {
+            return Ok(None);
+        }
         for run in &self.indexes[index as usize] {
             match run.may_contain(prefix) {
                 Some(false) => continue,
@@ -231,7 +240,7 @@ impl<T: ReadableTable<format::Bytes, format::Bytes>> Tables<T> {
     }
 
     fn filter(&self, run: &Run) -> Result<Filter, StoreFault> {
-        let mut filter = Filter::new(usize::try_from(run.records).unwrap_or(usize::MAX));
+        let filter = Filter::new(usize::try_from(run.records).unwrap_or(usize::MAX));
         self.each_record(run, |record| filter.insert(record.prefix))?;
         Ok(filter)
     }

@@ -12,8 +12,8 @@ use super::batch::Recorded;
 use super::chunks::{Content, Filling, MAX_INLINE_BYTES, ObjectValue};
 use super::fault::StoreFault;
 use super::format::{self, Entry, EntryTable, NUMBERS, Stamp};
-use super::index::{self, KnownRuns, Place, Record, Run};
-use super::kept::Budget;
+use super::index::{self, Place, Record, Run};
+use super::known_runs::{KnownRuns, NewRun};
 use super::memo_value::{Memo, MemoValue, RunParts};
 use super::tables::{Index, Listing, Tables, Value, page_key};
 
@@ -31,7 +31,7 @@ pub(super) struct WriteTables<'a> {
     put: HashSet<ObjectId, foldhash::quality::RandomState>,
     next_content: u64,
     next_run: u64,
-    budget: Budget,
+    known: &'a KnownRuns,
 }
 
 /// The keys of the next numbers in the table `numbers`.
@@ -50,7 +50,7 @@ impl<'a> Deref for WriteTables<'a> {
 impl<'a> WriteTables<'a> {
     pub(super) fn open(
         transaction: &'a WriteTransaction,
-        known: &KnownRuns,
+        known: &'a KnownRuns,
     ) -> Result<Self, StoreFault> {
         let numbers = transaction.open_table(NUMBERS)?;
         let next = |key| Ok::<_, StoreFault>(numbers.get(key)?.map_or(0, |next| next.value()));
@@ -65,7 +65,7 @@ impl<'a> WriteTables<'a> {
             put: HashSet::default(),
             next_content,
             next_run,
-            budget: known.budget.clone(),
+            known,
         })
     }
 
@@ -352,7 +352,7 @@ impl<'a> WriteTables<'a> {
     }
 
     /// Writes what was added. Returns the new runs.
-    pub(super) fn finish(mut self) -> Result<Vec<Arc<Run>>, StoreFault> {
+    pub(super) fn finish(mut self) -> Result<Vec<NewRun>, StoreFault> {
         if !self.filling.bytes.is_empty() {
             let number = self.filling.chunk.to_be_bytes();
             self.tables.chunks.insert(&number[..], &*self.filling.bytes)?;
@@ -363,7 +363,7 @@ impl<'a> WriteTables<'a> {
             let mut records = take(&mut self.added[index as usize]);
             if !records.is_empty() {
                 records.reverse();
-                written.push(Arc::new(self.write_run(index, records)?));
+                written.push(self.write_run(index, records)?);
             }
         }
         self.numbers.insert(NEXT_CHUNK, u64::from(self.filling.chunk))?;
@@ -374,7 +374,10 @@ impl<'a> WriteTables<'a> {
 
     /// Writes records, which are sorted from the newest to the oldest, as a run. Merges them with
     /// runs of similar size.
-    fn write_run(&mut self, index: Index, mut records: Vec<Record>) -> Result<Run, StoreFault> {
+    fn write_run(&mut self, index: Index, mut records: Vec<Record>) -> Result<NewRun, StoreFault> {
+        let prefix = |record: &Record| record.prefix;
+        let others = &self.tables.indexes[index as usize];
+        let mut covered = self.known.cover(index, others, records.iter().map(prefix));
         index::sort(&mut records);
         loop {
             let runs = &self.tables.indexes[index as usize];
@@ -390,12 +393,17 @@ impl<'a> WriteTables<'a> {
             }
             index::sort(&mut records);
         }
+        let others = &self.tables.indexes[index as usize];
+        if covered.is_none() && others.is_empty() {
+            covered = self.known.cover(index, others, records.iter().map(prefix));
+        }
         self.next_run += 1;
-        let (run, pages) = index::encode(self.next_run, self.next_run, &records, &self.budget);
+        let (run, pages) =
+            index::encode(self.next_run, self.next_run, &records, &self.known.budget);
         for (page, number) in pages.iter().zip(0..) {
             self.tables.pages.insert(&page_key(run.id, number)[..], &**page)?;
         }
         self.tables.runs.insert(&index.run_key(run.id)[..], &*run.encode())?;
-        Ok(run)
+        Ok(NewRun { index, run: Arc::new(run), covered })
     }
 }
