@@ -64,6 +64,10 @@ impl ObjectSource for Recorded {
         self.store.kind(id)
     }
 
+    fn kind_in_memory(&self, id: ObjectId) -> Option<ObjectKind> {
+        self.store.kind_in_memory(id)
+    }
+
     fn size(&self, id: ObjectId) -> Result<Option<u64>> {
         self.store.size(id)
     }

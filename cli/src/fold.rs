@@ -21,6 +21,7 @@ use crate::args::{Fold, Language};
 use crate::arguments::Arguments;
 use crate::error::CliError;
 use crate::explain::Names;
+use crate::huge_pages;
 use crate::input::{self, Input};
 use crate::live::{Live, Running, Subject};
 use crate::patience::Phase;
@@ -41,6 +42,9 @@ const COMPILE_DELAY: Duration = Duration::from_millis(20);
 
 pub(crate) async fn fold(options: Fold) -> Result<(), CliError> {
     Phase::Hashing.begin();
+    if options.rev.is_none() {
+        huge_pages::disable();
+    }
     let source = Arc::new(LateSource::default());
     let arguments = Arguments::read(&options.args, &options.using.reading()?)?;
     let mut sources: Vec<Arc<dyn ObjectSource>> = vec![Arc::clone(&source) as _];
@@ -119,6 +123,9 @@ async fn fold_input(
         let request = session.dispatcher.request(&invocation)?;
         // The guests are compiled before the first fold, so that its time does not include that.
         let is_hit = session.look_up(&invocation).await?;
+        if !is_hit {
+            huge_pages::disable();
+        }
         Phase::Computing.begin();
         let compile_time = match &mut compiling {
             Compiling::Todo(_) if is_hit => Duration::ZERO,

@@ -16,6 +16,7 @@ use manifold_runtime_api::{Error, ObjectKind, ObjectRef, Result as ApiResult, Tr
 use crate::args::History;
 use crate::arguments::Arguments;
 use crate::error::{self, CliError};
+use crate::huge_pages;
 use crate::outcome;
 use crate::patience::Phase;
 use crate::progress;
@@ -25,6 +26,7 @@ use crate::session::Session;
 use rows::{Output, Row};
 
 pub(crate) async fn history(options: History) -> Result<(), CliError> {
+    huge_pages::disable();
     Phase::Hashing.begin();
     let (objects, commits) = commits(&options)?;
     if commits.is_empty() {

@@ -13,6 +13,7 @@ mod explain;
 mod fold;
 mod get;
 mod history;
+mod huge_pages;
 mod image;
 mod images;
 mod input;
@@ -59,7 +60,6 @@ use crate::say::{StderrWriter, say};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    disable_huge_pages();
     let arguments = Arguments::parse();
     let _ = ERRORS_ARE_JSON.set(arguments.command.prints_json());
     silence_panics_of_thread_failures();
@@ -115,14 +115,6 @@ fn main() -> ExitCode {
     };
     session::close_containers();
     status
-}
-
-/// Makes the kernel give memory in small pages. The allocator's memory is used here and there, so that
-/// two fifths of that in huge pages stays unused, and clearing these takes as long as they save.
-fn disable_huge_pages() {
-    // Without it, the command only takes more memory.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 /// Prints the error of a command, and returns its exit status.

@@ -8,6 +8,7 @@ use crate::args::{
 };
 use crate::arguments::Arguments;
 use crate::error::CliError;
+use crate::huge_pages;
 use crate::patience::Phase;
 use crate::pins;
 use crate::places;
@@ -26,7 +27,9 @@ pub(crate) async fn run(options: Run) -> Result<(), CliError> {
     )
     .await?;
     let dispatcher = &session.dispatcher;
-    session.look_up(&invocation).await?;
+    if !session.look_up(&invocation).await? {
+        huge_pages::disable();
+    }
     Phase::Computing.begin();
     let completion = match session.run(invocation).await {
         Ok(completion) => completion,

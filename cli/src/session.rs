@@ -366,6 +366,10 @@ impl ObjectSource for LateSource {
         self.0.get().map_or(Ok(None), |source| source.kind(id))
     }
 
+    fn kind_in_memory(&self, id: ObjectId) -> Option<ObjectKind> {
+        self.0.get()?.kind_in_memory(id)
+    }
+
     fn size(&self, id: ObjectId) -> ApiResult<Option<u64>> {
         self.0.get().map_or(Ok(None), |source| source.size(id))
     }

@@ -70,4 +70,8 @@ pub trait ObjectSource: Send + Sync + 'static {
 
 impl<T: ObjectSource + ?Sized> ObjectSource for Arc<T> {
     source_through!(self => (**self));
+
+    fn kind_in_memory(&self, id: ObjectId) -> Option<ObjectKind> {
+        (**self).kind_in_memory(id)
+    }
 }

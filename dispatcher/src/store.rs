@@ -69,7 +69,7 @@ pub struct RunRecord {
     /// The whole record.
     pub bytes: Bytes,
     /// How many bytes at the beginning the record has in common with those of many other runs, so that a
-    /// store may keep them once for all of these.
+    /// store may keep them once for all of these. At most the length of the record.
     pub common: usize,
 }
 

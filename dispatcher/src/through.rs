@@ -11,10 +11,6 @@ macro_rules! source_through {
             $inner.kind(id)
         }
 
-        fn kind_in_memory(&$self, id: ObjectId) -> Option<ObjectKind> {
-            $inner.kind_in_memory(id)
-        }
-
         fn size(&$self, id: ObjectId) -> Result<Option<u64>> {
             $inner.size(id)
         }

@@ -54,6 +54,8 @@ async fn hits(store: Arc<dyn Store>, what: &str) {
         Invocation::new(fixture.image("greet")).args(fixture.args(&[("salt", "and pepper")]));
     let first = dispatcher.run(invocation.clone()).await.unwrap();
     dispatcher.flush().unwrap();
+    // The memory tier has what was looked up once.
+    assert!(dispatcher.run(invocation.clone()).await.unwrap().from_memo);
 
     const HITS: usize = 20_000;
     let calls = vec![invocation; HITS];

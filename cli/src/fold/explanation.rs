@@ -115,11 +115,11 @@ fn keep_trees(session: &Session, store: &Arc<dyn Store>, root: ObjectRef) -> Res
     std::thread::scope(|scope| {
         // What the fold has written becomes durable meanwhile.
         let flush = scope.spawn(|| store.flush());
-        store_trees(&session.dispatcher, root, is_stored, |tree| {
+        let stored = store_trees(&session.dispatcher, root, is_stored, |tree| {
             store.write(tree)?;
             Ok(())
-        })?;
+        });
         flush.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        Ok(())
+        stored
     })
 }

@@ -34,6 +34,10 @@ impl<U: ObjectSource, L: ObjectSource> ObjectSource for Overlaid<U, L> {
         either(self.upper.kind(id), || self.lower.kind(id))
     }
 
+    fn kind_in_memory(&self, id: ObjectId) -> Option<ObjectKind> {
+        self.upper.kind_in_memory(id).or_else(|| self.lower.kind_in_memory(id))
+    }
+
     fn size(&self, id: ObjectId) -> Result<Option<u64>> {
         either(self.upper.size(id), || self.lower.size(id))
     }

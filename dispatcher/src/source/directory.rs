@@ -83,6 +83,41 @@ impl Content {
         Self::Directory { path: path.to_owned(), records, places: OnceLock::new() }
     }
 
+    /// Returns whether the objects are listed, so that they are found at once.
+    fn is_listed(&self) -> bool {
+        match self {
+            Self::File { .. } => true,
+            Self::Directory { places, .. } => places.get().is_some(),
+        }
+    }
+
+    /// Returns the kind of an object.
+    fn kind(&self, id: ObjectId) -> Option<ObjectKind> {
+        match self {
+            Self::File { id: found, .. } => (id == *found).then_some(ObjectKind::Blob),
+            Self::Directory { records, places, .. } => {
+                if Record::at(&records.body, records.root)?.head.tree == Some(id) {
+                    return Some(ObjectKind::Tree);
+                }
+                places.get_or_init(|| Places::of(records)).kind(&records.body, id)
+            }
+        }
+    }
+
+    /// Returns the length of an object in bytes.
+    fn length(&self, id: ObjectId) -> Option<u64> {
+        match self {
+            Self::File { id: found, length, .. } => (id == *found).then_some(*length),
+            Self::Directory { records, places, .. } => {
+                let root = Record::at(&records.body, records.root)?;
+                if root.head.tree == Some(id) {
+                    return Some(root.encode_tree().len() as u64);
+                }
+                places.get_or_init(|| Places::of(records)).length(&records.body, id)
+            }
+        }
+    }
+
     /// Finds an object. The path of a file is complete.
     fn find(&self, id: ObjectId) -> Option<Found<'_>> {
         match self {
@@ -177,22 +212,15 @@ impl ObjectSource for DirectoryObjects {
     }
 
     fn kind(&self, id: ObjectId) -> Result<Option<ObjectKind>> {
-        Ok(self.kind_in_memory(id))
+        Ok(self.content.kind(id))
     }
 
     fn kind_in_memory(&self, id: ObjectId) -> Option<ObjectKind> {
-        self.content.find(id).map(|found| match found {
-            Found::Tree(_) => ObjectKind::Tree,
-            Found::Link(_) | Found::File { .. } => ObjectKind::Blob,
-        })
+        if self.content.is_listed() { self.content.kind(id) } else { None }
     }
 
     fn size(&self, id: ObjectId) -> Result<Option<u64>> {
-        Ok(self.content.find(id).map(|found| match found {
-            Found::Tree(record) => record.encode_tree().len() as u64,
-            Found::Link(target) => target.len() as u64,
-            Found::File { length, .. } => length,
-        }))
+        Ok(self.content.length(id))
     }
 }
 

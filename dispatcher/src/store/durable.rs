@@ -209,10 +209,11 @@ impl DurableStore {
             return Ok(Some(entry));
         }
         let _guard = self.hot.fill_lock.read();
-        if let Some(change) = self.committer.change(table, request) {
-            return Ok(change.entry());
-        }
-        let entry = self.disk.read(|tables| tables.entry(table, request))?;
+        let entry = match self.committer.change(table, request) {
+            Some(change) if table == EntryTable::Pins => return Ok(change.entry()),
+            Some(change) => change.entry(),
+            None => self.disk.read(|tables| tables.entry(table, request))?,
+        };
         if let Some(entry) = entry {
             hot.insert(request, entry);
         }
@@ -258,20 +259,23 @@ impl DurableStore {
     }
 
     /// Runs a query that lists what was written, also by this process.
-    fn list_all<T>(&self, query: impl Fn(&ReadTables) -> Result<T, StoreFault>) -> Result<T> {
+    fn list_all<T>(&self, query: impl FnOnce(&ReadTables) -> Result<T, StoreFault>) -> Result<T> {
         if !self.disk.is_read_only() {
             self.flush()?;
         }
-        self.disk.read(query)
+        self.disk.examine(query).map_err(|fault| self.disk.error(fault))
     }
 
-    /// Replaces an entry that is cached. A new one is cached when it is first used, because most entries
-    /// of a fold are not.
+    /// Replaces an entry of the memo that is cached, and forgets a pin, which may not come to be set. A new
+    /// one is cached when it is first used, because most entries of a fold are not.
     fn replace_cached_entry(&self, table: EntryTable, request: ObjectId, entry: Option<Entry>) {
         let Some(entry) = entry else { return };
         let _guard = self.hot.fill_lock.write();
-        // The error is that it is not cached.
-        let _ = self.hot.entries(table).replace(request, entry, true);
+        match table {
+            // The error is that it is not cached.
+            EntryTable::Memo => drop(self.hot.memo.replace(request, entry, true)),
+            EntryTable::Pins => drop(self.hot.pins.remove(&request)),
+        }
     }
 }
 
@@ -301,7 +305,7 @@ impl ObjectSource for DurableStore {
     }
 
     fn kind_in_memory(&self, id: ObjectId) -> Option<ObjectKind> {
-        // An error is that of the method which is called next.
+        // A later check returns the error, too.
         self.check_removals().ok()?;
         self.hot.objects.get(&id).map(|(object, _)| object.kind)
     }
@@ -366,6 +370,7 @@ impl Store for DurableStore {
     ) -> Result<()> {
         self.check_writable()?;
         let entry = outcome.map(|outcome| Entry { outcome, stamp: Stamp::now() });
+        let run = RunRecord { common: run.common.min(run.bytes.len()), ..run };
         let recorded = Recorded { entry, run: Some(run) };
         let added = self.committer.add(|batch| batch.add_memo(request, recorded))?;
         self.replace_cached_entry(EntryTable::Memo, request, entry);

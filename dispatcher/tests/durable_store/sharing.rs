@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifold_dispatcher::api::{EntryMode, ObjectRef};
-use manifold_dispatcher::{DurableStore, ObjectSource, Store};
+use manifold_dispatcher::{DurableStore, Keep, ObjectSource, RunRecord, Store};
 
 use crate::{blob, lazy, nothing_but_pins, request, tree};
 
@@ -29,6 +29,45 @@ fn two_openers_see_each_others_commits() {
     one.flush().unwrap();
     drop(one);
     assert_eq!(DurableStore::open(directory.path()).unwrap().verify(|_| ()).unwrap().objects, 2);
+}
+
+/// Both write several runs of the index, alone and after each other, so that they are merged, and look up
+/// all that was written.
+#[test]
+fn openers_that_write_in_turn_find_everything() {
+    let directory = tempfile::tempdir().unwrap();
+    let stores = [lazy(directory.path()), lazy(directory.path())];
+    let outcome = |number: usize| blob(&format!("outcome {number}"));
+    let mut written = 0;
+    for (turn, commits) in [3, 3, 1, 12, 1, 1, 12, 4].into_iter().enumerate() {
+        for _ in 0..commits {
+            let store = &stores[turn % 2];
+            let id = store.write(outcome(written)).unwrap();
+            let run = RunRecord { bytes: written.to_string().into(), common: 0 };
+            let request = request(&written.to_string());
+            store.record_run(request, Some(ObjectRef::blob(id)), run).unwrap();
+            store.flush().unwrap();
+            written += 1;
+        }
+        if turn == 5 {
+            // Everything was used recently.
+            stores[0].collect(&Keep::default(), |_| ()).unwrap();
+        }
+        std::thread::sleep(REFRESH_TIME);
+        // A further one has nothing in memory.
+        for store in [&stores[0], &stores[1], &lazy(directory.path())] {
+            for number in 0..written {
+                let request = request(&number.to_string());
+                let found = store.look_up(request).unwrap();
+                assert_eq!(found, Some(ObjectRef::of(&outcome(number))), "{number} in turn {turn}");
+                assert!(store.run_record(request).unwrap().is_some());
+            }
+            assert_eq!(store.look_up(request("another")).unwrap(), None);
+            assert_eq!(store.entries().unwrap().len(), written);
+        }
+    }
+    let verified = stores[0].verify(|_| ()).unwrap();
+    assert_eq!((verified.damages.len(), verified.objects), (0, written as u64), "none twice");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
-use manifold_runtime_api::ObjectId;
+use manifold_runtime_api::{ObjectId, ObjectKind};
 
 use super::index::Records;
 use super::names;
@@ -77,10 +77,34 @@ impl Places {
         Self { table, hasher, records: starts }
     }
 
-    /// Finds an object.
-    pub(super) fn find<'a>(&self, body: &'a [u8], id: ObjectId) -> Option<Found<'a>> {
+    fn place(&self, body: &[u8], id: ObjectId) -> Option<Place> {
         let is_it = |place: &Place| id_at(body, *place) == Some(id);
-        let place = match *self.table.find(self.hasher.hash_one(id), is_it)? {
+        self.table.find(self.hasher.hash_one(id), is_it).copied()
+    }
+
+    /// Returns the kind of an object.
+    pub(super) fn kind(&self, body: &[u8], id: ObjectId) -> Option<ObjectKind> {
+        self.place(body, id).map(|place| match place {
+            Place::Tree(_) => ObjectKind::Tree,
+            Place::Leaf(_) => ObjectKind::Blob,
+        })
+    }
+
+    /// Returns the length of an object in bytes.
+    pub(super) fn length(&self, body: &[u8], id: ObjectId) -> Option<u64> {
+        match self.place(body, id)? {
+            Place::Tree(start) => Some(Record::at(body, start)?.encode_tree().len() as u64),
+            Place::Leaf(place) => match leaf_at(body, place)?.node {
+                Node::Link { target, .. } => Some(target.len() as u64),
+                Node::File { file, .. } => Some(file.length),
+                Node::Directory(_) | Node::Nested(_) => None,
+            },
+        }
+    }
+
+    /// Finds an object. To find a file takes longer than to find its kind or length, because of its path.
+    pub(super) fn find<'a>(&self, body: &'a [u8], id: ObjectId) -> Option<Found<'a>> {
+        let place = match self.place(body, id)? {
             Place::Tree(start) => return Some(Found::Tree(Record::at(body, start)?)),
             Place::Leaf(place) => place,
         };

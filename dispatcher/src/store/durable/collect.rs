@@ -28,7 +28,8 @@ pub struct Keep {
     /// reach. Default: 30 days.
     pub used_within: Duration,
     /// A bound for the objects that pins and memo entries keep, in bytes. The most recently used
-    /// memo entries are kept first; entries that no longer fit are removed. Pins are always kept.
+    /// memo entries are kept first; entries that no longer fit are removed. Pins are always kept. The
+    /// entries themselves, with the records of runs, do not count.
     /// Default: no bound.
     pub at_most_bytes: Option<u64>,
     /// Objects that were written within this time, plus up to two hours, are kept, because a run in

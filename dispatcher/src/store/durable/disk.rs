@@ -21,7 +21,7 @@ use super::format::{NUMBERS, REMOVALS, Stamp};
 use super::known_runs::KnownRuns;
 use super::open::{OpenError, StoreOptions};
 use super::tables::ReadTables;
-use super::write::WriteTables;
+use super::write::{WriteTables, sound};
 use crate::panic_message::panic_message;
 use crate::store::STORE_FILE;
 
@@ -207,7 +207,7 @@ impl Disk {
             for (request, recorded) in &batch.memo {
                 if let Some(outcome) = recorded.entry.map(|entry| entry.outcome.id)
                     && !batch.objects.contains_key(&outcome)
-                    && tables.head(outcome)?.is_none()
+                    && sound(tables.head(outcome))?.is_none()
                     && let Some(object) = rescue(outcome)
                 {
                     tables.put_once(outcome, &object, now)?;

@@ -112,6 +112,8 @@ impl KnownRuns {
         if !joint.covers(others) {
             return None;
         }
+        // Other runs were merged, or their commits are not over.
+        joint.covered.retain(|covered| others.iter().any(|run| run.id == *covered));
         joint.add(prefixes);
         Some(Covered { generation: joint.generation })
     }

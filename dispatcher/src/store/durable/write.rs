@@ -47,6 +47,14 @@ impl<'a> Deref for WriteTables<'a> {
     }
 }
 
+/// Takes a damaged value, which is about to be replaced, for a missing one.
+pub(super) fn sound<T>(found: Result<Option<T>, StoreFault>) -> Result<Option<T>, StoreFault> {
+    match found {
+        Err(StoreFault::Value(..)) => Ok(None),
+        found => found,
+    }
+}
+
 impl<'a> WriteTables<'a> {
     pub(super) fn open(
         transaction: &'a WriteTransaction,
@@ -148,11 +156,7 @@ impl<'a> WriteTables<'a> {
         if self.put.contains(&id) {
             return Ok(Some(false));
         }
-        let (head, place) = match self.tables.head_at(id) {
-            Ok(Some(found)) => found,
-            Ok(None) | Err(StoreFault::Value(..)) => return Ok(None),
-            Err(fault) => return Err(fault),
-        };
+        let Some((head, place)) = sound(self.tables.head_at(id))? else { return Ok(None) };
         if head.stamp.is_fresh(now) {
             return Ok(Some(false));
         }
@@ -172,14 +176,11 @@ impl<'a> WriteTables<'a> {
         let mut pending = vec![root];
         while let Some(id) = pending.pop() {
             let is_there = self.restamp(id, now)?.is_some();
-            if is_there && self.tables.head(id)?.is_some_and(|head| head.kind == ObjectKind::Blob) {
+            let head = sound(self.tables.head(id))?;
+            if is_there && head.is_some_and(|head| head.kind == ObjectKind::Blob) {
                 continue;
             }
-            let committed = match self.tables.object(id) {
-                Ok(object) => object.map(|(object, _)| object),
-                Err(StoreFault::Value(..)) => None,
-                Err(fault) => return Err(fault),
-            };
+            let committed = sound(self.tables.object(id))?.map(|(object, _)| object);
             let object = match committed.or_else(|| rescue(id)) {
                 Some(object) => object,
                 None if id == ObjectId::empty_tree() => continue,
@@ -211,10 +212,9 @@ impl<'a> WriteTables<'a> {
         let known = self.tables.memo_value(request, |record, memo| {
             (record.place, memo.outcome, memo.run.map(RunParts::to_record))
         });
-        let (place, known_outcome, known_run) = match known {
-            Ok(Some((place, outcome, run))) => (Some(place), outcome, run),
-            Ok(None) | Err(StoreFault::Value(..)) => (None, None, None),
-            Err(fault) => return Err(fault),
+        let (place, known_outcome, known_run) = match sound(known)? {
+            Some((place, outcome, run)) => (Some(place), outcome, run),
+            None => (None, None, None),
         };
         let outcome = recorded.entry.map(|entry| entry.outcome).or(known_outcome);
         let run = recorded.run.as_ref().or(known_run.as_ref());
