@@ -18,7 +18,7 @@ pub(crate) struct Used {
 }
 
 /// How often it is looked what a process has used.
-const PERIOD: Duration = Duration::from_millis(5);
+const PERIOD: Duration = Duration::from_millis(25);
 
 fn command() -> Result<Command> {
     let program = std::env::var_os("MANIFOLD_BENCH_COMMAND")
