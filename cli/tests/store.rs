@@ -127,8 +127,8 @@ fn pinned_outcomes_survive_collections_until_they_are_unpinned() {
     let collected = place.json(&all_but_pins);
     assert_eq!(
         (&collected["kept"]["pins"], &collected["kept"]["entries"]),
-        (&1.into(), &3.into()),
-        "the outcome, the record of its request and the note on its input: {collected}"
+        (&1.into(), &2.into()),
+        "the outcome with the record of its run, and the note on its input: {collected}"
     );
     assert!(collected["dropped"]["objects"].as_u64().unwrap() > 5, "{collected}");
     assert_eq!(place.json(&["verify", "--json"])["damages"], Value::Array(Vec::new()));
