@@ -111,3 +111,32 @@ impl Batch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use manifold_runtime_api::{Object, ObjectRef};
+
+    use super::super::format::Stamp;
+    use super::*;
+
+    #[test]
+    fn what_a_failed_commit_had_is_put_back_beside_what_is_newer() {
+        let entry = |text: &'static str| {
+            let outcome = ObjectRef::blob(Object::blob(text).id());
+            Some(Entry { outcome, stamp: Stamp(1) })
+        };
+        let run = |text: &'static str| Some(RunRecord { bytes: text.into(), common: 0 });
+        let [one, two, three] = ["one", "two", "three"].map(|text| Object::blob(text).id());
+        let (mut earlier, mut newer) = (Batch::default(), Batch::default());
+        for request in [one, two, three] {
+            earlier.add_memo(request, Recorded { entry: entry("old"), run: run("old") });
+        }
+        newer.add_memo(one, Recorded { entry: entry("new"), run: None });
+        newer.add_memo(two, Recorded { entry: None, run: run("new") });
+        newer.put_back(&earlier);
+        let found = |request| newer.memo.get(&request).map(|it| (it.entry, it.run.clone()));
+        assert_eq!(found(one), Some((entry("new"), run("old"))));
+        assert_eq!(found(two), Some((entry("old"), run("new"))));
+        assert_eq!(found(three), Some((entry("old"), run("old"))));
+    }
+}
