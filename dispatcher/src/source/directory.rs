@@ -91,51 +91,28 @@ impl Content {
         }
     }
 
-    /// Returns the kind of an object.
-    fn kind(&self, id: ObjectId) -> Option<ObjectKind> {
-        match self {
-            Self::File { id: found, .. } => (id == *found).then_some(ObjectKind::Blob),
-            Self::Directory { records, places, .. } => {
-                if Record::at(&records.body, records.root)?.head.tree == Some(id) {
-                    return Some(ObjectKind::Tree);
-                }
-                places.get_or_init(|| Places::of(records)).kind(&records.body, id)
-            }
-        }
-    }
-
-    /// Returns the length of an object in bytes.
-    fn length(&self, id: ObjectId) -> Option<u64> {
-        match self {
-            Self::File { id: found, length, .. } => (id == *found).then_some(*length),
-            Self::Directory { records, places, .. } => {
-                let root = Record::at(&records.body, records.root)?;
-                if root.head.tree == Some(id) {
-                    return Some(root.encode_tree().len() as u64);
-                }
-                places.get_or_init(|| Places::of(records)).length(&records.body, id)
-            }
-        }
-    }
-
-    /// Finds an object. The path of a file is complete.
+    /// Finds an object.
     fn find(&self, id: ObjectId) -> Option<Found<'_>> {
         match self {
-            Self::File { path, id: found, length } => {
-                (id == *found).then(|| Found::File { path: path.clone(), length: *length })
+            Self::File { id: found, length, .. } => {
+                (id == *found).then_some(Found::File { place: 0, length: *length })
             }
-            Self::Directory { path, records, places } => {
+            Self::Directory { records, places, .. } => {
                 let root = Record::at(&records.body, records.root)?;
                 if root.head.tree == Some(id) {
                     return Some(Found::Tree(root));
                 }
-                let places = places.get_or_init(|| Places::of(records));
-                Some(match places.find(&records.body, id)? {
-                    Found::File { path: below, length } => {
-                        Found::File { path: path.join(below), length }
-                    }
-                    found => found,
-                })
+                places.get_or_init(|| Places::of(records)).find(&records.body, id)
+            }
+        }
+    }
+
+    /// Returns the complete path of a file that was found at `place`.
+    fn path(&self, place: usize) -> Option<PathBuf> {
+        match self {
+            Self::File { path, .. } => Some(path.clone()),
+            Self::Directory { path, records, places } => {
+                Some(path.join(places.get()?.path(&records.body, place)?))
             }
         }
     }
@@ -195,7 +172,8 @@ impl ObjectSource for DirectoryObjects {
         let object = match found {
             Found::Tree(record) => Object::encoded_tree(record.encode_tree()),
             Found::Link(target) => Object::blob(target.to_vec()),
-            Found::File { path, length } => {
+            Found::File { place, length } => {
+                let Some(path) = self.content.path(place) else { return Ok(None) };
                 if length > self.largest_read {
                     return Err(self.too_large(&path, length));
                 }
@@ -212,15 +190,22 @@ impl ObjectSource for DirectoryObjects {
     }
 
     fn kind(&self, id: ObjectId) -> Result<Option<ObjectKind>> {
-        Ok(self.content.kind(id))
+        Ok(self.content.find(id).map(|found| found.kind()))
     }
 
     fn kind_in_memory(&self, id: ObjectId) -> Option<ObjectKind> {
-        if self.content.is_listed() { self.content.kind(id) } else { None }
+        if !self.content.is_listed() {
+            return None;
+        }
+        self.content.find(id).map(|found| found.kind())
     }
 
     fn size(&self, id: ObjectId) -> Result<Option<u64>> {
-        Ok(self.content.length(id))
+        Ok(self.content.find(id).map(|found| match found {
+            Found::Tree(record) => record.encode_tree().len() as u64,
+            Found::Link(target) => target.len() as u64,
+            Found::File { length, .. } => length,
+        }))
     }
 }
 

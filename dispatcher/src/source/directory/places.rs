@@ -33,10 +33,19 @@ pub(super) enum Found<'a> {
     Tree(Record<'a>),
     Link(&'a [u8]),
     File {
-        /// The path below the scanned directory.
-        path: PathBuf,
+        /// Where the entry of the file is. [`Places::path`] makes a path of it, which takes longer.
+        place: usize,
         length: u64,
     },
+}
+
+impl Found<'_> {
+    pub(super) fn kind(&self) -> ObjectKind {
+        match self {
+            Self::Tree(_) => ObjectKind::Tree,
+            Self::Link(_) | Self::File { .. } => ObjectKind::Blob,
+        }
+    }
 }
 
 impl Places {
@@ -77,49 +86,26 @@ impl Places {
         Self { table, hasher, records: starts }
     }
 
-    fn place(&self, body: &[u8], id: ObjectId) -> Option<Place> {
-        let is_it = |place: &Place| id_at(body, *place) == Some(id);
-        self.table.find(self.hasher.hash_one(id), is_it).copied()
-    }
-
-    /// Returns the kind of an object.
-    pub(super) fn kind(&self, body: &[u8], id: ObjectId) -> Option<ObjectKind> {
-        self.place(body, id).map(|place| match place {
-            Place::Tree(_) => ObjectKind::Tree,
-            Place::Leaf(_) => ObjectKind::Blob,
-        })
-    }
-
-    /// Returns the length of an object in bytes.
-    pub(super) fn length(&self, body: &[u8], id: ObjectId) -> Option<u64> {
-        match self.place(body, id)? {
-            Place::Tree(start) => Some(Record::at(body, start)?.encode_tree().len() as u64),
-            Place::Leaf(place) => match leaf_at(body, place)?.node {
-                Node::Link { target, .. } => Some(target.len() as u64),
-                Node::File { file, .. } => Some(file.length),
-                Node::Directory(_) | Node::Nested(_) => None,
-            },
-        }
-    }
-
-    /// Finds an object. To find a file takes longer than to find its kind or length, because of its path.
+    /// Finds an object.
     pub(super) fn find<'a>(&self, body: &'a [u8], id: ObjectId) -> Option<Found<'a>> {
-        let place = match self.place(body, id)? {
+        let is_it = |place: &Place| id_at(body, *place) == Some(id);
+        let place = match *self.table.find(self.hasher.hash_one(id), is_it)? {
             Place::Tree(start) => return Some(Found::Tree(Record::at(body, start)?)),
             Place::Leaf(place) => place,
         };
-        let entry = leaf_at(body, place)?;
-        Some(match entry.node {
-            Node::Link { target, .. } => Found::Link(target),
-            Node::File { file, .. } => {
-                let before = self.records.partition_point(|start| *start < place);
-                let record = Record::at(body, *self.records.get(before.checked_sub(1)?)?)?;
-                let directory = PathBuf::from(names::from_bytes(record.head.path));
-                let path = directory.join(names::from_bytes(entry.name));
-                Found::File { path, length: file.length }
-            }
-            Node::Directory(_) | Node::Nested(_) => return None,
-        })
+        match leaf_at(body, place)?.node {
+            Node::Link { target, .. } => Some(Found::Link(target)),
+            Node::File { file, .. } => Some(Found::File { place, length: file.length }),
+            Node::Directory(_) | Node::Nested(_) => None,
+        }
+    }
+
+    /// Returns the path below the scanned directory of the file at `place`.
+    pub(super) fn path(&self, body: &[u8], place: usize) -> Option<PathBuf> {
+        let before = self.records.partition_point(|start| *start < place);
+        let record = Record::at(body, *self.records.get(before.checked_sub(1)?)?)?;
+        let directory = PathBuf::from(names::from_bytes(record.head.path));
+        Some(directory.join(names::from_bytes(leaf_at(body, place)?.name)))
     }
 }
 
