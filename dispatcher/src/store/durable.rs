@@ -230,7 +230,11 @@ impl DurableStore {
             && !self.disk.is_read_only()
         {
             // If this cannot be committed, the next write returns the error.
-            let _ = self.record_entry(table, request, entry.outcome);
+            let renewed = Entry { stamp: Stamp::now(), ..entry };
+            let _ = match table {
+                EntryTable::Memo => self.record_memo(request, Some(renewed), None),
+                EntryTable::Pins => self.change_pin(request, Change::Set(renewed)),
+            };
         }
         Ok(entry.map(|entry| entry.outcome))
     }
@@ -245,16 +249,31 @@ impl DurableStore {
         Ok(())
     }
 
-    fn record_entry(&self, table: EntryTable, request: ObjectId, outcome: ObjectRef) -> Result<()> {
+    /// Records what is stated of an entry and the run of a request. An entry of the memo that is cached is
+    /// replaced. A new one is cached when it is first used, because most entries of a fold are not.
+    fn record_memo(
+        &self,
+        request: ObjectId,
+        entry: Option<Entry>,
+        run: Option<RunRecord>,
+    ) -> Result<()> {
         self.check_writable()?;
-        let entry = Entry { outcome, stamp: Stamp::now() };
-        let added = self.committer.add(|batch| match table {
-            EntryTable::Memo => {
-                batch.add_memo(request, Recorded { entry: Some(entry), run: None });
-            }
-            EntryTable::Pins => batch.add_pin(request, Change::Set(entry)),
-        })?;
-        self.replace_cached_entry(table, request, Some(entry));
+        let recorded = Recorded { entry, run };
+        let added = self.committer.add(|batch| batch.add_memo(request, recorded))?;
+        if let Some(entry) = entry {
+            let _guard = self.hot.fill_lock.write();
+            // The error is that it is not cached.
+            let _ = self.hot.memo.replace(request, entry, true);
+        }
+        added.result()
+    }
+
+    /// Sets or removes a pin. It is not cached before the commit, which may refuse it.
+    fn change_pin(&self, request: ObjectId, change: Change) -> Result<()> {
+        self.check_writable()?;
+        let added = self.committer.add(|batch| batch.add_pin(request, change))?;
+        let _guard = self.hot.fill_lock.write();
+        self.hot.pins.remove(&request);
         added.result()
     }
 
@@ -264,18 +283,6 @@ impl DurableStore {
             self.flush()?;
         }
         self.disk.examine(query).map_err(|fault| self.disk.error(fault))
-    }
-
-    /// Replaces an entry of the memo that is cached, and forgets a pin, which may not come to be set. A new
-    /// one is cached when it is first used, because most entries of a fold are not.
-    fn replace_cached_entry(&self, table: EntryTable, request: ObjectId, entry: Option<Entry>) {
-        let Some(entry) = entry else { return };
-        let _guard = self.hot.fill_lock.write();
-        match table {
-            // The error is that it is not cached.
-            EntryTable::Memo => drop(self.hot.memo.replace(request, entry, true)),
-            EntryTable::Pins => drop(self.hot.pins.remove(&request)),
-        }
     }
 }
 
@@ -359,7 +366,7 @@ impl Store for DurableStore {
     }
 
     fn record(&self, request: ObjectId, outcome: ObjectRef) -> Result<()> {
-        self.record_entry(EntryTable::Memo, request, outcome)
+        self.record_memo(request, Some(Entry { outcome, stamp: Stamp::now() }), None)
     }
 
     fn record_run(
@@ -368,13 +375,9 @@ impl Store for DurableStore {
         outcome: Option<ObjectRef>,
         run: RunRecord,
     ) -> Result<()> {
-        self.check_writable()?;
         let entry = outcome.map(|outcome| Entry { outcome, stamp: Stamp::now() });
         let run = RunRecord { common: run.common.min(run.bytes.len()), ..run };
-        let recorded = Recorded { entry, run: Some(run) };
-        let added = self.committer.add(|batch| batch.add_memo(request, recorded))?;
-        self.replace_cached_entry(EntryTable::Memo, request, entry);
-        added.result()
+        self.record_memo(request, entry, Some(run))
     }
 
     fn run_record(&self, request: ObjectId) -> Result<Option<RunRecord>> {
@@ -398,16 +401,13 @@ impl Store for DurableStore {
     }
 
     fn pin(&self, request: ObjectId, outcome: ObjectRef) -> Result<()> {
-        self.record_entry(EntryTable::Pins, request, outcome)
+        self.change_pin(request, Change::Set(Entry { outcome, stamp: Stamp::now() }))
     }
 
     fn unpin(&self, request: ObjectId) -> Result<bool> {
         self.check_writable()?;
         let pinned = self.entry(EntryTable::Pins, request)?.is_some();
-        let added = self.committer.add(|batch| batch.add_pin(request, Change::Remove))?;
-        let _guard = self.hot.fill_lock.write();
-        self.hot.pins.remove(&request);
-        added.result().map(|()| pinned)
+        self.change_pin(request, Change::Remove).map(|()| pinned)
     }
 
     fn pinned(&self, request: ObjectId) -> Result<Option<ObjectRef>> {
