@@ -175,13 +175,12 @@ async fn the_deadline_excludes_the_time_in_the_queue() {
     while fixture.runs() == 0 {
         tokio::task::yield_now().await;
     }
-    let queued =
-        counting_down(&fixture, 2).budget(Budget::new().deadline(Duration::from_millis(100)));
+    let queued = counting_down(&fixture, 2).budget(Budget::new().deadline(Duration::from_secs(1)));
     let queued = tokio::spawn({
         let dispatcher = fixture.dispatcher.clone();
         async move { dispatcher.run(queued).await }
     });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
     gate.add_permits(1);
     holder.await.unwrap().unwrap();
     assert_eq!(fixture.text(queued.await.unwrap().unwrap().outcome), "bottom");

@@ -271,7 +271,7 @@ async fn what_a_unit_spends_counts_against_the_budget() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_deadline_counts_while_a_run_is_elsewhere() {
     let scene = Scene::new(true);
-    let budget = Budget::new().deadline(Duration::from_millis(100));
+    let budget = Budget::new().deadline(Duration::from_secs(2));
     let call = scene.start(scene.leaf("1").budget(budget));
     scene.begun.notified().await;
     let mut long_runs = scene.fixture.dispatcher.long_runs();

@@ -285,7 +285,7 @@ async fn a_root_call_does_not_wait_for_the_slow_frames_of_another() {
             .guest("wide", |guest| async move {
                 let image = guest.text("leaf").await?;
                 let mut calls = Vec::new();
-                for number in 0..60 {
+                for number in 0..120 {
                     let number = guest.host().put_blob(format!("{number}").into()).await?;
                     let args = [argument("number", ObjectRef::blob(number))];
                     calls.push(Call { image: image.clone(), args: guest.put_tree(args).await? });
@@ -308,7 +308,7 @@ async fn a_root_call_does_not_wait_for_the_slow_frames_of_another() {
         let alone = Invocation::new(&leaf).args(fixture.args(&[("number", "another")]));
         run(alone).await.unwrap().unwrap();
         let runs = fixture.runs();
-        assert!(runs < 20, "{runs} runs were started before it, with {permits} permits");
+        assert!(runs < 80, "{runs} of 121 runs were started before it, with {permits} permits");
         wide.await.unwrap().unwrap();
     }
 }

@@ -74,7 +74,7 @@ async fn a_file_larger_than_a_message_arrives_in_parts() {
         })
         .collect();
     let tree = origin.fixture.dispatcher.put_tree(entries).unwrap();
-    let call = origin.all_with("reads", 12, 60, &tree.to_string());
+    let call = origin.all_with("reads", 12, 400, &tree.to_string());
     assert_eq!(origin.run(call).await.unwrap().text().unwrap(), (12 * 1_500_000).to_string());
     assert!(origin.fixture.dispatcher.stats().arrived > 0);
     assert!(helper.fixture.runs() > 0);

@@ -114,7 +114,7 @@ impl Scene {
         let machine = std::sync::Arc::new(machine);
         let stranger = Stranger::join(&server).await;
         machine.has_peers(1).await;
-        let (caller, invocation) = (std::sync::Arc::clone(&machine), machine.all("leaf", 6, 60));
+        let (caller, invocation) = (std::sync::Arc::clone(&machine), machine.all("leaf", 6, 300));
         let run =
             tokio::spawn(async move { caller.run(invocation).await.unwrap().text().unwrap() });
         let unit = stranger.steal(&machine).await;

@@ -20,7 +20,7 @@ async fn share(options: NodeOptions) {
     let (origin, helper) =
         (Machine::join(options.clone(), false).await, Machine::join(options, true).await);
     origin.has_peers(1).await;
-    let completion = origin.run(origin.all("leaf", 40, 20)).await.unwrap();
+    let completion = origin.run(origin.all("leaf", 40, 100)).await.unwrap();
     assert_eq!(completion.text().unwrap(), "780");
     assert!(helper.fixture.runs() > 0);
     origin.node.leave().await;

@@ -79,7 +79,7 @@ async fn misbehaviour_in_a_serving_container_ends_one_job() {
     let Some(engine) = engine().await else { return };
     let fixture = ContainerFixture::new(&engine, DockerRuntime::builder().mode(Mode::Serving));
     let ask = |what: &'static str| misbehave_owned(&fixture, what);
-    let slow = misbehave(&fixture, "probe", &[("do", "sleep"), ("ms", "1500")]);
+    let slow = misbehave(&fixture, "probe", &[("do", "sleep"), ("ms", "800")]);
     let wrong = async {
         assert_eq!(
             ask("exit").await.unwrap_err().to_string(),
