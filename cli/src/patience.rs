@@ -19,9 +19,12 @@ pub(crate) const SHUTDOWN_TIME: Duration = Duration::from_millis(800);
 /// The exit status that shells report for a program ended by SIGINT.
 pub(crate) const INTERRUPTED: u8 = 128 + 2;
 
-/// How much later than the deadline the command gives up. The root call has the same deadline. It
-/// fails first, and its error says more.
+/// How much later than the deadline the command gives up.
 const DEADLINE_MARGIN: Duration = Duration::from_millis(100);
+
+/// How much longer it waits for a root call. That has the same deadline, but begins later and does not
+/// count the time in which modules are compiled. When it fails by itself, its error says more.
+const CALL_MARGIN: Duration = Duration::from_secs(1);
 
 /// The start of the command.
 static STARTED: OnceLock<Instant> = OnceLock::new();
@@ -118,16 +121,24 @@ impl Interrupts {
         F: Future<Output = Result<(), CliError>> + Send + 'static,
     {
         // In a task of its own, because it may block. It ends with this function.
-        let work = tokio::spawn(work);
+        let mut work = tokio::spawn(work);
         let task = work.abort_handle();
         let time =
             deadline.map_or(Duration::MAX, |time| remaining(time).saturating_add(DEADLINE_MARGIN));
         if deadline.is_some() {
-            exit_after(time.saturating_add(SHUTDOWN_TIME));
+            exit_after(time.saturating_add(CALL_MARGIN + SHUTDOWN_TIME));
         }
+        let done = async {
+            match tokio::time::timeout(time, &mut work).await {
+                Err(_) if Phase::current() == Phase::Computing => {
+                    tokio::time::timeout(CALL_MARGIN, &mut work).await
+                }
+                done => done,
+            }
+        };
         let result = tokio::select! {
             () = self.0.notified() => Err(CliError::Interrupted),
-            done = tokio::time::timeout(time, work) => match (done, deadline) {
+            done = done => match (done, deadline) {
                 (Ok(Ok(result)), _) => result,
                 (Ok(Err(lost)), _) if is_thread_failure(&lost.to_string()) => {
                     Err(CliError::NoThreads(io::Error::other(lost)))
