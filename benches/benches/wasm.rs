@@ -171,7 +171,7 @@ fn frames(criterion: &mut Criterion) {
         .find(|(name, ..)| *name == "file-count")
         .unwrap();
     let invocation = setting.invocation("file-count", Language::Wasm, args).unwrap();
-    let requests = [vec![1], [&[2, 20], args.as_bytes()].concat(), b"\x041\n".to_vec(), out(args)];
+    let requests = [vec![13], b"\x0e1\n".to_vec()];
     frame(criterion, "wasm frame, file-count of a file", &setting, invocation, code, &requests);
 }
 

@@ -77,6 +77,11 @@ void caos_run(void);
  *   MANIFOLD_OP_SIZE       id                          number: the size in bytes
  *   MANIFOLD_OP_GET_RANGE  id, number offset,          rest, shorter than length at the end of
  *                          number length               the blob
+ *   MANIFOLD_OP_JOB_WITH_ARGS
+ *                          none                        as MANIFOLD_OP_JOB, then as
+ *                                                      MANIFOLD_OP_TREE for the arguments
+ *   MANIFOLD_OP_OUT_BLOB   rest: the content           none; stores a blob and names it as the
+ *                                                      outcome
  *
  * An error is a byte of value 1, a text with the message, a text with the kind (`guest`, `request`,
  * `limit`, `runtime`, `store` or `cancelled`), a count, and as many texts with the messages of the
@@ -97,7 +102,9 @@ enum manifold_operation {
     MANIFOLD_OP_LOG = 9,
     MANIFOLD_OP_FAIL = 10,
     MANIFOLD_OP_SIZE = 11,
-    MANIFOLD_OP_GET_RANGE = 12
+    MANIFOLD_OP_GET_RANGE = 12,
+    MANIFOLD_OP_JOB_WITH_ARGS = 13,
+    MANIFOLD_OP_OUT_BLOB = 14
 };
 
 enum manifold_kind { MANIFOLD_KIND_BLOB = 0, MANIFOLD_KIND_TREE = 1 };
@@ -130,6 +137,7 @@ void manifold_read(void *response);
  * operations:
  *
  *   {"op":"job"}                         {"args":ID,"std":ID or "","salt":TEXT,"image":TEXT}
+ *   {"op":"job_with_args"}               the fields of `job`, and of `tree` for the arguments
  *   {"op":"tree","hash":ID}              {"entries":[{"name","kind","hash","mode"}]}
  *   {"op":"get","hash":ID}               {"bytes_b64":BASE64}
  *   {"op":"get_range","hash":ID,"offset":NUMBER,"length":NUMBER}
@@ -143,6 +151,7 @@ void manifold_read(void *response);
  *                                        {"results":[{"kind","hash"} or {"error"}]}
  *   {"op":"out","kind":"blob" or "tree","hash":ID}
  *                                        {}
+ *   {"op":"out_blob","bytes_b64":BASE64} {}
  *   {"op":"log","msg":TEXT}              {}
  *   {"op":"fail","message":TEXT}         {}
  *

@@ -13,6 +13,7 @@
 //! | op | request fields | response fields |
 //! |---|---|---|
 //! | `job` | | `args`, `std`, `salt`, `image`, `stack` (always empty); for a container that is a host, `module: {kind, hash}` |
+//! | `job_with_args` | | those of `job` and, for the tree of arguments, of `tree` |
 //! | `tree` | `hash` | `entries: [{name, kind, hash, mode}]` |
 //! | `get` | `hash` | `bytes_b64` |
 //! | `get_range` | `hash`, `offset`, `length` in bytes | `bytes_b64`, shorter than `length` at the end of the blob |
@@ -21,7 +22,8 @@
 //! | `put_tree` | `entries: [{name, kind, hash, mode?}]`, any order | `hash` |
 //! | `run` | `image`, `args` | `kind`, `hash` |
 //! | `run_many` | `reqs: [{image, args}]` | `results: [{kind, hash} or {error}]`, in order |
-//! | `out` | `kind`, `hash` | none; exactly once per job |
+//! | `out` | `kind`, `hash` | none; names the outcome, exactly once per job |
+//! | `out_blob` | `bytes_b64` | none; stores a blob and names it as the outcome |
 //! | `log` | `msg` | none |
 //! | `fail` | `message` | none; ends the job |
 //!
@@ -48,11 +50,13 @@
 //! | 5 `put_tree` | count, then for each entry in any order: mode, id, text `name` | id |
 //! | 6 `run` | id `args`, text `image` | kind, id |
 //! | 7 `run_many` | count, then for each call: id `args`, text `image` | count, then for each call in order: a zero byte, kind and id; or an error |
-//! | 8 `out` | kind, id | none; exactly once per job |
+//! | 8 `out` | kind, id | none; names the outcome, exactly once per job |
 //! | 9 `log` | rest | none |
 //! | 10 `fail` | rest | none; ends the job |
 //! | 11 `size` | id | number: the size in bytes |
 //! | 12 `get_range` | id, number `offset`, number `length` | rest, shorter than `length` at the end of the blob |
+//! | 13 `job_with_args` | | as `job`, with a count and, for each argument, mode, id, text `name` before the kind and id of the module |
+//! | 14 `out_blob` | rest | none; stores a blob and names it as the outcome |
 //!
 //! An error is a byte of value 1, a text with the message, a text with the kind, a count, and as
 //! many texts with the lines of the chain.
@@ -72,7 +76,7 @@ pub const NAME: &str = "caos_abi_v1";
 
 /// The revision of the set of operations. It appears in host images, because a guest can observe
 /// which operations exist.
-pub const REVISION: u32 = 2;
+pub const REVISION: u32 = 3;
 
 /// The name of the binary encoding. It appears in host images, and wasm guests import it as a
 /// module.

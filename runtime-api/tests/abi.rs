@@ -45,6 +45,9 @@ async fn every_operation_responds_as_documented() {
     let client = Client::new();
     let job = json!({"args": EMPTY_TREE, "std": "", "salt": "some \"salt\"", "image": "the image", "stack": ""});
     assert_eq!(client.send(json!({"op": "job"})).await, job);
+    let mut with_args = job.clone();
+    with_args["entries"] = json!([]);
+    assert_eq!(client.send(json!({"op": "job_with_args"})).await, with_args);
     assert_eq!(
         client.send(json!({"op": "put_blob", "bytes_b64": "aGVsbG8="})).await,
         json!({"hash": HELLO})
@@ -77,6 +80,17 @@ async fn every_operation_responds_as_documented() {
     assert_eq!(client.send(json!({"op": "out", "kind": "blob", "hash": HELLO})).await, json!({}));
     assert_eq!(client.host.log(), ["a line"]);
     assert_eq!(client.finish().unwrap(), ObjectRef::blob(HELLO.parse().unwrap()));
+
+    let client = Client::new();
+    let out = json!({"op": "out_blob", "bytes_b64": "aGVsbG8="});
+    assert_eq!(client.send(out.clone()).await, json!({}));
+    assert_eq!(client.send(json!({"op": "get", "hash": HELLO})).await["bytes_b64"], "aGVsbG8=");
+    assert_eq!(client.finish().unwrap(), ObjectRef::blob(HELLO.parse().unwrap()));
+
+    let client = Client::new();
+    client.send(json!({"op": "out", "kind": "tree", "hash": EMPTY_TREE})).await;
+    client.send(out).await;
+    assert!(matches!(client.finish().unwrap_err().reason(), Reason::OutcomeTwice));
 }
 
 #[tokio::test]
@@ -152,6 +166,7 @@ async fn a_failed_operation_returns_an_error_and_the_job_continues() {
         (json!({"op": "get", "hash": "zz"}), "invalid object id"),
         (json!({"op": "get", "hash": HELLO}), "not in the store"),
         (json!({"op": "put_blob", "bytes_b64": "=="}), "not valid base64"),
+        (json!({"op": "out_blob"}), "`bytes_b64` is missing"),
         (
             json!({"op": "put_tree", "entries": [{"name": "a", "hash": HELLO}]}),
             "neither `mode` nor `kind`",

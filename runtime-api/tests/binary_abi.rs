@@ -70,6 +70,7 @@ async fn every_operation_responds_as_documented() {
     let expected_job =
         [vec![0], id(tree), vec![0], text("the image"), text("some \"salt\"")].concat();
     assert_eq!(client.send([1]).await, expected_job);
+    assert_eq!(client.send([13]).await, [expected_job, entries(&[])].concat());
     let hello = Object::blob("hello").id();
     assert_eq!(client.send(b"\x04hello").await, [vec![0], id(hello)].concat());
     assert_eq!(client.send([vec![3], id(hello)].concat()).await, b"\0hello");
@@ -91,6 +92,11 @@ async fn every_operation_responds_as_documented() {
     assert_eq!(client.send(b"\x09a line").await, [0]);
     assert_eq!(client.send([vec![8, 0], id(hello)].concat()).await, [0]);
     assert_eq!(client.host.log(), ["a line"]);
+    assert_eq!(client.finish().unwrap(), ObjectRef::blob(hello));
+
+    let client = Client::new();
+    assert_eq!(client.send(b"\x0ehello").await, [0]);
+    assert_eq!(client.send([vec![3], id(hello)].concat()).await, b"\0hello");
     assert_eq!(client.finish().unwrap(), ObjectRef::blob(hello));
 
     let client = Client::new();

@@ -3,7 +3,6 @@ use alloc::vec::Vec;
 
 use crate::error::{Error, Result};
 use crate::object::Entry;
-use crate::operations;
 
 /// The request that the guest runs.
 #[derive(Debug, Clone)]
@@ -19,16 +18,6 @@ pub struct Job {
 }
 
 impl Job {
-    pub(crate) fn receive() -> Result<Self> {
-        let job = operations::job()?;
-        Ok(Self {
-            args: operations::tree(&job.args)?,
-            image: job.image,
-            std: job.std,
-            salt: job.salt,
-        })
-    }
-
     /// Returns the argument `name`, or `None` if it is missing.
     pub fn optional(&self, name: &str) -> Option<&Entry> {
         self.args.iter().find(|entry| entry.name == name.as_bytes())

@@ -56,9 +56,8 @@ macro_rules! main {
 
 #[doc(hidden)]
 pub fn run_job<T: IntoOutcome>(function: impl FnOnce(&Job) -> Result<T>) {
-    let outcome = Job::receive().and_then(|job| function(&job)).and_then(IntoOutcome::into_outcome);
-    match outcome.and_then(|object| operations::out(&object)) {
-        Ok(()) => {}
-        Err(error) => operations::fail(error.message()),
+    let outcome = operations::job().and_then(|job| function(&job));
+    if let Err(error) = outcome.and_then(IntoOutcome::become_outcome) {
+        operations::fail(error.message());
     }
 }

@@ -133,14 +133,6 @@ impl ObjectRef {
     }
 }
 
-/// The fields of the response to the operation `job`.
-pub(crate) struct JobFields {
-    pub(crate) args: Id,
-    pub(crate) image: String,
-    pub(crate) std: String,
-    pub(crate) salt: String,
-}
-
 /// An entry of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {

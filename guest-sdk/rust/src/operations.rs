@@ -11,7 +11,7 @@ use crate::wire_binary as wire;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::wire_json as wire;
 
-pub(crate) use wire::{fail, job, out};
+pub(crate) use wire::{fail, job, out, out_blob};
 
 /// Reads a tree and returns its entries in git's order.
 ///

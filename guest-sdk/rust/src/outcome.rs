@@ -12,6 +12,19 @@ pub trait IntoOutcome {
     /// # Errors
     /// Returns an error if the host cannot store the value.
     fn into_outcome(self) -> Result<ObjectRef>;
+
+    /// Stores the value unless it is already an [`ObjectRef`], and names the object as the outcome of
+    /// the job.
+    ///
+    /// # Errors
+    /// Returns an error if the host cannot store the value.
+    #[doc(hidden)]
+    fn become_outcome(self) -> Result<()>
+    where
+        Self: Sized,
+    {
+        operations::out(&self.into_outcome()?)
+    }
 }
 
 impl IntoOutcome for ObjectRef {
@@ -24,11 +37,19 @@ impl IntoOutcome for Vec<u8> {
     fn into_outcome(self) -> Result<ObjectRef> {
         operations::put_blob(&self)
     }
+
+    fn become_outcome(self) -> Result<()> {
+        operations::out_blob(&self)
+    }
 }
 
 impl IntoOutcome for String {
     fn into_outcome(self) -> Result<ObjectRef> {
         operations::put_blob(self.as_bytes())
+    }
+
+    fn become_outcome(self) -> Result<()> {
+        operations::out_blob(self.as_bytes())
     }
 }
 

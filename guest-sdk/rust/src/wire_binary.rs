@@ -4,26 +4,24 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::error::{Error, ErrorKind, Result, malformed};
-use crate::object::{Entry, Id, JobFields, Kind, Mode, ObjectRef};
+use crate::job::Job;
+use crate::object::{Entry, Id, Kind, Mode, ObjectRef};
 use crate::transport::exchange;
 
-pub(crate) fn job() -> Result<JobFields> {
-    Request::new(1).send(|response| {
-        let (args, std) = (response.id()?, response.id()?);
+pub(crate) fn job() -> Result<Job> {
+    Request::new(13).send(|response| {
+        // The first field is the id of the tree of arguments.
+        let (_, std) = (response.id()?, response.id()?);
         let (image, salt) = (response.text()?, response.text()?);
+        let args = response.entries()?;
         // The remaining field names the module. Only containers that run modules need it.
         response.rest();
-        Ok(JobFields { args, image, std: std.to_hex(), salt })
+        Ok(Job { args, image, std: std.to_hex(), salt })
     })
 }
 
 pub(crate) fn tree(id: &Id) -> Result<Vec<Entry>> {
-    Request::new(2).id(id).send(|response| {
-        response.items(|response| {
-            let mode = Mode::ALL.get(usize::from(response.byte()?)).ok_or_else(malformed)?;
-            Ok(Entry { id: response.id()?, name: response.bytes()?.to_vec(), mode: *mode })
-        })
-    })
+    Request::new(2).id(id).send(|response| response.entries())
 }
 
 pub(crate) fn get(id: &Id) -> Result<Vec<u8>> {
@@ -89,6 +87,10 @@ pub(crate) fn out(object: &ObjectRef) -> Result<()> {
     let mut request = Request::new(8);
     request.0.push(object.kind as u8);
     request.id(&object.id).send(|_| Ok(()))
+}
+
+pub(crate) fn out_blob(content: &[u8]) -> Result<()> {
+    Request::new(14).rest(content).send(|_| Ok(()))
 }
 
 pub(crate) fn fail(message: &str) {
@@ -191,6 +193,13 @@ impl<'a> Response<'a> {
         Ok(ObjectRef { kind, id: self.id()? })
     }
 
+    fn entries(&mut self) -> Result<Vec<Entry>> {
+        self.items(|response| {
+            let mode = Mode::ALL.get(usize::from(response.byte()?)).ok_or_else(malformed)?;
+            Ok(Entry { id: response.id()?, name: response.bytes()?.to_vec(), mode: *mode })
+        })
+    }
+
     fn items<T>(&mut self, mut item: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
         let count = self.length()?;
         // Every item takes at least one byte, which bounds the capacity by the response's length.
@@ -226,13 +235,14 @@ mod tests {
     #[test]
     fn every_operation_is_encoded_and_decoded() {
         let image = b"\x05\0\0\0image";
-        let job = [&with_id(&[0], 1)[..], &[0], image, b"\0\0\0\0", &with_id(&[0], 9)].concat();
-        expect([1], job);
-        let job = super::job().expect("a job");
-        assert_eq!((job.args, &*job.std, &*job.image, &*job.salt), (id(1), "", "image", ""));
-
         let entry = Entry { name: b"caf\xe9".to_vec(), mode: Mode::Executable, id: id(2) };
         let entries = [&b"\x01\0\0\0"[..], &with_id(&[2], 2), b"\x04\0\0\0caf\xe9"].concat();
+        let names = [&with_id(&[0], 1)[..], &[0], image, b"\0\0\0\0"].concat();
+        expect([13], [&names[..], &entries, &with_id(&[0], 9)].concat());
+        let job = super::job().expect("a job");
+        assert_eq!((&*job.std, &*job.image, &*job.salt), ("", "image", ""));
+        assert_eq!(job.args, [entry.clone()]);
+
         expect(with_id(&[2], 1), [&[0], &entries[..]].concat());
         assert_eq!(tree(&id(1)), Ok(vec![entry.clone()]));
         expect([&[5], &entries[..]].concat(), with_id(&[0], 3));
@@ -251,6 +261,8 @@ mod tests {
         assert_eq!(run("image", &id(1)), Ok(ObjectRef { kind: Kind::Tree, id: id(5) }));
         expect(with_id(&[8, 0], 6), [0]);
         assert_eq!(out(&ObjectRef { kind: Kind::Blob, id: id(6) }), Ok(()));
+        expect(b"\x0ebytes", [0]);
+        assert_eq!(out_blob(b"bytes"), Ok(()));
         expect(b"\x09a line", [0]);
         log("a line");
         expect(b"\x0athe end", [0]);

@@ -8,35 +8,37 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::error::{Error, ErrorKind, Result, malformed};
+use crate::job::Job;
 use crate::json::{Reader, push_string};
-use crate::object::{Entry, Id, JobFields, Kind, Mode, ObjectRef};
+use crate::object::{Entry, Id, Kind, Mode, ObjectRef};
 use crate::transport::exchange;
 
-pub(crate) fn job() -> Result<JobFields> {
-    let [mut args, mut image, mut std, mut salt] = [const { String::new() }; 4];
-    call(Request::new("job"), &mut |key, reader| {
+pub(crate) fn job() -> Result<Job> {
+    let [mut image, mut std, mut salt] = [const { String::new() }; 3];
+    let mut args = None;
+    call(Request::new("job_with_args"), &mut |key, reader| {
         match key {
-            "args" => args = reader.string()?,
             "image" => image = reader.string()?,
             "std" => std = reader.string()?,
             "salt" => salt = reader.string()?,
+            "entries" => args = Some(read_entries(reader)?),
             _ => reader.skip()?,
         }
         Ok(())
     })?;
-    Ok(JobFields { args: id(&args)?, image, std, salt })
+    Ok(Job { args: args.ok_or_else(malformed)?, image, std, salt })
 }
 
 pub(crate) fn tree(id: &Id) -> Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    call(Request::new("tree").string("hash", &id.to_hex()), &mut |key, reader| match key {
-        "entries" => reader.array(&mut |reader| {
-            entries.push(read_entry(reader)?);
-            Ok(())
-        }),
-        _ => reader.skip(),
+    let mut entries = None;
+    call(Request::new("tree").string("hash", &id.to_hex()), &mut |key, reader| {
+        match key {
+            "entries" => entries = Some(read_entries(reader)?),
+            _ => reader.skip()?,
+        }
+        Ok(())
     })?;
-    Ok(entries)
+    entries.ok_or_else(malformed)
 }
 
 pub(crate) fn get(id: &Id) -> Result<Vec<u8>> {
@@ -115,6 +117,11 @@ pub(crate) fn out(object: &ObjectRef) -> Result<()> {
     let request = Request::new("out")
         .string("kind", object.kind.as_str())
         .string("hash", &object.id.to_hex());
+    call(request, &mut |_, reader| reader.skip())
+}
+
+pub(crate) fn out_blob(content: &[u8]) -> Result<()> {
+    let request = Request::new("out_blob").base64("bytes_b64", content);
     call(request, &mut |_, reader| reader.skip())
 }
 
@@ -335,6 +342,15 @@ impl OutcomeFields {
             _ => Err(malformed()),
         }
     }
+}
+
+fn read_entries(reader: &mut Reader<'_>) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    reader.array(&mut |reader| {
+        entries.push(read_entry(reader)?);
+        Ok(())
+    })?;
+    Ok(entries)
 }
 
 fn read_entry(reader: &mut Reader<'_>) -> Result<Entry> {

@@ -10,7 +10,7 @@ use crate::host::Call;
 use crate::image::Code;
 use crate::object::{ObjectId, ObjectKind, ObjectRef};
 use crate::runtime::Job;
-use crate::tree::TreeEntry;
+use crate::tree::{Tree, TreeEntry};
 
 /// The minimum size of an encoded entry or call, in bytes: the length of an id and the length of a
 /// text.
@@ -35,6 +35,8 @@ pub(super) fn decode(request: &[u8]) -> Result<Operation, DecodeError> {
             offset: reader.number()?,
             length: reader.number()?,
         },
+        13 => Operation::JobWithArgs,
+        14 => Operation::OutBlob(Bytes::copy_from_slice(reader.rest())),
         other => return Err(DecodeError::Field(format!("unknown operation {other}"))),
     };
     match reader.0.len() {
@@ -154,7 +156,7 @@ fn size_of_lists(answer: &Answer) -> usize {
     const LENGTH: usize = 4;
     const ID: usize = 1 + 20;
     match answer {
-        Answer::Tree(tree) => {
+        Answer::Tree(tree) | Answer::JobWithArgs(tree) => {
             let entries = tree.entries().iter();
             LENGTH + entries.map(|entry| 1 + ID + LENGTH + entry.name.len()).sum::<usize>()
         }
@@ -167,22 +169,15 @@ fn size_of_lists(answer: &Answer) -> usize {
 fn push_answer(body: &mut Vec<u8>, job: &Job, answer: &Answer) {
     match answer {
         Answer::Job => {
-            push_id(body, Some(job.args));
-            push_id(body, job.std);
-            push_text(body, job.image.as_bytes());
-            push_text(body, job.salt.as_bytes());
-            if let Code::Hosted { module, .. } = &job.code {
-                push_outcome(body, ObjectRef { kind: module.kind, id: module.id });
-            }
+            push_request(body, job);
+            push_module(body, job);
         }
-        Answer::Tree(tree) => {
-            push_length(body, tree.len());
-            for entry in tree.entries() {
-                body.push(entry.mode.position());
-                push_id(body, Some(entry.id));
-                push_text(body, &entry.name);
-            }
+        Answer::JobWithArgs(args) => {
+            push_request(body, job);
+            push_entries(body, args);
+            push_module(body, job);
         }
+        Answer::Tree(tree) => push_entries(body, tree),
         Answer::Blob(content) => body.extend_from_slice(content),
         Answer::Size(bytes) => body.extend_from_slice(&bytes.to_le_bytes()),
         Answer::Stored(id) => push_id(body, Some(*id)),
@@ -200,6 +195,29 @@ fn push_answer(body: &mut Vec<u8>, job: &Job, answer: &Answer) {
             }
         }
         Answer::Done => {}
+    }
+}
+
+fn push_request(body: &mut Vec<u8>, job: &Job) {
+    push_id(body, Some(job.args));
+    push_id(body, job.std);
+    push_text(body, job.image.as_bytes());
+    push_text(body, job.salt.as_bytes());
+}
+
+/// Appends the module of a job for a container that is a host.
+fn push_module(body: &mut Vec<u8>, job: &Job) {
+    if let Code::Hosted { module, .. } = &job.code {
+        push_outcome(body, *module);
+    }
+}
+
+fn push_entries(body: &mut Vec<u8>, tree: &Tree) {
+    push_length(body, tree.len());
+    for entry in tree.entries() {
+        body.push(entry.mode.position());
+        push_id(body, Some(entry.id));
+        push_text(body, &entry.name);
     }
 }
 

@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bstr::{BString, ByteSlice};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
@@ -17,7 +18,7 @@ use crate::host::Call;
 use crate::image::Code;
 use crate::object::{ObjectId, ObjectKind, ObjectRef};
 use crate::runtime::Job;
-use crate::tree::TreeEntry;
+use crate::tree::{Tree, TreeEntry};
 
 /// Base64 that is written with padding and read with or without it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -86,6 +87,7 @@ fn operation(request: Request<'_>) -> Result<Operation, String> {
     let hash = || parse_id("hash", request.hash.as_deref());
     Ok(match &*request.op {
         "job" => Operation::Job,
+        "job_with_args" => Operation::JobWithArgs,
         "tree" => Operation::Tree(hash()?),
         "get" => Operation::Get(hash()?),
         "get_range" => Operation::GetRange {
@@ -94,9 +96,8 @@ fn operation(request: Request<'_>) -> Result<Operation, String> {
             length: required("length", request.length)?,
         },
         "size" => Operation::Size(hash()?),
-        "put_blob" => Operation::PutBlob(
-            parse_base64("bytes_b64", required("bytes_b64", request.bytes_b64)?)?.into(),
-        ),
+        "put_blob" => Operation::PutBlob(content(request.bytes_b64)?),
+        "out_blob" => Operation::OutBlob(content(request.bytes_b64)?),
         "put_tree" => {
             let entries = required("entries", request.entries)?;
             Operation::PutTree(entries.into_iter().map(tree_entry).collect::<Result<_, _>>()?)
@@ -132,6 +133,10 @@ fn parse_base64(field: &str, text: Cow<'_, str>) -> Result<Vec<u8>, String> {
     BASE64
         .decode(text.as_bytes())
         .map_err(|error| format!("the field `{field}` is not valid base64: {error}"))
+}
+
+fn content(bytes_b64: Option<Cow<'_, str>>) -> Result<Bytes, String> {
+    Ok(parse_base64("bytes_b64", required("bytes_b64", bytes_b64)?)?.into())
 }
 
 fn parse_kind(text: &str) -> Result<ObjectKind, String> {
@@ -182,6 +187,8 @@ struct JobResponse<'a> {
     image: &'a str,
     stack: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    entries: Option<Vec<EntryResponse<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     module: Option<OutcomeResponse>,
 }
 
@@ -230,23 +237,9 @@ struct OutcomesResponse {
 pub(super) fn encode(job: &Job, result: Result<&Answer, &Error>) -> Vec<u8> {
     match result {
         Err(error) => to_json(&Failure::from(error)),
-        Ok(Answer::Job) => to_json(&JobResponse {
-            args: job.args.to_string(),
-            std: job.std.map(|id| id.to_string()).unwrap_or_default(),
-            salt: &job.salt,
-            image: &job.image,
-            stack: "",
-            module: match &job.code {
-                Code::Hosted { module, .. } => Some(OutcomeResponse::Success {
-                    kind: module.kind.as_str(),
-                    hash: module.id.to_string(),
-                }),
-                Code::Module(_) | Code::Container(_) => None,
-            },
-        }),
-        Ok(Answer::Tree(tree)) => {
-            to_json(&TreeResponse { entries: tree.entries().iter().map(entry_response).collect() })
-        }
+        Ok(Answer::Job) => to_json(&job_response(job, None)),
+        Ok(Answer::JobWithArgs(args)) => to_json(&job_response(job, Some(args))),
+        Ok(Answer::Tree(tree)) => to_json(&TreeResponse { entries: entries_response(tree) }),
         Ok(Answer::Blob(content)) => to_json(&BytesResponse { bytes_b64: BASE64.encode(content) }),
         Ok(Answer::Size(size)) => to_json(&SizeResponse { size: *size }),
         Ok(Answer::Stored(id)) => to_json(&HashResponse { hash: id.to_string() }),
@@ -261,6 +254,25 @@ pub(super) fn encode(job: &Job, result: Result<&Answer, &Error>) -> Vec<u8> {
 /// Serializing these structs cannot fail. If it did, the guest would receive an empty object.
 fn to_json(response: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(response).unwrap_or_else(|_| b"{}".to_vec())
+}
+
+fn job_response<'a>(job: &'a Job, args: Option<&'a Tree>) -> JobResponse<'a> {
+    JobResponse {
+        args: job.args.to_string(),
+        std: job.std.map(|id| id.to_string()).unwrap_or_default(),
+        salt: &job.salt,
+        image: &job.image,
+        stack: "",
+        entries: args.map(entries_response),
+        module: match &job.code {
+            Code::Hosted { module, .. } => Some(outcome_response(Ok(module))),
+            Code::Module(_) | Code::Container(_) => None,
+        },
+    }
+}
+
+fn entries_response(tree: &Tree) -> Vec<EntryResponse<'_>> {
+    tree.entries().iter().map(entry_response).collect()
 }
 
 fn entry_response(entry: &TreeEntry) -> EntryResponse<'_> {

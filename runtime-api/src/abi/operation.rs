@@ -15,6 +15,9 @@ use crate::tree::{Tree, TreeEntry};
 pub enum Operation {
     /// Returns the job: its arguments, image, salt and named images.
     Job,
+    /// Returns the job and the entries of its tree of arguments: [`Operation::Job`] and
+    /// [`Operation::Tree`] in one request.
+    JobWithArgs,
     /// Reads a tree.
     Tree(ObjectId),
     /// Reads a blob.
@@ -40,6 +43,9 @@ pub enum Operation {
     RunMany(Vec<Call>),
     /// Names the outcome of the job.
     Out(ObjectRef),
+    /// Stores a blob and names it as the outcome of the job: [`Operation::PutBlob`] and
+    /// [`Operation::Out`] in one request.
+    OutBlob(Bytes),
     /// Writes a message to the job's log.
     Log(String),
     /// Ends the job as failed, with the guest's own message.
@@ -52,6 +58,8 @@ pub enum Operation {
 pub enum Answer {
     /// The result of [`Operation::Job`]: the session's own job.
     Job,
+    /// The result of [`Operation::JobWithArgs`]: the session's own job, with this tree of arguments.
+    JobWithArgs(Arc<Tree>),
     /// The result of [`Operation::Tree`]: the tree.
     Tree(Arc<Tree>),
     /// The result of [`Operation::Get`] and [`Operation::GetRange`]: the content.

@@ -20,8 +20,8 @@ use crate::tree::{Tree, TreeEntry};
 ///
 /// # Behavior
 /// - A backend whose guests send several requests at once may serve them concurrently.
-/// - `out` names the outcome.
-/// - `fail`, a second `out`, a malformed request, and a request or response over its size limit end
+/// - `out` and `out_blob` name the outcome.
+/// - `fail`, a second outcome, a malformed request, and a request or response over its size limit end
 ///   the job. Then [`Session::has_ended`] returns true, and the backend stops the guest.
 /// - If any other operation fails, the guest receives the error and continues. If the job fails
 ///   later, the last such error becomes its cause, so that a guest's panic does not hide the
@@ -189,6 +189,7 @@ impl Session {
         }
         match operation {
             Operation::Job => Ok(Answer::Job),
+            Operation::JobWithArgs => self.host.tree(self.job.args).await.map(Answer::JobWithArgs),
             Operation::Tree(id) => self.host.tree(id).await.map(Answer::Tree),
             Operation::Get(id) => self.content(self.host.get(id)).await,
             Operation::GetRange { id, offset, length } => {
@@ -201,6 +202,10 @@ impl Session {
             Operation::Run(call) => self.host.run(call).await.map(Answer::Outcome),
             Operation::RunMany(calls) => Ok(Answer::Outcomes(self.host.run_many(calls).await)),
             Operation::Out(outcome) => self.out(outcome),
+            Operation::OutBlob(content) => {
+                let id = self.host.put_blob(content).await?;
+                self.out(ObjectRef::blob(id))
+            }
             Operation::Log(message) => {
                 self.log(&message);
                 Ok(Answer::Done)

@@ -18,6 +18,13 @@ fn a_non_utf8_name_is_encoded_and_decoded() {
     );
     assert_eq!(tree(&id), Ok(vec![entry.clone()]));
     expect(
+        r#"{"op":"job_with_args"}"#,
+        r#"{"args":"a0","std":"","salt":"s","image":"i","stack":"","entries":[{"name":"caf\\xe9","name_b64":"Y2Fm6Q==","kind":"blob","hash":"0101010101010101010101010101010101010101","mode":"100755"}]}"#,
+    );
+    let job = job().expect("a job");
+    assert_eq!((&*job.std, &*job.image, &*job.salt), ("", "i", "s"));
+    assert_eq!(job.args, [entry.clone()]);
+    expect(
         r#"{"op":"put_tree","entries":[{"name_b64":"Y2Fm6Q==","mode":"100755","hash":"0101010101010101010101010101010101010101"}]}"#,
         r#"{"hash":"0202"}"#,
     );
@@ -33,6 +40,14 @@ fn an_error_response_is_returned_with_its_kind_and_chain() {
     let chain = vec!["a".into(), "b".into()];
     let error = Error::from_host("no \"room\"".into(), ErrorKind::Store, chain);
     assert_eq!(put_blob(b"hi"), Err(error));
+}
+
+#[test]
+fn an_outcome_is_stored_and_named_in_one_request() {
+    expect(r#"{"op":"out_blob","bytes_b64":"aGk="}"#, "{}");
+    assert_eq!(out_blob(b"hi"), Ok(()));
+    expect(r#"{"op":"out_blob","bytes_b64":""}"#, r#"{"error":"no room"}"#);
+    assert_eq!(out_blob(b"").map_err(|error| error.message().to_string()), Err("no room".into()));
 }
 
 #[test]
@@ -68,6 +83,10 @@ fn run_many_returns_failures_in_order() {
 
 #[test]
 fn a_malformed_response_is_an_error() {
+    for response in ["", "[]", "{}", r#"{"entries":1}"#] {
+        expect(r#"{"op":"job_with_args"}"#, response);
+        assert_eq!(job().map(|job| job.args), Err(malformed()), "{response}");
+    }
     for response in ["", "[]", "{}", r#"{"hash":1}"#, r#"{"hash":"a"#] {
         expect(r#"{"op":"put_blob","bytes_b64":""}"#, response);
         assert_eq!(put_blob(b""), Err(malformed()), "{response}");
