@@ -237,8 +237,8 @@ impl Session {
         let mut invocation = Invocation::new(image).args(args).salt(salt).std(self.std);
         invocation.pin = !using.no_pin;
         if let Some(time) = using.deadline {
-            // The command ends itself shortly after the deadline. The call ends before that, and
-            // its error names the frame.
+            // The call begins later than the command, which therefore waits for it a little longer:
+            // the error of the call names the frame.
             invocation = invocation.budget(using.limits.budget().deadline(time));
         }
         invocation.policy(if using.recompute { Policy::RecomputeAll } else { Policy::Reuse })
