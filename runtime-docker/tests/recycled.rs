@@ -143,7 +143,7 @@ async fn sees_the_same(engine: ContainerEngine) {
         }
     }
     // On a busy machine a container may not be clean in time.
-    assert!(late.len() < 10, "{late:?}");
+    assert!(late.len() < 5, "{late:?}");
     engine.close().unwrap();
 }
 
@@ -282,7 +282,7 @@ async fn containers_are_replaced_after_a_breach_and_after_a_number_of_jobs() {
     let fixture = ContainerFixture::new(&engine, builder);
     let image = fixture.program("strange", &[]);
     let mut seen = Vec::new();
-    for number in 0..7 {
+    for number in 0..30 {
         let number = number.to_string();
         fixture.run(&image, &[("do", "log"), ("number", &number)]).await.unwrap();
         for container in own_containers_of(&engine).await {
@@ -291,8 +291,9 @@ async fn containers_are_replaced_after_a_breach_and_after_a_number_of_jobs() {
             }
         }
     }
-    // Three without a container that is not clean in time, as on a busy machine.
-    assert!((3..7).contains(&seen.len()), "{seen:?}");
+    // Ten, the next one, and some that were not clean in time, as on a busy machine. With two jobs each
+    // there would be fifteen.
+    assert!((10..15).contains(&seen.len()), "{seen:?}");
     let hungry = fixture.program("strange", &["memory"]);
     let error = fixture.run(&hungry, &[]).await.unwrap_err();
     assert!(matches!(error.breached_limit(), Some(Limit::Memory { .. })), "{error:?}");
