@@ -71,7 +71,8 @@ void caos_run(void);
  *   MANIFOLD_OP_RUN        id args, text image         kind, id
  *   MANIFOLD_OP_RUN_MANY   count, and for each call:   count, and for each call in order: a zero
  *                          id args, text image         byte, kind and id; or an error
- *   MANIFOLD_OP_OUT        kind, id                    none; exactly once in a job
+ *   MANIFOLD_OP_OUT        kind, id                    none; names the outcome: exactly one
+ *                                                      OUT or OUT_BLOB in a job
  *   MANIFOLD_OP_LOG        rest: the message           none
  *   MANIFOLD_OP_FAIL       rest: the message           none; ends the job
  *   MANIFOLD_OP_SIZE       id                          number: the size in bytes

@@ -22,7 +22,7 @@
 //! | `put_tree` | `entries: [{name, kind, hash, mode?}]`, any order | `hash` |
 //! | `run` | `image`, `args` | `kind`, `hash` |
 //! | `run_many` | `reqs: [{image, args}]` | `results: [{kind, hash} or {error}]`, in order |
-//! | `out` | `kind`, `hash` | none; names the outcome, exactly once per job |
+//! | `out` | `kind`, `hash` | none; names the outcome: exactly one `out` or `out_blob` per job |
 //! | `out_blob` | `bytes_b64` | none; stores a blob and names it as the outcome |
 //! | `log` | `msg` | none |
 //! | `fail` | `message` | none; ends the job |
@@ -50,7 +50,7 @@
 //! | 5 `put_tree` | count, then for each entry in any order: mode, id, text `name` | id |
 //! | 6 `run` | id `args`, text `image` | kind, id |
 //! | 7 `run_many` | count, then for each call: id `args`, text `image` | count, then for each call in order: a zero byte, kind and id; or an error |
-//! | 8 `out` | kind, id | none; names the outcome, exactly once per job |
+//! | 8 `out` | kind, id | none; names the outcome: exactly one `out` or `out_blob` per job |
 //! | 9 `log` | rest | none |
 //! | 10 `fail` | rest | none; ends the job |
 //! | 11 `size` | id | number: the size in bytes |

@@ -167,10 +167,10 @@ pub enum Reason {
         status: i64,
     },
     /// The guest returned without naming an outcome.
-    #[error("the guest returned without calling `out`")]
+    #[error("the guest returned without naming an outcome")]
     NoOutcome,
     /// The guest named an outcome twice.
-    #[error("the guest called `out` twice")]
+    #[error("the guest named an outcome twice")]
     OutcomeTwice,
     /// The guest violated the guest ABI.
     #[error("the guest violated the ABI: {problem}")]

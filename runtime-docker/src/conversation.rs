@@ -95,7 +95,7 @@ impl Buffers {
     }
 }
 
-/// Maximum time to send the response to `out`.
+/// Maximum time to send the response to the request that names the outcome.
 const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Counts the guest's computing time.

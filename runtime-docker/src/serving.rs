@@ -2,7 +2,8 @@
 //! modules.
 //!
 //! Such a container connects to a socket of this process. Each connection is used for one job and
-//! carries the guest ABI. The guest's first request on it is `job`, and the response is the job.
+//! carries the guest ABI. The guest's first request on it is `job` or `job_with_args`, and the response
+//! is the job.
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;

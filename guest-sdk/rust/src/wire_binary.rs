@@ -241,7 +241,7 @@ mod tests {
         expect([13], [&names[..], &entries, &with_id(&[0], 9)].concat());
         let job = super::job().expect("a job");
         assert_eq!((&*job.std, &*job.image, &*job.salt), ("", "image", ""));
-        assert_eq!(job.args, [entry.clone()]);
+        assert_eq!(job.args, core::slice::from_ref(&entry));
 
         expect(with_id(&[2], 1), [&[0], &entries[..]].concat());
         assert_eq!(tree(&id(1)), Ok(vec![entry.clone()]));

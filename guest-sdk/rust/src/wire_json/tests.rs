@@ -23,7 +23,7 @@ fn a_non_utf8_name_is_encoded_and_decoded() {
     );
     let job = job().expect("a job");
     assert_eq!((&*job.std, &*job.image, &*job.salt), ("", "i", "s"));
-    assert_eq!(job.args, [entry.clone()]);
+    assert_eq!(job.args, core::slice::from_ref(&entry));
     expect(
         r#"{"op":"put_tree","entries":[{"name_b64":"Y2Fm6Q==","mode":"100755","hash":"0101010101010101010101010101010101010101"}]}"#,
         r#"{"hash":"0202"}"#,
