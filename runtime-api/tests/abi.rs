@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use manifold_runtime_api::abi::{Encoding, Session};
 use manifold_runtime_api::{
-    Error, ErrorKind, Limit, Object, ObjectId, ObjectRef, Reason, Result, TestHost,
+    EntryMode, Error, ErrorKind, Limit, Object, ObjectId, ObjectRef, Reason, Result, TestHost,
+    Tree, TreeEntry,
 };
 use serde_json::{Value, json};
 use session::{host, job};
@@ -301,6 +302,31 @@ async fn requests_responses_and_logs_are_limited() {
     assert_eq!(client.send_bytes([b' '; 201]).await["kind"], "limit");
     let error = client.finish().unwrap_err();
     assert!(matches!(error.reason(), Reason::LimitBreached(Limit::GuestRequest { bytes: 200 })));
+}
+
+#[tokio::test]
+async fn a_job_with_arguments_is_limited_and_needs_its_tree() {
+    let host = host();
+    let leaf = host.put_blob("");
+    let entries = ["a", "b", "c", "d"].map(|name| TreeEntry::new(name, EntryMode::Blob, leaf));
+    let args = host.put(Tree::new(entries).unwrap().to_object());
+    let with_args = json!({"op": "job_with_args"});
+    let mut job = job();
+    job.args = args;
+    job.limits.response_bytes = 300;
+    let client = Client { session: Session::new(job, Arc::new(host.clone())), host };
+    assert_eq!(client.send(json!({"op": "job"})).await["args"], args.to_string());
+    assert_eq!(client.send(with_args.clone()).await["kind"], "limit");
+    let error = client.finish().unwrap_err();
+    assert!(matches!(error.reason(), Reason::LimitBreached(Limit::Response { bytes: 300 })));
+
+    let mut job = session::job();
+    job.args = HELLO.parse().unwrap();
+    let host = session::host();
+    let client = Client { session: Session::new(job, Arc::new(host.clone())), host };
+    let answer = client.send(with_args).await;
+    assert_eq!(answer["kind"], "store", "{answer}");
+    assert!(!client.session.has_ended(), "the guest may go on without its arguments");
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use manifold_runtime_api::abi::{Encoding, Session};
 use manifold_runtime_api::{
-    EntryMode, Object, ObjectId, ObjectRef, Reason, Result, TestHost, TreeEntry,
+    Code, EntryMode, ImageRef, Object, ObjectId, ObjectRef, Reason, Result, TestHost, Tree,
+    TreeEntry,
 };
 use proptest::prelude::*;
 use session::{host, job};
@@ -106,6 +107,33 @@ async fn every_operation_responds_as_documented() {
         matches!(error.reason(), Reason::GuestFailed { message } if message == "the end"),
         "{error:?}"
     );
+}
+
+#[tokio::test]
+async fn the_job_of_a_container_that_is_a_host_contains_its_module() {
+    let host = host();
+    let leaf = host.put_blob("");
+    let args = [TreeEntry::new("in", EntryMode::Blob, leaf)];
+    let module = ObjectRef::blob(leaf);
+    let Ok(ImageRef::Docker(container)) = ImageRef::parse("docker://host") else {
+        panic!("`docker://host` is an image reference");
+    };
+    let mut job = job();
+    job.args = host.put(Tree::new(args.clone()).unwrap().to_object());
+    job.code = Code::Hosted { host: container, module };
+    let id_of_args = job.args;
+    let session = || Session::new(job.clone(), Arc::new(host.clone()));
+    let client = Client { json: session(), binary: session(), host: host.clone() };
+
+    let job = [vec![0], id(id_of_args), vec![0], text("the image"), text("some \"salt\"")].concat();
+    let module = [vec![0], id(module.id)].concat();
+    assert_eq!(client.send([1]).await, [job.clone(), module.clone()].concat());
+    assert_eq!(client.send([13]).await, [job, entries(&args), module].concat());
+    for operation in ["job", "job_with_args"] {
+        let answer = client.send_json(serde_json::json!({"op": operation})).await;
+        let module = serde_json::json!({"kind": "blob", "hash": leaf.to_string()});
+        assert_eq!(answer["module"], module, "{operation}");
+    }
 }
 
 #[tokio::test]

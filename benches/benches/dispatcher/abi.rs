@@ -25,6 +25,7 @@ pub(crate) fn abi(criterion: &mut Criterion) {
     let call_json = format!(r#"{{"image":"{id}","args":"{id}"}}"#);
     let requests = [
         ("job", r#"{"op":"job"}"#.to_owned(), vec![1]),
+        ("job_with_args", r#"{"op":"job_with_args"}"#.to_owned(), vec![13]),
         ("tree", format!(r#"{{"op":"tree","hash":"{id}"}}"#), [&[2], &raw[..]].concat()),
         ("get", format!(r#"{{"op":"get","hash":"{id}"}}"#), [&[3], &raw[..]].concat()),
         (
@@ -79,7 +80,7 @@ fn directly<'a>(
     }
     let call = move || Call { image: id.to_string(), args: id };
     match operation {
-        "tree" => Box::new(move || done(host.tree(id))),
+        "tree" | "job_with_args" => Box::new(move || done(host.tree(id))),
         "get" => Box::new(move || done(host.get(id))),
         "put_blob" => {
             Box::new(move || done(host.put_blob(Bytes::from_static(b"a file of some length\n"))))
