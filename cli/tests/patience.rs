@@ -24,6 +24,25 @@ fn interrupt(command: &Child) {
     );
 }
 
+/// Waits until the command handles interrupts, which it does before it reads its input.
+fn wait_for_handler(command: &Child) {
+    if !cfg!(target_os = "linux") {
+        std::thread::sleep(Duration::from_secs(2));
+        return;
+    }
+    const SIGINT: u64 = 1 << 1;
+    let start = Instant::now();
+    let handles = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", command.id())).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        u64::from_str_radix(caught.trim(), 16).unwrap() & SIGINT != 0
+    };
+    while !handles() {
+        assert!(start.elapsed() < Duration::from_secs(60), "the command handles no interrupts");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Waits for the command to end. Returns the time it took, its exit status and its standard error.
 fn end(mut command: Child) -> (Duration, Option<i32>, String) {
     let start = Instant::now();
@@ -106,8 +125,7 @@ fn hashing_ends_at_a_deadline_and_at_an_interrupt() {
     assert!(time < SOON && stderr.contains("passed while hashing the input"), "{time:?}: {stderr}");
 
     let hashing = manifold(place.path()).args(fold).spawn().unwrap();
-    // The handler is installed before anything else happens.
-    std::thread::sleep(Duration::from_millis(500));
+    wait_for_handler(&hashing);
     interrupt(&hashing);
     let (time, status, _) = end(hashing);
     assert_eq!(status, Some(130));
