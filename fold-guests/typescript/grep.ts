@@ -15,13 +15,20 @@ export default main(async (job) => {
   return await findings(job, (line) => pattern.test(line) ? line : undefined);
 });
 
-/** Parses a pattern. Throws if it is not UTF-8, or contains what other engines read differently. */
+/**
+ * Parses a pattern. A line break at its end is not a part of it, because `echo` writes one. Throws if it
+ * is not UTF-8, or contains what other engines read differently.
+ */
 function parse(bytes: Uint8Array): RegExp {
   let pattern;
   try {
     pattern = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {
     throw new Error("`pattern` is not valid UTF-8");
+  }
+  pattern = pattern.replace(/\r?\n$/, "");
+  if (pattern.includes("\n")) {
+    throw new Error("`pattern` has several lines, and is compared with each line");
   }
   const translated = translate(pattern);
   try {

@@ -9,7 +9,7 @@
  */
 
 import { getRange, main } from "./sdk.ts";
-import { isBinary, tally } from "./visitor.ts";
+import { isBinary, tally, trim } from "./visitor.ts";
 
 const TAG = "SPDX-License-Identifier:";
 const READ_BYTES = 64 << 10;
@@ -59,7 +59,7 @@ function tag(text: string): string | undefined {
   for (const rest of text.split(TAG).slice(1)) {
     const part = /^[ \t]*([A-Za-z0-9 .+()-]*)/.exec(rest)![1]!;
     // What follows can be the end of a comment.
-    const expression = part.replace(/^[ .-]+|[ .-]+$/g, "");
+    const expression = trim(part, " .-");
     if (/^[(A-Za-z0-9]/.test(expression) && expression.length <= LONGEST) return expression;
   }
   return undefined;

@@ -22,7 +22,7 @@ import {
   type TreeEntry,
 } from "./sdk.ts";
 import { languageOf, type Syntax, syntaxOf, type Text } from "./languages.ts";
-import { compare, isBinary, shown } from "./visitor.ts";
+import { compare, isBinary, linesOf, shown, trim } from "./visitor.ts";
 
 const HEAD = "language\tfiles\tcode\tcomments\tblanks\n";
 const COLUMNS = 4;
@@ -99,12 +99,10 @@ function countLines(content: Uint8Array, syntax: Syntax): [number, number, numbe
   if (isBinary(content)) return undefined;
   if (content.length === 0) return [0, 0, 0];
   const starts = startsOf(syntax);
-  const lines = new TextDecoder("utf-8", { ignoreBOM: true }).decode(content).split("\n");
-  if (lines.at(-1) === "") lines.pop();
   let [code, comments, blanks] = [0, 0, 0];
   let inside: Inside;
-  for (const line of lines) {
-    const trimmed = line.replace(/^[ \t\f\r]+|[ \t\f\r]+$/g, "");
+  for (const line of linesOf(content)) {
+    const trimmed = trim(line, " \t\f\r");
     if (trimmed === "") {
       // In a string, it is part of its value.
       if (inside?.kind === "string") code += 1;

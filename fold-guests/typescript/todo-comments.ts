@@ -14,8 +14,10 @@ const MARK = /\/\/|#|\/\*|<!--|--|;|%|^[ \t\n\f\r]*\*/;
 
 export default main((job) =>
   findings(job, (line) => {
-    const places = [...line.matchAll(WORD)].map(({ index }) => index);
-    const at = places.find((at) => MARK.test(line.slice(0, at)));
-    return at === undefined ? undefined : line.slice(at);
+    const mark = MARK.exec(line);
+    if (mark === null) return undefined;
+    WORD.lastIndex = mark.index + mark[0].length;
+    const word = WORD.exec(line);
+    return word === null ? undefined : line.slice(word.index);
   })
 );

@@ -16,6 +16,8 @@ const MAX = 2n ** 64n - 1n;
 /** The first bytes of a file, in which git looks for a zero byte. */
 const LOOKED_AT = 8000;
 const NEWLINE = 0x0a;
+/** The least length of the pieces in which a file is decoded. */
+const PIECE_BYTES = 1 << 20;
 
 /**
  * Returns the result of `leaf` for a blob, or the sum of the children's results for a tree. The
@@ -86,10 +88,14 @@ export async function findings(
   const input = job.required("in");
   if (input.kind === "blob") {
     const content = await get(input.hash);
-    const found = isBinary(content) ? [] : linesOf(content).flatMap((line, index) => {
+    if (isBinary(content)) return "";
+    const found = [];
+    let number = 0;
+    for (const line of linesOf(content)) {
+      number += 1;
       const text = find(line);
-      return text === undefined ? [] : [`${index + 1}:${text}\n`];
-    });
+      if (text !== undefined) found.push(`${number}:${text}\n`);
+    }
     return found.join("");
   }
   const nothing = [await putBlob(""), await putTree([await numberEntry("count", 0n)])];
@@ -120,12 +126,33 @@ async function numberEntry(name: string, number: bigint): Promise<NewEntry> {
   return named({ kind: "blob", hash: await putBlob(`${number}\n`) }, name);
 }
 
-/** Splits a file into lines. */
-function linesOf(content: Uint8Array): string[] {
-  const lines = new TextDecoder("utf-8", { ignoreBOM: true }).decode(content).split("\n");
-  const last = lines.pop()!;
-  const ended = lines.map((line) => line.endsWith("\r") ? line.slice(0, -1) : line);
-  return last === "" ? ended : [...ended, last];
+/**
+ * Returns the lines of a file, without the line feeds and the carriage returns before these. The file
+ * is decoded in pieces of whole lines, because it can be longer than a text can be.
+ */
+export function* linesOf(content: Uint8Array): Generator<string> {
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  let start = 0;
+  while (start < content.length) {
+    const newline = content.indexOf(NEWLINE, start + PIECE_BYTES);
+    const end = newline < 0 ? content.length : newline + 1;
+    const lines = decoder.decode(content.subarray(start, end)).split("\n");
+    const last = lines.pop()!;
+    for (const line of lines) yield line.endsWith("\r") ? line.slice(0, -1) : line;
+    if (last !== "") yield last;
+    start = end;
+  }
+}
+
+/**
+ * Removes these characters from both ends of a text. A regular expression would look at the characters
+ * in the middle again and again.
+ */
+export function trim(text: string, characters: string): string {
+  let [start, end] = [0, text.length];
+  while (start < end && characters.includes(text[start]!)) start += 1;
+  while (end > start && characters.includes(text[end - 1]!)) end -= 1;
+  return text.slice(start, end);
 }
 
 /** Returns whether git takes a file for binary: there is a zero byte at the start of its content. */

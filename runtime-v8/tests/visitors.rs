@@ -271,6 +271,7 @@ fn invalid_arguments_are_errors_in_both_languages() {
         (&root, "grep", &[], "the argument `pattern` is missing"),
         (&root, "grep", &[("pattern", "(")], "`pattern` is not a regular expression: ("),
         (&root, "grep", &[("pattern", "(?i)a")], "`pattern` contains `(?` without `:`: (?i)a"),
+        (&root, "grep", &[("pattern", "a\nb")], "`pattern` has several lines"),
         (&root, "grep", &[("pattern", "[+-\\d]")], "`pattern` contains a range of a set"),
         (&root, "grep", &[("pattern", "[\\w-z]")], "`pattern` contains a range of a set"),
         (
@@ -290,5 +291,39 @@ fn invalid_arguments_are_errors_in_both_languages() {
         let error = runtime().block_on(both.agree(root, visitor, with)).unwrap().unwrap_err();
         let error = error.root_cause().to_string();
         assert!(error.starts_with(problem), "{visitor} {with:?}: {error}");
+    }
+}
+
+#[test]
+fn a_line_break_ends_a_pattern() {
+    let (both, runtime) = (Both::new(), runtime());
+    let lines = Node::File(LINES.into(), EntryMode::Blob);
+    let found = |pattern: &str| {
+        runtime.block_on(both.agree(&lines, "grep", &[("pattern", pattern)])).unwrap().unwrap()
+    };
+    assert_eq!(found("^ab\n"), found("^ab"));
+    assert_eq!(found("^ab\r\n"), found("^ab"));
+    assert_ne!(found("^ab"), found("^b"));
+}
+
+/// Each takes minutes if the time is quadratic in the length of a line.
+#[test]
+fn long_lines_and_large_files_are_read_in_linear_time() {
+    let (both, runtime) = (Both::new(), runtime());
+    let spaces = " ".repeat(400_000);
+    let words = "XXX-XX-1234, ".repeat(100_000);
+    // Longer than the pieces in which TypeScript decodes a file, with line breaks at their borders.
+    let lines = "caf\u{e9} \u{1d11e}\r\n\n".repeat(200_000) + "the end\r";
+    for (name, content, visitor, with) in [
+        ("a.c", format!("x{spaces}x\n"), "lines-by-language", &[][..]),
+        ("b.c", format!("// SPDX-License-Identifier: M{spaces}T\n"), "licenses", &[]),
+        ("c", words, "todo-comments", &[]),
+        ("d", format!("x{spaces}x\n"), "grep", &[("pattern", "^x +x$")]),
+        ("e.md", lines.clone(), "lines-by-language", &[]),
+        ("f", lines, "grep", &[("pattern", "\u{1d11e}$|end")]),
+    ] {
+        let file = Node::File(content.into_bytes(), EntryMode::Blob);
+        let root = Node::Directory([(name.as_bytes().to_vec(), file)].into());
+        runtime.block_on(both.agree(&root, visitor, with)).unwrap().unwrap();
     }
 }

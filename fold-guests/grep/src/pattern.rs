@@ -9,11 +9,20 @@ use regex::{Regex, RegexBuilder};
 /// `$`, and `\` before a punctuation character or one of `d D w W s S b B t`, which only stand for
 /// ASCII.
 ///
+/// A line break at its end is not a part of it, because `echo` writes one.
+///
 /// # Errors
 /// Returns an error if the pattern is not UTF-8, or contains anything else.
 pub(crate) fn parse(pattern: &[u8]) -> Result<Regex> {
     let pattern =
         std::str::from_utf8(pattern).map_err(|_| Error::new("`pattern` is not valid UTF-8"))?;
+    let pattern = match pattern.strip_suffix('\n') {
+        Some(line) => line.strip_suffix('\r').unwrap_or(line),
+        None => pattern,
+    };
+    if pattern.contains('\n') {
+        return Err(Error::new("`pattern` has several lines, and is compared with each line"));
+    }
     let translated = translate(pattern)?;
     let mut regex = RegexBuilder::new(&translated);
     let regex = regex.dot_matches_new_line(true).build();

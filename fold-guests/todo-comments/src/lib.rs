@@ -12,18 +12,21 @@ const MARKS: [&str; 7] = ["//", "#", "/*", "<!--", "--", ";", "%"];
 
 fn todo_comments(job: &Job) -> Result<ObjectRef> {
     findings(job, |line| {
+        let comment = comment(line)?;
         let places = WORDS.iter().filter_map(|word| {
             let mut places = line.match_indices(word).map(|(at, _)| at);
-            places.find(|at| is_separate(line, *at, word) && is_in_comment(&line[..*at]))
+            places.find(|at| *at >= comment && is_separate(line, *at, word))
         });
         places.min().map(|at| &line[at..])
     })
 }
 
-/// Returns whether what follows `before` in its line is in a comment.
-fn is_in_comment(before: &str) -> bool {
-    let starts_with_star = before.trim_ascii_start().starts_with('*');
-    starts_with_star || MARKS.iter().any(|mark| before.contains(mark))
+/// Returns where the first comment in a line begins, after the mark.
+fn comment(line: &str) -> Option<usize> {
+    let text = line.trim_ascii_start();
+    let after_star = text.strip_prefix('*').map(|rest| line.len() - rest.len());
+    let marks = MARKS.iter().filter_map(|mark| Some(line.find(mark)? + mark.len()));
+    marks.chain(after_star).min()
 }
 
 /// Returns whether `word`, which is at `at`, is a word of its own.
