@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Once;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -410,4 +411,71 @@ fn files_that_git_converts_are_read() {
         git(&root, &["add", "--all"]);
         assert!(fixture.scan() > 0, "{what}");
     }
+}
+
+/// The path of the directory leads elsewhere for a while.
+#[test]
+fn what_vanishes_without_a_change_of_its_directory_is_found_again() {
+    const FILES: usize = 400;
+    let fixture = Fixture::new();
+    for number in 0..FILES {
+        fixture.write(&format!("releases/1/{number}"), vec![b'x'; 200_000]);
+        fixture.write(&format!("releases/1/sub/{number}"), vec![b'y'; 200_000]);
+    }
+    fixture.write("releases/2/other", "other\n");
+    let current = fixture.path("current");
+    symlink("releases/1", &current).unwrap();
+    age();
+    let switched = current.clone();
+    let once = Once::new();
+    let options = fixture.options().on_progress(move |_| {
+        once.call_once(|| {
+            fs::remove_file(&switched).unwrap();
+            symlink("releases/2", &switched).unwrap();
+        });
+    });
+    let scanned = options.scan(&current).unwrap();
+    let complete = DirectoryObjects::scan(&fixture.path("releases/1")).unwrap();
+    assert_ne!(scanned.root(), complete.root(), "the link was switched too late");
+    let again = fixture.options().scan(&fixture.path("releases/1")).unwrap();
+    assert_eq!(again.root(), complete.root());
+}
+
+/// A repository that somebody else has made contains what must not be read.
+#[test]
+fn pipes_and_links_in_repositories_are_not_read() {
+    let fixture = Fixture::new();
+    let pipe = fixture.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for attributes in [".gitattributes", "sub/.gitattributes"] {
+        let tree = working_tree();
+        let root = tree.path("");
+        fs::create_dir_all(root.join("sub")).unwrap();
+        symlink(&pipe, root.join(attributes)).unwrap();
+        git(&root, &["add", "--all"]);
+        assert!(tree.scan() > 0, "what git may convert is read");
+    }
+
+    let nested = fixture.path("nested");
+    for file in ["HEAD", "commondir"] {
+        let _ = fs::remove_dir_all(&nested);
+        fs::create_dir(&nested).unwrap();
+        git(&nested, &["init", "--quiet", "--initial-branch=main", "."]);
+        git(&nested, &["commit", "--quiet", "--allow-empty", "--message", "one"]);
+        let replaced = nested.join(".git").join(file);
+        let _ = fs::remove_file(&replaced);
+        symlink(&pipe, &replaced).unwrap();
+        // Git, if it is asked, waits for the pipe until it is killed.
+        let scan = fixture.options().rehash(true);
+        let path = fixture.path("");
+        let (done, is_done) = std::sync::mpsc::channel();
+        thread::spawn(move || done.send(scan.scan(&path).map(|_| ())));
+        let _ = is_done.recv_timeout(Duration::from_secs(60)).expect(file);
+    }
+    // A symbolic ref leads to a ref.
+    fs::remove_dir_all(&nested).unwrap();
+    fs::create_dir(&nested).unwrap();
+    git(&nested, &["init", "--quiet", "."]);
+    fs::write(nested.join(".git/HEAD"), format!("ref: {}\n", pipe.display())).unwrap();
+    assert!(fixture.options().scan(&fixture.path("")).is_err(), "there is no such commit");
 }

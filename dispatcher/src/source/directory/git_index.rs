@@ -16,8 +16,9 @@ use manifold_runtime_api::ObjectId;
 use manifold_runtime_api::bstr::{BStr, BString, ByteSlice};
 
 use super::error::{DirectoryError, io_error};
-use super::nested;
 use super::stat::Stat;
+use super::visit::is_gone;
+use super::{files, nested};
 use crate::source::{GitObjects, ObjectSource};
 
 /// The index of a repository.
@@ -36,7 +37,7 @@ impl GitIndex {
     pub(super) fn around(directory: &Path) -> Option<Self> {
         let (root, git) = nested::repository_around(directory)?;
         let path = git.join("index");
-        let metadata = fs::metadata(&path).ok()?;
+        let metadata = fs::metadata(&path).ok().filter(Metadata::is_file)?;
         let index =
             gix_index::File::at(&path, gix_hash::Kind::Sha1, false, Default::default()).ok()?;
         let common = nested::common_directory(&git);
@@ -96,16 +97,24 @@ fn converts(root: &Path, common: &Path, index: &gix_index::File) -> bool {
     ["GIT_ATTR_SYSTEM", "GIT_ATTR_GLOBAL"].into_iter().any(|variable| {
         // Old versions of git do not know the variables, and may have attributes.
         let Some(files) = nested::git(root, &["var", variable]) else { return true };
-        files.lines().any(|file| may_convert(Path::new(file)))
+        // The user's own files may be links.
+        let files = files.lines().map(|file| Path::new(file).canonicalize());
+        let mut files = files.filter(|file| !file.as_ref().is_err_and(is_gone));
+        files.any(|file| file.is_ok_and(|file| may_convert(&file)))
     })
 }
 
-/// Returns whether a file of attributes names one that converts (`gitattributes`).
+/// Returns whether a file of attributes names one that converts (`gitattributes`), or cannot be read. A
+/// link is not followed, because a repository can have one to a device.
 fn may_convert(file: &Path) -> bool {
+    const LARGEST: u64 = 1 << 20;
     let words: [&[u8]; 7] = [b"text", b"eol", b"crlf", b"filter", b"ident", b"encoding", b"[attr]"];
-    match fs::read(file) {
-        Ok(content) => words.iter().any(|word| content.contains_str(word)),
-        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    match files::read_if_any(file, LARGEST) {
+        Ok(Some(content)) => {
+            content.len() as u64 == LARGEST || words.iter().any(|word| content.contains_str(word))
+        }
+        Ok(None) => fs::symlink_metadata(file).is_ok(),
+        Err(_) => true,
     }
 }
 
@@ -122,7 +131,8 @@ impl Tracked {
     pub(super) fn of(git: &Path) -> Self {
         let path = git.join("index");
         let mut bytes = Vec::new();
-        if let Some(stat) = fs::metadata(&path).ok().as_ref().and_then(Stat::of) {
+        let metadata = fs::metadata(&path).ok().filter(Metadata::is_file);
+        if let Some(stat) = metadata.as_ref().and_then(Stat::of) {
             stat.encode(&mut bytes);
         }
         Self { path, stat: bytes, index: OnceLock::new() }

@@ -49,6 +49,8 @@ pub(super) struct Scanned<'a> {
     pub(super) children: Vec<Child>,
     pub(super) subdirectories: Vec<Arc<Directory>>,
     pub(super) to_hash: Vec<ToHash>,
+    /// Whether a name was there, and what it names was not.
+    pub(super) has_vanished: bool,
 }
 
 impl<'a> Scanned<'a> {
@@ -66,6 +68,7 @@ impl<'a> Scanned<'a> {
             children: Vec::new(),
             subdirectories: Vec::new(),
             to_hash: Vec::new(),
+            has_vanished: false,
         }
     }
 
@@ -79,7 +82,10 @@ impl<'a> Scanned<'a> {
         let entries = match fs::read_dir(path) {
             Ok(entries) => entries,
             // It was removed meanwhile.
-            Err(error) if is_gone(&error) => return Ok(false),
+            Err(error) if is_gone(&error) => {
+                self.has_vanished = true;
+                return Ok(false);
+            }
             Err(error) => return Err(io_error(path)(error)),
         };
         let old: HashMap<_, _> = old
@@ -98,7 +104,10 @@ impl<'a> Scanned<'a> {
             }
             let file_type = match file_type {
                 Ok(file_type) => file_type,
-                Err(error) if is_gone(&error) => continue,
+                Err(error) if is_gone(&error) => {
+                    self.has_vanished = true;
+                    continue;
+                }
                 Err(error) => return Err(io_error(&entry.path())(error)),
             };
             let old = old.get(name).cloned();
@@ -186,7 +195,10 @@ impl<'a> Scanned<'a> {
     ) -> Result<(), DirectoryError> {
         let metadata = match fs::symlink_metadata(&self.path) {
             Ok(metadata) => metadata,
-            Err(error) if is_gone(&error) => return Ok(()),
+            Err(error) if is_gone(&error) => {
+                self.has_vanished = true;
+                return Ok(());
+            }
             Err(error) => return Err(io_error(&self.path)(error)),
         };
         let stat = Stat::of(&metadata);
@@ -226,7 +238,9 @@ impl<'a> Scanned<'a> {
                 return Ok(());
             }
             self.hash_later(name, metadata.len(), old.map(|(_, place)| place));
+            return Ok(());
         }
+        self.has_vanished = true;
         Ok(())
     }
 
@@ -246,6 +260,7 @@ impl<'a> Scanned<'a> {
             Ok(target) => target,
             // It was removed, or is not a link any more.
             Err(error) if is_gone(&error) || error.kind() == io::ErrorKind::InvalidInput => {
+                self.has_vanished = true;
                 return Ok(());
             }
             Err(error) => return Err(io_error(&self.path)(error)),

@@ -2,10 +2,15 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use manifold_runtime_api::{IdError, ObjectId};
+
+use super::files;
 
 /// Returns the commit that is checked out in `directory`, or `None` if `directory` is not the root
 /// of a repository.
@@ -22,7 +27,7 @@ fn git_directory(dot_git: &Path) -> Option<PathBuf> {
     let git = if metadata.is_dir() {
         dot_git.to_owned()
     } else if metadata.is_file() {
-        let text = fs::read_to_string(dot_git).ok()?;
+        let text = read(dot_git)?;
         dot_git.parent()?.join(text.strip_prefix("gitdir:")?.trim())
     } else {
         return None;
@@ -36,10 +41,18 @@ fn git_directory(dot_git: &Path) -> Option<PathBuf> {
 
 /// Returns the directory with the refs and objects that a linked working tree shares with others.
 pub(super) fn common_directory(git: &Path) -> PathBuf {
-    match fs::read_to_string(git.join("commondir")) {
-        Ok(common) => git.join(common.trim()),
-        Err(_) => git.to_owned(),
+    match read(&git.join("commondir")) {
+        Some(common) => git.join(common.trim()),
+        None => git.to_owned(),
     }
+}
+
+/// Reads a file of a repository. Returns `None` if it is no text, or longer than such files are. Others
+/// may have written the repository, so links and devices are not read.
+fn read(file: &Path) -> Option<String> {
+    const LARGEST: u64 = 256 << 20;
+    let content = files::read_if_any(file, LARGEST).ok()??;
+    if content.len() as u64 == LARGEST { None } else { String::from_utf8(content).ok() }
 }
 
 /// How many symbolic refs git follows in a chain.
@@ -50,13 +63,13 @@ fn head(directory: &Path, git: &Path) -> Result<ObjectId, String> {
     let common = common_directory(git);
     let mut name = "HEAD".to_owned();
     for _ in 0..MAX_SYMBOLIC_REFS {
-        let text =
-            [git, &common].into_iter().find_map(|place| fs::read_to_string(place.join(&name)).ok());
+        let text = [git, &common].into_iter().find_map(|place| read(&place.join(&name)));
         let Some(text) = text else {
             return packed_ref(&common, &name).map_or_else(|| head_from_git(directory), Ok);
         };
         match text.strip_prefix("ref:") {
-            Some(target) => name = target.trim().to_owned(),
+            Some(target) if is_ref(target.trim()) => name = target.trim().to_owned(),
+            Some(_) => return head_from_git(directory),
             None => match ObjectId::from_hex(text.trim()) {
                 Ok(id) => return Ok(id),
                 Err(IdError::Sha256 { .. }) => {
@@ -69,9 +82,14 @@ fn head(directory: &Path, git: &Path) -> Result<ObjectId, String> {
     Err("its HEAD leads through too many symbolic refs".to_owned())
 }
 
+/// Returns whether this is the name of a ref, and so a path below a git directory.
+fn is_ref(name: &str) -> bool {
+    name.starts_with("refs/") && !name.split('/').any(|part| part == "..")
+}
+
 /// Looks up the ref `name` in the `packed-refs` file (`git-pack-refs`).
 fn packed_ref(common: &Path, name: &str) -> Option<ObjectId> {
-    let packed = fs::read_to_string(common.join("packed-refs")).ok()?;
+    let packed = read(&common.join("packed-refs"))?;
     let ids =
         packed.lines().filter_map(|line| line.split_once(' ')).filter(|(_, found)| *found == name);
     ids.filter_map(|(id, _)| ObjectId::from_hex(id).ok()).next()
@@ -82,10 +100,10 @@ fn packed_ref(common: &Path, name: &str) -> Option<ObjectId> {
 fn head_from_git(directory: &Path) -> Result<ObjectId, String> {
     let mut git = Command::new("git");
     git.arg("-C").arg(directory).args(["rev-parse", "--verify", "--quiet", "HEAD"]);
-    git.stdin(Stdio::null()).stderr(Stdio::null());
-    let output = without_git_variables(&mut git).output();
+    git.stderr(Stdio::null());
+    let output = output(&mut git);
     let output = output.map_err(|error| {
-        format!("its refs can only be read by git, which cannot be started: {error}")
+        format!("its refs can only be read by git, which cannot be run: {error}")
     })?;
     let id = String::from_utf8_lossy(&output.stdout);
     ObjectId::from_hex(id.trim()).map_err(|_| "it has no commit checked out".to_owned())
@@ -101,11 +119,28 @@ pub(super) fn without_git_variables(git: &mut Command) -> &mut Command {
     git
 }
 
+/// Runs git, which prints little, for a while at most: it would wait for ever for a pipe in the place of
+/// one of its files.
+fn output(git: &mut Command) -> io::Result<Output> {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let git = without_git_variables(git).stdin(Stdio::null()).stdout(Stdio::piped());
+    let (mut git, start) = (git.spawn()?, Instant::now());
+    while git.try_wait()?.is_none() {
+        if start.elapsed() > PATIENCE {
+            git.kill()?;
+            git.wait()?;
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer"));
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    git.wait_with_output()
+}
+
 /// Runs git. Returns what it prints, `None` if it cannot be run or fails with a message.
 pub(super) fn git(directory: &Path, arguments: &[&str]) -> Option<String> {
     let mut command = Command::new("git");
-    command.arg("-C").arg(directory).args(arguments).stdin(Stdio::null());
-    let output = without_git_variables(&mut command).output().ok()?;
+    command.arg("-C").arg(directory).args(arguments).stderr(Stdio::piped());
+    let output = output(&mut command).ok()?;
     let is_silent = output.stderr.is_empty();
     (output.status.success() || is_silent)
         .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
@@ -144,13 +179,14 @@ impl OuterRepository {
 /// Reads the submodules from the index of a repository, by path.
 #[cfg(feature = "git")]
 fn submodules(git: &Path) -> HashMap<PathBuf, ObjectId> {
+    if !git.join("index").is_file() {
+        return HashMap::new();
+    }
     let options = gix_index::decode::Options::default();
     let index = match gix_index::File::at(git.join("index"), gix_hash::Kind::Sha1, true, options) {
         Ok(index) => index,
         Err(error) => {
-            if git.join("index").exists() {
-                tracing::warn!("cannot read the git index in {}: {error}", git.display());
-            }
+            tracing::warn!("cannot read the git index in {}: {error}", git.display());
             return HashMap::new();
         }
     };

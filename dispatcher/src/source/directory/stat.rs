@@ -41,8 +41,11 @@ impl Stat {
     /// Returns whether everything that happened to the file after `young` would show: its times are
     /// older. A file that is written twice within one tick of the file system's clock has the same
     /// times after both. See "racy git" in git's documentation.
+    ///
+    /// The start of 1970 as the time of the last change means that the file system keeps no such time.
+    /// On Linux, the root of a FAT file system has it after each mount.
     pub(super) fn is_older_than(&self, young: &Young) -> bool {
-        self.modified.max(self.changed) < young.0
+        self.changed != Stamp::default() && self.modified.max(self.changed) < young.0
     }
 
     pub(super) fn encode(&self, bytes: &mut Vec<u8>) {
@@ -86,5 +89,24 @@ impl Young {
         let young = since.saturating_sub(tick);
         let seconds = i64::try_from(young.as_secs()).unwrap_or(i64::MAX);
         Self(Stamp(seconds, young.subsec_nanos()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_trusted_by_times_that_are_kept_and_old() {
+        let young = Young(Stamp(1000, 0));
+        let stat = |modified, changed| Stat {
+            modified: Stamp(modified, 0),
+            changed: Stamp(changed, 0),
+            ..Stat::default()
+        };
+        assert!(stat(0, 999).is_older_than(&young), "archives have such modification times");
+        for (modified, changed) in [(0, 0), (999, 0), (999, 1000), (1000, 999)] {
+            assert!(!stat(modified, changed).is_older_than(&young), "{modified} {changed}");
+        }
     }
 }

@@ -110,6 +110,12 @@ pub(super) struct Child {
     pub(super) outcome: Option<Outcome>,
 }
 
+impl Child {
+    fn is_there(&self) -> bool {
+        !matches!(self.outcome, None | Some(Outcome::Removed))
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum OldChild {
     Directory(usize),
@@ -184,8 +190,8 @@ impl Scan<'_> {
     fn list(&self, directory: &Arc<Directory>, jobs: &Jobs<Job>) -> Result<(), DirectoryError> {
         let path = &directory.path;
         let is_root = directory.parent.is_none();
-        let metadata = if is_root { fs::metadata(path) } else { fs::symlink_metadata(path) };
-        let metadata = match metadata {
+        let look = || if is_root { fs::metadata(path) } else { fs::symlink_metadata(path) };
+        let metadata = match look() {
             Ok(metadata) if metadata.is_dir() => metadata,
             Ok(_) if !is_root => return self.is_other(directory, Outcome::Removed),
             Err(error) if !is_root && is_gone(&error) => {
@@ -217,7 +223,7 @@ impl Scan<'_> {
                 && !left_out.any()
         });
         let mut scanned = Scanned::new(self, directory, rules);
-        let listing = match listed {
+        let mut listing = match listed {
             Some(record) => {
                 for (place, entry) in record.entries() {
                     scanned.known(entry, place)?;
@@ -226,12 +232,16 @@ impl Scan<'_> {
             }
             None => {
                 let has_git = scanned.read_names(old.as_ref(), &left_out)?;
-                let is_trusted =
-                    !left_out.any() && stat.is_some_and(|stat| stat.is_older_than(&self.young));
+                // If a directory above it was replaced meanwhile, the names are another directory's.
+                let is_same = || look().is_ok_and(|again| Stat::of(&again) == stat);
+                let is_trusted = !left_out.any()
+                    && stat.is_some_and(|stat| stat.is_older_than(&self.young))
+                    && is_same();
                 let stat = stat.unwrap_or_default();
                 Listing { stat, is_trusted, has_git, rules: by_rules }
             }
         };
+        listing.is_trusted &= !scanned.has_vanished;
         if listing.has_git && !is_root {
             let nested = commit_of(path)
                 .map_err(|problem| DirectoryError::Nested { path: path.clone(), problem })?;
@@ -359,7 +369,7 @@ impl Scan<'_> {
 
     /// Returns what a directory is, of which everything is known.
     fn assemble(&self, directory: &Directory) -> Result<Outcome, DirectoryError> {
-        let Work { listing, items, mut children, is_changed, other } =
+        let Work { mut listing, items, mut children, is_changed, other } =
             take(&mut *directory.work.lock());
         if let Some(other) = other {
             return Ok(other);
@@ -375,6 +385,10 @@ impl Scan<'_> {
         {
             return Ok(Outcome::Unchanged(old));
         }
+        // What has vanished may be there again, without a change of this directory, if the path of a
+        // directory above it led elsewhere for a while.
+        listing.is_trusted &= !items.iter().any(|item| matches!(item, Item::Absent))
+            && children.iter().all(Child::is_there);
         let old = self.old.map_or(&[][..], |old| &old.body);
         // The largest of the new records is extended, so that few bytes are moved.
         let length_of = |child: &Child| match &child.outcome {
