@@ -210,8 +210,8 @@ impl DurableStore {
         }
         let _guard = self.hot.fill_lock.read();
         let entry = match self.committer.change(table, request) {
-            Some(change) if table == EntryTable::Pins => return Ok(change.entry()),
-            Some(change) => change.entry(),
+            Some(entry) if table == EntryTable::Pins => return Ok(entry),
+            Some(entry) => entry,
             None => self.disk.read(|tables| tables.entry(table, request))?,
         };
         if let Some(entry) = entry {
@@ -230,13 +230,27 @@ impl DurableStore {
             && !self.disk.is_read_only()
         {
             // If this cannot be committed, the next write returns the error.
-            let renewed = Entry { stamp: Stamp::now(), ..entry };
-            let _ = match table {
-                EntryTable::Memo => self.record_memo(request, Some(renewed), None),
-                EntryTable::Pins => self.change_pin(request, Change::Set(renewed)),
-            };
+            let _ = self.renew(table, request, Entry { stamp: Stamp::now(), ..entry });
         }
         Ok(entry.map(|entry| entry.outcome))
+    }
+
+    /// Gives an entry a newer stamp, unless it was changed meanwhile, by this process or another.
+    fn renew(&self, table: EntryTable, request: ObjectId, renewed: Entry) -> Result<()> {
+        let added = self.committer.add(|batch| match table {
+            EntryTable::Memo => {
+                let recorded = Recorded { entry: Some(renewed), run: None, is_renewal: true };
+                batch.add_memo(request, recorded);
+            }
+            EntryTable::Pins => batch.add_pin(request, Change::Renew(renewed)),
+        })?;
+        let _guard = self.hot.fill_lock.write();
+        let hot = self.hot.entries(table);
+        if hot.peek(&request).is_some_and(|entry| entry.outcome == renewed.outcome) {
+            // The error is that it is not cached any more.
+            let _ = hot.replace(request, renewed, true);
+        }
+        added.result()
     }
 
     fn check_writable(&self) -> Result<()> {
@@ -258,7 +272,7 @@ impl DurableStore {
         run: Option<RunRecord>,
     ) -> Result<()> {
         self.check_writable()?;
-        let recorded = Recorded { entry, run };
+        let recorded = Recorded { entry, run, is_renewal: false };
         let added = self.committer.add(|batch| batch.add_memo(request, recorded))?;
         if let Some(entry) = entry {
             let _guard = self.hot.fill_lock.write();

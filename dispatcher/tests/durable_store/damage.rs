@@ -120,8 +120,12 @@ fn a_malformed_chunk_is_reported_and_what_is_left_of_it_is_kept() {
     assert!(store.read(lost).unwrap_err().to_string().contains("is damaged"));
     let verified = store.verify(|_| ()).unwrap();
     assert!(matches!(&verified.damages[..], [Damage::Chunk { .. }]), "{:?}", verified.damages);
+    // It could be a tree that a pin reaches, and that keeps others.
+    let error = store.collect(&nothing_but_pins(), |_| ()).unwrap_err();
+    assert!(error.to_string().contains("`manifold verify --repair`"), "{error}");
     store.drop_damaged(&verified).unwrap();
     assert_eq!(store.verify(|_| ()).unwrap().damages, []);
+    assert_eq!(store.collect(&nothing_but_pins(), |_| ()).unwrap().kept_objects, 1);
     assert_eq!(store.read(lost).unwrap(), None);
     assert_eq!(store.read(intact).unwrap(), Some(blob("intact")));
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use manifold_dispatcher::api::{EntryMode, ObjectRef};
 use manifold_dispatcher::{DurableStore, Keep, ObjectSource, RunRecord, Store};
@@ -68,6 +68,43 @@ fn openers_that_write_in_turn_find_everything() {
     }
     let verified = stores[0].verify(|_| ()).unwrap();
     assert_eq!((verified.damages.len(), verified.objects), (0, written as u64), "none twice");
+}
+
+#[test]
+fn a_replaced_outcome_is_seen_by_another_opener() {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, two) = (lazy(directory.path()), lazy(directory.path()));
+    for text in ["old", "new"] {
+        let outcome = ObjectRef::blob(one.write(blob(text)).unwrap());
+        one.record(request("a"), outcome).unwrap();
+        one.pin(request("a"), outcome).unwrap();
+        one.flush().unwrap();
+        let start = Instant::now();
+        while [two.look_up(request("a")).unwrap(), two.pinned(request("a")).unwrap()]
+            != [Some(outcome), Some(outcome)]
+        {
+            assert!(start.elapsed() < Duration::from_secs(20), "{text} is not seen");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// The outcome is neither in the memory tier nor on disk when it is pinned.
+#[test]
+fn a_pin_is_checked_below_what_is_not_cached() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = DurableStore::options().group_time(Duration::MAX).hot_bytes(0);
+    let store = store.open(directory.path()).unwrap();
+    let leaf = blob("leaf").id();
+    let outcome = store.write(tree(&[("leaf", EntryMode::Blob, leaf)])).unwrap();
+    store.pin(request("a"), ObjectRef::tree(outcome)).unwrap();
+    let error = store.flush().unwrap_err();
+    assert!(error.to_string().contains("is not pinned"), "{error}");
+    assert_eq!(store.pinned(request("a")).unwrap(), None);
+    store.write(blob("leaf")).unwrap();
+    store.pin(request("a"), ObjectRef::tree(outcome)).unwrap();
+    store.flush().unwrap();
+    assert_eq!(store.pinned(request("a")).unwrap(), Some(ObjectRef::tree(outcome)));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use manifold_dispatcher::api::{ObjectId, ObjectRef};
 use manifold_dispatcher::{DurableStore, Keep, Store};
 
-use crate::{blob, change_stamp, request, tamper};
+use crate::{blob, change_stamp, lazy, request, tamper};
 
 /// A timestamp in the year 2060, as a wrong clock would write it, in minutes since 1970.
 const IN_2060: [u8; 4] = (90 * 365 * 24 * 60_u32).to_le_bytes();
@@ -63,4 +63,40 @@ fn timestamps_in_the_future_are_corrected_by_use_and_do_not_keep_anything() {
         assert!(u64::from(u32::from_le_bytes(value[1..5].try_into().unwrap())) <= now + 1);
         true
     });
+}
+
+/// A use renews the timestamps of what another opener has replaced or removed meanwhile.
+#[test]
+fn a_renewal_undoes_no_change_of_another_opener() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = DurableStore::open(directory.path()).unwrap();
+    let [old, new] = ["old", "new"].map(|text| ObjectRef::blob(store.write(blob(text)).unwrap()));
+    for name in ["replaced", "removed", "used"] {
+        store.record(request(name), old).unwrap();
+        store.pin(request(name), old).unwrap();
+    }
+    drop(store);
+    for name in ["replaced", "removed", "used"] {
+        change_stamp(directory.path(), request(name), |stamp| *stamp = IN_2060);
+        misdate_pin(directory.path(), request(name));
+    }
+
+    let (one, two) = (lazy(directory.path()), lazy(directory.path()));
+    for name in ["replaced", "removed", "used"] {
+        assert_eq!(one.look_up(request(name)).unwrap(), Some(old));
+        assert_eq!(one.pinned(request(name)).unwrap(), Some(old));
+    }
+    two.record(request("replaced"), new).unwrap();
+    two.pin(request("replaced"), new).unwrap();
+    assert!(two.unpin(request("removed")).unwrap());
+    two.flush().unwrap();
+    one.flush().unwrap();
+    drop((one, two));
+    let store = DurableStore::open(directory.path()).unwrap();
+    let found = ["replaced", "removed", "used"]
+        .map(|name| (store.look_up(request(name)).unwrap(), store.pinned(request(name)).unwrap()));
+    assert_eq!(found, [(Some(new), Some(new)), (Some(old), None), (Some(old), Some(old))]);
+    let year = Duration::from_secs(365 * 24 * 60 * 60);
+    let pinned_at = store.pinned_at(request("used")).unwrap().unwrap();
+    assert!(pinned_at < std::time::SystemTime::now() + year, "it was renewed: {pinned_at:?}");
 }

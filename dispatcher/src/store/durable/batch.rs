@@ -22,6 +22,9 @@ pub(super) struct Batch {
 pub(super) struct Recorded {
     pub(super) entry: Option<Entry>,
     pub(super) run: Option<RunRecord>,
+    /// Whether `entry` only has a newer stamp than the entry that is there, and is ignored if that has
+    /// another outcome now.
+    pub(super) is_renewal: bool,
 }
 
 /// A change of a memo entry or pin that is not on disk yet.
@@ -29,18 +32,10 @@ pub(super) struct Recorded {
 pub(super) enum Change {
     /// The entry is written.
     Set(Entry),
+    /// The entry gets a newer stamp if it is there, with the same outcome.
+    Renew(Entry),
     /// The entry is removed.
     Remove,
-}
-
-impl Change {
-    /// Returns the entry as it will be after the change, or `None` if there will be none.
-    pub(super) fn entry(self) -> Option<Entry> {
-        match self {
-            Self::Set(entry) => Some(entry),
-            Self::Remove => None,
-        }
-    }
 }
 
 /// The approximate cost of one entry of any table, not counting an object's content, in bytes.
@@ -75,9 +70,11 @@ impl Batch {
     pub(super) fn add_memo(&mut self, request: ObjectId, new: Recorded) {
         let recorded = self.memo.entry(request).or_insert_with(|| {
             self.bytes += OVERHEAD;
-            Recorded { entry: None, run: None }
+            Recorded { entry: None, run: None, is_renewal: false }
         });
-        recorded.entry = new.entry.or(recorded.entry);
+        if new.entry.is_some() && !(new.is_renewal && recorded.entry.is_some()) {
+            (recorded.entry, recorded.is_renewal) = (new.entry, new.is_renewal);
+        }
         if let Some(run) = new.run {
             self.bytes += run.bytes.len();
             recorded.run = Some(run);
@@ -85,6 +82,9 @@ impl Batch {
     }
 
     pub(super) fn add_pin(&mut self, request: ObjectId, change: Change) {
+        if matches!(change, Change::Renew(_)) && self.pins.contains_key(&request) {
+            return;
+        }
         if self.pins.insert(request, change).is_none() {
             self.bytes += OVERHEAD;
         }
@@ -105,7 +105,7 @@ impl Batch {
             }
         }
         for (request, change) in &earlier.pins {
-            if !self.pins.contains_key(request) {
+            if self.pins.get(request).is_none_or(|newer| matches!(newer, Change::Renew(_))) {
                 self.add_pin(*request, *change);
             }
         }
@@ -119,20 +119,59 @@ mod tests {
     use super::super::format::Stamp;
     use super::*;
 
+    const NOTHING: Recorded = Recorded { entry: None, run: None, is_renewal: false };
+
+    fn entry(text: &'static str) -> Entry {
+        Entry { outcome: ObjectRef::blob(Object::blob(text).id()), stamp: Stamp(1) }
+    }
+
+    /// A renewal takes the place of nothing, neither before nor after it.
+    #[test]
+    fn a_renewal_replaces_no_other_change() {
+        let request = Object::blob("request").id();
+        let renewal = Recorded { entry: Some(entry("old")), is_renewal: true, ..NOTHING };
+        let set = Recorded { entry: Some(entry("new")), ..NOTHING };
+        for recorded in [[&renewal, &set], [&set, &renewal]] {
+            for put_back in [false, true] {
+                let (mut first, mut second) = (Batch::default(), Batch::default());
+                first.add_memo(request, recorded[0].clone());
+                if put_back {
+                    second.add_memo(request, recorded[1].clone());
+                    second.put_back(&first);
+                    first = second;
+                } else {
+                    first.add_memo(request, recorded[1].clone());
+                }
+                let found = &first.memo[&request];
+                assert_eq!((found.entry, found.is_renewal), (Some(entry("new")), false));
+            }
+        }
+        for change in [Change::Set(entry("new")), Change::Remove] {
+            for changes in
+                [[change, Change::Renew(entry("old"))], [Change::Renew(entry("old")), change]]
+            {
+                let (mut first, mut second) = (Batch::default(), Batch::default());
+                let mut both = Batch::default();
+                first.add_pin(request, changes[0]);
+                second.add_pin(request, changes[1]);
+                changes.iter().for_each(|change| both.add_pin(request, *change));
+                second.put_back(&first);
+                assert_eq!((second.pins[&request], both.pins[&request]), (change, change));
+            }
+        }
+    }
+
     #[test]
     fn what_a_failed_commit_had_is_put_back_beside_what_is_newer() {
-        let entry = |text: &'static str| {
-            let outcome = ObjectRef::blob(Object::blob(text).id());
-            Some(Entry { outcome, stamp: Stamp(1) })
-        };
+        let entry = |text| Some(entry(text));
         let run = |text: &'static str| Some(RunRecord { bytes: text.into(), common: 0 });
         let [one, two, three] = ["one", "two", "three"].map(|text| Object::blob(text).id());
         let (mut earlier, mut newer) = (Batch::default(), Batch::default());
         for request in [one, two, three] {
-            earlier.add_memo(request, Recorded { entry: entry("old"), run: run("old") });
+            earlier.add_memo(request, Recorded { entry: entry("old"), run: run("old"), ..NOTHING });
         }
-        newer.add_memo(one, Recorded { entry: entry("new"), run: None });
-        newer.add_memo(two, Recorded { entry: None, run: run("new") });
+        newer.add_memo(one, Recorded { entry: entry("new"), ..NOTHING });
+        newer.add_memo(two, Recorded { run: run("new"), ..NOTHING });
         newer.put_back(&earlier);
         let found = |request| newer.memo.get(&request).map(|it| (it.entry, it.run.clone()));
         assert_eq!(found(one), Some((entry("new"), run("old"))));

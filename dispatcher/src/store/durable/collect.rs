@@ -125,8 +125,8 @@ impl DurableStore {
     ///
     /// # Errors
     /// [`Reason::StoreFailed`](crate::api::Reason::StoreFailed) if the file cannot be read or
-    /// written, or if a pin is damaged, because then it is unknown which objects it keeps. In the
-    /// latter case call [`DurableStore::verify`] and [`DurableStore::drop_damaged`] first.
+    /// written, or if a pin or the list of objects is damaged, because then it is unknown which objects
+    /// are kept. In the latter case call [`DurableStore::verify`] and [`DurableStore::drop_damaged`] first.
     pub fn collect(&self, keep: &Keep, mut progress: impl FnMut(Progress)) -> Result<Collected> {
         self.check_writable()?;
         self.flush()?;
@@ -149,6 +149,10 @@ fn sweep(
     // Listed once, because a lookup for each object would take several times as long.
     let listings = [tables.list(Index::Objects)?, tables.list(Index::Memo)?];
     let [objects, memo] = &listings;
+    // A tree among them keeps objects that would be removed otherwise.
+    if let Some(chunk) = objects.malformed.first() {
+        return Err(StoreFault::Chunk(*chunk));
+    }
     let heads = objects.values.iter().filter_map(|(_, value)| match value {
         Value::Object { id, head, .. } => Some((*id, *head)),
         Value::Memo { .. } => None,

@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::batch::{Batch, Change};
 use super::disk::Disk;
-use super::format::EntryTable;
+use super::format::{Entry, EntryTable};
 use super::open::{OnCommit, StoreOptions};
 use crate::panic_message::panic_message;
 use crate::store::RunRecord;
@@ -141,11 +141,18 @@ impl Committer {
         self.find(|batch| batch.objects.get(&id).cloned())
     }
 
-    /// Returns the pending change of an entry, or `None` if the entry on disk is current.
-    pub(super) fn change(&self, table: EntryTable, request: ObjectId) -> Option<Change> {
+    /// Returns the entry as it will be after a pending change, or `None` if the entry on disk is
+    /// current, but for its stamp.
+    pub(super) fn change(&self, table: EntryTable, request: ObjectId) -> Option<Option<Entry>> {
         self.find(|batch| match table {
-            EntryTable::Memo => batch.memo.get(&request)?.entry.map(Change::Set),
-            EntryTable::Pins => batch.pins.get(&request).copied(),
+            EntryTable::Memo => {
+                batch.memo.get(&request).filter(|memo| !memo.is_renewal)?.entry.map(Some)
+            }
+            EntryTable::Pins => match batch.pins.get(&request)? {
+                Change::Set(entry) => Some(Some(*entry)),
+                Change::Remove => Some(None),
+                Change::Renew(_) => None,
+            },
         })
     }
 
@@ -206,13 +213,14 @@ impl Committer {
             Ok(not_pinned) => {
                 state.done = added;
                 state.failure = None;
-                if let Some(request) = not_pinned.first() {
+                for request in not_pinned {
                     let problem = format!(
                         "request {request} is not pinned: its outcome was collected before the \
                          pin could be set"
                     );
                     tracing::error!("{problem}");
-                    state.pin_failure = Some(Error::store(problem));
+                    // The first one stays until somebody is told.
+                    state.pin_failure.get_or_insert_with(|| Error::store(problem));
                 }
                 true
             }

@@ -212,9 +212,12 @@ impl Disk {
                 {
                     tables.put_once(outcome, &object, now)?;
                 }
-                tables.put_memo(*request, recorded, now)?;
+                // Other processes must not go on with what is replaced.
+                done.removes_data |= tables.put_memo(*request, recorded, now)?;
                 done.changed = true;
             }
+            // The memory tier may not have what is in the batch.
+            let rescue = |id: ObjectId| batch.objects.get(&id).cloned().or_else(|| rescue(id));
             if !batch.pins.is_empty() {
                 tables.have_put(batch.objects.keys());
             }
@@ -225,11 +228,19 @@ impl Disk {
                         done.changed = true;
                     }
                     Change::Set(entry)
-                        if tables.restamp_reachable(entry.outcome.id, now, &rescue)? =>
+                        if tables.restamp_reachable(entry.outcome.id, now, rescue)? =>
                     {
+                        done.removes_data |= tables.has_other_pin(*request, entry)?;
                         done.changed |= tables.set_pin(*request, entry)?;
                     }
                     Change::Set(_) => done.value.push(*request),
+                    Change::Renew(entry) => {
+                        if tables.has_pin(*request, entry)?
+                            && tables.restamp_reachable(entry.outcome.id, now, rescue)?
+                        {
+                            done.changed |= tables.set_pin(*request, entry)?;
+                        }
+                    }
                 }
             }
             done.changed |= tables.have_additions();
@@ -306,7 +317,7 @@ impl Disk {
         let result = catch_unwind(AssertUnwindSafe(work))
             .unwrap_or_else(|panic| Err(StoreFault::Damaged(panic_message(&*panic))));
         let failed = match &result {
-            Ok(_) | Err(StoreFault::Value(..) | StoreFault::Key(_)) => SOUND,
+            Ok(_) | Err(StoreFault::Value(..) | StoreFault::Chunk(_) | StoreFault::Key(_)) => SOUND,
             // Another transaction is in progress. The database can still be used.
             Err(StoreFault::Database(redb::Error::TransactionInProgress)) => SOUND,
             Err(StoreFault::Database(_)) => REFUSED,

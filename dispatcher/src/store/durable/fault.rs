@@ -12,6 +12,8 @@ pub(super) enum StoreFault {
     Damaged(String),
     /// The value of an entry or object is damaged. Holds what it is and its key.
     Value(&'static str, ObjectId),
+    /// A part of the file with this number has objects that cannot be read, or is missing.
+    Chunk(u32),
     /// A key is not an object id. Holds its length in bytes.
     Key(usize),
     /// The database or the operating system reported an error.
@@ -38,6 +40,13 @@ impl StoreFault {
                 format!(
                     "{file} is damaged: {what} {id} is corrupt; `manifold verify --repair` removes \
                      damaged data, so that it is computed again"
+                ),
+                Status::Permanent,
+            ),
+            Self::Chunk(number) => (
+                format!(
+                    "{file} is damaged: its chunk {number} has objects that cannot be read; \
+                     `manifold verify --repair` removes damaged data, so that it is computed again"
                 ),
                 Status::Permanent,
             ),

@@ -105,12 +105,31 @@ pub(super) fn create(
             // Another process created it first.
             Err(_) if file.exists() => Ok(()),
             // The file system does not support hard links.
-            Err(_) => fs::rename(&temporary, file)
+            Err(_) => rename_to_new(&temporary, file)
                 .map_err(|source| OpenError::Io { path: file.to_owned(), source }),
         }
     });
     let _ = fs::remove_file(&temporary);
     created
+}
+
+/// Renames a file, unless there is one of the new name.
+#[cfg(target_os = "linux")]
+fn rename_to_new(file: &Path, new: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
+    match renameat_with(CWD, file, CWD, new, RenameFlags::NOREPLACE) {
+        // Another process created it first.
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        // The file system cannot do that.
+        Err(Errno::INVAL | Errno::NOSYS) => fs::rename(file, new),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn rename_to_new(file: &Path, new: &Path) -> io::Result<()> {
+    fs::rename(file, new)
 }
 
 fn create_tables(database: &Database) -> Result<(), redb::Error> {

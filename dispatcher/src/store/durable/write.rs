@@ -97,6 +97,18 @@ impl<'a> WriteTables<'a> {
         Ok(true)
     }
 
+    /// Returns whether a request is pinned with the outcome of `pin`.
+    pub(super) fn has_pin(&self, request: ObjectId, pin: &Entry) -> Result<bool, StoreFault> {
+        let known = sound(self.tables.entry(EntryTable::Pins, request))?;
+        Ok(known.is_some_and(|known| known.outcome == pin.outcome))
+    }
+
+    /// Returns whether a request is pinned with another outcome than that of `pin`.
+    pub(super) fn has_other_pin(&self, request: ObjectId, pin: &Entry) -> Result<bool, StoreFault> {
+        let known = sound(self.tables.entry(EntryTable::Pins, request))?;
+        Ok(known.is_some_and(|known| known.outcome != pin.outcome))
+    }
+
     /// Returns whether objects or memo entries were put, or their stamps renewed.
     pub(super) fn have_additions(&self) -> bool {
         self.added.iter().any(|records| !records.is_empty())
@@ -202,13 +214,14 @@ impl<'a> WriteTables<'a> {
     }
 
     /// Stores what was recorded for a request, or renews the stamp if that is known. What was not
-    /// recorded stays as it is.
+    /// recorded stays as it is. A renewal of another outcome than the known one is ignored. Returns
+    /// whether another outcome was replaced.
     pub(super) fn put_memo(
         &mut self,
         request: ObjectId,
         recorded: &Recorded,
         now: Stamp,
-    ) -> Result<(), StoreFault> {
+    ) -> Result<bool, StoreFault> {
         let known = self.tables.memo_value(request, |record, memo| {
             (record.place, memo.outcome, memo.run.map(RunParts::to_record))
         });
@@ -216,16 +229,23 @@ impl<'a> WriteTables<'a> {
             Some((place, outcome, run)) => (Some(place), outcome, run),
             None => (None, None, None),
         };
-        let outcome = recorded.entry.map(|entry| entry.outcome).or(known_outcome);
+        let mut entry = recorded.entry;
+        if recorded.is_renewal && entry.map(|entry| entry.outcome) != known_outcome {
+            entry = None;
+            if recorded.run.is_none() {
+                return Ok(false);
+            }
+        }
+        let outcome = entry.map(|entry| entry.outcome).or(known_outcome);
         let run = recorded.run.as_ref().or(known_run.as_ref());
         let is_known = outcome == known_outcome && run == known_run.as_ref();
         let place = match place.filter(|_| is_known) {
             Some(place) => place,
             None => self.fill_memo(request, &Memo { outcome, run: run.map(RunParts::of) })?,
         };
-        let stamp = recorded.entry.map_or(now, |entry| entry.stamp);
+        let stamp = entry.map_or(now, |entry| entry.stamp);
         self.add(Index::Memo, request, place, stamp);
-        Ok(())
+        Ok(known_outcome.is_some() && outcome != known_outcome)
     }
 
     fn add(&mut self, index: Index, id: ObjectId, place: Place, stamp: Stamp) {
