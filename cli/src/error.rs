@@ -89,6 +89,13 @@ pub(crate) enum CliError {
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
+    #[error("{rev:?} names a {found}, not a commit")]
+    NotACommit { rev: String, found: &'static str },
+    #[error(
+        "{rev:?} is a symmetric difference, which `history` does not support; use A..B for the commits \
+         that B reaches and A does not"
+    )]
+    SymmetricRange { rev: String },
     #[error(
         "no image named {name:?}: expected one of {}, an image reference, or a .wasm, .ts or .js \
          file",

@@ -65,7 +65,8 @@ pub(crate) async fn history(options: History) -> Result<(), CliError> {
             last_error = Some(error);
             text
         });
-        output.add(Row::new(commit, value))?;
+        // Otherwise the bar would stay between the rows of a terminal.
+        bar.suspend(|| output.add(Row::new(commit, value)))?;
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -95,12 +96,15 @@ fn commits(options: &History) -> Result<(GitObjects, Vec<Commit>), CliError> {
     let repository = Repository::for_reading(&options.repo)?;
     let objects = repository.objects()?;
     let (without, tip) = match options.rev.split_once("..") {
+        Some((_, tip)) if tip.starts_with('.') => {
+            return Err(CliError::SymmetricRange { rev: options.rev.clone() });
+        }
         Some((without, tip)) => (Some(without), tip),
         None => (None, &*options.rev),
     };
-    let or_head = |rev: &str| if rev.is_empty() { "HEAD".to_owned() } else { rev.to_owned() };
-    let tip = repository.object_id(&or_head(tip))?;
-    let without = without.map(|rev| repository.object_id(&or_head(rev))).transpose()?;
+    let commit = |rev: &str| repository.commit(if rev.is_empty() { "HEAD" } else { rev }, &objects);
+    let tip = commit(tip)?;
+    let without = without.map(commit).transpose()?;
     let mut history = objects.history([tip], without)?;
     if options.first_parent {
         history = history.first_parent();

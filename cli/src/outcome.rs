@@ -32,7 +32,8 @@ pub(crate) enum Value {
 /// A tree has a value for each of its blobs that is a number, or if there is none, for each that is
 /// one line of text. A blob that is a table has one for each cell: its first line consists of the
 /// names of the columns, separated by tabs, and each other line of a name and a number for each
-/// further column.
+/// further column. A name of a column consists of letters, digits, spaces, `-` and `_`, and begins with
+/// a letter.
 pub(crate) fn value(dispatcher: &Dispatcher, outcome: ObjectRef) -> Result<Value> {
     match outcome.kind {
         ObjectKind::Blob => Ok(match text(dispatcher, outcome.id, LARGEST_TABLE)? {
@@ -83,11 +84,19 @@ pub(crate) fn number_or_text(text: &str) -> Json {
     }
 }
 
+/// Returns whether this can be the name of a column: a letter, and then letters, digits, spaces, `-` and
+/// `_`. Lines of text with tabs are rarely made of such names.
+fn is_column_name(name: &str) -> bool {
+    name.starts_with(char::is_alphabetic)
+        && name.chars().all(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+}
+
 /// Returns the numbers in a table. Returns `None` if the text is not a table.
 fn table(text: &str) -> Option<BTreeMap<String, String>> {
     let mut lines = text.lines();
-    let columns: Vec<_> = lines.next()?.split('\t').skip(1).collect();
-    if columns.is_empty() || columns.iter().any(|column| column.parse::<f64>().is_ok()) {
+    let head = lines.next()?;
+    let columns: Vec<_> = head.split('\t').skip(1).collect();
+    if columns.is_empty() || !head.split('\t').all(is_column_name) {
         return None;
     }
     let mut numbers = BTreeMap::new();
@@ -170,7 +179,9 @@ mod tests {
             numbers.iter().map(|(name, number)| format!("{name}={number}")).collect();
         assert_eq!(numbers, ["C blanks=2", "C code=1", "Rust blanks=4", "Rust code=30"]);
         assert_eq!(table("language\tcode"), Some(BTreeMap::new()), "no rows");
-        for text in ["", "12", "1\t2\nC\t3", "a\tb\nC", "a\tb\nC\tx", "a\tb\nC\t1\t2"] {
+        let lines_of_grep = ["7:\tunsafe.Pointer(p)", "1:\tname\n2:\t5"];
+        let others = ["", "12", "1\t2\nC\t3", "a\tb\nC", "a\tb\nC\tx", "a\tb\nC\t1\t2"];
+        for text in others.into_iter().chain(lines_of_grep) {
             assert_eq!(table(text), None, "{text:?}");
         }
     }

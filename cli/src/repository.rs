@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use gix::bstr::{BStr, ByteSlice};
 use manifold_dispatcher::GitObjects;
-use manifold_runtime_api::{Error, ObjectId, ObjectRef};
+use manifold_runtime_api::{Error, ObjectId, ObjectRef, Reason};
 
 use crate::error::CliError;
 use crate::input::check_path;
@@ -118,13 +118,30 @@ impl Repository {
     /// Returns the tree or blob that `rev` names.
     pub(crate) fn resolve(&self, rev: &str, objects: &GitObjects) -> Result<ObjectRef, CliError> {
         let id = self.object_id(rev)?;
-        let missing = || match objects.is_partial() {
-            true => CliError::PartialClone { path: rev.to_owned(), source: Error::missing(id) },
-            false => {
-                self.no_such(rev, format!("object {id}, or one that it names, is missing").into())
-            }
-        };
-        objects.peel(id)?.ok_or_else(missing)
+        objects.peel(id)?.ok_or_else(|| self.missing(rev, id, objects))
+    }
+
+    /// Returns the id of the commit that `rev` names, or that of a tag which names one.
+    pub(crate) fn commit(&self, rev: &str, objects: &GitObjects) -> Result<ObjectId, CliError> {
+        let id = self.object_id(rev)?;
+        match objects.commit(id) {
+            Ok(Some(_)) => Ok(id),
+            Ok(None) => Err(self.missing(rev, id, objects)),
+            Err(error) => Err(match error.reason() {
+                Reason::WrongKind { found, .. } => {
+                    CliError::NotACommit { rev: rev.to_owned(), found }
+                }
+                _ => error.into(),
+            }),
+        }
+    }
+
+    /// Returns the error for an object that `rev` names and the repository lacks.
+    fn missing(&self, rev: &str, id: ObjectId, objects: &GitObjects) -> CliError {
+        if objects.is_partial() {
+            return CliError::PartialClone { path: rev.to_owned(), source: Error::missing(id) };
+        }
+        self.no_such(rev, format!("object {id}, or one that it names, is missing").into())
     }
 
     fn no_such(&self, rev: &str, source: Box<dyn std::error::Error + Send + Sync>) -> CliError {

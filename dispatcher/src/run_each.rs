@@ -15,7 +15,8 @@ impl Dispatcher {
     /// `invocations` is asked for the next one when there is room, so it may be long.
     ///
     /// # Behavior
-    /// - What the requests have in common is computed once, as in all calls.
+    /// - What the requests have in common is computed once, as in all calls. With
+    ///   [`Policy::RecomputeAll`](crate::Policy::RecomputeAll), each request computes it again.
     /// - A failure does not end the others.
     /// - Each request has the budget of its invocation.
     /// - When the stream is dropped, the requests in progress are cancelled.

@@ -110,6 +110,7 @@ impl CliError {
             )
             | Self::NoCacheDirectory
             | Self::NotPinned { .. }
+            | Self::SymmetricRange { .. }
             | Self::NotInTrace { .. }
             | Self::AmbiguousRequest { .. } => Failure::Usage,
             Self::NoSuchPath { .. }
@@ -121,6 +122,7 @@ impl CliError {
             | Self::PartialClone { .. }
             | Self::Repository { .. }
             | Self::NoSuchRevision { .. }
+            | Self::NotACommit { .. }
             | Self::NoGitDir { .. }
             | Self::LinkCycle { .. }
             | Self::Import { .. }

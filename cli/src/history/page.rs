@@ -22,6 +22,22 @@ pub(super) fn page(title: &str, rows: &[Row]) -> Result<String, CliError> {
     let data = serde_json::to_string(&data).map_err(|error| CliError::Output(error.into()))?;
     // Within a script, nothing in the data may look like its end.
     let data = data.replace('<', "\\u003c");
-    let title = title.replace('&', "&amp;").replace('<', "&lt;");
-    Ok(TEMPLATE.replace("{{title}}", &title).replacen("{{data}}", &data, 1))
+    let title = title.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
+    Ok(fill(&title, &data))
+}
+
+/// Puts the title and the data into the template. What looks like a placeholder in them stays.
+fn fill(title: &str, data: &str) -> String {
+    let mut pieces = TEMPLATE.split("{{");
+    let mut page = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (placeholder, rest) = piece.split_once("}}").unwrap_or(("", piece));
+        page += match placeholder {
+            "title" => title,
+            "data" => data,
+            _ => "",
+        };
+        page += rest;
+    }
+    page
 }

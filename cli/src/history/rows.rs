@@ -35,8 +35,21 @@ pub(super) struct Row {
     texts: BTreeMap<String, String>,
 }
 
+/// The columns of comma-separated values before the values, and the one after them.
+const COLUMNS: [&str; 3] = ["commit", "time", "subject"];
+const ERROR: &str = "error";
 /// The name of the column of a value that has no name.
 const VALUE: &str = "value";
+
+/// Returns the name of the column of a value. It differs from those of the other columns.
+fn column(name: &str) -> String {
+    match name {
+        "" => VALUE.to_owned(),
+        VALUE | ERROR => format!("{VALUE} {name}"),
+        name if COLUMNS.contains(&name) => format!("{VALUE} {name}"),
+        name => name.to_owned(),
+    }
+}
 
 impl Row {
     /// A row with a value, or with the text of an error.
@@ -166,10 +179,12 @@ impl Output {
         if self.format == Format::Csv {
             let names: BTreeSet<&str> =
                 self.rows.iter().flat_map(|row| row.texts.keys()).map(String::as_str).collect();
-            let shown = names.iter().map(|name| if name.is_empty() { VALUE } else { name });
-            let head = ["commit", "time", "subject"].into_iter().chain(shown).chain(["error"]);
+            let head = COLUMNS.map(str::to_owned).into_iter();
+            let head = head.chain(names.iter().map(|name| column(name))).chain([ERROR.to_owned()]);
             let lines = self.rows.iter().map(|row| row.csv_line(&names));
-            let text: String = std::iter::once(csv(head)).chain(lines).collect();
+            let head: Vec<_> = head.collect();
+            let head = csv(head.iter().map(String::as_str));
+            let text: String = std::iter::once(head).chain(lines).collect();
             print(text.as_bytes())?;
         }
         if let Some(path) = self.page {

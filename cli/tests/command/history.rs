@@ -89,6 +89,11 @@ fn options_select_commits() {
     assert_eq!(values(&rows(root.path(), &["--first-parent"])), [1, 2, 3, 4, 5, 6, 7, 7]);
     for (arguments, problem) in [
         (&["--rev", "no-such"][..], "\"no-such\" names nothing in the repository of ."),
+        (&["--rev", &format!("{:040}..HEAD", 0)], "names nothing in the repository of ."),
+        (&["--rev", &format!("{:040}", 17)], "names nothing in the repository of ."),
+        (&["--rev", "HEAD:src"], "\"HEAD:src\" names a tree, not a commit"),
+        (&["--rev", "HEAD:src..HEAD"], "\"HEAD:src\" names a tree, not a commit"),
+        (&["--rev", "HEAD~2...HEAD"], "is a symmetric difference"),
         (&["--every", "0"], "--every"),
         (&["--since", "whenever"], "--since"),
         (&["--json", "--csv"], "--csv"),
@@ -137,6 +142,16 @@ fn tables_and_comma_separated_values_have_a_line_for_each_commit() {
     assert_eq!(lines[0], "commit,time,subject,value,error");
     assert!(lines[1].contains(",\"commit \"\"0\"\", <b>\",1,"), "{csv}");
     assert_eq!(lines.len(), 5);
+
+    // A value can be called as another column is.
+    let license = "// SPDX-License-Identifier: time\n";
+    fs::write(root.path().join("licensed.rs"), license).unwrap();
+    git(root.path(), &["add", "--all"]);
+    git(root.path(), &["commit", "--quiet", "--message", "licensed"]);
+    let csv =
+        succeeds(root.path(), &["history", "--csv", "--post", "licenses", "--rev", "HEAD~1.."]);
+    assert!(csv.starts_with("commit,time,subject,value time,error\r\n"), "{csv}");
+    assert!(csv.ends_with(",licensed,1,\r\n"), "{csv}");
 }
 
 #[test]
@@ -151,6 +166,24 @@ fn the_page_has_the_values_and_nothing_that_breaks_out() {
     let data: Value = serde_json::from_str(data.split_once("</script>").unwrap().0).unwrap();
     assert_eq!(data["commits"].as_array().unwrap().len(), 4);
     assert_eq!(data["commits"][2][3][0], 3.0);
+
+    // The names of a branch and of a path are in the title.
+    let branch = "x\"onload=\"alert(1)";
+    git(root.path(), &["branch", branch]);
+    fs::create_dir(root.path().join("{{data}}")).unwrap();
+    fs::write(root.path().join("{{data}}/f"), "f\n").unwrap();
+    git(root.path(), &["add", "--all"]);
+    git(root.path(), &["commit", "--quiet", "--message", "{{title}}"]);
+    let of_path = ["--path", "{{data}}", "--rev", "HEAD~1.."];
+    for (arguments, commits) in [(&["--rev", branch][..], 4), (&of_path, 1)] {
+        succeeds(root.path(), &[&["history", "--html", "page.html"], arguments].concat());
+        let page = fs::read_to_string(root.path().join("page.html")).unwrap();
+        assert!(!page.contains("x\"onload"), "{page}");
+        let (_, data) = page.split_once("id=\"data\">").unwrap();
+        let data = data.split_once("</script>").unwrap().0;
+        let data: Value = serde_json::from_str(data).expect(data);
+        assert_eq!(data["commits"].as_array().unwrap().len(), commits);
+    }
     let errors = fails_to_write(root.path());
     assert!(errors.contains("cannot write"), "{errors}");
 }

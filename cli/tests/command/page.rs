@@ -129,6 +129,24 @@ fn the_page_of_a_history_shows_points_and_zooms() {
 }
 
 #[test]
+fn a_commit_with_a_time_that_is_no_date_is_shown() {
+    let Some(program) = browser::program() else { return };
+    let (root, place) = (repository(), TempDir::new().unwrap());
+    let date = "@1700000000000000 +0000";
+    let output = std::process::Command::new("git")
+        .args(["-c", "user.name=test", "-c", "user.email=test@localhost"])
+        .args(["commit", "--quiet", "--allow-empty", "--message", "microseconds"])
+        .envs([("GIT_AUTHOR_DATE", date), ("GIT_COMMITTER_DATE", date)])
+        .current_dir(root.path())
+        .status();
+    assert!(output.unwrap().success());
+    assert!(manifold(root.path(), &["history", "--html", "page.html"]).status.success());
+    let mut page = Page::open(&program, place.path(), &root.path().join("page.html"));
+    assert_eq!(page.value("plot.querySelectorAll('path.line').length"), 1);
+    assert!(page.problems().is_empty(), "{:?}", page.problems());
+}
+
+#[test]
 fn the_page_of_an_empty_history_is_no_error() {
     let Some(program) = browser::program() else { return };
     let (root, place) = (repository(), TempDir::new().unwrap());

@@ -103,6 +103,15 @@ fn commits_are_those_of_git_in_its_order() {
 }
 
 #[test]
+fn a_missing_commit_to_leave_out_is_an_error() {
+    let repository = merged();
+    let absent = ObjectId::from_hex("00000000000000000000000000000000000000ff").unwrap();
+    let objects = repository.objects();
+    let error = objects.history([repository.id("main")], [absent]).unwrap_err();
+    assert_eq!(error.missing_object(), Some(absent));
+}
+
+#[test]
 fn a_commit_has_its_parts() {
     let repository = Repository::new();
     fs::write(repository.path().join("f"), "f\n").unwrap();

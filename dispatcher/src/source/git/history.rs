@@ -88,8 +88,10 @@ impl GitObjects {
     /// Returns the commits that `tips` reach, these among them, and that `without` do not reach, as
     /// `git rev-list` lists them: the latest first. The name of a tag stands for its commit.
     ///
+    /// What a commit of `without` reaches may be missing, as in a shallow clone.
+    ///
     /// # Errors
-    /// The iterator returns [`Reason::MissingObject`](crate::api::Reason::MissingObject) for a commit that is missing, and the errors of
+    /// [`Reason::MissingObject`](crate::api::Reason::MissingObject) for a commit of `without` that is missing. The iterator returns [`Reason::MissingObject`](crate::api::Reason::MissingObject) for a commit that is missing, and the errors of
     /// [`GitObjects::commit`]. It goes on with the others after that.
     pub fn history(
         &self,
@@ -98,6 +100,12 @@ impl GitObjects {
     ) -> Result<History<'_>> {
         let (mut seen, shallow) = (HashSet::new(), self.shallow());
         let mut left_out: Vec<_> = without.into_iter().collect();
+        // To leave nothing out would be the opposite of what was asked for.
+        for id in &left_out {
+            if self.commit(*id)?.is_none() {
+                return Err(Error::missing(*id));
+            }
+        }
         while let Some(id) = left_out.pop() {
             if seen.insert(id)
                 && let Some(commit) = self.commit(id)?
