@@ -17,7 +17,6 @@ use manifold_runtime_api::bstr::{BStr, BString, ByteSlice};
 
 use super::error::{DirectoryError, io_error};
 use super::stat::Stat;
-use super::visit::is_gone;
 use super::{files, nested};
 use crate::source::{GitObjects, ObjectSource};
 
@@ -98,9 +97,10 @@ fn converts(root: &Path, common: &Path, index: &gix_index::File) -> bool {
         // Old versions of git do not know the variables, and may have attributes.
         let Some(files) = nested::git(root, &["var", variable]) else { return true };
         // The user's own files may be links.
-        let files = files.lines().map(|file| Path::new(file).canonicalize());
-        let mut files = files.filter(|file| !file.as_ref().is_err_and(is_gone));
-        files.any(|file| file.is_ok_and(|file| may_convert(&file)))
+        files.lines().any(|file| match Path::new(file).canonicalize() {
+            Ok(file) => may_convert(&file),
+            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+        })
     })
 }
 
