@@ -132,5 +132,5 @@ fn same_kind(id: ObjectId, expected: ObjectKind, found: ObjectKind) -> Result<()
     if expected == found {
         return Ok(());
     }
-    Err(Error::new(Reason::WrongKind { id, expected, found: found.as_str() }))
+    Err(Error::new(Reason::WrongKind { id, expected: expected.as_str(), found: found.as_str() }))
 }

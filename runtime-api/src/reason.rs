@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::error_kind::{ErrorKind, Status};
 use crate::image_problem::ImageProblem;
-use crate::object::{ObjectId, ObjectKind};
+use crate::object::ObjectId;
 use crate::tree::TreeError;
 
 /// A limit or a budget that a guest exceeded, with its bound.
@@ -208,8 +208,8 @@ pub enum Reason {
     WrongKind {
         /// The object's id.
         id: ObjectId,
-        /// The expected kind.
-        expected: ObjectKind,
+        /// The expected kind in git's words, for example `tree`.
+        expected: &'static str,
         /// The actual kind in git's words, for example `commit`.
         found: &'static str,
     },

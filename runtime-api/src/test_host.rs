@@ -125,7 +125,7 @@ impl TestHost {
     fn of_kind(&self, id: ObjectId, expected: ObjectKind) -> Result<Bytes> {
         let object = self.read(id)?;
         if object.kind != expected {
-            let found = object.kind.as_str();
+            let (expected, found) = (expected.as_str(), object.kind.as_str());
             return Err(Error::new(Reason::WrongKind { id, expected, found }));
         }
         Ok(object.content)
@@ -151,7 +151,7 @@ impl Host for TestHost {
         for entry in tree.objects() {
             if self.read(entry.id)?.kind != entry.kind {
                 let found = if entry.kind == ObjectKind::Blob { "tree" } else { "blob" };
-                let (id, expected) = (entry.id, entry.kind);
+                let (id, expected) = (entry.id, entry.kind.as_str());
                 return Err(Error::new(Reason::WrongKind { id, expected, found }));
             }
         }

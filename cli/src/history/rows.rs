@@ -45,8 +45,9 @@ const VALUE: &str = "value";
 fn column(name: &str) -> String {
     match name {
         "" => VALUE.to_owned(),
-        VALUE | ERROR => format!("{VALUE} {name}"),
-        name if COLUMNS.contains(&name) => format!("{VALUE} {name}"),
+        name if [VALUE, ERROR].contains(&name) || COLUMNS.contains(&name) => {
+            format!("{VALUE} {name}")
+        }
         name => name.to_owned(),
     }
 }

@@ -27,15 +27,20 @@ fn repository() -> TempDir {
         }
         git(root.path(), &["add", "--all"]);
         let date = format!("2024-05-{:02}T12:00:00Z", number + 1);
-        let output = std::process::Command::new("git")
-            .args(["-c", "user.name=test", "-c", "user.email=test@localhost"])
-            .args(["commit", "--quiet", "--message", &format!("change \"{number}\" <b>it</b>")])
-            .envs([("GIT_AUTHOR_DATE", &date), ("GIT_COMMITTER_DATE", &date)])
-            .current_dir(root.path())
-            .status();
-        assert!(output.unwrap().success());
+        commit(root.path(), &format!("change \"{number}\" <b>it</b>"), &date);
     }
     root
+}
+
+/// Commits what is in the index, be it nothing new.
+fn commit(root: &Path, message: &str, date: &str) {
+    let status = std::process::Command::new("git")
+        .args(["-c", "user.name=test", "-c", "user.email=test@localhost"])
+        .args(["commit", "--quiet", "--allow-empty", "--message", message])
+        .envs([("GIT_AUTHOR_DATE", date), ("GIT_COMMITTER_DATE", date)])
+        .current_dir(root)
+        .status();
+    assert!(status.unwrap().success());
 }
 
 /// Writes the page and opens it. Returns `None` if there is no browser.
@@ -132,14 +137,7 @@ fn the_page_of_a_history_shows_points_and_zooms() {
 fn a_commit_with_a_time_that_is_no_date_is_shown() {
     let Some(program) = browser::program() else { return };
     let (root, place) = (repository(), TempDir::new().unwrap());
-    let date = "@1700000000000000 +0000";
-    let output = std::process::Command::new("git")
-        .args(["-c", "user.name=test", "-c", "user.email=test@localhost"])
-        .args(["commit", "--quiet", "--allow-empty", "--message", "microseconds"])
-        .envs([("GIT_AUTHOR_DATE", date), ("GIT_COMMITTER_DATE", date)])
-        .current_dir(root.path())
-        .status();
-    assert!(output.unwrap().success());
+    commit(root.path(), "microseconds", "@1700000000000000 +0000");
     assert!(manifold(root.path(), &["history", "--html", "page.html"]).status.success());
     let mut page = Page::open(&program, place.path(), &root.path().join("page.html"));
     assert_eq!(page.value("plot.querySelectorAll('path.line').length"), 1);

@@ -91,7 +91,7 @@ impl SourceFixture for TestSource {
 impl ObjectSource for List {
     fn read(&self, id: ObjectId) -> Result<Option<Object>> {
         if id == commit() && self.flaw != Some(SourceFlaw::CommitsAreMissing) {
-            let (expected, found) = (ObjectKind::Blob, "commit");
+            let (expected, found) = ("blob", "commit");
             return Err(Error::new(Reason::WrongKind { id, expected, found }));
         }
         let found = self.objects.get(&id).cloned();

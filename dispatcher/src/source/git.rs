@@ -249,11 +249,16 @@ fn object_kind(id: ObjectId, kind: Kind) -> Result<ObjectKind> {
     match kind {
         Kind::Blob => Ok(ObjectKind::Blob),
         Kind::Tree => Ok(ObjectKind::Tree),
-        Kind::Commit => Err(wrong_kind(id, "commit")),
-        Kind::Tag => Err(wrong_kind(id, "tag")),
+        Kind::Commit | Kind::Tag => Err(wrong_kind(id, "tree", kind)),
     }
 }
 
-fn wrong_kind(id: ObjectId, found: &'static str) -> Error {
-    Error::new(Reason::WrongKind { id, expected: ObjectKind::Tree, found })
+fn wrong_kind(id: ObjectId, expected: &'static str, found: Kind) -> Error {
+    let found = match found {
+        Kind::Blob => "blob",
+        Kind::Tree => "tree",
+        Kind::Commit => "commit",
+        Kind::Tag => "tag",
+    };
+    Error::new(Reason::WrongKind { id, expected, found })
 }

@@ -126,6 +126,7 @@ fn a_commit_has_its_parts() {
     assert_eq!(next.parents, [commit.id]);
     let error = repository.objects().commit(commit.tree).unwrap_err();
     assert!(matches!(error.reason(), Reason::WrongKind { found: "tree", .. }), "{error}");
+    assert_eq!(error.to_string(), format!("object {} is a tree, not a commit", commit.tree));
     let absent = ObjectId::from_hex("00000000000000000000000000000000000000ff").unwrap();
     assert_eq!(repository.objects().commit(absent).unwrap(), None);
 }

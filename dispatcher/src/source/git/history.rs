@@ -61,8 +61,7 @@ impl GitObjects {
                     return self.decode_commit(from_gix(&id)?, &content).map(Some);
                 }
                 Kind::Tree | Kind::Blob => {
-                    let found = if kind == Kind::Tree { "tree" } else { "blob" };
-                    return Err(wrong_kind(from_gix(&id)?, found));
+                    return Err(wrong_kind(from_gix(&id)?, "commit", kind));
                 }
             }
         }

@@ -230,12 +230,13 @@ impl Disk {
                     Change::Set(entry)
                         if tables.restamp_reachable(entry.outcome.id, now, rescue)? =>
                     {
-                        done.removes_data |= tables.has_other_pin(*request, entry)?;
+                        let before = tables.pinned(*request)?;
+                        done.removes_data |= before.is_some_and(|before| before != entry.outcome);
                         done.changed |= tables.set_pin(*request, entry)?;
                     }
                     Change::Set(_) => done.value.push(*request),
                     Change::Renew(entry) => {
-                        if tables.has_pin(*request, entry)?
+                        if tables.pinned(*request)? == Some(entry.outcome)
                             && tables.restamp_reachable(entry.outcome.id, now, rescue)?
                         {
                             done.changed |= tables.set_pin(*request, entry)?;

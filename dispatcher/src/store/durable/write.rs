@@ -5,7 +5,7 @@ use std::mem::take;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use manifold_runtime_api::{Object, ObjectId, ObjectKind, Tree};
+use manifold_runtime_api::{Object, ObjectId, ObjectKind, ObjectRef, Tree};
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::batch::Recorded;
@@ -97,16 +97,10 @@ impl<'a> WriteTables<'a> {
         Ok(true)
     }
 
-    /// Returns whether a request is pinned with the outcome of `pin`.
-    pub(super) fn has_pin(&self, request: ObjectId, pin: &Entry) -> Result<bool, StoreFault> {
+    /// Returns the outcome that a request is pinned with.
+    pub(super) fn pinned(&self, request: ObjectId) -> Result<Option<ObjectRef>, StoreFault> {
         let known = sound(self.tables.entry(EntryTable::Pins, request))?;
-        Ok(known.is_some_and(|known| known.outcome == pin.outcome))
-    }
-
-    /// Returns whether a request is pinned with another outcome than that of `pin`.
-    pub(super) fn has_other_pin(&self, request: ObjectId, pin: &Entry) -> Result<bool, StoreFault> {
-        let known = sound(self.tables.entry(EntryTable::Pins, request))?;
-        Ok(known.is_some_and(|known| known.outcome != pin.outcome))
+        Ok(known.map(|known| known.outcome))
     }
 
     /// Returns whether objects or memo entries were put, or their stamps renewed.
