@@ -75,11 +75,17 @@ pub(crate) struct Want {
 }
 
 impl Core {
-    /// Resolves the image of `call` and computes the id of the request.
-    pub(crate) fn key(&self, scope: &Scope, call: &Call) -> Result<Keyed> {
+    /// Resolves the image of `call` and computes the id of the request. Calls `charge` with the size
+    /// of a tree of arguments that has to be stored, in bytes.
+    pub(crate) fn key(
+        &self,
+        scope: &Scope,
+        call: &Call,
+        charge: impl FnOnce(usize) -> Result<()>,
+    ) -> Result<Keyed> {
         let image = self.resolver.resolve(&call.image, scope.std, &self.objects, &self.registry)?;
         self.objects.check(call.args, ObjectKind::Tree)?;
-        let args = image.arguments(call.args, &self.objects)?;
+        let args = image.arguments(call.args, &self.objects, charge)?;
         let request = scope.hashes.key(image.text_blob, args)?;
         Ok(Keyed { request, image, args })
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use manifold_runtime_api::{Error, Result};
+use manifold_runtime_api::{Error, Reason, Result, Status};
 use parking_lot::{Condvar, Mutex};
 
 use crate::scope::Scope;
@@ -61,13 +61,25 @@ impl Drop for Watched {
 }
 
 fn deadlines() -> Result<&'static Deadlines> {
-    static DEADLINES: OnceLock<Option<&'static Deadlines>> = OnceLock::new();
-    let started = DEADLINES.get_or_init(|| {
-        let deadlines: &'static Deadlines = Box::leak(Box::default());
-        let thread = std::thread::Builder::new().name("manifold-deadlines".to_owned());
-        thread.spawn(|| deadlines.run()).is_ok().then_some(deadlines)
-    });
-    started.ok_or_else(|| Error::runtime("cannot start the thread that watches deadlines"))
+    static DEADLINES: OnceLock<&'static Deadlines> = OnceLock::new();
+    static STARTING: Mutex<()> = Mutex::new(());
+    if let Some(deadlines) = DEADLINES.get() {
+        return Ok(deadlines);
+    }
+    let _starting = STARTING.lock();
+    if let Some(deadlines) = DEADLINES.get() {
+        return Ok(deadlines);
+    }
+    let deadlines: &'static Deadlines = Box::leak(Box::default());
+    let thread = std::thread::Builder::new().name("manifold-deadlines".to_owned());
+    // A failure is not kept: a machine that is short of threads now may have some later.
+    thread.spawn(|| deadlines.run()).map_err(|error| {
+        Error::new(Reason::RuntimeFailed {
+            problem: format!("cannot start the thread that watches deadlines: {error}"),
+            status: Status::Transient,
+        })
+    })?;
+    Ok(DEADLINES.get_or_init(|| deadlines))
 }
 
 impl Deadlines {

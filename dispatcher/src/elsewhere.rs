@@ -501,14 +501,17 @@ impl Core {
         }
         self.emit(&Event::GivenAway { request: keyed.request });
         let ended = match answered.await {
-            Ok(Answer::Outcome(arrived)) => match self.accept(scope, keyed, arrived) {
-                Some(settled) => Elsewhere::Settled(settled),
-                None => Elsewhere::Refused,
-            },
+            Ok(Answer::Outcome(arrived)) => {
+                match self.accept(scope, keyed, flight.depth, arrived) {
+                    Some(settled) => Elsewhere::Settled(settled),
+                    None => Elsewhere::Refused,
+                }
+            }
             Ok(Answer::Failure(error)) => {
                 let pure = error.is_function_of_request();
                 let error = error.in_frame(self.frame(keyed));
-                Elsewhere::Settled(Settled { pure, ..Settled::failed(error) })
+                let failed = Settled::failed_for(error, scope, flight.depth);
+                Elsewhere::Settled(Settled { pure, ..failed })
             }
             Ok(Answer::Refused) => Elsewhere::Refused,
             Err(_) => Elsewhere::GivenBack,
@@ -521,7 +524,13 @@ impl Core {
 
     /// Memoizes what has arrived from elsewhere. Returns `None` if the object of the outcome is not
     /// available here.
-    fn accept(&self, scope: &Scope, keyed: &Keyed, arrived: Arrived) -> Option<Settled> {
+    fn accept(
+        &self,
+        scope: &Scope,
+        keyed: &Keyed,
+        depth: u32,
+        arrived: Arrived,
+    ) -> Option<Settled> {
         let Arrived { outcome, spent, entries } = arrived;
         self.objects.check(outcome.id, outcome.kind).ok()?;
         let counted = scope.count_spent(spent).map_err(|error| {
@@ -546,7 +555,7 @@ impl Core {
         }
         Some(match recorded {
             Ok(()) => Settled { ran: true, root: Some(scope.root), ..Settled::from_memo(outcome) },
-            Err(error) => Settled::failed(error),
+            Err(error) => Settled::failed_for(error, scope, depth),
         })
     }
 }

@@ -3,13 +3,13 @@
 use std::collections::hash_map::Entry;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use manifold_runtime_api::{
-    Call, Error, Host, Limit, Object, ObjectId, ObjectRef, Reason, Report, Result, Tree,
-    async_trait,
+    Call, Error, Host, Object, ObjectId, ObjectRef, Reason, Report, Result, Tree, async_trait,
 };
 use parking_lot::Mutex;
 
@@ -20,7 +20,7 @@ use crate::flight::Flight;
 use crate::lookup::LookedUp;
 use crate::observe::Event;
 use crate::scope::Scope;
-use crate::settled::Settled;
+use crate::settled::{Breached, Settled};
 use crate::span::{FrameSpan, OpenSpan, Wanted};
 use crate::suspension::Suspension;
 
@@ -43,8 +43,8 @@ pub(crate) struct FrameHost {
 pub(crate) struct Seen {
     /// Whether the frame has seen one, such as a passed deadline.
     pub(crate) impure: bool,
-    /// The first limit that was breached.
-    pub(crate) limit: Option<Limit>,
+    /// The limits that were breached.
+    pub(crate) breached: Breached,
     /// The first object that was missing.
     pub(crate) lost: Option<ObjectId>,
 }
@@ -53,6 +53,28 @@ pub(crate) struct Seen {
 enum Nested {
     Memoized(ObjectRef),
     Pending(Wait),
+}
+
+/// The time for which a frame begins nested runs without letting other tasks run. Those that are not
+/// pending, such as hits, could be many and expensive.
+struct Turn {
+    began: Instant,
+}
+
+impl Turn {
+    const LENGTH: Duration = Duration::from_millis(5);
+
+    fn begin() -> Self {
+        Self { began: Instant::now() }
+    }
+
+    /// Lets other tasks run if the turn was long. `index` is the number of the nested run.
+    async fn yield_if_long(&mut self, index: usize) {
+        if index % 4 == 3 && self.began.elapsed() > Self::LENGTH {
+            tokio::task::yield_now().await;
+            *self = Self::begin();
+        }
+    }
 }
 
 /// The maximum number of attempts at a nested run that limits of other calls end.
@@ -110,7 +132,8 @@ impl FrameHost {
     /// if spans are observed.
     fn key(&self, call: &Call) -> Result<(Keyed, Option<Wanted>)> {
         let began = self.now();
-        let keyed = self.noting_failure(self.core.key(&self.scope, call))?;
+        let charge = |length| self.count_written(length);
+        let keyed = self.noting_failure(self.core.key(&self.scope, call, charge))?;
         if self.core.provenance {
             self.wanted.lock().push(keyed.request);
         }
@@ -125,7 +148,12 @@ impl FrameHost {
 
     /// Looks a nested run up in the memo, and joins or starts its execution on a miss.
     fn begin(&self, keyed: &Keyed, wanted: Option<Wanted>) -> Result<Nested> {
-        self.noting_failure(self.try_to_begin(keyed, wanted))
+        let begun = self.noting_failure(self.try_to_begin(keyed, wanted));
+        if begun.is_err() && self.scope.bounds_fuel_in_vain(keyed) {
+            // Another call, without the bound, must not get the failure that follows from it.
+            self.note(Breached::bound_of_the_call(), None);
+        }
+        begun
     }
 
     fn try_to_begin(&self, keyed: &Keyed, wanted: Option<Wanted>) -> Result<Nested> {
@@ -160,8 +188,8 @@ impl FrameHost {
     fn result_of(&self, settled: Settled) -> Result<ObjectRef> {
         if !settled.pure {
             let error = settled.result.as_ref().err();
-            let limit = settled.limited.as_deref().map(|limited| limited.limit);
-            self.note(limit, error.and_then(|error| error.missing_object()));
+            let breached = settled.limited.as_deref().map(|limited| limited.breached);
+            self.note(breached.unwrap_or_default(), error.and_then(|error| error.missing_object()));
         }
         settled.result
     }
@@ -187,15 +215,16 @@ impl FrameHost {
         if let Err(error) = &result
             && !error.is_function_of_request()
         {
-            self.note(error.breached_limit(), error.missing_object());
+            let breached = Breached::default().and(error.breached_limit());
+            self.note(breached, error.missing_object());
         }
         result
     }
 
-    fn note(&self, limit: Option<Limit>, lost: Option<ObjectId>) {
+    fn note(&self, breached: Breached, lost: Option<ObjectId>) {
         let mut seen = self.seen.lock();
         seen.impure = true;
-        seen.limit = seen.limit.or(limit);
+        seen.breached = seen.breached.and_all(breached);
         seen.lost = seen.lost.or(lost);
     }
 
@@ -278,11 +307,13 @@ impl Host for FrameHost {
         let mut duplicates = Vec::new();
         let mut in_progress = FuturesUnordered::new();
         let mut rest = calls.into_iter();
+        let mut turn = Turn::begin();
         loop {
             while in_progress.len() < self.core.width()
                 && let Some(call) = rest.next()
             {
                 let index = results.len();
+                turn.yield_if_long(index).await;
                 let mut result = None;
                 match self.key(&call) {
                     Err(error) => result = Some(Err(error)),
@@ -308,6 +339,7 @@ impl Host for FrameHost {
             let (count, has_more) = (in_progress.len(), rest.len() > 0);
             let next = self.core.next_or_more(in_progress.next(), count, has_more);
             let next = self.suspension.suspended(next).await;
+            turn = Turn::begin();
             let Some(Some((index, keyed, tries, settled))) = next else { continue };
             if !self.should_retry(&settled, tries) {
                 results[index] = Some(self.result_of(settled));

@@ -8,12 +8,13 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use manifold_runtime_api::{Call, Error, ObjectId, ObjectRef, Reason, Result};
+use manifold_runtime_api::{Call, Error, ObjectId, ObjectRef, Reason, Result, Tree};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::dispatcher::Dispatcher;
 use crate::invocation::Invocation;
+use crate::native::argument;
 pub(crate) use runtime::FunctionRuntime;
 use runtime::{ARGUMENTS, Current, decode, encode};
 
@@ -53,6 +54,9 @@ impl Dispatcher {
     ///   budget of the root call, is cancelled with it, and a cycle is an error. A task that the
     ///   function spawns makes root calls.
     /// - While the function awaits something, it holds no run permit.
+    /// - The dispatcher keeps the function. If it captures another [`Function`] or a clone of the
+    ///   dispatcher, the dispatcher is never dropped, so call [`Dispatcher::flush`] before the program
+    ///   ends.
     ///
     /// # Errors
     /// [`Reason::RuntimeFailed`] if this dispatcher has a function with the same name and version;
@@ -163,18 +167,24 @@ where
     /// [`CallError::Function`] if the function fails; [`CallError::Dispatch`] if the arguments
     /// cannot be encoded, the function panics, the store fails, or a budget is exceeded.
     pub async fn call(&self, arguments: A) -> Result<T, CallError<E>> {
-        let args = self.arguments(&arguments)?;
-        let outcome = match Current::of(&self.dispatcher.core) {
-            Some(host) => host.run(Call { image: self.image.to_string(), args }).await,
+        let result = match Current::of(&self.dispatcher.core) {
+            // The host notes what fails: the outcome of the function around may depend on it.
+            Some(host) => {
+                let blob = host.put_blob(encode(&arguments)?).await?;
+                let args = Tree::new([argument(ARGUMENTS, ObjectRef::blob(blob))]);
+                let args = host.put_tree(args.map_err(Error::from)?).await?;
+                let outcome = host.run(Call { image: self.image.to_string(), args }).await;
+                host.get(outcome.map_err(CallError::from_run)?.id).await?
+            }
             None => {
-                let mut invocation = Invocation::new(self.image).args(args);
+                let mut invocation = Invocation::new(self.image).args(self.arguments(&arguments)?);
                 invocation.pin = self.pins;
-                self.dispatcher.run(invocation).await.map(|completion| completion.outcome)
+                let completion = self.dispatcher.run(invocation).await;
+                let outcome = completion.map_err(CallError::from_run)?.outcome;
+                self.dispatcher.read(outcome.id)?.content
             }
         };
-        let outcome = outcome.map_err(CallError::from_run)?;
-        let result = self.dispatcher.read(outcome.id).map_err(CallError::Dispatch)?;
-        decode(&result.content).map_err(CallError::Dispatch)
+        decode(&result).map_err(CallError::Dispatch)
     }
 
     /// Returns the invocation that [`Function::call`] runs, for a call with its own budget, policy
@@ -197,7 +207,7 @@ where
 
     fn arguments(&self, arguments: &A) -> Result<ObjectId> {
         let blob = self.dispatcher.put_blob(encode(arguments)?)?;
-        self.dispatcher.put_tree([crate::native::argument(ARGUMENTS, ObjectRef::blob(blob))])
+        self.dispatcher.put_tree([argument(ARGUMENTS, ObjectRef::blob(blob))])
     }
 }
 

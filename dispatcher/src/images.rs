@@ -46,7 +46,7 @@ impl Dispatcher {
         let (core, objects) = (&self.core, &self.core.objects);
         objects.check(args, ObjectKind::Tree)?;
         let image = core.resolver.resolve(image, std, objects, &core.registry)?;
-        let args = image.arguments(args, objects)?;
+        let args = image.arguments(args, objects, |_| Ok(()))?;
         self.put_node(CurryNode { base: image.text.to_string(), args }.encode()?)
     }
 

@@ -101,9 +101,15 @@ impl ResolvedImage {
         self.prepared.get(allowance.fuel_bound().is_some())
     }
 
-    /// Returns the id of the arguments of a run. The call's own arguments replace bound ones of the
+    /// Returns the id of the arguments of a run. Calls `charge` with the size of the tree before it is
+    /// stored, unless it is that of the call. The call's own arguments replace bound ones of the
     /// same name.
-    pub(crate) fn arguments(&self, own: ObjectId, objects: &Objects) -> Result<ObjectId> {
+    pub(crate) fn arguments(
+        &self,
+        own: ObjectId,
+        objects: &Objects,
+        charge: impl FnOnce(usize) -> Result<()>,
+    ) -> Result<ObjectId> {
         if self.bound.is_empty() {
             return Ok(own);
         }
@@ -114,7 +120,9 @@ impl ResolvedImage {
             entries.extend(bound.into_iter().filter(|entry| names.insert(entry.name.clone())));
         }
         let tree = Tree::new(entries)?;
-        objects.write_tree(&tree, tree.to_object())
+        let object = tree.to_object();
+        charge(object.content.len())?;
+        objects.write_tree(&tree, object)
     }
 }
 

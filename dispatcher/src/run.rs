@@ -105,8 +105,7 @@ impl Core {
         if waiter.is_some_and(|waiter| waiter.depth >= levels) {
             return Err(Limit::Depth { levels }.into());
         }
-        let measures = keyed.image.runtime.capabilities().fuel;
-        if !measures && scope.allowance.fuel_bound().is_some() {
+        if scope.bounds_fuel_in_vain(keyed) {
             let name = keyed.image.runtime.host_image().name();
             let problem =
                 format!("runtime {name} measures no fuel, but the call has a bound on fuel");

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::announcement::Announcement;
 use crate::budget::Budget;
 use crate::clock::Clock;
+use crate::core::Keyed;
 use crate::permits::RootId;
 use crate::spending::{Spending, Spent};
 
@@ -91,6 +92,11 @@ impl Scope {
     pub(crate) fn count_run(&self) -> Result<()> {
         let count = self.allowance.budget.runs;
         self.spend(&self.runs, 1, Limit::Runs { count })
+    }
+
+    /// Returns whether the call has a bound on fuel that the runtime of `keyed` does not measure.
+    pub(crate) fn bounds_fuel_in_vain(&self, keyed: &Keyed) -> bool {
+        self.allowance.fuel_bound().is_some() && !keyed.image.runtime.capabilities().fuel
     }
 
     /// Counts `length` stored bytes against the budget.

@@ -1,7 +1,5 @@
 //! The end of a run: a success is memoized, and the result is reported.
 
-use std::sync::Arc;
-
 use manifold_runtime_api::{Frame, Limit, ObjectId, ObjectRef, Reason, Result};
 
 use crate::core::{Core, Keyed, Want};
@@ -60,11 +58,8 @@ impl Core {
             span.settling(memoized);
         }
         let error = result.as_ref().err();
-        let limit = seen.limit.or_else(|| error.and_then(|error| error.breached_limit()));
-        let limited = limit.map(|limit| {
-            let (allowance, depth) = (scope.allowance, run.lead.flight().depth);
-            Arc::new(Limited { limit, root: scope.root, allowance, depth })
-        });
+        let breached = seen.breached.and(error.and_then(|error| error.breached_limit()));
+        let limited = Limited::of(breached, scope, run.lead.flight().depth);
         let pure = !seen.impure && error.is_none_or(|error| error.is_function_of_request());
         run.end(result.as_ref(), memoized);
         Settled { result, pure, ran: true, root: Some(scope.root), limited, span: None }

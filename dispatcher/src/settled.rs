@@ -20,31 +20,75 @@ pub(crate) struct Settled {
     /// The root call that started the run. `None` if nothing was run or the run ended without a
     /// result of its own.
     pub(crate) root: Option<RootId>,
-    /// The limit that the run breached, and its bounds. Other calls may have higher ones.
+    /// The limits that the run breached, and its bounds. Other calls may have higher ones.
     pub(crate) limited: Option<Arc<Limited>>,
     /// The span of the run, if spans are observed.
     pub(crate) span: Option<Arc<Span>>,
 }
 
-/// A breached limit, and the bounds that applied to the run.
+/// Which kinds of limits a run has breached. Each binds other calls in another way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Breached {
+    /// The depth of nested runs.
+    depth: bool,
+    /// Another budget of the whole call.
+    of_call: bool,
+    /// A limit of one frame.
+    of_frame: bool,
+}
+
+impl Breached {
+    /// Adds a limit.
+    pub(crate) fn and(mut self, limit: Option<Limit>) -> Self {
+        match limit {
+            None => {}
+            Some(Limit::Depth { .. }) => self.depth = true,
+            Some(limit) if limit.is_of_call() => self.of_call = true,
+            Some(_) => self.of_frame = true,
+        }
+        self
+    }
+
+    /// Adds what another run has breached.
+    pub(crate) fn and_all(self, other: Self) -> Self {
+        Self {
+            depth: self.depth || other.depth,
+            of_call: self.of_call || other.of_call,
+            of_frame: self.of_frame || other.of_frame,
+        }
+    }
+
+    /// A bound of the call that no run of it can keep.
+    pub(crate) fn bound_of_the_call() -> Self {
+        Self { of_call: true, ..Self::default() }
+    }
+}
+
+/// Breached limits, and the bounds that applied to the run.
 #[derive(Debug)]
 pub(crate) struct Limited {
-    pub(crate) limit: Limit,
+    pub(crate) breached: Breached,
     pub(crate) root: RootId,
     pub(crate) allowance: Allowance,
     pub(crate) depth: u32,
 }
 
 impl Limited {
-    /// Returns whether the limit may not apply to a run of `scope` at `depth`.
+    /// Returns what a run of `scope` at `depth` has breached, if it has.
+    pub(crate) fn of(breached: Breached, scope: &Scope, depth: u32) -> Option<Arc<Self>> {
+        let (root, allowance) = (scope.root, scope.allowance);
+        (breached != Breached::default())
+            .then(|| Arc::new(Self { breached, root, allowance, depth }))
+    }
+
+    /// Returns whether one of the limits may not apply to a run of `scope` at `depth`.
     fn may_not_bind(&self, scope: &Scope, depth: u32) -> bool {
         let (mine, theirs) = (&scope.allowance, &self.allowance);
-        match self.limit {
-            Limit::Depth { .. } => depth < self.depth || theirs.budget.depth < mine.budget.depth,
-            _ if self.root == scope.root => false,
-            limit if limit.is_of_call() => mine != theirs || self.depth != 0 || depth != 0,
-            _ => mine.limits != theirs.limits,
-        }
+        let Breached { depth: too_deep, of_call, of_frame } = self.breached;
+        let is_another = self.root != scope.root;
+        too_deep && (depth < self.depth || theirs.budget.depth < mine.budget.depth)
+            || of_call && is_another && (mine != theirs || self.depth != 0 || depth != 0)
+            || of_frame && is_another && mine.limits != theirs.limits
     }
 }
 
@@ -52,6 +96,12 @@ impl Settled {
     /// A run that ended without a result of its own.
     pub(crate) fn failed(error: Error) -> Self {
         Self { result: Err(error), pure: false, ran: true, root: None, limited: None, span: None }
+    }
+
+    /// Like [`Settled::failed`], for a run of `scope` at `depth` that may have breached a limit.
+    pub(crate) fn failed_for(error: Error, scope: &Scope, depth: u32) -> Self {
+        let breached = Breached::default().and(error.breached_limit());
+        Self { limited: Limited::of(breached, scope, depth), ..Self::failed(error) }
     }
 
     /// Returns whether a run for `scope`, nested `depth` levels below the root call, may end

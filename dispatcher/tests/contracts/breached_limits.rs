@@ -8,7 +8,10 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use manifold_dispatcher::api::{Error, Limit, Limits, ObjectRef, Reason, Status};
+use manifold_dispatcher::api::{
+    Capabilities, Error, Host, HostImage, Job, Limit, Limits, ObjectRef, Reason, Runtime, Status,
+    async_trait,
+};
 use manifold_dispatcher::native::{NativeGuest, NativeRuntime, argument};
 use manifold_dispatcher::{Budget, Completion, Invocation, Policy};
 use manifold_testing::{Fixture, HoldsPermits};
@@ -16,8 +19,8 @@ use tokio::sync::Semaphore;
 
 /// A dispatcher with one permit and the guests `count-down`, which nests as deep as its argument
 /// `number` says and stores something on every level; `hang`, which never completes; `try`, which
-/// runs another image and, if that fails, returns the error as text; and `gate`, which waits for
-/// `gate`.
+/// runs another image and, if that fails, returns the error as text; `stumble`, which runs `hungry`,
+/// which breaches its limit on memory, and then another image; and `gate`, which waits for `gate`.
 fn fixture_with(budget: Budget, gate: Arc<Semaphore>) -> Fixture {
     let runtime = NativeRuntime::builder("guests", "1")
         .guest("count-down", count_down)
@@ -29,6 +32,12 @@ fn fixture_with(budget: Budget, gate: Arc<Semaphore>) -> Fixture {
                 Ok(outcome) => Ok(outcome),
                 Err(error) => guest.blob(error.root_cause().to_string()).await,
             }
+        })
+        .guest("hungry", |_| async { Err(Limit::Memory { bytes: 1 }.into()) })
+        .guest("stumble", |guest| async move {
+            let (hungry, image) = (guest.text("hungry").await?, guest.text("image").await?);
+            let _ = guest.run(&hungry, guest.put_tree([]).await?).await;
+            guest.run(&image, guest.job().args).await
         })
         .guest("gate", move |guest| {
             let gate = Arc::clone(&gate);
@@ -285,4 +294,78 @@ async fn a_bound_on_fuel_is_an_error_if_the_runtime_does_not_measure_fuel() {
     let error =
         fixture.dispatcher.run(counting_down(&fixture, 1).limits(limits)).await.unwrap_err();
     assert!(error.to_string().contains("measures no fuel"), "{error}");
+}
+
+/// The run has breached two limits, and only the second one binds no other call.
+#[tokio::test]
+async fn a_breach_of_a_smaller_budget_does_not_hide_behind_another_breach() {
+    let gate = Arc::new(Semaphore::new(0));
+    let fixture = fixture_with(Budget::new(), Arc::clone(&gate));
+    let (hungry, count_down) = (fixture.image("hungry"), fixture.image("count-down"));
+    let args = [("hungry", &*hungry), ("image", &count_down), ("number", "20")];
+    let stumble = Invocation::new(fixture.image("stumble")).args(fixture.args(&args));
+    let poor = stumble.clone().budget(Budget::new().runs(5));
+    let (poor, rich) = meet(&fixture, &gate, poor, stumble).await;
+    assert!(poor.is_err());
+    assert_eq!(fixture.text(rich.unwrap().outcome), "bottom");
+    assert!(fixture.dispatcher.stats().joins > 0, "the calls shared a run");
+}
+
+/// A runtime that says that it measures fuel.
+struct MeasuresFuel(NativeRuntime);
+
+#[async_trait]
+impl Runtime for MeasuresFuel {
+    fn host_image(&self) -> &HostImage {
+        self.0.host_image()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::blob_modules();
+        capabilities.fuel = true;
+        capabilities
+    }
+
+    async fn run(&self, job: Job, host: Arc<dyn Host>) -> Result<ObjectRef, Error> {
+        self.0.run(job, host).await
+    }
+}
+
+/// The request is run for the call with the bound, and the refused run is below it.
+#[tokio::test]
+async fn a_bound_on_fuel_does_not_affect_another_call_through_a_nested_run() {
+    let gate = Arc::new(Semaphore::new(0));
+    let fixture = fixture_with(Budget::new(), Arc::clone(&gate));
+    let relay = NativeRuntime::builder("relay", "1").guest("relay", |guest| async move {
+        guest.run(&guest.text("image").await?, guest.job().args).await
+    });
+    let relay = MeasuresFuel(relay.build().unwrap());
+    let host = relay.host_image().id();
+    fixture.dispatcher.add_runtime(relay).unwrap();
+    let module = ObjectRef::blob(fixture.dispatcher.put_blob("relay").unwrap());
+    let relay = fixture.dispatcher.put_image(host, module).unwrap();
+    let count_down = fixture.image("count-down");
+    let args = fixture.args(&[("image", &count_down), ("number", "2")]);
+    let relay = Invocation::new(relay).args(args);
+    let bounded = relay.clone().budget(Budget::new().fuel(1000));
+    let (bounded, free) = meet(&fixture, &gate, bounded, relay).await;
+    assert!(bounded.unwrap_err().root_cause().to_string().contains("measures no fuel"));
+    assert_eq!(fixture.text(free.unwrap().outcome), "bottom");
+    assert!(fixture.dispatcher.stats().joins > 0, "the calls shared a run");
+}
+
+/// The arguments that an image binds are merged with those of each call and stored.
+#[tokio::test]
+async fn merged_arguments_count_as_written() {
+    let fixture = fixture(Budget::new());
+    let names: Vec<_> = (0..40).map(|number| number.to_string()).collect();
+    let bound = fixture.args(&names.iter().map(|name| (&**name, "")).collect::<Vec<_>>());
+    let curried = fixture.dispatcher.curry(&fixture.image("count-down"), None, bound).unwrap();
+    let curried = curried.to_string();
+    let invocation = Invocation::new(fixture.image("try"))
+        .args(fixture.args(&[("image", &curried), ("number", "0")]));
+    let poor = invocation.clone().budget(Budget::new().written_bytes(500));
+    let error = fixture.dispatcher.run(poor).await.unwrap_err();
+    assert_eq!(error.breached_limit(), Some(Limit::WrittenBytes { bytes: 500 }));
+    assert!(fixture.dispatcher.run(invocation).await.is_ok());
 }

@@ -220,3 +220,21 @@ async fn a_deadline_covers_the_time_that_a_function_waits() {
     let CallError::Dispatch(error) = &error else { panic!("{error:?}") };
     assert!(matches!(error.breached_limit(), Some(Limit::Deadline { .. })), "{error:?}");
 }
+
+/// The host of the function around stores them, and notes what fails.
+#[tokio::test]
+async fn the_arguments_of_a_nested_call_count_as_written() {
+    let dispatcher = dispatcher();
+    let length =
+        dispatcher.function("length", 1, |text: String| async move { text.len() }).unwrap();
+    let nested = dispatcher
+        .function("nested", 1, move |times: usize| {
+            let length = length.clone();
+            async move { length.call("x".repeat(times)).await.unwrap_or(0) }
+        })
+        .unwrap();
+    let invocation = nested.invocation(&10_000).unwrap();
+    let error = dispatcher.run(invocation.clone().budget(Budget::new().written_bytes(5_000))).await;
+    assert_eq!(error.unwrap_err().breached_limit(), Some(Limit::WrittenBytes { bytes: 5_000 }));
+    assert_eq!(nested.call(10_000).await.unwrap(), 10_000);
+}
