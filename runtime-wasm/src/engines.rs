@@ -32,6 +32,11 @@ const KEEP_RESIDENT: usize = 64 << 10;
 /// pool keeps so much mapped.
 const SMALL_MEMORY: usize = 128 << 10;
 
+/// The largest image of a memory, in bytes, that may consist mostly of zeros. Data segments that lie
+/// further apart are copied when an instance starts. Otherwise a module of a hundred bytes could have an
+/// image of megabytes, which no limit counts.
+const SPARSE_IMAGE: u64 = 256 << 10;
+
 /// Where an instance lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Placement {
@@ -98,9 +103,18 @@ impl Engines {
 
     /// Returns the engine for `target` and a module with this code; `None` if it is a pool and there
     /// is none.
+    ///
+    /// # Errors
+    /// Returns an error if the engine cannot be created, or if the module cannot run in a pool. It is
+    /// found out before the code is compiled, which takes time and memory.
     pub(crate) fn get(&self, target: Target, code: &[u8]) -> Result<Option<&Engine>> {
         match target.placement {
-            Placement::Pool => Ok(self.pool(Memories::of(code), target.metered)),
+            Placement::Pool => {
+                let memories = Memories::of(code).ok_or_else(|| {
+                    Error::runtime("a module with several memories does not run in the pool")
+                })?;
+                Ok(self.pool(memories, target.metered))
+            }
             Placement::Heap => {
                 let heap = &self.group(target.metered).heap;
                 let heap = heap.get_or_init(|| heap_engine(target.metered));
@@ -137,17 +151,22 @@ impl Engines {
 }
 
 impl Memories {
-    /// Returns the size of the memories that a module declares. A module that imports a memory or
-    /// cannot be read runs in no pool, so the answer does not matter for it.
-    fn of(code: &[u8]) -> Self {
+    /// Returns the size of the memory that a module declares, or `None` if it declares several. A
+    /// module that imports a memory or cannot be read runs in no pool, so the answer does not matter
+    /// for it.
+    fn of(code: &[u8]) -> Option<Self> {
         const PAGE: u64 = 64 << 10;
         let memories = Parser::new(0).parse_all(code).find_map(|payload| match payload {
             Ok(Payload::MemorySection(memories)) => Some(memories),
             _ => None,
         });
-        let pages = memories.into_iter().flatten().flatten().map(|memory| memory.initial);
-        let pages = pages.fold(0, u64::saturating_add);
-        if pages.saturating_mul(PAGE) <= SMALL_MEMORY as u64 { Self::Small } else { Self::Large }
+        let mut pages = memories.into_iter().flatten().flatten().map(|memory| memory.initial);
+        let first = pages.next().unwrap_or(0);
+        if pages.next().is_some() {
+            return None;
+        }
+        let is_small = first.saturating_mul(PAGE) <= SMALL_MEMORY as u64;
+        Some(if is_small { Self::Small } else { Self::Large })
     }
 }
 
@@ -174,7 +193,7 @@ impl Settings {
             .max_unused_warm_slots(self.pool_size)
             .pagemap_scan(scan);
         let mut pooled = deterministic();
-        pooled.consume_fuel(metered);
+        pooled.consume_fuel(metered).memory_guaranteed_dense_image_size(SPARSE_IMAGE);
         pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         match engine(&pooled) {
             Ok(pool) => Some(pool),
@@ -223,12 +242,22 @@ fn deterministic() -> Config {
     config
         .cranelift_nan_canonicalization(true)
         .relaxed_simd_deterministic(true)
-        .wasm_features(WasmFeatures::THREADS, false)
+        .wasm_features(NO_FEATURES, false)
         .epoch_interruption(true)
         .max_wasm_stack(WASM_STACK)
         .async_stack_size(FIBER_STACK);
     config
 }
+
+/// The features that no guest has. Those beside threads depend on a feature of the crate `wasmtime`,
+/// which another crate of the program may have enabled.
+const NO_FEATURES: WasmFeatures = WasmFeatures::THREADS
+    .union(WasmFeatures::GC_TYPES)
+    .union(WasmFeatures::GC)
+    .union(WasmFeatures::FUNCTION_REFERENCES)
+    .union(WasmFeatures::EXCEPTIONS)
+    .union(WasmFeatures::LEGACY_EXCEPTIONS)
+    .union(WasmFeatures::STACK_SWITCHING);
 
 /// The settings that affect outcomes, as keys and values of the host image.
 pub(crate) const DETERMINISM: [(&str, &str); 4] = [

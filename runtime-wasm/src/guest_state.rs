@@ -16,6 +16,8 @@ pub(crate) struct GuestState {
     pub(crate) memory: Option<Memory>,
     /// The last response, which `read` copies to the guest.
     pub(crate) response: Vec<u8>,
+    /// What functions of the host have done since the last check of the computing time, in bytes.
+    pub(crate) unchecked_work: usize,
     /// Time passed on the guest's clocks, in nanoseconds.
     pub(crate) clock: u64,
     /// The unfinished last lines of standard output and standard error.
@@ -32,6 +34,7 @@ impl GuestState {
             usage: Usage::new(limits, meter),
             memory: None,
             response: Vec::new(),
+            unchecked_work: 0,
             clock: 0,
             written: [Vec::new(), Vec::new()],
             log_bytes_left: limits.log_bytes.saturating_add(1),
@@ -63,9 +66,7 @@ pub(crate) fn limit(store: &mut Store<GuestState>) -> wasmtime::Result<()> {
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|mut context| {
         charge_fuel(&mut context)?;
-        let state = context.data();
-        check_computing_time(state.usage.limits(), state.mailbox.computing_time(Instant::now()))
-            .map_err(wasmtime::Error::new)?;
+        check_time(context.data())?;
         Ok(UpdateDeadline::Yield(1))
     });
     // Without a bound on fuel the engine does not count it, and setting it would fail.
@@ -74,6 +75,12 @@ pub(crate) fn limit(store: &mut Store<GuestState>) -> wasmtime::Result<()> {
         store.data_mut().usage.count_fuel(fuel);
     }
     Ok(())
+}
+
+/// Errors if the guest's computing time exceeds its limit.
+pub(crate) fn check_time(state: &GuestState) -> wasmtime::Result<()> {
+    check_computing_time(state.usage.limits(), state.mailbox.computing_time(Instant::now()))
+        .map_err(wasmtime::Error::new)
 }
 
 /// Charges the root call's meter with the fuel used since the last charge.

@@ -45,6 +45,8 @@ async fn call(
         return Err(wasmtime::Error::new(Error::from(Limit::GuestRequest { bytes: limit })));
     }
     guest_state::charge_fuel(&mut *caller)?;
+    // Freed first: the guest may be suspended for long, with frames like this one below it.
+    caller.data_mut().response = Vec::new();
     let body = slice(caller, "call", pointer, length as usize)?.to_vec();
     let mailbox = Arc::clone(&caller.data().mailbox);
     let response = mailbox.exchange(Request { encoding, body }).await;
@@ -74,9 +76,29 @@ async fn call_into(
 /// Copies the last response to the guest's memory at `pointer`.
 fn read(caller: &mut Caller<'_, GuestState>, pointer: u32) -> wasmtime::Result<()> {
     let response = std::mem::take(&mut caller.data_mut().response);
+    count_work(caller, response.len())?;
     slice(caller, "read", pointer, response.len())?.copy_from_slice(&response);
     caller.data_mut().response = response;
     Ok(())
+}
+
+/// Counts `bytes` that a function of the host is to read or write. Such a call is a few bytes of the
+/// guest's code, and the engine checks the computing time only at loops and functions of the guest.
+///
+/// Errors if the computing time exceeds its limit.
+pub(crate) fn count_work(
+    caller: &mut Caller<'_, GuestState>,
+    bytes: usize,
+) -> wasmtime::Result<()> {
+    const OF_A_CALL: usize = 64;
+    const BETWEEN_CHECKS: usize = 1 << 20;
+    let state = caller.data_mut();
+    state.unchecked_work = state.unchecked_work.saturating_add(bytes).saturating_add(OF_A_CALL);
+    if state.unchecked_work < BETWEEN_CHECKS {
+        return Ok(());
+    }
+    state.unchecked_work = 0;
+    guest_state::check_time(state)
 }
 
 /// Returns `length` bytes of the guest's memory at `pointer`. `function` names the import in the

@@ -1,11 +1,13 @@
 //! Runs one job: instantiates its module, runs the guest, and serves the guest's requests.
 
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 use manifold_runtime_api::abi::{Reply, Session};
-use manifold_runtime_api::{JobPhase, Report, Result};
+use manifold_runtime_api::{JobPhase, Limits, Report, Result};
 use wasmtime::{Extern, PoolConcurrencyLimitError, Store, Trap};
 
 use crate::guest_state::{self, GuestState};
@@ -56,10 +58,12 @@ async fn serve(
             }
             Step::Done(end) => return Attempt::Ran(trap::explain(end)),
         };
-        let response = match session.call(request.encoding, &request.body).await {
-            Reply::Continue(response) => response,
+        let call = session.call(request.encoding, request.body);
+        let response = match while_in_time(call, &limits, mailbox).await {
+            Ok(Reply::Continue(response)) => response,
             // Dropping the guest unwinds its fiber.
-            Reply::Ended(_) => return Attempt::Ran(Ok(())),
+            Ok(Reply::Ended(_)) => return Attempt::Ran(Ok(())),
+            Err(breach) => return Attempt::Ran(Err(breach)),
         };
         if awake.ticks() != checked {
             let computed = mailbox.computing_time(Instant::now());
@@ -73,6 +77,26 @@ async fn serve(
         }
         mailbox.respond(response);
     }
+}
+
+/// Serves a request, which may compute for long between the polls, as `run_many` of many hits does.
+/// Errors if the computing time exceeds its limit.
+async fn while_in_time(
+    call: impl Future<Output = Reply>,
+    limits: &Limits,
+    mailbox: &Mailbox,
+) -> Result<Reply> {
+    let mut call = pin!(call);
+    poll_fn(|context| match call.as_mut().poll(context) {
+        Poll::Ready(reply) => Poll::Ready(Ok(reply)),
+        Poll::Pending => {
+            match check_computing_time(limits, mailbox.computing_time(Instant::now())) {
+                Ok(()) => Poll::Pending,
+                Err(breach) => Poll::Ready(Err(breach)),
+            }
+        }
+    })
+    .await
 }
 
 async fn guest(compiled: &Compiled, state: GuestState, session: &Session) -> wasmtime::Result<()> {

@@ -14,7 +14,7 @@
 use wasmtime::{Caller, Engine, FuncType, Linker, Val, ValType};
 
 use crate::guest_state::GuestState;
-use crate::imports::slice;
+use crate::imports::{count_work, slice};
 
 const MODULE: &str = "wasi_snapshot_preview1";
 
@@ -73,6 +73,7 @@ pub(crate) fn link(linker: &mut Linker<GuestState>, engine: &Engine) -> wasmtime
     )?;
     linker.func_wrap(MODULE, "poll_oneoff", poll_oneoff)?;
     linker.func_wrap(MODULE, "random_get", |mut guest: Guest<'_>, buffer: u32, length: u32| {
+        count_work(&mut guest, length as usize)?;
         slice(&mut guest, "random_get", buffer, length as usize)?.fill(0x42);
         wasmtime::Result::Ok(SUCCESS)
     })?;
@@ -189,6 +190,7 @@ fn poll_oneoff(
     if count == 0 || count > MAX_SUBSCRIPTIONS {
         return Ok(INVAL);
     }
+    count_work(&mut guest, count as usize * (SUBSCRIPTION + EVENT))?;
     let wanted =
         slice(&mut guest, "poll_oneoff", subscriptions, count as usize * SUBSCRIPTION)?.to_vec();
     let mut fired = Vec::new();
@@ -261,6 +263,7 @@ fn fd_write(
             u32::from_le_bytes([vector[at], vector[at + 1], vector[at + 2], vector[at + 3]])
         };
         let (pointer, length) = (word(0), word(4));
+        count_work(&mut guest, (length as usize).min(room - text.len()))?;
         let bytes = slice(&mut guest, "fd_write", pointer, length as usize)?;
         // The vectors may overlap, so their total length may far exceed the size of the guest's
         // memory.

@@ -102,3 +102,29 @@ async fn artifacts_for_other_settings_are_made_again() {
         assert_ne!(cache.read(name).unwrap(), foreign);
     }
 }
+
+/// The image of its memory would have megabytes, though the module has some hundred bytes.
+#[tokio::test]
+async fn a_module_with_data_far_apart_is_small() {
+    let place = TempDir::new().unwrap();
+    let runtime = WasmRuntime::builder().artifacts_in(place.path().join("cache")).build().unwrap();
+    let host = runtime.host_image().id();
+    let dispatcher = Dispatcher::builder().runtime(runtime).build().unwrap();
+    let empty = dispatcher.put_tree([]).unwrap();
+    let module = format!(
+        r#"(module
+            (import "caos_abi_v1" "call" (func $call (param i32 i32) (result i32)))
+            (memory (export "memory") 250)
+            (data (i32.const 0) "{{\22op\22:\22out\22,\22kind\22:\22tree\22,\22hash\22:\22{empty}\22}}")
+            (data (i32.const 16000000) "x")
+            (func (export "caos_run")
+                (if (i32.eq (i32.load8_u (i32.const 16000000)) (i32.const 120))
+                    (then (drop (call $call (i32.const 0) (i32.const 76)))))))"#
+    );
+    let module = ObjectRef::blob(dispatcher.put_blob(wat::parse_str(module).unwrap()).unwrap());
+    let image = dispatcher.put_image(host, module).unwrap();
+    let completion = dispatcher.run(Invocation::new(image).args(empty)).await.unwrap();
+    assert_eq!(completion.outcome.id, empty, "the data is in place");
+    let artifact = fs::metadata(files(&place).keys().next().unwrap()).unwrap();
+    assert!(artifact.len() < 1 << 20, "{} bytes", artifact.len());
+}

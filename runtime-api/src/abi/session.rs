@@ -128,19 +128,14 @@ impl Session {
 
     /// Decodes one request, performs its operation and encodes the response.
     ///
-    /// Every error of an operation is part of the response.
-    pub async fn call(&self, encoding: Encoding, request: &[u8]) -> Reply {
-        let limit = self.job.limits.guest_request_bytes;
-        let result = if request.len() as u64 > limit {
-            Err(self.end(Limit::GuestRequest { bytes: limit }.into()))
-        } else {
-            match encoding.decode(request) {
-                Ok(operation) => self.operate(operation).await,
-                Err(DecodeError::Malformed(problem)) => {
-                    Err(self.end(Error::abi_violation(format!("malformed request: {problem}"))))
-                }
-                Err(DecodeError::Field(problem)) => Err(self.note(Error::abi_violation(problem))),
-            }
+    /// Every error of an operation is part of the response. A request that is passed by value is freed
+    /// before its operation is performed, which may take long.
+    pub async fn call(&self, encoding: Encoding, request: impl AsRef<[u8]>) -> Reply {
+        let decoded = self.decode(encoding, request.as_ref());
+        drop(request);
+        let result = match decoded {
+            Ok(operation) => self.operate(operation).await,
+            Err(error) => Err(error),
         };
         let body = encoding.encode(&self.job, result.as_ref());
         let limit = self.job.limits.response_bytes;
@@ -149,6 +144,19 @@ impl Session {
             return Reply::Ended(encoding.encode(&self.job, Err(&error)));
         }
         if self.has_ended() { Reply::Ended(body) } else { Reply::Continue(body) }
+    }
+
+    fn decode(&self, encoding: Encoding, request: &[u8]) -> Result<Operation> {
+        let limit = self.job.limits.guest_request_bytes;
+        if request.len() as u64 > limit {
+            return Err(self.end(Limit::GuestRequest { bytes: limit }.into()));
+        }
+        encoding.decode(request).map_err(|error| match error {
+            DecodeError::Malformed(problem) => {
+                self.end(Error::abi_violation(format!("malformed request: {problem}")))
+            }
+            DecodeError::Field(problem) => self.note(Error::abi_violation(problem)),
+        })
     }
 
     /// Performs one operation, and records its error as the guest's last one.

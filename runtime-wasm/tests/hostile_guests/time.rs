@@ -88,3 +88,41 @@ async fn a_looping_guest_is_cancelled_with_its_last_waiter() {
         assert!(cancelled.is_ok(), "{what}: it was not cancelled");
     }
 }
+
+/// The engine checks the time at loops and functions of the guest, and there are none here.
+#[tokio::test]
+async fn calls_of_the_host_in_a_row_breach_the_computing_time() {
+    let arena = Arena::new();
+    // Four seconds, and as much for the copies of a response.
+    let fill = "(drop (call $random (i32.const 0) (i32.const 0xf00000)))".repeat(4000);
+    let filling = format!(
+        "(module
+            (import \"wasi_snapshot_preview1\" \"random_get\"
+                (func $random (param i32 i32) (result i32)))
+            (memory (export \"memory\") 256)
+            (func (export \"caos_run\") {fill}))"
+    );
+    let error = arena.fails("filling memory", &filling).await;
+    assert!(
+        matches!(error.reason(), Reason::LimitBreached(Limit::ComputeTime { .. })),
+        "{error:?}"
+    );
+    let blob = arena.dispatcher.put_blob(vec![b'x'; 8 << 20]).unwrap();
+    let get = format!("{{\"op\":\"get\",\"hash\":\"{blob}\"}}");
+    let read = "(call $read (i32.const 1024))".repeat(8000);
+    let reading = format!(
+        "(module
+            (import \"caos_abi_v1\" \"call\" (func $call (param i32 i32) (result i32)))
+            (import \"caos_abi_v1\" \"read\" (func $read (param i32)))
+            (memory (export \"memory\") 256)
+            (data (i32.const 0) \"{}\")
+            (func (export \"caos_run\") (drop (call $call (i32.const 0) (i32.const {}))) {read}))",
+        get.replace('"', "\\22"),
+        get.len()
+    );
+    let error = arena.fails("reading a response", &reading).await;
+    assert!(
+        matches!(error.reason(), Reason::LimitBreached(Limit::ComputeTime { .. })),
+        "{error:?}"
+    );
+}
