@@ -65,9 +65,13 @@ fn ask<'s>(
         }
         Some(Err(error)) => {
             let resolver = v8::Global::new(scope, resolver);
-            with_current(scope, |current| {
-                current.conversation.refuse(error, OPERATION_BYTES, resolver)
+            let breached = with_current(scope, |current| {
+                current.conversation.refuse(error, OPERATION_BYTES, resolver);
+                current.is_over_memory()
             });
+            if breached != Some(false) {
+                scope.terminate_execution();
+            }
             answer.set(promise.into());
             return;
         }
@@ -77,7 +81,7 @@ fn ask<'s>(
     let resolver = v8::Global::new(scope, resolver);
     let breached = with_current(scope, |current| {
         current.conversation.ask(operation, bytes, resolver);
-        current.conversation.open_bytes() > current.frame.job.limits.memory_bytes
+        current.is_over_memory()
     });
     if breached != Some(false) {
         scope.terminate_execution();

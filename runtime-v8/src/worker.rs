@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use manifold_runtime_api::abi::Answer;
-use manifold_runtime_api::{Error, Result};
+use manifold_runtime_api::{Error, Reason, Result, Status};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
@@ -78,7 +78,13 @@ impl Worker {
                 let _ending = GiveUpOnDrop(Arc::clone(&of_thread));
                 Thread::new(of_thread, dynamic_code).run();
             })
-            .map_err(|error| Error::runtime(format!("cannot start a V8 thread: {error}")))?;
+            .map_err(|error| {
+                // A machine that is short of threads now may have some later.
+                Error::new(Reason::RuntimeFailed {
+                    problem: format!("cannot start a V8 thread: {error}"),
+                    status: Status::Transient,
+                })
+            })?;
         Ok(worker)
     }
 

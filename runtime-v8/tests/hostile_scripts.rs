@@ -121,6 +121,11 @@ const HEAVY: &[(&str, Ends, &str)] = &[
         "export default () => { const s = 'xy'.repeat(2 ** 28 - 16); return s.split('', 2 ** 31).length + ''; };",
     ),
     (
+        "operations that are refused, without end",
+        Ends::Memory,
+        "import { out } from 'manifold:guest'; const big = '\\u0001'.repeat(1e4); export default () => { for (;;) out(big, '0'.repeat(40)); };",
+    ),
+    (
         "huge arrays",
         Ends::Memory,
         "export default () => { const all = []; for (let i = 0; i < 4; i++) all.push(new Array(2 ** 25 - 1).fill({})); return `${all.length}`; };",

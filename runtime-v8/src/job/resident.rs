@@ -57,6 +57,11 @@ pub(crate) struct Resident {
 const LOG_SLACK_BYTES: u64 = 64;
 
 impl Resident {
+    /// Returns whether the operations that wait for the host take more memory than the guest may have.
+    pub(crate) fn is_over_memory(&self) -> bool {
+        self.conversation.open_bytes() > self.frame.job.limits.memory_bytes
+    }
+
     /// Creates a guest that has not started, and reserves memory for its globals.
     pub(crate) fn new(frame: Arc<Frame>) -> Result<Self> {
         let mut reservation = MemoryReservation::new(Arc::clone(&frame.job.meter));

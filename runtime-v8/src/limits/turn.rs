@@ -37,10 +37,14 @@ impl Stuck {
 }
 
 impl Turns {
-    /// Begins a turn of `frame` in `isolate`.
+    /// Begins a turn of `frame` in `isolate`. Stops it at once if the job was cancelled before.
     pub(crate) fn begin(&self, frame: Arc<Frame>, isolate: v8::IsolateHandle) {
-        let stop = None;
-        *self.0.lock() = Some(Turn { frame, isolate, since: Instant::now(), stop });
+        let mut turn = self.0.lock();
+        let begun = turn.insert(Turn { frame, isolate, since: Instant::now(), stop: None });
+        // A job that is cancelled later finds the turn.
+        if begun.frame.is_cancelled() {
+            begun.stop(Stop::Cancelled);
+        }
     }
 
     /// Ends the turn, after which it can no longer be stopped. Returns the reason why it was

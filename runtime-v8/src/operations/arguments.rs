@@ -167,7 +167,10 @@ impl Reader {
         } else {
             let mode = self.text(scope, OPERATION, "mode", mode)?;
             EntryMode::parse(&mode).ok_or_else(|| {
-                wrong(OPERATION, format!("`mode` is {mode:?}, which is not a git mode"))
+                wrong(
+                    OPERATION,
+                    format!("`mode` is {:?}, which is not a git mode", truncated(&mode)),
+                )
             })?
         };
         Ok(TreeEntry { name: name.into(), mode, id: self.id(scope, OPERATION, "hash", hash)? })
@@ -227,8 +230,16 @@ fn parse_kind(operation: &str, kind: &str) -> Result<ObjectKind> {
     match kind {
         "blob" => Ok(ObjectKind::Blob),
         "tree" => Ok(ObjectKind::Tree),
-        _ => Err(wrong(operation, format!("`kind` must be \"blob\" or \"tree\", not {kind:?}"))),
+        _ => {
+            let kind = truncated(kind);
+            Err(wrong(operation, format!("`kind` must be \"blob\" or \"tree\", not {kind:?}")))
+        }
     }
+}
+
+/// Returns the beginning of a text for an error: many errors are kept until the guest's turn ends.
+fn truncated(text: &str) -> &str {
+    &text[..text.floor_char_boundary(80)]
 }
 
 fn wrong(operation: &str, problem: String) -> Error {

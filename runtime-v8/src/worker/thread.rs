@@ -282,9 +282,7 @@ fn end_of_turn(
     if let Some(verdict) = resident.verdict.take() {
         return Some(Event::Ended(Err(verdict)));
     }
-    if resident.frame.buffers.is_breached()
-        || resident.conversation.open_bytes() > limits.memory_bytes
-    {
+    if resident.frame.buffers.is_breached() || resident.is_over_memory() {
         return Some(Event::Ended(Err(Limit::Memory { bytes: limits.memory_bytes }.into())));
     }
     Some(Event::Ended(match state {
