@@ -69,7 +69,7 @@ pub use verify::{Damage, VerifyReport};
 pub struct DurableStore {
     disk: Arc<Disk>,
     committer: Arc<Committer>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
     hot: Arc<Hot>,
 }
 
@@ -127,6 +127,24 @@ impl fmt::Debug for DurableStore {
 }
 
 impl DurableStore {
+    /// Writes what is pending and closes the file, as dropping the store does. All operations fail
+    /// after that.
+    ///
+    /// Call it before a process ends in which something else may still hold the store, such as a guest
+    /// on another thread. The next process that opens a file which was not closed has to check it.
+    pub fn close(&self) {
+        self.end_thread();
+        self.disk.close();
+    }
+
+    fn end_thread(&self) {
+        self.committer.close();
+        if let Some(thread) = self.thread.lock().take() {
+            // A panic of the thread was logged when it happened, and there is no one to tell.
+            let _ = thread.join();
+        }
+    }
+
     /// Opens the store in `directory` with default settings. Creates the directory and the file if
     /// they do not exist.
     ///
@@ -166,7 +184,7 @@ impl DurableStore {
                 .spawn(run)
                 .map_err(failed)?
         };
-        Ok(Self { disk, committer, thread: Some(thread), hot })
+        Ok(Self { disk, committer, thread: Mutex::new(Some(thread)), hot })
     }
 
     /// Returns the path of the store's file.
@@ -461,10 +479,6 @@ impl Drop for DurableStore {
         if self.hot.outlives_the_store {
             mem::forget(Arc::clone(&self.hot));
         }
-        self.committer.close();
-        if let Some(thread) = self.thread.take() {
-            // A panic of the thread was logged when it happened, and `drop` cannot return an error.
-            let _ = thread.join();
-        }
+        self.end_thread();
     }
 }

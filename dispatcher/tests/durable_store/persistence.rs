@@ -136,3 +136,23 @@ fn a_read_only_store_can_be_read_and_rejects_writes() {
     assert!(matches!(error, OpenError::Io { .. }), "{error:?}");
     assert!(fs::read_dir(nothing.path()).unwrap().next().is_none(), "no file was created");
 }
+
+/// Whoever still holds the store gets errors, and does not open the file again.
+#[test]
+fn a_store_can_be_closed_while_it_is_held() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = lazy(directory.path());
+    let id = store.write(blob("kept")).unwrap();
+    store.close();
+    let reader = DurableStore::options().read_only(true).open(directory.path()).unwrap();
+    assert!(reader.read(id).unwrap().is_some(), "what was pending is written");
+    drop(reader);
+    for _ in 0..3 {
+        assert!(store.write(blob("late")).is_err());
+        assert!(store.read(request("another")).is_err());
+        assert!(store.look_up(request("another")).is_err());
+    }
+    store.close();
+    drop(store);
+    assert!(DurableStore::options().read_only(true).open(directory.path()).is_ok());
+}

@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use manifold_runtime_api::{Error, Object, ObjectId, Result};
 use parking_lot::{Mutex, RwLock};
@@ -34,6 +34,8 @@ pub(super) struct Disk {
     snapshot: RwLock<Option<Snapshot>>,
     /// [`SOUND`], [`REFUSED`] or [`DAMAGED`]: whether the file has to be opened again, and why.
     failed: AtomicU8,
+    /// Whether the store was closed, so that the file is not opened again.
+    closed: AtomicBool,
     /// The file's number of removals, as of the last snapshot.
     removals: AtomicU64,
     /// The identity of the file that is open, if the platform has one.
@@ -101,6 +103,7 @@ impl Disk {
             database: RwLock::new(Some(database)),
             snapshot: RwLock::new(None),
             failed: AtomicU8::new(SOUND),
+            closed: AtomicBool::new(false),
             removals: AtomicU64::new(0),
             identity: Mutex::new(identity),
             reopened: AtomicU64::new(0),
@@ -335,6 +338,9 @@ impl Disk {
         if failed == SOUND {
             return Ok(());
         }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(redb::Error::DatabaseClosed.into());
+        }
         *self.snapshot.write() = None;
         file::close(slot.take());
         let database = self.open_again(failed == DAMAGED).map_err(|error| match error {
@@ -365,12 +371,19 @@ impl Disk {
     pub(super) fn error(&self, fault: StoreFault) -> Error {
         fault.into_error(&self.file)
     }
+
+    /// Closes the file. Operations fail from now on.
+    pub(super) fn close(&self) {
+        let mut database = self.database.write();
+        self.closed.store(true, Ordering::Release);
+        *self.snapshot.write() = None;
+        file::close(database.take());
+    }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        *self.snapshot.write() = None;
-        file::close(self.database.write().take());
+        self.close();
     }
 }
 
