@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 /// The first line of a trace file.
 pub(crate) const MAGIC: &[u8] = b"manifold-trace 2\n";
+/// The beginning of a trace of any version.
+pub(crate) const NAME: [u8; 15] = *b"manifold-trace ";
 
 /// The maximum size of a block's payload in bytes. A larger length means that the file is damaged.
 const MAX_BLOCK_BYTES: u32 = 64 << 20;

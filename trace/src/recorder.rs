@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -58,10 +58,11 @@ enum Message {
 }
 
 impl TraceFile {
-    /// Creates the file `path`, or replaces it.
+    /// Creates the file `path`, or replaces a trace.
     ///
     /// # Errors
-    /// Errors if the file cannot be created.
+    /// Errors if the file cannot be created, or with [`io::ErrorKind::AlreadyExists`] if it exists, is
+    /// not empty and is no trace.
     pub fn create(path: impl AsRef<Path>) -> io::Result<Self> {
         Self::with_bound(path, BOUND)
     }
@@ -70,8 +71,9 @@ impl TraceFile {
     /// size of the file is proportional to it.
     ///
     /// # Errors
-    /// Errors if the file cannot be created.
+    /// As [`TraceFile::create`].
     pub fn with_bound(path: impl AsRef<Path>, spans: u64) -> io::Result<Self> {
+        check_replaceable(path.as_ref())?;
         let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
         file.write_all(format::MAGIC)?;
         file.flush()?;
@@ -114,6 +116,22 @@ impl TraceFile {
             // This fails if the writer has failed, which `finish` reports.
             let _ = self.messages.send(Message::Spans(spans));
         }
+    }
+}
+
+/// Errors if there is a file with content that is no trace, of this or another version.
+fn check_replaceable(path: &Path) -> io::Result<()> {
+    if !path.metadata().is_ok_and(|there| there.is_file() && there.len() > 0) {
+        return Ok(());
+    }
+    let mut start = [0; format::NAME.len()];
+    match File::open(path)?.read_exact(&mut start) {
+        Ok(()) if start == format::NAME => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error),
+        _ => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "it exists and is not a trace; delete it, or name another file",
+        )),
     }
 }
 
