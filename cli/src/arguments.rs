@@ -48,6 +48,11 @@ impl<'a> Arguments<'a> {
             let (name, value) = split(argument)?;
             let value = match given(name, value)? {
                 Given::StandardInput => {
+                    let is_input =
+                        |(_, value): &(&str, Value<'_>)| matches!(value, Value::Bytes(_));
+                    if arguments.values.iter().any(is_input) {
+                        return Err(CliError::StandardInputTwice { name: name.to_owned() });
+                    }
                     let mut bytes = Vec::new();
                     let read = std::io::stdin().lock().read_to_end(&mut bytes);
                     let failed = |source| CliError::Unreadable { path: "-".into(), source };

@@ -92,10 +92,15 @@ pub(crate) enum CliError {
     #[error("{rev:?} names a {found}, not a commit")]
     NotACommit { rev: String, found: &'static str },
     #[error(
-        "{rev:?} is a symmetric difference, which `history` does not support; use A..B for the commits \
-         that B reaches and A does not"
+        "{rev:?} is a range that `history` does not support; use A..B for the commits that B reaches and \
+         A does not"
     )]
-    SymmetricRange { rev: String },
+    UnsupportedRange { rev: String },
+    #[error(
+        "a commit in the repository of {} cannot be read, so the values of what it reaches are missing",
+        path.display()
+    )]
+    HistoryCut { path: PathBuf, source: Error },
     #[error(
         "no image named {name:?}: expected one of {}, an image reference, or a .wasm, .ts or .js \
          file",
@@ -175,6 +180,8 @@ pub(crate) enum CliError {
     NotText { name: String },
     #[error("invalid argument {argument:?}: expected NAME=VALUE, with NAME in UTF-8")]
     InvalidArgument { argument: OsString },
+    #[error("standard input is one argument, and cannot be {name:?} as well")]
+    StandardInputTwice { name: String },
     #[error("the argument {name:?} is given twice")]
     DuplicateArgument { name: String },
     #[error(
@@ -225,7 +232,8 @@ pub(crate) enum CliError {
     )]
     Damaged { file: PathBuf, count: usize },
     #[error(
-        "{} is damaged as a whole; delete it, so that its memoized outcomes are computed again",
+        "{} is damaged as a whole; delete it, so that its memoized outcomes are computed again (its pins, \
+         names of images and container images are lost)",
         file.display()
     )]
     DamagedFile { file: PathBuf },

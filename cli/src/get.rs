@@ -30,7 +30,28 @@ pub(crate) fn get(options: &Get) -> Result<(), CliError> {
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent).map_err(|source| unwritable(parent, source))?;
     }
-    write(dispatcher, named, to)
+    let was_there = to.is_dir();
+    let written = write(dispatcher, named, to);
+    if written.is_err() {
+        remove(to, was_there);
+    }
+    written
+}
+
+/// Removes what was written before a failure, as far as possible, so that it cannot be taken for the
+/// whole and is not in the way of the next attempt.
+fn remove(to: &Path, keeps_directory: bool) {
+    let remove_one = |path: &Path| {
+        let is_dir = path.symlink_metadata().is_ok_and(|there| there.is_dir());
+        // The user is told about the failure before this one.
+        let _ = if is_dir { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    };
+    if !keeps_directory {
+        return remove_one(to);
+    }
+    for entry in fs::read_dir(to).into_iter().flatten().flatten() {
+        remove_one(&entry.path());
+    }
 }
 
 fn write(dispatcher: &Dispatcher, root: Named, to: &Path) -> Result<(), CliError> {

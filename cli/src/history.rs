@@ -28,7 +28,10 @@ use rows::{Output, Row};
 pub(crate) async fn history(options: History) -> Result<(), CliError> {
     huge_pages::disable();
     Phase::Hashing.begin();
-    let (objects, commits) = commits(&options)?;
+    if let Some(page) = &options.html {
+        check_parent(page)?;
+    }
+    let (objects, commits, unreadable) = commits(&options)?;
     if commits.is_empty() {
         say("note: there are no such commits");
     }
@@ -81,23 +84,42 @@ pub(crate) async fn history(options: History) -> Result<(), CliError> {
     if let Some(exchanged) = exchanged.filter(|_| !options.json && !options.csv) {
         say(&exchanged.line());
     }
-    match last_error {
-        Some(error) if failed == commits.len() => Err(error.into()),
-        Some(_) => {
-            say(&format!("note: {failed} of {} commits have no value", commits.len()));
-            Ok(())
+    match (last_error, &options.path) {
+        // No guest has failed: no commit has the path.
+        (Some(error), Some(path)) if failed == commits.len() && error.frame().is_none() => {
+            let (id, path) = (options.rev.clone(), path.display().to_string());
+            return Err(CliError::NoSuchEntry { id, path });
         }
+        (Some(error), _) if failed == commits.len() => return Err(error.into()),
+        (Some(_), _) => say(&format!("note: {failed} of {} commits have no value", commits.len())),
+        (None, _) => {}
+    }
+    match unreadable {
+        Some(source) => Err(CliError::HistoryCut { path: options.repo.clone(), source }),
         None => Ok(()),
     }
 }
 
-/// Opens the repository and lists the commits of the range, the earliest first.
-fn commits(options: &History) -> Result<(GitObjects, Vec<Commit>), CliError> {
+/// Errors if the directory of a file that is written in the end does not exist.
+fn check_parent(file: &Path) -> Result<(), CliError> {
+    match file.parent() {
+        Some(parent) if parent != Path::new("") && !parent.is_dir() => {
+            let source = std::io::ErrorKind::NotFound.into();
+            Err(CliError::Unwritable { path: file.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Opens the repository and lists the commits of the range, the earliest first. Returns also why a
+/// commit could not be read, if that is so: what it reaches is missing then.
+fn commits(options: &History) -> Result<(GitObjects, Vec<Commit>, Option<Error>), CliError> {
     let repository = Repository::for_reading(&options.repo)?;
     let objects = repository.objects()?;
     let (without, tip) = match options.rev.split_once("..") {
-        Some((_, tip)) if tip.starts_with('.') => {
-            return Err(CliError::SymmetricRange { rev: options.rev.clone() });
+        Some((_, tip)) if tip.starts_with('.') => return Err(unsupported_range(options)),
+        None if ["^!", "^@"].iter().any(|end| options.rev.ends_with(end)) => {
+            return Err(unsupported_range(options));
         }
         Some((without, tip)) => (Some(without), tip),
         None => (None, &*options.rev),
@@ -109,19 +131,22 @@ fn commits(options: &History) -> Result<(GitObjects, Vec<Commit>), CliError> {
     if options.first_parent {
         history = history.first_parent();
     }
-    let mut commits = Vec::new();
+    let (mut commits, mut unreadable) = (Vec::new(), None);
     for commit in history {
         match commit {
             Ok(commit) if options.since.is_some_and(|since| commit.time < since) => {}
             Ok(commit) => commits.push(commit),
-            // What it reaches is missing as well.
-            Err(error) => say(&format!("note: a commit cannot be read: {error}")),
+            Err(error) => unreadable = unreadable.or(Some(error)),
         }
     }
     // The latest one is always among them.
     let mut commits: Vec<_> = commits.into_iter().step_by(options.every.get()).collect();
     commits.reverse();
-    Ok((objects, commits))
+    Ok((objects, commits, unreadable))
+}
+
+fn unsupported_range(options: &History) -> CliError {
+    CliError::UnsupportedRange { rev: options.rev.clone() }
 }
 
 /// The calls for the commits.

@@ -53,6 +53,9 @@ impl Session {
             self.tracing.name_image(image, name);
             return Ok(image.to_string());
         }
+        if name.contains('/') || name.ends_with(".wasm") {
+            return Err(CliError::NoSuchPath { path: name.into() });
+        }
         // Names with a language suffix, and the second name of fold, are not listed.
         let names = std.entries().iter().map(|entry| entry.name.to_string());
         let known = names.filter(|name| !name.contains('.') && name != "fold-wasm").collect();

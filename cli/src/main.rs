@@ -114,6 +114,7 @@ fn main() -> ExitCode {
         Command::SweepContainers => report(session::sweep_containers()),
     };
     session::close_containers();
+    store::close();
     status
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use gix::bstr::{BStr, ByteSlice};
+use gix::revision::plumbing::Spec::Include;
 use manifold_dispatcher::GitObjects;
 use manifold_runtime_api::{Error, ObjectId, ObjectRef, Reason};
 
@@ -153,11 +154,18 @@ impl Repository {
         // Git finds more than gix: refs that are not stored as files, objects that the environment
         // names, and objects that a stale multi-pack-index misplaces. So git is asked if gix finds
         // nothing.
-        match self.gix.rev_parse_single(rev) {
-            Ok(id) => ObjectId::from_bytes(id.detach().as_slice())
-                .map_err(|error| self.no_such(rev, error.into())),
-            Err(error) => self.ask_git(rev).ok_or_else(|| self.no_such(rev, error.into())),
-        }
+        let problem = match self.gix.rev_parse(rev).map(gix::revision::Spec::detach) {
+            Ok(Include(id)) => {
+                return ObjectId::from_bytes(id.as_slice())
+                    .map_err(|error| self.no_such(rev, error.into()));
+            }
+            Ok(_) => "it is a range, not a single revision".into(),
+            Err(_) if rev == "HEAD" && self.gix.head().is_ok_and(|head| head.is_unborn()) => {
+                "its branch has no commit yet".into()
+            }
+            Err(error) => error.into(),
+        };
+        self.ask_git(rev).ok_or_else(|| self.no_such(rev, problem))
     }
 
     /// Resolves `rev` with `git rev-parse`.

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use manifold_dispatcher::layers::Overlaid;
 use manifold_dispatcher::{DurableStore, MemoryStore, OpenError, Store, StoreOptions};
+use parking_lot::Mutex;
 
 use crate::args::{StoreArgs, UseArgs};
 use crate::error::CliError;
@@ -13,6 +14,17 @@ use crate::patience::Phase;
 use crate::say::{say, warn};
 
 const VARIABLE: &str = "MANIFOLD_STORE";
+
+/// The stores that this process has opened.
+static OPENED: Mutex<Vec<Weak<DurableStore>>> = Mutex::new(Vec::new());
+
+/// Closes the stores that something still holds at the end of the process, such as a guest on a thread
+/// of V8. A store that was not closed can only be opened by someone who may write it.
+pub(crate) fn close() {
+    for store in OPENED.lock().drain(..).filter_map(|store| store.upgrade()) {
+        store.close();
+    }
+}
 
 impl StoreArgs {
     /// Returns the directory that the user named. An empty variable counts as unset, because CI
@@ -33,7 +45,9 @@ impl StoreArgs {
     fn open_with(&self, options: StoreOptions) -> Result<Arc<DurableStore>, CliError> {
         Phase::OpeningTheStore.begin();
         let options = options.until_exit(true).on_wait(|waits| say(&waits.to_string()));
-        Ok(Arc::new(options.open(self.directory()?).map_err(CliError::Store)?))
+        let store = Arc::new(options.open(self.directory()?).map_err(CliError::Store)?);
+        OPENED.lock().push(Arc::downgrade(&store));
+        Ok(store)
     }
 
     /// Opens the store for reading and writing.

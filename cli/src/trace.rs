@@ -6,6 +6,7 @@ mod text;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -31,11 +32,11 @@ pub(crate) fn trace(options: &Trace) -> Result<(), CliError> {
         details::add(&mut trace, &options.store);
     }
     if let Some(path) = &options.perfetto {
-        write(path, |out| trace.write_events(out))?;
+        write(path, options, |out| trace.write_events(out))?;
     }
     if let Some(path) = &options.html {
         let title = format!("trace of {}", command(&trace));
-        write(path, |out| trace.write_page(&title, out))?;
+        write(path, options, |out| trace.write_page(&title, out))?;
     }
     let mut values = Map::new();
     let mut texts = Vec::new();
@@ -113,12 +114,17 @@ fn command(trace: &Recorded) -> String {
     command.unwrap_or_else(|| "a program".to_owned())
 }
 
-/// Writes a file.
+/// Writes a file. Errors if it is the trace.
 fn write(
     path: &Path,
+    options: &Trace,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<(), CliError> {
     let unwritable = |source| CliError::Unwritable { path: path.to_owned(), source };
+    let place = |path: &Path| path.metadata().ok().map(|there| (there.dev(), there.ino()));
+    if place(path).is_some_and(|there| place(&options.file) == Some(there)) {
+        return Err(unwritable(io::Error::new(io::ErrorKind::AlreadyExists, "it is the trace")));
+    }
     let mut file = BufWriter::new(File::create(path).map_err(unwritable)?);
     write(&mut file).and_then(|()| file.flush()).map_err(unwritable)
 }

@@ -110,9 +110,13 @@ impl CliError {
             )
             | Self::NoCacheDirectory
             | Self::NotPinned { .. }
-            | Self::SymmetricRange { .. }
+            | Self::UnsupportedRange { .. }
+            | Self::StandardInputTwice { .. }
             | Self::NotInTrace { .. }
             | Self::AmbiguousRequest { .. } => Failure::Usage,
+            Self::LargeGuest { .. }
+            | Self::Directory(DirectoryError::TooLarge { .. })
+            | Self::Deadline { .. } => Failure::Limit,
             Self::NoSuchPath { .. }
             | Self::Directory(_)
             | Self::NotARepository { .. }
@@ -123,6 +127,7 @@ impl CliError {
             | Self::Repository { .. }
             | Self::NoSuchRevision { .. }
             | Self::NotACommit { .. }
+            | Self::HistoryCut { .. }
             | Self::NoGitDir { .. }
             | Self::LinkCycle { .. }
             | Self::Import { .. }
@@ -132,7 +137,6 @@ impl CliError {
             | Self::NothingInTrace { .. }
             | Self::NothingAudited { .. }
             | Self::InputLost(_) => Failure::Input,
-            Self::LargeGuest { .. } | Self::Deadline { .. } => Failure::Limit,
             Self::Disagreement { .. } | Self::NotPure { .. } => Failure::Guest,
             Self::Node(_)
             | Self::Cache(_)

@@ -93,7 +93,10 @@ fn options_select_commits() {
         (&["--rev", &format!("{:040}", 17)], "names nothing in the repository of ."),
         (&["--rev", "HEAD:src"], "\"HEAD:src\" names a tree, not a commit"),
         (&["--rev", "HEAD:src..HEAD"], "\"HEAD:src\" names a tree, not a commit"),
-        (&["--rev", "HEAD~2...HEAD"], "is a symmetric difference"),
+        (&["--rev", "HEAD~2...HEAD"], "is a range that `history` does not support"),
+        (&["--rev", "HEAD^!"], "is a range that `history` does not support"),
+        (&["--rev", "HEAD^@"], "is a range that `history` does not support"),
+        (&["--rev", "HEAD^!..HEAD"], "it is a range, not a single revision"),
         (&["--every", "0"], "--every"),
         (&["--since", "whenever"], "--since"),
         (&["--json", "--csv"], "--csv"),
@@ -124,7 +127,8 @@ fn a_commit_without_a_value_is_a_gap() {
     let output = manifold(root.path(), &["history", "--path", "never"]);
     assert!(!output.status.success());
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(errors.contains("never is not in the commit"), "{errors}");
+    assert!(errors.contains("HEAD has nothing at the path never"), "{errors}");
+    assert_eq!(output.status.code(), Some(2));
     fails(&root.path().join(".."), &["history", "/"]);
 }
 
@@ -191,7 +195,23 @@ fn the_page_has_the_values_and_nothing_that_breaks_out() {
 fn fails_to_write(directory: &Path) -> String {
     let output = manifold(directory, &["history", "--html", "no/such/page.html"]);
     assert!(!output.status.success());
+    assert!(output.stdout.is_empty(), "nothing was folded before");
     String::from_utf8(output.stderr).unwrap()
+}
+
+/// What the commit reaches is missing from the output, and a script must be told.
+#[test]
+fn a_commit_that_cannot_be_read_is_an_error() {
+    let root = growing(5);
+    let damaged = git(root.path(), &["rev-parse", "HEAD~2"]);
+    let file = root.path().join(".git/objects").join(&damaged[..2]).join(&damaged[2..]);
+    fs::remove_file(file).unwrap();
+    let output = manifold(root.path(), &["history", "--json"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 2);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(errors.contains("a commit in the repository of . cannot be read"), "{errors}");
+    assert!(errors.contains(&damaged), "{errors}");
 }
 
 /// What was computed is not computed again.

@@ -89,6 +89,17 @@ fn get_writes_a_tree_as_git_checks_it_out() {
     assert!(refused(&["tree/f1.txt", "--to", &place("leads")]).contains("cannot write"));
     assert!(refused(&["no/such", "--to", &place("other")]).contains("nothing at the path no/such"));
     assert!(!fs::exists(place("other")).unwrap());
+
+    // What was written before a failure is removed.
+    let leaf = git(root.path(), &["rev-parse", "HEAD:tree/d3/f3.txt"]);
+    fs::remove_file(root.path().join(".git/objects").join(&leaf[..2]).join(&leaf[2..])).unwrap();
+    fs::remove_dir_all(place("empty")).unwrap();
+    fs::create_dir(place("empty")).unwrap();
+    for to in ["part", "empty"] {
+        assert!(refused(&["--to", &place(to)]).contains(&leaf));
+    }
+    assert!(!fs::exists(place("part")).unwrap());
+    assert_eq!(fs::read_dir(place("empty")).unwrap().count(), 0);
 }
 
 #[test]

@@ -91,6 +91,9 @@ fn arguments_are_paths_texts_or_standard_input() {
     let (status, size, warning) = run("in=tree/none", "");
     assert_eq!((status, size.as_str()), (Some(0), "9\n"));
     assert!(warning.contains("warning: in=tree/none is passed as text"), "{warning}");
+    let twice = ["run", "total-size", "--no-store", "--arg", "in=-", "--arg", "other=-"];
+    let error = fails(root.path(), &twice);
+    assert!(error.contains("standard input is one argument, and cannot be \"other\""), "{error}");
     for text in ["in=/cas/std/x", "in=https://host/path", "in=either / or"] {
         assert_eq!(run(text, "").2, "", "{text}");
     }

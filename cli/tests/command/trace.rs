@@ -216,3 +216,20 @@ fn a_history_is_traced_with_a_root_call_for_each_commit() {
     assert_eq!(summary["total"]["calls"], 3, "{summary}");
     assert!(summary["ended"].as_bool().unwrap());
 }
+
+#[test]
+fn a_trace_replaces_no_other_file() {
+    let root = traced(3);
+    fs::write(root.path().join("data"), "work of a day\n").unwrap();
+    let errors = fails(root.path(), &["fold", ".", "--trace", "data"]);
+    assert!(errors.contains("it exists and is not a trace"), "{errors}");
+    assert_eq!(fs::read(root.path().join("data")).unwrap(), b"work of a day\n");
+    let trace = fs::read(root.path().join("trace")).unwrap();
+    for output in ["--html", "--perfetto"] {
+        let errors = fails(root.path(), &["trace", "trace", output, "./trace"]);
+        assert!(errors.contains("it is the trace"), "{errors}");
+    }
+    assert_eq!(fs::read(root.path().join("trace")).unwrap(), trace);
+    succeeds(root.path(), &["fold", "data", "--trace", "trace"]);
+    assert_ne!(fs::read(root.path().join("trace")).unwrap(), trace, "a trace is replaced");
+}

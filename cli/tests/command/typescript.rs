@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::Path;
 
+use manifold_dispatcher::DurableStore;
 use tempfile::TempDir;
 
 use crate::changes::{Change, check_all, check_engine};
-use crate::{bench, fails, json, succeeds};
+use crate::{bench, fails, json, manifold, succeeds};
 
 #[test]
 fn several_languages_return_the_same_result() {
@@ -101,4 +102,18 @@ fn explanations_name_exactly_what_changed() {
         ..Change::NONE
     }
     .check();
+}
+
+/// Guests are on threads of V8 when the command fails. A store that was not closed cannot be opened by
+/// someone who may only read it.
+#[test]
+fn a_failing_command_closes_the_store() {
+    let bench = bench();
+    let failing =
+        ["fold", "tree", "--guest", "ts", "--store", "store", "--total-runs", "5", "--recompute"];
+    for _ in 0..4 {
+        assert!(!manifold(bench.path(), &failing).status.success());
+        let opened = DurableStore::options().read_only(true).open(bench.path().join("store"));
+        assert!(opened.is_ok(), "{:?}", opened.err());
+    }
 }
