@@ -127,8 +127,8 @@ impl fmt::Debug for DurableStore {
 }
 
 impl DurableStore {
-    /// Writes what is pending and closes the file, as dropping the store does. All operations fail
-    /// after that.
+    /// Writes what is pending and closes the file, as dropping the store does. After that, nothing can be
+    /// written, and only what is in memory can be read.
     ///
     /// Call it before a process ends in which something else may still hold the store, such as a guest
     /// on another thread. The next process that opens a file which was not closed has to check it.

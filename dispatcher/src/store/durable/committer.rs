@@ -51,7 +51,7 @@ struct State {
     pin_failure: Option<Error>,
     /// Whether to commit without waiting for the group time to pass.
     commit_now: bool,
-    /// Whether the store is being dropped.
+    /// Whether the store is being closed or dropped.
     closing: bool,
     /// Whether the committing thread has ended.
     thread_ended: bool,
@@ -94,12 +94,12 @@ impl Committer {
     /// thread has ended. Nothing is added then.
     pub(super) fn add(&self, add: impl FnOnce(&mut Batch)) -> Result<Added> {
         let mut state = self.state.lock();
-        while state.thread_ended || state.is_full(self.pending_bytes) {
+        while state.has_closed() || state.is_full(self.pending_bytes) {
             if let Some(failure) = &state.failure {
                 return Err(failure.clone());
             }
-            if state.thread_ended {
-                return Err(Error::store("the store is closed"));
+            if state.has_closed() {
+                return Err(closed());
             }
             self.changed.wait(&mut state);
         }
@@ -124,10 +124,8 @@ impl Committer {
         let mut state = self.state.lock();
         let (target, failures) = (state.added, state.failures);
         while state.done < target {
-            if let Some(failure) = state.failure.clone()
-                && (state.thread_ended || state.failures != failures)
-            {
-                return Err(failure);
+            if state.thread_ended || state.failures != failures {
+                return Err(state.failure.clone().unwrap_or_else(closed));
             }
             state.commit_now = true;
             self.work.notify_one();
@@ -166,10 +164,11 @@ impl Committer {
         look(&state.gathering).or_else(|| state.committing.as_deref().and_then(look))
     }
 
-    /// Makes the thread commit what is pending, and end.
+    /// Makes the thread commit what is pending, and end. Nothing can be added from now on.
     pub(super) fn close(&self) {
         self.state.lock().closing = true;
         self.work.notify_one();
+        self.changed.notify_all();
     }
 
     /// Runs the committing thread: commits until the store is closed and nothing is pending.
@@ -271,7 +270,15 @@ impl Committer {
     }
 }
 
+fn closed() -> Error {
+    Error::store("the store is closed")
+}
+
 impl State {
+    fn has_closed(&self) -> bool {
+        self.closing || self.thread_ended
+    }
+
     fn is_full(&self, bytes: usize) -> bool {
         !self.gathering.is_empty() && self.gathering.bytes >= bytes
     }
