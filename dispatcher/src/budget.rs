@@ -25,8 +25,8 @@ pub struct Budget {
     pub depth: u32,
     /// Number of runs. Default: 100 million.
     pub runs: u64,
-    /// Size of the objects that the guests store, in bytes. An object counts every time it is
-    /// stored. Default: 64 GiB.
+    /// Size of the objects that the guests store, in bytes, with the arguments that images which they
+    /// run have bound. An object counts every time it is stored. Default: 64 GiB.
     pub written_bytes: u64,
 }
 

@@ -339,7 +339,6 @@ impl Host for FrameHost {
             let (count, has_more) = (in_progress.len(), rest.len() > 0);
             let next = self.core.next_or_more(in_progress.next(), count, has_more);
             let next = self.suspension.suspended(next).await;
-            turn = Turn::begin();
             let Some(Some((index, keyed, tries, settled))) = next else { continue };
             if !self.should_retry(&settled, tries) {
                 results[index] = Some(self.result_of(settled));
