@@ -48,8 +48,16 @@ impl Pool {
     /// Starts the V8 threads and their watcher.
     pub(crate) fn start(threads: usize, dynamic_code: bool) -> Result<Self> {
         fatal::install();
-        let workers =
-            (0..threads).map(|_| Worker::start(dynamic_code)).collect::<Result<Vec<_>>>()?;
+        let mut workers = Vec::with_capacity(threads);
+        for _ in 0..threads {
+            match Worker::start(dynamic_code) {
+                Ok(worker) => workers.push(worker),
+                Err(error) => {
+                    end(&workers);
+                    return Err(error);
+                }
+            }
+        }
         let shared = Arc::new(Shared {
             workers: Mutex::new(workers),
             reader: Mutex::default(),
@@ -63,7 +71,11 @@ impl Pool {
             .name("manifold-v8-watch".to_owned())
             .spawn(move || of_thread.watch())
             .map_err(|error| {
-                Error::runtime(format!("cannot start the thread that watches V8: {error}"))
+                end(&shared.workers.lock());
+                Error::new(Reason::RuntimeFailed {
+                    problem: format!("cannot start the thread that watches V8: {error}"),
+                    status: Status::Transient,
+                })
             })?;
         Ok(Self { shared, watcher: watcher.thread().clone() })
     }
@@ -145,6 +157,13 @@ impl Shared {
                 }
             }
         }
+    }
+}
+
+/// Ends the threads once they have handled what they were sent.
+fn end(workers: &[Arc<Worker>]) {
+    for worker in workers {
+        worker.send(Message::Shutdown);
     }
 }
 

@@ -11,6 +11,8 @@ use manifold_runtime_api::{
     Reason, Result, Runtime, async_trait,
 };
 
+use parking_lot::Mutex;
+
 use crate::engine;
 use crate::job::{self, Attempt};
 use crate::pool::Pool;
@@ -24,7 +26,9 @@ use crate::snapshot;
 pub struct V8Runtime {
     host_image: HostImage,
     programs: Programs,
-    pool: OnceLock<Result<Arc<Pool>>>,
+    pool: OnceLock<Arc<Pool>>,
+    /// Held while the pool is started, which is tried again if it fails.
+    starting: Mutex<()>,
     threads: usize,
     dynamic_code: bool,
     next_frame: AtomicU64,
@@ -64,15 +68,18 @@ impl V8Runtime {
         V8RuntimeBuilder { threads, dynamic_code: false }
     }
 
-    /// Returns the V8 threads and starts them on the first call. A failure to start them is
-    /// permanent.
+    /// Returns the V8 threads, and starts them if they have not been.
     fn pool(&self) -> Result<&Arc<Pool>> {
-        let start = || {
-            snapshot::blob()
-                .and_then(|_| Pool::start(self.threads, self.dynamic_code))
-                .map(Arc::new)
-        };
-        self.pool.get_or_init(start).as_ref().map_err(Clone::clone)
+        if let Some(pool) = self.pool.get() {
+            return Ok(pool);
+        }
+        let _starting = self.starting.lock();
+        if let Some(pool) = self.pool.get() {
+            return Ok(pool);
+        }
+        snapshot::blob()?;
+        let pool = Pool::start(self.threads, self.dynamic_code)?;
+        Ok(self.pool.get_or_init(|| Arc::new(pool)))
     }
 }
 
@@ -114,6 +121,7 @@ impl V8RuntimeBuilder {
             host_image,
             programs: Programs::new(),
             pool: OnceLock::new(),
+            starting: Mutex::new(()),
             threads: self.threads,
             dynamic_code: self.dynamic_code,
             next_frame: AtomicU64::new(0),

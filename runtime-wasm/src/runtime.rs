@@ -8,6 +8,7 @@ use manifold_runtime_api::abi::{self, Session};
 use manifold_runtime_api::{
     Capabilities, Code, Host, HostImage, Job, Limits, ObjectRef, Result, Runtime, async_trait,
 };
+use parking_lot::Mutex;
 
 use crate::artifacts::Artifacts;
 use crate::engines::{DETERMINISM, Engines, Placement, Settings, Target};
@@ -23,7 +24,9 @@ pub struct WasmRuntime {
     host_image: HostImage,
     modules: ModuleCache,
     /// Started by the first job.
-    ticker: OnceLock<Result<Ticker>>,
+    ticker: OnceLock<Ticker>,
+    /// Held while the ticker is started, which is tried again if it fails.
+    starting: Mutex<()>,
     max_table_elements: u64,
 }
 
@@ -84,8 +87,15 @@ impl WasmRuntime {
 
     /// Returns the epoch thread, and starts it on the first call.
     fn ticker(&self) -> Result<&Ticker> {
-        let start = || Ticker::start(Arc::clone(self.modules.engines()));
-        self.ticker.get_or_init(start).as_ref().map_err(Clone::clone)
+        if let Some(ticker) = self.ticker.get() {
+            return Ok(ticker);
+        }
+        let _starting = self.starting.lock();
+        if let Some(ticker) = self.ticker.get() {
+            return Ok(ticker);
+        }
+        let ticker = Ticker::start(Arc::clone(self.modules.engines()))?;
+        Ok(self.ticker.get_or_init(|| ticker))
     }
 
     /// Returns the compiled module and its placement: the pool if the module compiles for it, and
@@ -182,7 +192,8 @@ impl WasmRuntimeBuilder {
         let max_table_elements = self.settings.max_table_elements as u64;
         let artifacts = self.artifacts.map(|directory| Artifacts::new(directory, &host_image));
         let modules = ModuleCache::new(Arc::new(Engines::new(self.settings)), artifacts);
-        Ok(WasmRuntime { host_image, modules, ticker: OnceLock::new(), max_table_elements })
+        let (ticker, starting) = (OnceLock::new(), Mutex::new(()));
+        Ok(WasmRuntime { host_image, modules, ticker, starting, max_table_elements })
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, Thread};
 
-use manifold_runtime_api::{Error, Result};
+use manifold_runtime_api::{Error, Reason, Result, Status};
 
 use crate::engines::{Engines, TICK};
 
@@ -33,7 +33,12 @@ impl Ticker {
         let thread = thread::Builder::new()
             .name("manifold-wasm-epoch".to_owned())
             .spawn(move || tick(&state, &engines))
-            .map_err(|error| Error::runtime(format!("cannot start the epoch thread: {error}")))?;
+            .map_err(|error| {
+                Error::new(Reason::RuntimeFailed {
+                    problem: format!("cannot start the epoch thread: {error}"),
+                    status: Status::Transient,
+                })
+            })?;
         Ok(Self { shared, thread: thread.thread().clone() })
     }
 

@@ -273,6 +273,8 @@ fn fd_write(
     let state = guest.data_mut();
     state.log_bytes_left -= text.len() as u64;
     state.written[usize::from(fd == 2)].extend_from_slice(&text);
-    state.log_written(false);
+    let searched = state.written.iter().map(Vec::len).sum();
+    count_work(&mut guest, searched)?;
+    guest.data_mut().log_written(false);
     write(&mut guest, written, &total.to_le_bytes())
 }
