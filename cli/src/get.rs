@@ -30,39 +30,35 @@ pub(crate) fn get(options: &Get) -> Result<(), CliError> {
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent).map_err(|source| unwritable(parent, source))?;
     }
-    let was_there = to.is_dir();
-    let written = write(dispatcher, named, to);
+    let mut created = Vec::new();
+    let written = write(dispatcher, named, to, &mut created);
     if written.is_err() {
-        remove(to, was_there);
+        // A part must not be taken for the whole, or be in the way of the next attempt. The user is told
+        // about the first failure.
+        for path in created.iter().rev() {
+            let is_dir = path.symlink_metadata().is_ok_and(|there| there.is_dir());
+            let _ = if is_dir { fs::remove_dir(path) } else { fs::remove_file(path) };
+        }
     }
     written
 }
 
-/// Removes what was written before a failure, as far as possible, so that it cannot be taken for the
-/// whole and is not in the way of the next attempt.
-fn remove(to: &Path, keeps_directory: bool) {
-    let remove_one = |path: &Path| {
-        let is_dir = path.symlink_metadata().is_ok_and(|there| there.is_dir());
-        // The user is told about the failure before this one.
-        let _ = if is_dir { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    };
-    if !keeps_directory {
-        return remove_one(to);
-    }
-    for entry in fs::read_dir(to).into_iter().flatten().flatten() {
-        remove_one(&entry.path());
-    }
-}
-
-fn write(dispatcher: &Dispatcher, root: Named, to: &Path) -> Result<(), CliError> {
+/// Writes an object, and adds the paths that are new to `created`.
+fn write(
+    dispatcher: &Dispatcher,
+    root: Named,
+    to: &Path,
+    created: &mut Vec<PathBuf>,
+) -> Result<(), CliError> {
     let mut open: Vec<(PathBuf, EntryMode, ObjectId)> = vec![(to.to_owned(), root.mode, root.id)];
     while let Some((path, mode, id)) = open.pop() {
         let failed = |source| unwritable(&path, source);
         match mode {
             EntryMode::Tree => {
                 match fs::create_dir(&path) {
+                    Ok(()) => created.push(path.clone()),
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path == to => {}
-                    created => created.map_err(failed)?,
+                    Err(error) => return Err(failed(error)),
                 }
                 for entry in objects::safe_tree(dispatcher, id)?.into_entries() {
                     let path = path.join(OsStr::from_bytes(&entry.name));
@@ -72,6 +68,7 @@ fn write(dispatcher: &Dispatcher, root: Named, to: &Path) -> Result<(), CliError
             EntryMode::Blob | EntryMode::Executable => {
                 let content = dispatcher.read(id)?.content;
                 let mut file = fs::File::create_new(&path).map_err(failed)?;
+                created.push(path.clone());
                 io::copy(&mut &content[..], &mut file).map_err(failed)?;
                 if mode == EntryMode::Executable {
                     // Who may read a new file may also run it.
@@ -83,9 +80,13 @@ fn write(dispatcher: &Dispatcher, root: Named, to: &Path) -> Result<(), CliError
             EntryMode::Symlink => {
                 let target = dispatcher.read(id)?.content;
                 symlink(OsStr::from_bytes(&target), &path).map_err(failed)?;
+                created.push(path);
             }
             // As git does it for a submodule that is not filled.
-            EntryMode::Commit => fs::create_dir(&path).map_err(failed)?,
+            EntryMode::Commit => {
+                fs::create_dir(&path).map_err(failed)?;
+                created.push(path);
+            }
         }
     }
     Ok(())

@@ -7,6 +7,7 @@ use std::num::NonZero;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::StreamExt;
 use manifold_dispatcher::native::argument;
@@ -84,19 +85,21 @@ pub(crate) async fn history(options: History) -> Result<(), CliError> {
     if let Some(exchanged) = exchanged.filter(|_| !options.json && !options.csv) {
         say(&exchanged.line());
     }
-    match (last_error, &options.path) {
-        // No guest has failed: no commit has the path.
-        (Some(error), Some(path)) if failed == commits.len() && error.frame().is_none() => {
-            let (id, path) = (options.rev.clone(), path.display().to_string());
-            return Err(CliError::NoSuchEntry { id, path });
-        }
-        (Some(error), _) if failed == commits.len() => return Err(error.into()),
-        (Some(_), _) => say(&format!("note: {failed} of {} commits have no value", commits.len())),
-        (None, _) => {}
+    if let Some(source) = unreadable {
+        return Err(CliError::HistoryCut { path: options.repo.clone(), source });
     }
-    match unreadable {
-        Some(source) => Err(CliError::HistoryCut { path: options.repo.clone(), source }),
-        None => Ok(()),
+    let without_path = calls.without_path.load(Ordering::Relaxed);
+    match (last_error, &options.path) {
+        (Some(_), Some(path)) if without_path == commits.len() => {
+            let (id, path) = (options.rev.clone(), path.display().to_string());
+            Err(CliError::NoSuchEntry { id, path })
+        }
+        (Some(error), _) if failed == commits.len() => Err(error.into()),
+        (Some(_), _) => {
+            say(&format!("note: {failed} of {} commits have no value", commits.len()));
+            Ok(())
+        }
+        (None, _) => Ok(()),
     }
 }
 
@@ -156,6 +159,8 @@ struct Calls<'a> {
     fold: String,
     /// The arguments that name the visitors, and their own.
     visitors: Vec<TreeEntry>,
+    /// The number of commits so far that lack the path.
+    without_path: AtomicUsize,
 }
 
 impl<'a> Calls<'a> {
@@ -175,7 +180,7 @@ impl<'a> Calls<'a> {
             }
         }
         visitors.extend(arguments.for_visitors(session)?);
-        Ok(Self { session, options, fold, visitors })
+        Ok(Self { session, options, fold, visitors, without_path: AtomicUsize::new(0) })
     }
 
     fn invocation(&self, commit: &Commit) -> ApiResult<Invocation> {
@@ -194,6 +199,7 @@ impl<'a> Calls<'a> {
         let mut root = ObjectRef::tree(commit.tree);
         let Some(path) = &self.options.path else { return Ok(root) };
         let missing = || {
+            self.without_path.fetch_add(1, Ordering::Relaxed);
             let problem = format!("{} is not in the commit {}", path.display(), commit.id);
             Error::guest_failed(problem)
         };

@@ -53,7 +53,8 @@ impl Session {
             self.tracing.name_image(image, name);
             return Ok(image.to_string());
         }
-        if name.contains('/') || name.ends_with(".wasm") {
+        let is_path = named.contains('/') && !named.contains("://") || named.ends_with(".wasm");
+        if is_path {
             return Err(CliError::NoSuchPath { path: name.into() });
         }
         // Names with a language suffix, and the second name of fold, are not listed.

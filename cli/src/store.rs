@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use manifold_dispatcher::layers::Overlaid;
 use manifold_dispatcher::{DurableStore, MemoryStore, OpenError, Store, StoreOptions};
@@ -16,12 +16,12 @@ use crate::say::{say, warn};
 const VARIABLE: &str = "MANIFOLD_STORE";
 
 /// The stores that this process has opened.
-static OPENED: Mutex<Vec<Weak<DurableStore>>> = Mutex::new(Vec::new());
+static OPENED: Mutex<Vec<Arc<DurableStore>>> = Mutex::new(Vec::new());
 
-/// Closes the stores that something still holds at the end of the process, such as a guest on a thread
-/// of V8. A store that was not closed can only be opened by someone who may write it.
+/// Closes the stores at the end of the process, also if something still holds them, such as a guest on a
+/// thread of V8. A store that was not closed can only be opened by someone who may write it.
 pub(crate) fn close() {
-    for store in OPENED.lock().drain(..).filter_map(|store| store.upgrade()) {
+    for store in OPENED.lock().drain(..) {
         store.close();
     }
 }
@@ -46,7 +46,7 @@ impl StoreArgs {
         Phase::OpeningTheStore.begin();
         let options = options.until_exit(true).on_wait(|waits| say(&waits.to_string()));
         let store = Arc::new(options.open(self.directory()?).map_err(CliError::Store)?);
-        OPENED.lock().push(Arc::downgrade(&store));
+        OPENED.lock().push(Arc::clone(&store));
         Ok(store)
     }
 
