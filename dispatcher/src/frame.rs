@@ -1,7 +1,9 @@
 //! [`FrameHost`]: the host of one frame's guest.
 
 use std::collections::hash_map::Entry;
+use std::future::poll_fn;
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -66,6 +68,22 @@ impl Turn {
 
     fn begin() -> Self {
         Self { began: Instant::now() }
+    }
+
+    /// Waits for `future`. The turn ends if that lets other tasks run.
+    async fn end_with<T>(&mut self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        let mut waits = false;
+        let output = poll_fn(|context| {
+            let polled = future.as_mut().poll(context);
+            waits |= polled.is_pending();
+            polled
+        });
+        let output = output.await;
+        if waits {
+            *self = Self::begin();
+        }
+        output
     }
 
     /// Lets other tasks run if the turn was long. `index` is the number of the nested run.
@@ -338,7 +356,7 @@ impl Host for FrameHost {
             }
             let (count, has_more) = (in_progress.len(), rest.len() > 0);
             let next = self.core.next_or_more(in_progress.next(), count, has_more);
-            let next = self.suspension.suspended(next).await;
+            let next = turn.end_with(self.suspension.suspended(next)).await;
             let Some(Some((index, keyed, tries, settled))) = next else { continue };
             if !self.should_retry(&settled, tries) {
                 results[index] = Some(self.result_of(settled));
