@@ -177,8 +177,7 @@ impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
         self.watcher.unpark();
-        for worker in self.shared.workers.lock().iter().chain(self.shared.reader.lock().as_ref()) {
-            worker.send(Message::Shutdown);
-        }
+        end(&self.shared.workers.lock());
+        end(self.shared.reader.lock().as_slice());
     }
 }

@@ -10,7 +10,6 @@ use manifold_runtime_api::{
     Capabilities, Code, Error, Host, HostImage, Job, Limits, ObjectId, ObjectKind, ObjectRef,
     Reason, Result, Runtime, async_trait,
 };
-
 use parking_lot::Mutex;
 
 use crate::engine;

@@ -137,7 +137,7 @@ fn a_read_only_store_can_be_read_and_rejects_writes() {
     assert!(fs::read_dir(nothing.path()).unwrap().next().is_none(), "no file was created");
 }
 
-/// Whoever still holds the store gets errors, and does not open the file again.
+/// Operations on a closed store return errors and do not open the file again.
 #[test]
 fn a_store_can_be_closed_while_it_is_held() {
     let directory = tempfile::tempdir().unwrap();
